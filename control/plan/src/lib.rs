@@ -1,2 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! Every decision of the control plane as plain functions: no IO, no clock, no randomness.
+#![forbid(unsafe_code)]
+
+pub mod feed;

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the node feed says: from objects as they change to the changes that nodes are told.
+//!
+//! [`FeedView`] is the compact picture of everything that any node needs. Each `observe_` function takes one
+//! object as it is now (or its absence) and returns only what differs, with the nodes it is for. The feed
+//! hub of the control plane is the caller; nothing here knows about connections, versions or time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use knarr_api::feed::{Change, PeerRemove, PeerSet, PodRemove, PodSet, change};
+use knarr_api::k8s_openapi::api::core::v1::{Node, Pod};
+use knarr_api::names::NamespacedName;
+
+mod objects;
+mod pods;
+mod services;
+
+pub use objects::{ObjectKey, ObjectKind};
+pub use pods::PodView;
+pub use services::EndpointKey;
+
+use objects::ObjectViews;
+use services::ServiceView;
+
+/// Which nodes a change is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// Every node.
+    All,
+    /// Every node but this one: nobody is its own peer.
+    AllExcept(Arc<str>),
+    /// This node alone.
+    Node(Arc<str>),
+}
+
+impl Audience {
+    /// True when `node` is to be told.
+    pub fn includes(&self, node: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllExcept(name) => &**name != node,
+            Self::Node(name) => &**name == node,
+        }
+    }
+}
+
+/// A change and the nodes that it is for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// Who is told.
+    pub audience: Audience,
+    /// What they are told.
+    pub change: Change,
+}
+
+impl Outgoing {
+    fn all(change: change::Change) -> Self {
+        Self::new(Audience::All, change)
+    }
+
+    fn node(node: &Arc<str>, change: change::Change) -> Self {
+        Self::new(Audience::Node(node.clone()), change)
+    }
+
+    fn new(audience: Audience, change: change::Change) -> Self {
+        Self {
+            audience,
+            change: Change {
+                change: Some(change),
+            },
+        }
+    }
+}
+
+/// Everything that nodes are told, as last told.
+#[derive(Debug, Default)]
+pub struct FeedView {
+    pods: HashMap<NamespacedName, PodView>,
+    objects: ObjectViews,
+    services: BTreeMap<NamespacedName, ServiceView>,
+    /// Which Service an EndpointSlice belongs to, so that its removal finds its endpoints again.
+    slices: HashMap<NamespacedName, NamespacedName>,
+    peers: BTreeMap<Arc<str>, PeerSet>,
+}
+
+impl FeedView {
+    /// Takes in a pod as it is now, with its JSON as the API serves it.
+    pub fn observe_pod(&mut self, pod: &Pod, json: impl Into<bytes::Bytes>) -> Vec<Outgoing> {
+        let name = NamespacedName::new(
+            pod.metadata.namespace.clone().unwrap_or_default(),
+            pod.metadata.name.clone().unwrap_or_default(),
+        );
+        let Some(view) = PodView::of(pod, json.into()) else {
+            return self.forget_pod(&name);
+        };
+        let mut out = Vec::new();
+        if self.pods.get(&name).is_some_and(|old| old.uid != view.uid) {
+            out.extend(self.forget_pod(&name));
+        }
+        let old = self.pods.get(&name);
+        if old.is_some_and(|old| old.digest == view.digest) {
+            // Only its status changed, and that came from the node itself.
+            self.pods.insert(name, view);
+            return out;
+        }
+        let before = old.map(|old| old.refers.clone()).unwrap_or_default();
+        // What a pod refers to is on its node before the pod is.
+        for object in view.refers.difference(&before) {
+            out.extend(self.objects.refer(&view.node, object));
+        }
+        out.push(Outgoing::node(&view.node, view.to_change()));
+        for object in before.difference(&view.refers) {
+            out.extend(self.objects.release(&view.node, object));
+        }
+        self.pods.insert(name, view);
+        out
+    }
+
+    /// Takes in that there is no such pod any more.
+    pub fn forget_pod(&mut self, name: &NamespacedName) -> Vec<Outgoing> {
+        let Some(old) = self.pods.remove(name) else {
+            return Vec::new();
+        };
+        let remove = change::Change::PodRemove(PodRemove { uid: old.uid });
+        let mut out = vec![Outgoing::node(&old.node, remove)];
+        for object in &old.refers {
+            out.extend(self.objects.release(&old.node, object));
+        }
+        out
+    }
+
+    /// Takes in a ConfigMap or Secret as it is now; `None` when it is gone.
+    pub fn observe_object(&mut self, key: &ObjectKey, json: Option<bytes::Bytes>) -> Vec<Outgoing> {
+        self.objects.observe(key, json)
+    }
+
+    /// Takes in a Node as it is now: an address and pod range that the other nodes route to.
+    pub fn observe_node(&mut self, node: &Node) -> Vec<Outgoing> {
+        let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
+        let addresses = node
+            .status
+            .iter()
+            .flat_map(|status| status.addresses.iter().flatten());
+        let peer = PeerSet {
+            name: name.to_string(),
+            addresses: addresses
+                .filter(|address| address.type_ == "InternalIP")
+                .map(|address| address.address.clone())
+                .collect(),
+            pod_cidrs: node
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.pod_cidrs.clone())
+                .unwrap_or_default(),
+        };
+        if peer.addresses.is_empty() || peer.pod_cidrs.is_empty() {
+            return self.forget_node(&name);
+        }
+        if self.peers.get(&name) == Some(&peer) {
+            return Vec::new();
+        }
+        self.peers.insert(name.clone(), peer.clone());
+        vec![Outgoing::new(
+            Audience::AllExcept(name),
+            change::Change::PeerSet(peer),
+        )]
+    }
+
+    /// Takes in that there is no such node any more.
+    pub fn forget_node(&mut self, name: &str) -> Vec<Outgoing> {
+        let Some((name, peer)) = self.peers.remove_entry(name) else {
+            return Vec::new();
+        };
+        let remove = change::Change::PeerRemove(PeerRemove { name: peer.name });
+        vec![Outgoing::new(Audience::AllExcept(name), remove)]
+    }
+
+    /// The node that a pod of this name and UID is bound to.
+    pub fn node_of_pod(&self, name: &NamespacedName, uid: &str) -> Option<&Arc<str>> {
+        self.pods
+            .get(name)
+            .filter(|pod| pod.uid == uid)
+            .map(|pod| &pod.node)
+    }
+
+    /// Everything that `node` has to know, in an order that needs nothing later.
+    pub fn snapshot(&self, node: &str) -> Vec<Change> {
+        let peers = self
+            .peers
+            .iter()
+            .filter(|(name, _)| &***name != node)
+            .map(|(_, peer)| change::Change::PeerSet(peer.clone()));
+        let services = self
+            .services
+            .values()
+            .flat_map(ServiceView::snapshot);
+        let pods = self
+            .pods
+            .values()
+            .filter(|pod| &*pod.node == node)
+            .map(PodView::to_change);
+        peers
+            .chain(services)
+            .chain(self.objects.snapshot(node))
+            .chain(pods)
+            .map(|change| Change {
+                change: Some(change),
+            })
+            .collect()
+    }
+}
+
+/// What a pod's environment refers to.
+type References = BTreeSet<ObjectKey>;
+
+impl PodView {
+    fn to_change(&self) -> change::Change {
+        change::Change::PodSet(PodSet {
+            uid: self.uid.clone(),
+            pod_json: self.json.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of what nodes are told.
+
+use bytes::Bytes;
+use knarr_api::feed::change::Change as C;
+use knarr_api::k8s_openapi::api::core::v1::Service;
+use knarr_api::k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn pod(name: &str, uid: &str, node: &str, spec: Value, phase: &str) -> (Pod, Bytes) {
+    let mut value = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "default", "name": name, "uid": uid},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": phase},
+    });
+    if !node.is_empty() {
+        value["spec"]["nodeName"] = node.into();
+    }
+    for (key, part) in spec.as_object().unwrap() {
+        value["spec"][key] = part.clone();
+    }
+    let bytes = Bytes::from(value.to_string());
+    (parse(value), bytes)
+}
+
+fn plain(changes: Vec<Outgoing>) -> Vec<(String, C)> {
+    changes
+        .into_iter()
+        .map(|out| {
+            let audience = match out.audience {
+                Audience::All => "*".to_owned(),
+                Audience::AllExcept(node) => format!("!{node}"),
+                Audience::Node(node) => node.to_string(),
+            };
+            (audience, out.change.change.unwrap())
+        })
+        .collect()
+}
+
+fn refers_to_map() -> Value {
+    json!({"containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "settings"}}]}]})
+}
+
+fn settings() -> ObjectKey {
+    ObjectKey {
+        kind: ObjectKind::ConfigMap,
+        namespace: "default".into(),
+        name: "settings".into(),
+    }
+}
+
+#[test]
+fn a_pod_is_told_to_its_own_node_once_it_is_bound() {
+    let mut view = FeedView::default();
+    let (unbound, json) = pod("web", "u1", "", json!({}), "Pending");
+    assert_eq!(view.observe_pod(&unbound, json), []);
+    let (bound, json) = pod("web", "u1", "node-1", json!({}), "Pending");
+    let told = plain(view.observe_pod(&bound, json.clone()));
+    let set = C::PodSet(PodSet {
+        uid: "u1".into(),
+        pod_json: json,
+    });
+    assert_eq!(told, [("node-1".to_owned(), set)]);
+    let name = NamespacedName::new("default", "web");
+    assert_eq!(view.node_of_pod(&name, "u1").map(|n| &**n), Some("node-1"));
+    assert_eq!(view.node_of_pod(&name, "u2"), None);
+    assert_eq!(view.snapshot("node-1").len(), 1);
+    assert_eq!(view.snapshot("node-2"), []);
+}
+
+#[test]
+fn a_change_of_status_alone_is_not_told_back_to_the_node() {
+    let mut view = FeedView::default();
+    let (pending, json) = pod("web", "u1", "node-1", json!({}), "Pending");
+    view.observe_pod(&pending, json);
+    let (running, json) = pod("web", "u1", "node-1", json!({}), "Running");
+    assert_eq!(view.observe_pod(&running, json.clone()), []);
+    // A node that asks for everything gets the newest.
+    let snapshot = view.snapshot("node-1");
+    assert_eq!(
+        snapshot[0].change,
+        Some(C::PodSet(PodSet {
+            uid: "u1".into(),
+            pod_json: json
+        }))
+    );
+    let mut ending = running.clone();
+    ending.metadata.deletion_grace_period_seconds = Some(30);
+    assert_eq!(view.observe_pod(&ending, Bytes::new()).len(), 1);
+}
+
+#[test]
+fn a_pod_made_again_under_the_same_name_is_another_pod() {
+    let mut view = FeedView::default();
+    let (old, json) = pod("web", "u1", "node-1", json!({}), "Running");
+    view.observe_pod(&old, json);
+    let (new, json) = pod("web", "u2", "node-2", json!({}), "Pending");
+    let told = plain(view.observe_pod(&new, json));
+    assert_eq!(
+        told[0],
+        (
+            "node-1".to_owned(),
+            C::PodRemove(PodRemove { uid: "u1".into() })
+        )
+    );
+    assert_eq!(told[1].0, "node-2");
+}
+
+#[test]
+fn objects_reach_a_node_before_the_pod_and_leave_with_the_last_one() {
+    let mut view = FeedView::default();
+    assert_eq!(view.observe_object(&settings(), Some(Bytes::from("1"))), []);
+    let (first, json) = pod("a", "u1", "node-1", refers_to_map(), "Pending");
+    let told = plain(view.observe_pod(&first, json));
+    assert!(matches!(&told[0].1, C::ObjectSet(set) if set.object_json == "1"));
+    assert!(matches!(&told[1].1, C::PodSet(_)));
+    let (second, json) = pod("b", "u2", "node-1", refers_to_map(), "Pending");
+    assert_eq!(view.observe_pod(&second, json).len(), 1);
+    let told = plain(view.observe_object(&settings(), Some(Bytes::from("2"))));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, "node-1");
+    assert_eq!(
+        view.forget_pod(&NamespacedName::new("default", "a")).len(),
+        1
+    );
+    let told = plain(view.forget_pod(&NamespacedName::new("default", "b")));
+    assert!(matches!(&told[1].1, C::ObjectRemove(_)));
+}
+
+#[test]
+fn an_object_made_after_the_pod_that_refers_to_it_is_told_then() {
+    let mut view = FeedView::default();
+    let (first, json) = pod("a", "u1", "node-1", refers_to_map(), "Pending");
+    assert_eq!(view.observe_pod(&first, json).len(), 1);
+    assert_eq!(
+        view.observe_object(&settings(), Some(Bytes::from("1")))
+            .len(),
+        1
+    );
+    assert!(matches!(
+        &plain(view.observe_object(&settings(), None))[0].1,
+        C::ObjectRemove(_)
+    ));
+    assert_eq!(view.observe_object(&settings(), None), []);
+}
+
+fn service(uid: &str, spec: Value) -> Service {
+    let mut value = json!({
+        "metadata": {"namespace": "default", "name": "web", "uid": uid},
+        "spec": {"clusterIP": "10.96.0.10", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]},
+    });
+    for (key, part) in spec.as_object().unwrap() {
+        value["spec"][key] = part.clone();
+    }
+    parse(value)
+}
+
+fn slice(name: &str, endpoints: &[(&str, bool)]) -> EndpointSlice {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(ip, ready)| json!({"addresses": [ip], "conditions": {"ready": ready}, "nodeName": "node-1"}))
+        .collect();
+    parse(json!({
+        "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    }))
+}
+
+#[test]
+fn endpoints_wait_for_their_service() {
+    let mut view = FeedView::default();
+    assert_eq!(
+        view.observe_slice(&slice("web-1", &[("10.244.0.2", true)])),
+        []
+    );
+    let told = plain(view.observe_service(&service("u1", json!({}))));
+    assert!(matches!(&told[0].1, C::ServiceSet(set) if set.ports[0].node_port == 30080));
+    assert!(matches!(&told[1].1, C::EndpointSet(set) if set.ready && set.port == 8080));
+    assert_eq!(view.observe_service(&service("u1", json!({}))), []);
+    assert_eq!(view.snapshot("any").len(), 2);
+}
+
+#[test]
+fn one_endpoint_changing_is_one_change() {
+    let mut view = FeedView::default();
+    view.observe_service(&service("u1", json!({})));
+    let many: Vec<String> = (0..100).map(|i| format!("10.244.0.{i}")).collect();
+    let mut ready: Vec<(&str, bool)> = many.iter().map(|ip| (ip.as_str(), true)).collect();
+    assert_eq!(view.observe_slice(&slice("web-1", &ready)).len(), 100);
+    ready[7].1 = false;
+    let told = plain(view.observe_slice(&slice("web-1", &ready)));
+    assert!(
+        matches!(told.as_slice(), [(_, C::EndpointSet(set))] if set.address == "10.244.0.7" && !set.ready)
+    );
+    ready.remove(7);
+    let told = plain(view.observe_slice(&slice("web-1", &ready)));
+    assert!(
+        matches!(told.as_slice(), [(_, C::EndpointRemove(gone))] if gone.address == "10.244.0.7")
+    );
+}
+
+#[test]
+fn an_endpoint_that_moves_between_slices_is_not_removed_in_between() {
+    let mut view = FeedView::default();
+    view.observe_service(&service("u1", json!({})));
+    view.observe_slice(&slice("web-1", &[("10.244.0.2", true)]));
+    assert_eq!(
+        view.observe_slice(&slice("web-2", &[("10.244.0.2", true)])),
+        []
+    );
+    assert_eq!(
+        view.forget_slice(&NamespacedName::new("default", "web-1")),
+        []
+    );
+    assert_eq!(
+        view.forget_slice(&NamespacedName::new("default", "web-2"))
+            .len(),
+        1
+    );
+    assert_eq!(
+        view.forget_slice(&NamespacedName::new("default", "web-2")),
+        []
+    );
+}
+
+#[test]
+fn headless_and_external_name_services_are_not_told() {
+    let mut view = FeedView::default();
+    assert_eq!(
+        view.observe_service(&service("u1", json!({"clusterIP": "None"}))),
+        []
+    );
+    assert_eq!(
+        view.observe_service(&service("u1", json!({"type": "ExternalName"}))),
+        []
+    );
+    view.observe_service(&service("u1", json!({})));
+    let told = plain(view.observe_service(&service("u1", json!({"type": "ExternalName"}))));
+    assert!(matches!(told.as_slice(), [(_, C::ServiceRemove(_))]));
+}
+
+#[test]
+fn a_service_made_again_starts_anew_with_its_endpoints() {
+    let mut view = FeedView::default();
+    view.observe_service(&service("u1", json!({})));
+    view.observe_slice(&slice("web-1", &[("10.244.0.2", true)]));
+    let told = plain(view.observe_service(&service("u2", json!({"sessionAffinity": "ClientIP"}))));
+    assert!(matches!(&told[0].1, C::ServiceRemove(_)));
+    assert!(matches!(&told[1].1, C::ServiceSet(set) if set.affinity_seconds == 10_800));
+    assert!(matches!(&told[2].1, C::EndpointSet(_)));
+}
+
+fn node(name: &str, cidr: Option<&str>) -> Node {
+    parse(json!({
+        "metadata": {"name": name},
+        "spec": {"podCIDRs": cidr.map(|cidr| vec![cidr])},
+        "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": "198.18.0.1"}]},
+    }))
+}
+
+#[test]
+fn nodes_are_told_about_each_other_once_they_have_a_pod_range() {
+    let mut view = FeedView::default();
+    assert_eq!(view.observe_node(&node("node-1", None)), []);
+    let told = plain(view.observe_node(&node("node-1", Some("10.244.0.0/24"))));
+    assert!(
+        matches!(told.as_slice(), [(to, C::PeerSet(peer))] if to == "!node-1" && peer.addresses == ["198.18.0.1"])
+    );
+    assert_eq!(
+        view.observe_node(&node("node-1", Some("10.244.0.0/24"))),
+        []
+    );
+    assert_eq!(view.snapshot("node-1"), []);
+    assert_eq!(view.snapshot("node-2").len(), 1);
+    assert_eq!(view.forget_node("node-1").len(), 1);
+    assert_eq!(view.forget_node("node-1"), []);
+}
