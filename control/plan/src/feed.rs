@@ -14,10 +14,12 @@ use knarr_api::names::NamespacedName;
 
 mod objects;
 mod pods;
+mod reports;
 mod services;
 
 pub use objects::{ObjectKey, ObjectKind};
 pub use pods::PodView;
+pub use reports::{NodeWrites, plan_node, plan_pod_status};
 pub use services::EndpointKey;
 
 use objects::ObjectViews;
@@ -191,10 +193,7 @@ impl FeedView {
             .iter()
             .filter(|(name, _)| &***name != node)
             .map(|(_, peer)| change::Change::PeerSet(peer.clone()));
-        let services = self
-            .services
-            .values()
-            .flat_map(ServiceView::snapshot);
+        let services = self.services.values().flat_map(ServiceView::snapshot);
         let pods = self
             .pods
             .values()
