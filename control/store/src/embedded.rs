@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The engine inside the process: MVCC over one redb file.
+//!
+//! `format` is the file, `read` and `apply` are what is done to it, `writer` is the one task that
+//! commits, `watch` hands on what was committed, `disk` is the file system's edge. This file opens the
+//! store, opens it again after a failure, and is the [`Store`] that callers see.
+
+mod apply;
+mod disk;
+mod format;
+mod read;
+mod watch;
+mod writer;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redb::{Database, DatabaseError, ReadableDatabase};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    LeaseId, OpenError, Range, RangeResult, Revision, Stats, Store, StoreError, Txn, TxnResult,
+    WatchStream,
+};
+use disk::{Disk, Quota};
+use watch::{Hub, Joined, Live, WATCH_QUEUE};
+use writer::{Committed, REQUEST_QUEUE, Request};
+
+/// Changes replayed to a new watch in one piece.
+const REPLAY_EVENTS: usize = 256;
+/// How long opening the file again waits for the last reader of the failed one.
+const REOPEN_WAIT: Duration = Duration::from_secs(1);
+
+/// What can be chosen about an embedded store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory for pages of the file, in bytes.
+    pub cache_bytes: usize,
+    /// Revisions that can be read and watched back to.
+    pub history_revisions: u64,
+    /// Bytes of overwritten values after which the older half of the history is given up.
+    pub history_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            // The API server reads from its own cache; the file's pages are needed for writing only.
+            cache_bytes: 4 * 1024 * 1024,
+            // As many changes as etcd sees in five minutes (the API server's compaction interval
+            // there) at a little over thirty a second.
+            history_revisions: 10_000,
+            history_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// A store in one file. Clones are handles to the same store; it closes when the last one is dropped
+/// or when [`Embedded::close`] is called.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// What the writer and all readers share.
+struct Shared {
+    path: PathBuf,
+    options: Options,
+    quota: Quota,
+    database: Mutex<Slot>,
+    hub: Hub,
+    writes: AtomicU64,
+    commits: AtomicU64,
+    failures: AtomicU64,
+    compacted: AtomicU64,
+}
+
+/// The open file, unless it has to be opened again.
+enum Slot {
+    Open(Arc<Database>),
+    /// Opened again by whoever needs it next.
+    Failed,
+    Closed,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("path", &self.path).finish()
+    }
+}
+
+impl Embedded {
+    /// Opens the store in the file `path`, making it (mode 0600) if there is none.
+    ///
+    /// # Panics
+    /// Has to be called inside a Tokio runtime, which the writer is spawned on.
+    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_with_quota(path, options, Quota::default())
+    }
+
+    fn open_with_quota(path: &Path, options: Options, quota: Quota) -> Result<Self, OpenError> {
+        let database = open_file(path, &options, &quota)?;
+        format::check_or_create(&database, path)?;
+        let (head, compacted) = database
+            .begin_read()
+            .map_err(engine_error)
+            .and_then(|read| read::revisions(&read))
+            .map_err(|error| OpenError::NotAStore {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            options,
+            quota,
+            database: Mutex::new(Slot::Open(Arc::new(database))),
+            hub: Hub::new(head),
+            writes: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            compacted: AtomicU64::new(compacted.0),
+        });
+        let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
+        tokio::spawn(writer::run(shared.clone(), receiver));
+        Ok(Self { shared, requests })
+    }
+
+    /// Finishes what is queued, ends every watch and releases the file. Further calls fail with
+    /// [`StoreError::Closed`].
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.requests.send(Request::Close(done)).await.is_ok() {
+            // The writer drops `done` only if it was closed by another caller: also fine.
+            drop(closed.await);
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Opens the file, whatever is in it.
+fn open_file(path: &Path, options: &Options, quota: &Quota) -> Result<Database, OpenError> {
+    let engine = |source: redb::Error| OpenError::Engine {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| engine(redb::Error::Io(error)))?;
+    let not_a_store = |reason: String| OpenError::NotAStore {
+        path: path.to_owned(),
+        reason,
+    };
+    // The engine's builder is asked to create, which for a file with content means to open it.
+    let disk = Disk::new(file, quota.clone()).map_err(|error| engine(error.into()))?;
+    Database::builder()
+        .set_cache_size(options.cache_bytes)
+        .create_with_backend(disk)
+        .map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::Locked {
+                path: path.to_owned(),
+            },
+            DatabaseError::UpgradeRequired(version) => not_a_store(format!(
+                "its engine's file format {version} is not supported"
+            )),
+            DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => not_a_store(reason),
+            DatabaseError::Storage(redb::StorageError::Io(error))
+                if error.kind() == std::io::ErrorKind::InvalidData =>
+            {
+                not_a_store("it has other content".to_owned())
+            }
+            other => engine(other.into()),
+        })
+}
+
+impl Shared {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        // The slot is replaced as a whole, so a panic elsewhere does not spoil it.
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open file; opens it again after a failure. May wait for the disk.
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let mut slot = self.slot();
+        match &*slot {
+            Slot::Open(database) => return Ok(database.clone()),
+            Slot::Closed => return Err(StoreError::Closed),
+            Slot::Failed => {}
+        }
+        let deadline = Instant::now() + REOPEN_WAIT;
+        let database = loop {
+            match open_file(&self.path, &self.options, &self.quota) {
+                Ok(database) => break Arc::new(database),
+                // A reader still holds the failed one.
+                Err(OpenError::Locked { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(OpenError::Engine { source, .. }) => return Err(engine_error(*source)),
+                Err(error) => return Err(StoreError::Io(error.to_string())),
+            }
+        };
+        *slot = Slot::Open(database.clone());
+        drop(slot);
+        tracing::info!(path = %self.path.display(), "the store is open again");
+        // A commit that was reported as failed may have reached the disk all the same.
+        writer::catch_up(self)?;
+        Ok(database)
+    }
+
+    /// Reads in a transaction of its own. May wait for the disk.
+    fn read<T>(
+        &self,
+        fetch: impl Fn(&redb::ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let attempt = || {
+            let database = self.database()?;
+            let read = database.begin_read().map_err(engine_error)?;
+            fetch(&read)
+        };
+        match attempt() {
+            // The file had failed under a writer; what is on disk can be read once it is open again.
+            Err(StoreError::Io(_) | StoreError::DiskFull) => {
+                self.reopen_if_failed();
+                attempt()
+            }
+            other => other,
+        }
+    }
+
+    /// After a failure: makes the next caller open the file again, if the engine refuses to go on.
+    fn reopen_if_failed(&self) {
+        let mut slot = self.slot();
+        if let Slot::Open(database) = &*slot {
+            let usable = database
+                .begin_read()
+                .map_err(engine_error)
+                .and_then(|read| read::revisions(&read));
+            if usable.is_err() {
+                *slot = Slot::Failed;
+            }
+        }
+    }
+
+    fn committed(&self, committed: &Committed) {
+        let Committed {
+            batches,
+            head,
+            compacted,
+        } = committed;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.writes
+            .fetch_add(batches.len() as u64, Ordering::Relaxed);
+        self.compacted.store(compacted.0, Ordering::Relaxed);
+        self.hub.publish(batches, *head);
+    }
+
+    fn failed(&self, error: &StoreError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(path = %self.path.display(), %error, "the store could not commit");
+        // The engine refuses everything after a failed write, and may have kept half of it in memory.
+        let mut slot = self.slot();
+        if let Slot::Open(_) = &*slot {
+            *slot = Slot::Failed;
+        }
+    }
+
+    fn close_database(&self) {
+        *self.slot() = Slot::Closed;
+    }
+}
+
+/// The engine's error as the store's.
+fn engine_error(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        redb::Error::Io(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            StoreError::DiskFull
+        }
+        error => StoreError::Io(error.to_string()),
+    }
+}
+
+/// Runs blocking work away from the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::Io(error.to_string()))?
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.read(|read| read::read_range(read, &range))).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
+        apply::check_sizes(&txn)?;
+        self.ask(|reply| Request::Txn(txn, reply)).await
+    }
+
+    async fn watch(
+        &self,
+        start: Bytes,
+        end: Bytes,
+        from: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
+        let lagged = Arc::new(AtomicBool::new(false));
+        let live = Live {
+            start,
+            end,
+            from,
+            sender,
+            lagged: lagged.clone(),
+        };
+        let stream = WatchStream::new(receiver, lagged);
+        if from == Revision(0) {
+            return match self.shared.hub.join_now(live) {
+                Joined::Closed => Err(StoreError::Closed),
+                Joined::Live | Joined::Behind(_) => Ok(stream),
+            };
+        }
+        let oldest = Revision(self.shared.compacted.load(Ordering::Relaxed));
+        if from <= oldest {
+            return Err(StoreError::Compacted {
+                requested: from,
+                oldest,
+            });
+        }
+        match self.shared.hub.join(live, Revision(from.0 - 1)) {
+            Joined::Live => {}
+            Joined::Closed => return Err(StoreError::Closed),
+            Joined::Behind(live) => {
+                tokio::spawn(replay(self.shared.clone(), live));
+            }
+        }
+        Ok(stream)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.ask(|reply| Request::Compact(revision, reply)).await
+    }
+
+    async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        let lease = self.ask(|reply| Request::LeaseGrant(ttl, reply)).await?;
+        Ok(lease.id)
+    }
+
+    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<Duration, StoreError> {
+        self.ask(|reply| Request::LeaseKeepAlive(lease, reply))
+            .await
+    }
+
+    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.ask(|reply| Request::LeaseRevoke(lease, Some(reply)))
+            .await
+    }
+
+    fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        Stats {
+            revision: shared.hub.head(),
+            compacted: Revision(shared.compacted.load(Ordering::Relaxed)),
+            writes: shared.writes.load(Ordering::Relaxed),
+            commits: shared.commits.load(Ordering::Relaxed),
+            failures: shared.failures.load(Ordering::Relaxed),
+            watches: shared.hub.len() as u64,
+            file_bytes: std::fs::metadata(&shared.path).map_or(0, |meta| meta.len()),
+        }
+    }
+}
+
+/// Sends the history from `live.from` on at the reader's pace, then lets the reader join the live ones.
+async fn replay(shared: Arc<Shared>, mut live: Live) {
+    let mut next = live.from;
+    loop {
+        let (reader, start, end) = (shared.clone(), live.start.clone(), live.end.clone());
+        let history =
+            blocking(move || reader.read(|r| read::history(r, &start, &end, next, REPLAY_EVENTS)));
+        let history = match history.await {
+            Ok(history) => history,
+            Err(error) => {
+                // Nobody is left to tell if this fails: the reader is gone.
+                drop(live.sender.send(Err(error)).await);
+                return;
+            }
+        };
+        for batch in history.batches {
+            if live.sender.send(Ok(batch)).await.is_err() {
+                return;
+            }
+        }
+        next = history.through.next();
+        if history.through < history.head {
+            continue;
+        }
+        // What the reader has seen is not offered to it again.
+        live.from = next;
+        match shared.hub.join(live, history.through) {
+            Joined::Live | Joined::Closed => return,
+            Joined::Behind(back) => live = back,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

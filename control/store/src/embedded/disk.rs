@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The file under the engine: reserves space before it is used, so that a full disk is noticed while
+//! growing and never in the middle of a commit.
+//!
+//! redb refuses everything, reads as well, once a write has failed, until the file is opened again.
+//! Because what is inside the file's length is reserved on the disk, opening it again works on a full
+//! disk too, and reads go on.
+
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use redb::backends::FileBackend;
+use redb::{BackendError, DatabaseError, StorageBackend};
+
+/// A [`FileBackend`] whose length is always backed by blocks, and which can be told to be full.
+#[derive(Debug)]
+pub(super) struct Disk {
+    inner: FileBackend,
+    file: File,
+    quota_bytes: Quota,
+}
+
+/// The longest a file may grow to, in bytes; stands for the size of the disk in tests.
+#[derive(Clone, Debug)]
+pub(super) struct Quota(pub(super) Arc<AtomicU64>);
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+}
+
+impl Disk {
+    pub(super) fn new(file: File, quota_bytes: Quota) -> Result<Self, DatabaseError> {
+        let own = file.try_clone().map_err(DatabaseError::from)?;
+        Ok(Self {
+            inner: FileBackend::new(file)?,
+            file: own,
+            quota_bytes,
+        })
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        if len > self.quota_bytes.0.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(Errno::ENOSPC as i32));
+        }
+        let old = self.inner.len()?;
+        if len > old {
+            reserve(&self.file, old, len)?;
+        }
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), io::Error> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}
+
+/// Gives the file blocks from `old` up to `len`. On failure the length is as before.
+fn reserve(file: &File, old: u64, len: u64) -> Result<(), io::Error> {
+    let (Ok(offset), Ok(grown)) = (i64::try_from(old), i64::try_from(len - old)) else {
+        return Err(io::Error::from_raw_os_error(Errno::EFBIG as i32));
+    };
+    match fallocate(file, FallocateFlags::empty(), offset, grown) {
+        Ok(()) => Ok(()),
+        // A file system without the call; a full disk then shows in a write.
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        Err(error) => {
+            // Part of the range may have been reserved, and the length with it.
+            file.set_len(old)?;
+            Err(io::Error::from_raw_os_error(error as i32))
+        }
+    }
+}

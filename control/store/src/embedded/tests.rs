@@ -1,0 +1,585 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the embedded engine promises: revisions, history, watches, leases, and what failure does.
+
+use std::path::Path;
+
+use futures::{FutureExt, StreamExt};
+use redb::ReadableTableMetadata;
+
+use super::*;
+use crate::{Compare, EventKind, KeyValue, Op, OpResult, WatchBatch};
+
+fn open(dir: &Path) -> Embedded {
+    Embedded::open(&dir.join("store"), Options::default()).unwrap()
+}
+
+fn text(kvs: &[KeyValue]) -> Vec<(String, String)> {
+    kvs.iter()
+        .map(|kv| {
+            (
+                String::from_utf8_lossy(&kv.key).into_owned(),
+                String::from_utf8_lossy(&kv.value).into_owned(),
+            )
+        })
+        .collect()
+}
+
+fn pairs(wanted: &[(&str, &str)]) -> Vec<(String, String)> {
+    wanted
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
+}
+
+async fn put(store: &Embedded, key: &str, value: &str) -> Revision {
+    let op = Op::put(key.to_owned(), value.to_owned());
+    store.txn(Txn::of(vec![op])).await.unwrap().revision
+}
+
+async fn delete(store: &Embedded, key: &str) -> Revision {
+    let txn = Txn::of(vec![Op::delete(key.to_owned())]);
+    store.txn(txn).await.unwrap().revision
+}
+
+async fn next(stream: &mut WatchStream) -> WatchBatch {
+    tokio::time::timeout(Duration::from_secs(10), stream.next())
+        .await
+        .expect("an event within ten seconds")
+        .expect("the watch goes on")
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_key_counts_its_revisions_and_versions_as_etcd_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let created = put(&store, "a", "1").await;
+    put(&store, "b", "x").await;
+    let written = put(&store, "a", "2").await;
+    let found = store.range(Range::key("a")).await.unwrap();
+    assert_eq!(found.revision, written);
+    assert_eq!(
+        found.kvs,
+        vec![KeyValue {
+            key: "a".into(),
+            value: "2".into(),
+            create_revision: created,
+            mod_revision: written,
+            version: 2,
+            lease: None,
+        }]
+    );
+    delete(&store, "a").await;
+    let again = put(&store, "a", "3").await;
+    let kv = store.range(Range::key("a")).await.unwrap().kvs.remove(0);
+    assert_eq!((kv.create_revision, kv.version), (again, 1));
+}
+
+#[tokio::test]
+async fn a_transaction_whose_comparison_fails_does_the_other_branch() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = put(&store, "a", "1").await;
+    let stale = Txn {
+        compare: vec![Compare::absent("a")],
+        then: vec![Op::put("a", "2")],
+        otherwise: vec![Op::Range(Range::key("a"))],
+    };
+    let result = store.txn(stale).await.unwrap();
+    assert!(!result.succeeded);
+    assert_eq!(result.revision, first, "reading takes no revision");
+    let OpResult::Range(read) = &result.responses[0] else {
+        panic!("not a range: {:?}", result.responses);
+    };
+    assert_eq!(text(&read.kvs), pairs(&[("a", "1")]));
+    let current = Txn {
+        compare: vec![Compare::mod_revision("a", first)],
+        then: vec![Op::put("a", "2")],
+        otherwise: vec![],
+    };
+    assert!(store.txn(current).await.unwrap().succeeded);
+}
+
+#[tokio::test]
+async fn of_many_concurrent_swaps_of_one_revision_exactly_one_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = put(&store, "a", "0").await;
+    let swaps = (0..50).map(|n| {
+        store.txn(Txn {
+            compare: vec![Compare::mod_revision("a", first)],
+            then: vec![Op::put("a", n.to_string())],
+            otherwise: vec![],
+        })
+    });
+    let results = futures::future::join_all(swaps).await;
+    let won = results.iter().filter(|r| r.as_ref().unwrap().succeeded);
+    assert_eq!(won.count(), 1);
+}
+
+#[tokio::test]
+async fn concurrent_transactions_share_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let before = store.stats();
+    let writes = (0..400).map(|n| {
+        let op = Op::put(format!("k{n}"), "v");
+        store.txn(Txn::of(vec![op]))
+    });
+    for result in futures::future::join_all(writes).await {
+        result.unwrap();
+    }
+    let after = store.stats();
+    assert_eq!(after.writes - before.writes, 400);
+    assert!(
+        after.commits - before.commits < 40,
+        "{} commits",
+        after.commits
+    );
+    assert_eq!(after.revision.0 - before.revision.0, 400);
+}
+
+#[tokio::test]
+async fn a_key_written_twice_in_one_transaction_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for second in [
+        Op::put("a", "2"),
+        Op::delete("a"),
+        Op::DeleteRange {
+            start: "a".into(),
+            end: "b".into(),
+        },
+    ] {
+        let txn = Txn::of(vec![Op::put("a", "1"), second]);
+        let error = store.txn(txn).await.unwrap_err();
+        assert!(matches!(error, StoreError::DuplicateKey(_)), "{error}");
+    }
+    assert_eq!(store.stats().writes, 0);
+}
+
+#[tokio::test]
+async fn a_list_at_an_older_revision_shows_what_was_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, "p/a", "1").await;
+    put(&store, "p/b", "1").await;
+    let then = put(&store, "p/c", "1").await;
+    put(&store, "p/a", "2").await;
+    delete(&store, "p/b").await;
+    put(&store, "p/d", "1").await;
+    put(&store, "p/b", "again").await;
+    let old = store.range(Range::prefix("p/").at(then)).await.unwrap();
+    assert_eq!(
+        text(&old.kvs),
+        pairs(&[("p/a", "1"), ("p/b", "1"), ("p/c", "1")])
+    );
+    assert_eq!(old.revision, then);
+    let new = store.range(Range::prefix("p/")).await.unwrap();
+    assert_eq!(
+        text(&new.kvs),
+        pairs(&[("p/a", "2"), ("p/b", "again"), ("p/c", "1"), ("p/d", "1")])
+    );
+}
+
+#[tokio::test]
+async fn a_limited_list_says_how_much_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 0..10 {
+        put(&store, &format!("p/{n}"), "v").await;
+    }
+    put(&store, "q", "v").await;
+    let page = store.range(Range::prefix("p/").limit(4)).await.unwrap();
+    assert_eq!((page.kvs.len(), page.more, page.count), (4, true, 10));
+    let mut rest = Range::prefix("p/").at(page.revision);
+    rest.start = "p/3\0".into();
+    let rest = store.range(rest).await.unwrap();
+    assert_eq!((rest.kvs.len(), rest.more), (6, false));
+}
+
+#[tokio::test]
+async fn a_future_revision_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let head = put(&store, "a", "1").await;
+    let error = store
+        .range(Range::key("a").at(head.next()))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, StoreError::FutureRevision { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_watch_replays_history_and_goes_on_without_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = put(&store, "p/0", "v").await;
+    // More than one piece of replay, while new changes keep coming.
+    for n in 1..600 {
+        put(&store, &format!("p/{n}"), "v").await;
+        if n % 3 == 0 {
+            put(&store, "other", "x").await;
+        }
+    }
+    let range = Range::prefix("p/");
+    let mut watch = store.watch(range.start, range.end, first).await.unwrap();
+    let writer = store.clone();
+    let writing = tokio::spawn(async move {
+        for n in 600..900 {
+            put(&writer, &format!("p/{n}"), "v").await;
+        }
+    });
+    let mut last = Revision(0);
+    for n in 0..900 {
+        let batch = next(&mut watch).await;
+        assert_eq!(batch.events.len(), 1);
+        assert_eq!(batch.events[0].kv.key, format!("p/{n}"));
+        assert!(batch.revision > last);
+        last = batch.revision;
+    }
+    writing.await.unwrap();
+    assert!(watch.next().now_or_never().is_none(), "nothing comes twice");
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_was_there_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = put(&store, "a", "1").await;
+    put(&store, "a", "2").await;
+    delete(&store, "a").await;
+    for mut watch in [
+        store.watch("a".into(), Bytes::new(), first).await.unwrap(),
+        store.watch("a".into(), Bytes::new(), first).await.unwrap(),
+    ] {
+        let seen: Vec<_> = [
+            next(&mut watch).await,
+            next(&mut watch).await,
+            next(&mut watch).await,
+        ]
+        .into_iter()
+        .map(|batch| {
+            let event = batch.events[0].clone();
+            let prev = event.prev.map(|p| p.value);
+            (event.kind, event.kv.value, prev)
+        })
+        .collect();
+        assert_eq!(
+            seen,
+            vec![
+                (EventKind::Put, "1".into(), None),
+                (EventKind::Put, "2".into(), Some("1".into())),
+                (EventKind::Delete, "".into(), Some("2".into())),
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_transaction_is_one_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut watch = store
+        .watch("a".into(), "z".into(), Revision(0))
+        .await
+        .unwrap();
+    let ops = vec![Op::put("b", "1"), Op::put("c", "2"), Op::put("zz", "3")];
+    let revision = store.txn(Txn::of(ops)).await.unwrap().revision;
+    let batch = next(&mut watch).await;
+    assert_eq!(batch.revision, revision);
+    let keys: Vec<_> = batch.events.iter().map(|e| e.kv.key.clone()).collect();
+    assert_eq!(keys, vec![Bytes::from("b"), Bytes::from("c")]);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_too_slow_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut watch = store
+        .watch("a".into(), "z".into(), Revision(0))
+        .await
+        .unwrap();
+    let writes = (0..WATCH_QUEUE + 10).map(|n| {
+        let op = Op::put(format!("k{n}"), "v");
+        store.txn(Txn::of(vec![op]))
+    });
+    for result in futures::future::join_all(writes).await {
+        result.unwrap();
+    }
+    for _ in 0..WATCH_QUEUE {
+        next(&mut watch).await;
+    }
+    let end = watch.next().await.unwrap().unwrap_err();
+    assert!(matches!(end, StoreError::WatchLagged), "{end}");
+    assert!(watch.next().await.is_none());
+    assert_eq!(store.stats().watches, 0);
+}
+
+#[tokio::test]
+async fn compaction_removes_what_no_readable_revision_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = put(&store, "a", "1").await;
+    put(&store, "a", "2").await;
+    put(&store, "gone", "x").await;
+    delete(&store, "gone").await;
+    let kept = put(&store, "a", "3").await;
+    put(&store, "a", "4").await;
+    store.compact(kept).await.unwrap();
+    let error = store.range(Range::key("a").at(first)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Compacted { oldest, .. } if oldest == kept));
+    let at_kept = store.range(Range::prefix("").at(kept)).await.unwrap();
+    assert_eq!(text(&at_kept.kvs), pairs(&[("a", "3")]));
+    let error = store
+        .watch("a".into(), Bytes::new(), kept)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Compacted { .. }), "{error}");
+    let mut watch = store
+        .watch("a".into(), Bytes::new(), kept.next())
+        .await
+        .unwrap();
+    let event = next(&mut watch).await.events.remove(0);
+    assert_eq!(event.prev.unwrap().value, "3");
+    let rows = rows(&store);
+    assert_eq!(rows, (1, 2), "one key, and the log entries of 3 and 4");
+}
+
+/// Rows of `keys` and of `log`.
+fn rows(store: &Embedded) -> (u64, u64) {
+    store
+        .shared
+        .read(|read| {
+            let keys = read.open_table(format::KEYS).map_err(engine_error)?;
+            let log = read.open_table(format::LOG).map_err(engine_error)?;
+            Ok((
+                keys.len().map_err(engine_error)?,
+                log.len().map_err(engine_error)?,
+            ))
+        })
+        .unwrap()
+}
+
+#[tokio::test]
+async fn history_stays_bounded_by_itself_and_an_idle_store_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        history_revisions: 50,
+        ..Options::default()
+    };
+    let store = Embedded::open(&dir.path().join("store"), options).unwrap();
+    for n in 0..300 {
+        put(&store, "a", &n.to_string()).await;
+    }
+    let stats = store.stats();
+    assert_eq!(stats.revision.0 - stats.compacted.0, 50);
+    assert_eq!(rows(&store), (1, 51));
+    // Reading, failed comparisons and deletions of what is not there write nothing.
+    store.range(Range::prefix("")).await.unwrap();
+    delete(&store, "nothing").await;
+    let failing = Txn {
+        compare: vec![Compare::absent("a")],
+        then: vec![Op::put("a", "x")],
+        otherwise: vec![],
+    };
+    store.txn(failing).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(store.stats(), stats);
+}
+
+#[tokio::test]
+async fn history_of_large_values_is_bounded_by_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        history_bytes: 1024 * 1024,
+        ..Options::default()
+    };
+    let store = Embedded::open(&dir.path().join("store"), options).unwrap();
+    let large = "x".repeat(100_000);
+    for _ in 0..100 {
+        put(&store, "a", &large).await;
+    }
+    let (_, log) = rows(&store);
+    assert!(log < 20, "{log} values of 100 kB are kept");
+    assert_eq!(
+        store.range(Range::key("a")).await.unwrap().kvs[0].version,
+        100
+    );
+}
+
+#[tokio::test]
+async fn everything_is_there_after_closing_and_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, "a", "1").await;
+    let then = put(&store, "b", "1").await;
+    let head = put(&store, "a", "2").await;
+    let mut watch = store
+        .watch("a".into(), Bytes::new(), Revision(0))
+        .await
+        .unwrap();
+    store.close().await;
+    assert!(watch.next().await.is_none());
+    let error = store.txn(Txn::of(vec![Op::put("a", "3")])).await;
+    assert!(matches!(error, Err(StoreError::Closed)));
+    let store = open(dir.path());
+    assert_eq!(store.stats().revision, head);
+    let old = store.range(Range::prefix("").at(then)).await.unwrap();
+    assert_eq!(text(&old.kvs), pairs(&[("a", "1"), ("b", "1")]));
+    let mut watch = store.watch("a".into(), "c".into(), then).await.unwrap();
+    assert_eq!(next(&mut watch).await.events[0].kv.key, "b");
+    assert_eq!(next(&mut watch).await.events[0].kv.value, "2");
+}
+
+#[tokio::test]
+async fn a_file_in_use_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let _store = open(dir.path());
+    let error = Embedded::open(&dir.path().join("store"), Options::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error:?}");
+    assert!(error.to_string().contains("in use by another process"));
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, "a", "1").await;
+    let database = store.shared.database().unwrap();
+    format::set_format(&database, format::FORMAT_VERSION + 1).unwrap();
+    drop(database);
+    store.close().await;
+    let path = dir.path().join("store");
+    let error = Embedded::open(&path, Options::default()).unwrap_err();
+    assert!(
+        matches!(error, OpenError::NewerFormat { found: 2, .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("start the newer program again"));
+}
+
+#[tokio::test]
+async fn a_file_with_other_content_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    for content in [b"hello".to_vec(), vec![7; 100_000]] {
+        std::fs::write(&path, &content).unwrap();
+        let error = Embedded::open(&path, Options::default()).unwrap_err();
+        assert!(matches!(error, OpenError::NotAStore { .. }), "{error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_acknowledged_and_the_store_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let quota = Quota::default();
+    let store = Embedded::open_with_quota(&path, Options::default(), quota.clone()).unwrap();
+    let mut watch = store
+        .watch("k".into(), "l".into(), Revision(0))
+        .await
+        .unwrap();
+    quota.0.store(8 * 1024 * 1024, Ordering::Relaxed);
+    let value = "x".repeat(64 * 1024);
+    let mut acknowledged = Vec::new();
+    let error = loop {
+        let key = format!("k{:05}", acknowledged.len());
+        let op = Op::put(key.clone(), value.clone());
+        match store.txn(Txn::of(vec![op])).await {
+            Ok(_) => acknowledged.push(key),
+            Err(error) => break error,
+        }
+        assert!(acknowledged.len() < 10_000, "the disk never filled up");
+    };
+    assert!(matches!(error, StoreError::DiskFull), "{error}");
+    assert!(error.is_retryable());
+    assert!(acknowledged.len() > 10);
+    // Reads go on while the disk is full, and show exactly what was acknowledged.
+    let found = store.range(Range::prefix("k")).await.unwrap();
+    let keys: Vec<_> = text(&found.kvs).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, acknowledged);
+    // With space again, the same store takes writes, and the watch has missed nothing.
+    quota.0.store(u64::MAX, Ordering::Relaxed);
+    put(&store, "k99999", "after").await;
+    acknowledged.push("k99999".to_owned());
+    for key in &acknowledged {
+        assert_eq!(next(&mut watch).await.events[0].kv.key, *key);
+    }
+    store.close().await;
+    let store = open(dir.path());
+    let found = store.range(Range::prefix("k")).await.unwrap();
+    assert_eq!(found.count, acknowledged.len());
+}
+
+#[tokio::test]
+async fn the_keys_of_a_lease_end_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let lease = store.lease_grant(Duration::from_secs(1)).await.unwrap();
+    let leased = |key: &'static str| Op::Put {
+        key: key.into(),
+        value: "v".into(),
+        lease: Some(lease),
+    };
+    let ops = vec![leased("a"), leased("b"), Op::put("c", "v")];
+    store.txn(Txn::of(ops)).await.unwrap();
+    // Written again without the lease, a key outlives it.
+    put(&store, "b", "kept").await;
+    let mut watch = store
+        .watch("a".into(), "z".into(), Revision(0))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let ttl = store.lease_keep_alive(lease).await.unwrap();
+    assert_eq!(ttl, Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(store.range(Range::key("a")).await.unwrap().count, 1);
+    let batch = next(&mut watch).await;
+    assert_eq!(batch.events[0].kind, EventKind::Delete);
+    assert_eq!(batch.events[0].kv.key, "a");
+    let left = store.range(Range::prefix("")).await.unwrap();
+    assert_eq!(text(&left.kvs), pairs(&[("b", "kept"), ("c", "v")]));
+    let error = store.lease_keep_alive(lease).await.unwrap_err();
+    assert!(matches!(error, StoreError::LeaseNotFound(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_lease_survives_a_restart_and_an_unknown_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let lease = store.lease_grant(Duration::from_secs(1)).await.unwrap();
+    let put_with = |lease| {
+        Txn::of(vec![Op::Put {
+            key: "a".into(),
+            value: "v".into(),
+            lease: Some(lease),
+        }])
+    };
+    store.txn(put_with(lease)).await.unwrap();
+    let error = store.txn(put_with(LeaseId(99))).await.unwrap_err();
+    assert!(matches!(error, StoreError::LeaseNotFound(_)), "{error}");
+    store.close().await;
+    let store = open(dir.path());
+    let mut watch = store
+        .watch("a".into(), Bytes::new(), Revision(0))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut watch).await.events[0].kind, EventKind::Delete);
+}
+
+#[tokio::test]
+async fn a_value_over_the_limit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let op = Op::put("a", vec![0; apply::VALUE_BYTES_MAX + 1]);
+    let error = store.txn(Txn::of(vec![op])).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::TooLarge { what: "value", .. }),
+        "{error}"
+    );
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one writer: takes what is waiting, does all of it in one write transaction, commits once.
+//!
+//! While a commit waits for the disk, further requests queue up; they are the next group. A group
+//! without a change is not committed at all. The writer sleeps until a request or the end of a lease.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::apply::{Dirty, Writer};
+use super::format::{LEASES, Tables};
+use super::{Shared, engine_error, read};
+use crate::types::Lease;
+use crate::{LeaseId, Revision, StoreError, Txn, TxnResult, WatchBatch};
+
+/// Requests that may wait for the writer; more make their callers wait.
+pub(super) const REQUEST_QUEUE: usize = 1024;
+/// Requests in one commit, so that the first of them does not wait for ever.
+const GROUP_MAX: usize = 512;
+/// Log entries that one commit compacts beside its own work, so that no commit takes long.
+const COMPACT_STEP: usize = 1000;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked for.
+pub(super) enum Request {
+    Txn(Txn, Reply<TxnResult>),
+    Compact(Revision, Reply<()>),
+    LeaseGrant(Duration, Reply<Lease>),
+    LeaseKeepAlive(LeaseId, Reply<Duration>),
+    LeaseRevoke(LeaseId, Option<Reply<()>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// An answer that is given once the group is on disk.
+enum Answer {
+    Txn(Reply<TxnResult>, Result<TxnResult, StoreError>),
+    Done(Option<Reply<()>>, Result<(), StoreError>),
+    Lease(Reply<Lease>, Result<Lease, StoreError>),
+}
+
+impl Answer {
+    /// Sends the answer, or `failure` if the group could not be committed. A caller that has gone
+    /// away does not need one.
+    fn send(self, failure: Option<&StoreError>) {
+        fn one<T>(reply: Reply<T>, result: Result<T, StoreError>, failure: Option<&StoreError>) {
+            let result = match failure {
+                Some(error) => Err(error.clone()),
+                None => result,
+            };
+            drop(reply.send(result));
+        }
+        match self {
+            Self::Txn(reply, result) => one(reply, result, failure),
+            Self::Lease(reply, result) => one(reply, result, failure),
+            Self::Done(Some(reply), result) => one(reply, result, failure),
+            Self::Done(None, _) => {}
+        }
+    }
+}
+
+/// Runs until a `Close` request or until every sender is gone.
+pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+    let mut leases = match load_leases(&shared) {
+        Ok(leases) => leases,
+        Err(error) => {
+            tracing::error!(%error, "the store's leases cannot be read");
+            HashMap::new()
+        }
+    };
+    let mut group = Vec::with_capacity(GROUP_MAX);
+    let closed = loop {
+        let next_end = leases.values().map(|(_, end)| *end).min();
+        tokio::select! {
+            // Dropping recv_many loses nothing: it takes requests out only when it is ready.
+            received = requests.recv_many(&mut group, GROUP_MAX) => {
+                if received == 0 {
+                    break None;
+                }
+            }
+            // A dropped sleep is made again from the same deadline.
+            () = sleep_until(next_end) => expire(&leases, &mut group),
+        }
+        let mut closing = None;
+        let mut work = Vec::with_capacity(group.len());
+        for request in group.drain(..) {
+            match request {
+                Request::Close(done) => closing = Some(done),
+                Request::LeaseKeepAlive(id, reply) => {
+                    let kept = leases.get_mut(&id).map(|(ttl, end)| {
+                        *end = Instant::now() + *ttl;
+                        *ttl
+                    });
+                    drop(reply.send(kept.ok_or(StoreError::LeaseNotFound(id))));
+                }
+                other => work.push(other),
+            }
+        }
+        if !work.is_empty() {
+            let shared = shared.clone();
+            match tokio::task::spawn_blocking(move || commit_group(&shared, work)).await {
+                Ok(changes) => changes.apply(&mut leases),
+                Err(error) => tracing::error!(%error, "the store's writer failed"),
+            }
+        }
+        if closing.is_some() {
+            break closing;
+        }
+    };
+    requests.close();
+    shared.hub.close();
+    shared.close_database();
+    if let Some(done) = closed {
+        // The caller of `close` may have gone away.
+        let _ = done.send(());
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn expire(leases: &HashMap<LeaseId, (Duration, Instant)>, group: &mut Vec<Request>) {
+    let now = Instant::now();
+    group.extend(
+        leases
+            .iter()
+            .filter(|(_, (_, end))| *end <= now)
+            .map(|(id, _)| Request::LeaseRevoke(*id, None)),
+    );
+}
+
+/// As in etcd after a change of leader, every lease gets its full time again after a restart.
+fn load_leases(shared: &Shared) -> Result<HashMap<LeaseId, (Duration, Instant)>, StoreError> {
+    shared.read(|read| {
+        use redb::ReadableTable;
+        let table = read.open_table(LEASES).map_err(engine_error)?;
+        let mut leases = HashMap::new();
+        for row in table.iter().map_err(engine_error)? {
+            let (id, seconds) = row.map_err(engine_error)?;
+            let ttl = Duration::from_secs(seconds.value());
+            leases.insert(LeaseId(id.value()), (ttl, Instant::now() + ttl));
+        }
+        Ok(leases)
+    })
+}
+
+/// What a group changed about the leases.
+#[derive(Default)]
+struct LeaseChanges {
+    granted: Vec<Lease>,
+    ended: Vec<LeaseId>,
+    /// Leases whose end could not be written; tried again after a while.
+    postponed: Vec<LeaseId>,
+}
+
+/// How long to wait before ending a lease is tried again after the disk failed.
+const LEASE_RETRY: Duration = Duration::from_secs(5);
+
+impl LeaseChanges {
+    fn apply(self, leases: &mut HashMap<LeaseId, (Duration, Instant)>) {
+        for Lease { id, ttl } in self.granted {
+            leases.insert(id, (ttl, Instant::now() + ttl));
+        }
+        for id in self.ended {
+            leases.remove(&id);
+        }
+        for id in self.postponed {
+            if let Some((_, end)) = leases.get_mut(&id) {
+                *end = Instant::now() + LEASE_RETRY;
+            }
+        }
+    }
+}
+
+/// Does a group, commits it, tells the watches and then the callers.
+fn commit_group(shared: &Shared, group: Vec<Request>) -> LeaseChanges {
+    let mut answers = Vec::with_capacity(group.len());
+    let mut changes = LeaseChanges::default();
+    let outcome = apply_group(shared, group, &mut answers, &mut changes);
+    let failure = match outcome {
+        Ok(Some(committed)) => {
+            shared.committed(&committed);
+            None
+        }
+        Ok(None) => None,
+        Err(error) => {
+            shared.failed(&error);
+            changes.granted.clear();
+            changes.postponed = std::mem::take(&mut changes.ended);
+            Some(error)
+        }
+    };
+    for answer in answers {
+        answer.send(failure.as_ref());
+    }
+    changes
+}
+
+/// What a commit made durable.
+pub(super) struct Committed {
+    pub(super) batches: Vec<WatchBatch>,
+    pub(super) head: Revision,
+    pub(super) compacted: Revision,
+}
+
+fn apply_group(
+    shared: &Shared,
+    group: Vec<Request>,
+    answers: &mut Vec<Answer>,
+    changes: &mut LeaseChanges,
+) -> Result<Option<Committed>, StoreError> {
+    // A failure before or during the commit must reach every caller of the group, so callers are
+    // moved into `answers` even when their request is never looked at.
+    let mut requests = group.into_iter();
+    let result = (|| {
+        let database = shared.database()?;
+        let txn = database.begin_write().map_err(engine_error)?;
+        let mut writer = Writer::new(Tables::open(&txn).map_err(engine_error)?)?;
+        for request in requests.by_ref() {
+            apply_one(&mut writer, request, answers, changes)?;
+        }
+        if writer.dirty == Dirty::Clean {
+            drop(writer);
+            txn.abort().map_err(engine_error)?;
+            return Ok(None);
+        }
+        compact_step(&mut writer, shared)?;
+        writer.finish()?;
+        let committed = writer.into_committed();
+        txn.commit().map_err(engine_error)?;
+        Ok(Some(committed))
+    })();
+    if let Err(error) = &result {
+        for request in requests {
+            answers.extend(refusal(request, error));
+        }
+    }
+    result
+}
+
+/// Does one request. Returns an error only if the whole group is lost.
+fn apply_one(
+    writer: &mut Writer<'_>,
+    request: Request,
+    answers: &mut Vec<Answer>,
+    changes: &mut LeaseChanges,
+) -> Result<(), StoreError> {
+    let (answer, error) = match request {
+        Request::Txn(txn, reply) => {
+            let result = writer.txn(&txn);
+            let error = result.as_ref().err().cloned();
+            (Answer::Txn(reply, result), error)
+        }
+        Request::Compact(revision, reply) => {
+            let result = compact_fully(writer, revision);
+            let error = result.as_ref().err().cloned();
+            (Answer::Done(Some(reply), result), error)
+        }
+        Request::LeaseGrant(ttl, reply) => {
+            let result = writer.lease_grant(ttl);
+            changes.granted.extend(result.as_ref().ok());
+            let error = result.as_ref().err().cloned();
+            (Answer::Lease(reply, result), error)
+        }
+        Request::LeaseRevoke(id, reply) => {
+            let result = writer.lease_revoke(id);
+            changes.ended.push(id);
+            let error = result.as_ref().err().cloned();
+            (Answer::Done(reply, result), error)
+        }
+        // Taken out by the caller.
+        Request::LeaseKeepAlive(..) | Request::Close(_) => return Ok(()),
+    };
+    answers.push(answer);
+    match error {
+        // The tables may be half changed: nothing of this group may be committed.
+        Some(error) if error.is_retryable() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn refusal(request: Request, error: &StoreError) -> Option<Answer> {
+    let error = error.clone();
+    match request {
+        Request::Txn(_, reply) => Some(Answer::Txn(reply, Err(error))),
+        Request::Compact(_, reply) => Some(Answer::Done(Some(reply), Err(error))),
+        Request::LeaseGrant(_, reply) => Some(Answer::Lease(reply, Err(error))),
+        Request::LeaseRevoke(_, reply) => Some(Answer::Done(reply, Err(error))),
+        Request::LeaseKeepAlive(_, reply) => {
+            drop(reply.send(Err(error)));
+            None
+        }
+        Request::Close(_) => None,
+    }
+}
+
+fn compact_fully(writer: &mut Writer<'_>, revision: Revision) -> Result<(), StoreError> {
+    if revision > writer.head {
+        return Err(StoreError::FutureRevision {
+            requested: revision,
+            newest: writer.head,
+        });
+    }
+    if revision < writer.compacted {
+        return Err(StoreError::Compacted {
+            requested: revision,
+            oldest: writer.compacted,
+        });
+    }
+    while writer.compact(revision, COMPACT_STEP)? < revision {}
+    Ok(())
+}
+
+/// Keeps the history bounded, in steps that ride on commits which happen anyway.
+fn compact_step(writer: &mut Writer<'_>, shared: &Shared) -> Result<(), StoreError> {
+    let options = &shared.options;
+    let oldest_kept = Revision(writer.head.0.saturating_sub(options.history_revisions));
+    let target = if writer.superseded_bytes() > options.history_bytes {
+        // Too much by size: the older half of the history goes.
+        Revision(writer.compacted.0.midpoint(writer.head.0)).max(oldest_kept)
+    } else {
+        oldest_kept
+    };
+    if target > writer.compacted {
+        writer.compact(target, COMPACT_STEP)?;
+    }
+    Ok(())
+}
+
+/// What was committed by a commit that was reported as failed, found after opening the file again.
+pub(super) fn catch_up(shared: &Shared) -> Result<(), StoreError> {
+    loop {
+        let from = shared.hub.head().next();
+        let history = shared.read(|read| {
+            let (head, _) = read::revisions(read)?;
+            if head < from {
+                return Ok(None);
+            }
+            read::history(read, &[], &[0], from, super::REPLAY_EVENTS).map(Some)
+        })?;
+        let Some(history) = history else {
+            return Ok(());
+        };
+        shared.hub.publish(&history.batches, history.through);
+    }
+}
