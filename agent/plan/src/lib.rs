@@ -1,2 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! Every decision of a node as plain functions: pod life cycle, restarts, probes, phase and conditions,
+//! resources to cgroup values, environment, volumes, and Services to map entries.
+//!
+//! Not here: sockets, files, clocks, threads, randomness. Time comes in as milliseconds since 1970.
+//! Called by `knarr-agent`, whose `apply.rs` is the one interpreter of what is decided here.
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod container;
+pub mod env;
+pub mod identity;
+pub mod pod;
+pub mod probe;
+pub mod record;
+pub mod resources;
+pub mod status;
+pub mod support;
+pub mod volumes;
+
+/// Milliseconds since 1970, UTC.
+pub type Millis = i64;

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The end of a pod: preStop sleep, stop signal, grace period over both, SIGKILL, sandbox.
+//!
+//! Not here: what follows when nothing is left (`plan`). Sidecars are stopped after the containers, in
+//! reverse order, as Kubernetes v1.29 and later do.
+
+use super::{Planner, PodAction, Role, containers, grace_ms, stop_signal};
+use crate::Millis;
+use k8s_openapi::api::core::v1::Container;
+
+impl Planner<'_> {
+    pub(super) fn end(&mut self) {
+        let Some(termination) = &self.record.termination else {
+            self.actions
+                .push(PodAction::BeginTermination { failure: None });
+            self.wake_at(self.now_ms);
+            return;
+        };
+        let since_ms = termination.since_ms;
+        let deadline_ms = since_ms + grace_ms(self.pod, self.wanted);
+        let live: Vec<(&Container, Role)> = containers(self.spec)
+            .filter(|(c, _)| {
+                self.record
+                    .containers
+                    .get(&c.name)
+                    .is_some_and(super::ContainerRecord::is_live)
+            })
+            .collect();
+        if live.is_empty() {
+            self.actions.push(PodAction::DestroySandbox);
+            return;
+        }
+        if self.now_ms >= deadline_ms {
+            for (container, _) in live {
+                if let Some(attempt) = self.attempt(container) {
+                    self.actions.push(PodAction::Kill {
+                        name: container.name.clone(),
+                        attempt,
+                    });
+                }
+            }
+            return;
+        }
+        self.wake_at(deadline_ms);
+        let main_left = live.iter().any(|(_, role)| *role != Role::Sidecar);
+        if main_left {
+            for (container, role) in live {
+                if role != Role::Sidecar {
+                    self.stop(container, since_ms, deadline_ms);
+                }
+            }
+        } else if let Some((container, _)) = live.last() {
+            self.stop(container, since_ms, deadline_ms);
+        }
+    }
+
+    fn attempt(&self, container: &Container) -> Option<u32> {
+        self.record.containers.get(&container.name)?.attempt()
+    }
+
+    fn stop(&mut self, container: &Container, since_ms: Millis, deadline_ms: Millis) {
+        let Some(record) = self.record.containers.get(&container.name) else {
+            return;
+        };
+        if record.stop.is_some() {
+            return;
+        }
+        let sleep_ms = container
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.pre_stop.as_ref())
+            .and_then(|h| h.sleep.as_ref())
+            .map_or(0, |s| s.seconds.max(0) * 1000);
+        let due = (since_ms + sleep_ms).min(deadline_ms);
+        if due > self.now_ms {
+            self.wake_at(due);
+            return;
+        }
+        if let Some(attempt) = record.attempt() {
+            self.actions.push(PodAction::Stop {
+                name: container.name.clone(),
+                attempt,
+                signal: stop_signal(container),
+                grace_ms: deadline_ms - self.now_ms,
+                message: format!("Stopping container {}", container.name),
+            });
+        }
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether a container can be handed to the runtime: is its image there, is every field of it supported.
+//!
+//! Not here: the import itself. Called by the planner before each start.
+
+use super::{Planner, PodAction};
+use crate::record::Refusal;
+use crate::support;
+use k8s_openapi::api::core::v1::Container;
+
+/// The waiting reasons of a missing image.
+const IMAGE_REASONS: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
+
+impl Planner<'_> {
+    /// The refusal was about an image that is there now: no need to wait.
+    pub(super) fn image_arrived(&self, container: &Container, refusal: &Refusal) -> bool {
+        IMAGE_REASONS.contains(&refusal.reason.as_str())
+            && self.observed.images.contains_key(image(container))
+    }
+
+    /// Why the container cannot be started, if it cannot.
+    pub(super) fn refuse(&self, container: &Container) -> Option<PodAction> {
+        let refuse = |reason, message| {
+            Some(PodAction::Refuse {
+                name: container.name.clone(),
+                reason,
+                message,
+            })
+        };
+        if let Err(unsupported) = support::check(self.spec, container) {
+            return refuse("CreateContainerConfigError", unsupported.to_string());
+        }
+        let reference = image(container);
+        if reference.is_empty() || reference.chars().any(char::is_whitespace) {
+            return refuse(
+                "InvalidImageName",
+                format!("couldn't parse image name \"{reference}\": invalid reference format"),
+            );
+        }
+        if self.observed.images.contains_key(reference) {
+            return None;
+        }
+        let how = format!(
+            "import it on this node: `knarr-agent image import FILE` (an OCI layout or a docker \
+             archive that holds {reference})"
+        );
+        if container.image_pull_policy.as_deref() == Some("Never") {
+            return refuse(
+                "ErrImageNeverPull",
+                format!(
+                    "Container image \"{reference}\" is not present with pull policy of Never; {how}"
+                ),
+            );
+        }
+        let pull = format!(
+            "failed to pull image \"{reference}\": not found on this node, and this agent pulls from \
+             no registry; {how}"
+        );
+        let before = self
+            .record
+            .containers
+            .get(&container.name)
+            .and_then(|r| r.refusal.as_ref());
+        match before {
+            None => refuse("ErrImagePull", pull),
+            Some(_) => refuse(
+                "ImagePullBackOff",
+                format!("Back-off pulling image \"{reference}\": ErrImagePull: {pull}"),
+            ),
+        }
+    }
+}
+
+fn image(container: &Container) -> &str {
+    container.image.as_deref().unwrap_or("")
+}
