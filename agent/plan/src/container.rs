@@ -131,7 +131,9 @@ pub enum ConfigError {
     #[error("no command specified: neither the container nor its image has a command or args")]
     NoCommand,
     /// runAsNonRoot with user 0.
-    #[error("container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {container})")]
+    #[error(
+        "container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {container})"
+    )]
     Root {
         /// Pod name and namespace.
         pod: String,
@@ -191,7 +193,9 @@ pub fn container_plan(
     let capabilities = sc.capabilities.unwrap_or_default();
     let names = |list: Option<Vec<String>>| -> Vec<String> {
         let upper = list.into_iter().flatten().map(|c| c.to_uppercase());
-        upper.map(|c| c.trim_start_matches("CAP_").to_owned()).collect()
+        upper
+            .map(|c| c.trim_start_matches("CAP_").to_owned())
+            .collect()
     };
     Ok(ContainerPlan {
         args,
@@ -283,7 +287,12 @@ fn user(
     if sc.run_as_non_root.or(pod_sc.run_as_non_root) == Some(true) {
         let pod_name = || {
             let text = |s: &Option<String>| s.clone().unwrap_or_default();
-            format!("{}_{}({})", text(&pod.metadata.name), text(&pod.metadata.namespace), text(&pod.metadata.uid))
+            format!(
+                "{}_{}({})",
+                text(&pod.metadata.name),
+                text(&pod.metadata.namespace),
+                text(&pod.metadata.uid)
+            )
         };
         let root = || ConfigError::Root {
             pod: pod_name(),

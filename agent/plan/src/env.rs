@@ -183,7 +183,10 @@ fn service_vars(service: &ServiceVars, vars: &mut Vars) {
     for (port_name, _, port) in &service.ports {
         if !port_name.is_empty() {
             let port_name = port_name.to_uppercase().replace('-', "_");
-            vars.set(&format!("{name}_SERVICE_PORT_{port_name}"), port.to_string());
+            vars.set(
+                &format!("{name}_SERVICE_PORT_{port_name}"),
+                port.to_string(),
+            );
         }
     }
     let host = if ip.contains(':') {
@@ -204,11 +207,7 @@ fn service_vars(service: &ServiceVars, vars: &mut Vars) {
     }
 }
 
-fn env_from(
-    container: &Container,
-    around: &Surroundings,
-    vars: &mut Vars,
-) -> Result<(), EnvError> {
+fn env_from(container: &Container, around: &Surroundings, vars: &mut Vars) -> Result<(), EnvError> {
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or("");
         if let Some(source) = &from.config_map_ref {
@@ -325,11 +324,18 @@ pub fn field_value(
     }
     if let Some(key) = subscript("metadata.annotations") {
         let annotations = meta.annotations.as_ref();
-        return Ok(annotations.and_then(|a| a.get(key)).cloned().unwrap_or_default());
+        return Ok(annotations
+            .and_then(|a| a.get(key))
+            .cloned()
+            .unwrap_or_default());
     }
     let lines = |map: Option<&BTreeMap<String, String>>| {
         let line = |(k, v): (&String, &String)| format!("{k}={v:?}");
-        map.into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
+        map.into_iter()
+            .flatten()
+            .map(line)
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     Ok(match path {
         "metadata.name" => meta.name.clone().unwrap_or_default(),
@@ -368,8 +374,9 @@ pub fn resource_value(
             })
             .or(own.filter(|c| c.name == name)),
     };
-    let container = container
-        .ok_or_else(|| EnvError::NoSuchContainer(field.container_name.clone().unwrap_or_default()))?;
+    let container = container.ok_or_else(|| {
+        EnvError::NoSuchContainer(field.container_name.clone().unwrap_or_default())
+    })?;
     let unknown = || EnvError::Resource(field.resource.clone());
     let (kind, name) = field.resource.split_once('.').ok_or_else(unknown)?;
     let quantity = match kind {

@@ -71,7 +71,11 @@ pub fn hosts_file(
         out.push_str("\n# Entries added by HostAliases.\n");
         for alias in aliases {
             let names = alias.hostnames.iter().flatten().cloned();
-            out.push_str(&format!("{}\t{}\n", alias.ip, names.collect::<Vec<_>>().join("\t")));
+            out.push_str(&format!(
+                "{}\t{}\n",
+                alias.ip,
+                names.collect::<Vec<_>>().join("\t")
+            ));
         }
     }
     out

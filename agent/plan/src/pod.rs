@@ -12,8 +12,8 @@ use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use std::collections::BTreeMap;
 
-mod images;
 mod ending;
+mod images;
 
 /// The time between SIGTERM and SIGKILL where a pod does not say, in seconds (core/v1).
 pub const GRACE_SECONDS_DEFAULT: i64 = 30;
@@ -308,7 +308,10 @@ pub enum Restart {
 /// The grace period that holds now, in milliseconds.
 pub fn grace_ms(pod: &Pod, wanted: Wanted) -> Millis {
     let deletion = pod.metadata.deletion_grace_period_seconds;
-    let spec = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+    let spec = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.termination_grace_period_seconds);
     match (wanted, deletion, spec) {
         (_, Some(s), _) => s.max(0) * 1000,
         (Wanted::Removed, None, _) => GRACE_FORCED_MS,
@@ -331,7 +334,10 @@ pub fn is_terminal(pod: &Pod) -> bool {
 /// good: the pod's result. Sidecars do not count.
 pub fn result(spec: &PodSpec, record: &PodRecord) -> Option<PodResult> {
     for (container, role) in containers(spec).filter(|(_, role)| *role == Role::Init) {
-        let exit = record.containers.get(&container.name).and_then(|r| r.exit.as_ref());
+        let exit = record
+            .containers
+            .get(&container.name)
+            .and_then(|r| r.exit.as_ref());
         if let Some(exit) = exit
             && exit.exit_code != 0
             && restarts(spec, container, role, exit) == Restart::Done
@@ -379,7 +385,10 @@ pub fn init_position(spec: &PodSpec, record: &PodRecord, observed: &Observed) ->
     }
     let init = containers(spec).filter(|(_, role)| *role != Role::Main);
     for (n, (container, role)) in init.enumerate() {
-        let record = record.containers.get(&container.name).filter(in_this_sandbox);
+        let record = record
+            .containers
+            .get(&container.name)
+            .filter(in_this_sandbox);
         let done = match (role, record) {
             (_, None) => false,
             (Role::Sidecar, Some(r)) => {
@@ -396,7 +405,10 @@ pub fn init_position(spec: &PodSpec, record: &PodRecord, observed: &Observed) ->
 
 /// The startup probe has passed, or there is none.
 pub fn is_started(observed: &Observed, name: &str) -> bool {
-    observed.probes.get(name).is_none_or(|p| p.started != Some(false))
+    observed
+        .probes
+        .get(name)
+        .is_none_or(|p| p.started != Some(false))
 }
 
 /// Where the pod stands.
@@ -568,7 +580,11 @@ impl Planner<'_> {
     /// Starts, restarts or leaves one container.
     fn keep_running(&mut self, container: &Container, role: Role) {
         let fresh = ContainerRecord::default();
-        let record = self.record.containers.get(&container.name).unwrap_or(&fresh);
+        let record = self
+            .record
+            .containers
+            .get(&container.name)
+            .unwrap_or(&fresh);
         if record.is_live() {
             self.watch_liveness(container, record);
             return;

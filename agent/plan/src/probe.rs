@@ -88,8 +88,16 @@ pub struct ProbeError {
 pub fn probe_specs(container: &Container) -> Result<Vec<ProbeSpec>, ProbeError> {
     let all = [
         (ProbeKind::Startup, "startupProbe", &container.startup_probe),
-        (ProbeKind::Liveness, "livenessProbe", &container.liveness_probe),
-        (ProbeKind::Readiness, "readinessProbe", &container.readiness_probe),
+        (
+            ProbeKind::Liveness,
+            "livenessProbe",
+            &container.liveness_probe,
+        ),
+        (
+            ProbeKind::Readiness,
+            "readinessProbe",
+            &container.readiness_probe,
+        ),
     ];
     let mut specs = Vec::new();
     for (kind, field, probe) in all {
@@ -119,7 +127,10 @@ fn probe_spec(
     }
     let check = if let Some(http) = &probe.http_get {
         if !matches!(http.scheme.as_deref(), None | Some("HTTP")) {
-            return Err(fail(".httpGet.scheme", "only HTTP is supported by this agent"));
+            return Err(fail(
+                ".httpGet.scheme",
+                "only HTTP is supported by this agent",
+            ));
         }
         let path = http.path.as_deref().unwrap_or("/");
         Check::Http {
@@ -149,7 +160,10 @@ fn probe_spec(
     };
     let seconds = |value: Option<i32>, default: i32| i64::from(value.unwrap_or(default)) * 1000;
     let at_least_one = |value: Option<i32>, default: u32| {
-        value.and_then(|v| u32::try_from(v).ok()).unwrap_or(default).max(1)
+        value
+            .and_then(|v| u32::try_from(v).ok())
+            .unwrap_or(default)
+            .max(1)
     };
     Ok(ProbeSpec {
         kind,

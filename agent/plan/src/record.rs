@@ -289,13 +289,22 @@ impl PodRecord {
     /// A start was refused before the runtime knew of it.
     pub fn refused(&mut self, name: &str, reason: &str, message: &str, now_ms: Millis) {
         let record = self.containers.entry(name.to_owned()).or_default();
-        record.refusal = Some(next_refusal(record.refusal.as_ref(), reason, message, now_ms));
+        record.refusal = Some(next_refusal(
+            record.refusal.as_ref(),
+            reason,
+            message,
+            now_ms,
+        ));
     }
 
     /// A sandbox could not be made.
     pub fn sandbox_refused(&mut self, reason: &str, message: &str, now_ms: Millis) {
-        self.sandbox_refusal =
-            Some(next_refusal(self.sandbox_refusal.as_ref(), reason, message, now_ms));
+        self.sandbox_refusal = Some(next_refusal(
+            self.sandbox_refusal.as_ref(),
+            reason,
+            message,
+            now_ms,
+        ));
     }
 
     /// A stop was asked of the last attempt.
@@ -318,12 +327,7 @@ pub enum Learned {
     Something,
 }
 
-fn next_refusal(
-    current: Option<&Refusal>,
-    reason: &str,
-    message: &str,
-    now_ms: Millis,
-) -> Refusal {
+fn next_refusal(current: Option<&Refusal>, reason: &str, message: &str, now_ms: Millis) -> Refusal {
     let times = current.map_or(0, |r| r.times).saturating_add(1);
     let delay = REFUSAL_RETRY_MS
         .saturating_mul(1 << times.saturating_sub(1).min(8))

@@ -125,9 +125,8 @@ pub fn container_values(container: &Container, pids: Option<i64>) -> CgroupValue
 /// limited only where every container is.
 pub fn pod_values(spec: &PodSpec, pids: Option<i64>) -> CgroupValues {
     let cpu_request = together(spec, |c| request(c, "cpu").map_or(0, |q| q.milli_value()));
-    let all_limited = |name: &str| {
-        containers(spec).all(|(c, _)| limit(c, name).is_some_and(|q| !q.is_zero()))
-    };
+    let all_limited =
+        |name: &str| containers(spec).all(|(c, _)| limit(c, name).is_some_and(|q| !q.is_zero()));
     let cpu_limit = together(spec, |c| limit(c, "cpu").map_or(0, |q| q.milli_value()));
     let memory = together(spec, |c| limit(c, "memory").map_or(0, |q| q.value()));
     CgroupValues {

@@ -49,7 +49,8 @@ pub fn status(
     };
     let of_role = |want: fn(Role) -> bool| -> Vec<ContainerStatus> {
         let all = containers(view.spec).filter(|(_, role)| want(*role));
-        all.map(|(c, role)| view.container_status(c, role)).collect()
+        all.map(|(c, role)| view.container_status(c, role))
+            .collect()
     };
     let init = of_role(|role| role != Role::Main);
     let main = of_role(|role| role == Role::Main);
@@ -77,10 +78,20 @@ pub fn status(
         container_statuses: Some(main).filter(|s| !s.is_empty()),
         init_container_statuses: Some(init).filter(|s| !s.is_empty()),
         host_ip: host_ips.first().cloned(),
-        host_ips: Some(host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        host_ips: Some(
+            host_ips
+                .iter()
+                .map(|ip| HostIP { ip: ip.clone() })
+                .collect(),
+        ),
         pod_ip: pod_ips.first().cloned(),
-        pod_ips: Some(pod_ips.into_iter().map(|ip| PodIP { ip }).collect::<Vec<_>>())
-            .filter(|ips| !ips.is_empty()),
+        pod_ips: Some(
+            pod_ips
+                .into_iter()
+                .map(|ip| PodIP { ip })
+                .collect::<Vec<_>>(),
+        )
+        .filter(|ips| !ips.is_empty()),
         qos_class: Some(
             qos(pod.spec.as_ref().unwrap_or(&PodSpec::default()))
                 .as_str()
@@ -105,7 +116,10 @@ struct View<'a> {
 
 impl View<'_> {
     fn live(&self) -> bool {
-        self.record.containers.values().any(ContainerRecord::is_live)
+        self.record
+            .containers
+            .values()
+            .any(ContainerRecord::is_live)
     }
 
     fn phase(&self) -> &'static str {
@@ -125,7 +139,8 @@ impl View<'_> {
                 && (termination.failure.is_some() || self.stage == Stage::Terminated)
             {
                 let all_done = main().all(|r| {
-                    r.and_then(|r| r.exit.as_ref()).is_some_and(|e| e.exit_code == 0)
+                    r.and_then(|r| r.exit.as_ref())
+                        .is_some_and(|e| e.exit_code == 0)
                 });
                 return match all_done && termination.failure.is_none() {
                     true => "Succeeded",
@@ -151,16 +166,18 @@ impl View<'_> {
 
     fn container_status(&self, container: &Container, role: Role) -> ContainerStatus {
         let fresh = ContainerRecord::default();
-        let record = self.record.containers.get(&container.name).unwrap_or(&fresh);
+        let record = self
+            .record
+            .containers
+            .get(&container.name)
+            .unwrap_or(&fresh);
         let (state, last) = self.state(container, role, record);
         let running = record.is_live() && record.started_ms.is_some();
         let probes = self.observed.probes.get(&container.name);
         let started = running && is_started(self.observed, &container.name);
         let ready = match role {
             Role::Init => record.exit.as_ref().is_some_and(|e| e.exit_code == 0),
-            Role::Sidecar | Role::Main => {
-                started && probes.and_then(|p| p.ready).unwrap_or(true)
-            }
+            Role::Sidecar | Role::Main => started && probes.and_then(|p| p.ready).unwrap_or(true),
         };
         ContainerStatus {
             name: container.name.clone(),
@@ -244,7 +261,10 @@ impl View<'_> {
             _ => BACK_OFF_FIRST_MS,
         };
         if record.back_off.is_none() && exit.never_ran() {
-            let message = exit.message.as_deref().unwrap_or("the program could not be started");
+            let message = exit
+                .message
+                .as_deref()
+                .unwrap_or("the program could not be started");
             return waiting("RunContainerError", message);
         }
         let meta = &self.pod.metadata;
@@ -261,9 +281,13 @@ impl View<'_> {
     }
 
     fn waiting_default(&self) -> ContainerState {
-        let has_init = self.spec.init_containers.as_ref().is_some_and(|c| !c.is_empty());
-        let pending_init = has_init
-            && init_position(self.spec, self.record, self.observed).is_some();
+        let has_init = self
+            .spec
+            .init_containers
+            .as_ref()
+            .is_some_and(|c| !c.is_empty());
+        let pending_init =
+            has_init && init_position(self.spec, self.record, self.observed).is_some();
         let reason = match pending_init {
             true => "PodInitializing",
             false => "ContainerCreating",
@@ -341,7 +365,10 @@ impl View<'_> {
         });
         let ready = containers_ready.clone().or_else(|| self.unready_gates());
         vec![
-            condition("PodReadyToStartContainers", if usable { None } else { quiet() }),
+            condition(
+                "PodReadyToStartContainers",
+                if usable { None } else { quiet() },
+            ),
             condition("Initialized", initialized),
             condition("Ready", ready),
             condition("ContainersReady", containers_ready),

@@ -139,7 +139,10 @@ fn check_volume(volume: &Volume, path: &str) -> Result<(), Unsupported> {
                 some(&source.cluster_trust_bundle),
                 format!("{path}.clusterTrustBundle"),
             )?;
-            refuse_if(some(&source.pod_certificate), format!("{path}.podCertificate"))?;
+            refuse_if(
+                some(&source.pod_certificate),
+                format!("{path}.podCertificate"),
+            )?;
         }
         return Ok(());
     }
@@ -181,7 +184,10 @@ fn check_container(container: &Container, path: &str) -> Result<(), Unsupported>
         )?;
     }
     if let Some(lifecycle) = &container.lifecycle {
-        refuse_if(some(&lifecycle.post_start), format!("{path}.lifecycle.postStart"))?;
+        refuse_if(
+            some(&lifecycle.post_start),
+            format!("{path}.lifecycle.postStart"),
+        )?;
         if let Some(pre_stop) = &lifecycle.pre_stop {
             check_pre_stop(pre_stop, &format!("{path}.lifecycle.preStop"))?;
         }

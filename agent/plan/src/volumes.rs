@@ -342,12 +342,13 @@ pub fn mount_plans(
     for mount in container.volume_mounts.iter().flatten() {
         let spec = pod.spec.as_ref();
         let mut volumes = spec.into_iter().flat_map(|s| s.volumes.iter().flatten());
-        let volume = volumes
-            .find(|v| v.name == mount.name)
-            .ok_or_else(|| VolumeError::NoSuchVolume {
-                volume: mount.name.clone(),
-                path: mount.mount_path.clone(),
-            })?;
+        let volume =
+            volumes
+                .find(|v| v.name == mount.name)
+                .ok_or_else(|| VolumeError::NoSuchVolume {
+                    volume: mount.name.clone(),
+                    path: mount.mount_path.clone(),
+                })?;
         let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
             (Some(path), _) if !path.is_empty() => path.clone(),
             (_, Some(expr)) => {

@@ -31,7 +31,10 @@ fn ten_quiet_minutes_forget_the_delay() {
         BackOff::due(b, BACK_OFF_RESET_MS),
         BACK_OFF_RESET_MS + BACK_OFF_MAX_MS
     );
-    assert_eq!(BackOff::due(b, BACK_OFF_RESET_MS + 1), BACK_OFF_RESET_MS + 1);
+    assert_eq!(
+        BackOff::due(b, BACK_OFF_RESET_MS + 1),
+        BACK_OFF_RESET_MS + 1
+    );
     assert_eq!(
         BackOff::next(b, BACK_OFF_RESET_MS + 1, BACK_OFF_RESET_MS + 1).delay_ms,
         BACK_OFF_FIRST_MS

@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the maps hold of one Service port, and the steps from there to what is wanted.
+//!
+//! Steps are collected by phase ([`Output`]), so that the operations of many ports can be written in
+//! batches and stay in safe order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use knarr_ebpf_common::ops::Named;
+use knarr_ebpf_common::table::{self, Member};
+use knarr_ebpf_common::{
+    Address, BACKEND_ACTIVE, BACKEND_DRAINED, BACKEND_LOCAL, BACKEND_TERMINATING, BackendEntry,
+    MapOp, ServiceEntry, ServiceKey,
+};
+
+use super::desired::{NeedsTable, SetKind, Wanted};
+use super::ids::Ids;
+use super::{Plan, PortKey, Retired};
+
+/// Steps by phase.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) backends: Vec<MapOp>,
+    pub(super) slots: Vec<MapOp>,
+    pub(super) tables: Vec<MapOp>,
+    pub(super) flips: Vec<MapOp>,
+    pub(super) removed_services: Vec<MapOp>,
+    pub(super) degraded: Vec<MapOp>,
+    removed_slots: Vec<MapOp>,
+    removed_tables: Vec<MapOp>,
+    removed_backends: Vec<u32>,
+    pub(super) purge_affinity: Vec<u32>,
+    purge_counters: Vec<u32>,
+    pub(super) names: Vec<Named>,
+    pub(super) retired: Vec<Retired>,
+}
+
+impl Output {
+    pub(super) fn remove_generation(&mut self, set: u32, generation: u32, slots: u32, len: u32) {
+        if slots > 0 {
+            self.removed_slots.push(MapOp::RemoveSlots { set, generation, count: slots });
+        }
+        if len > 0 {
+            self.removed_tables.push(MapOp::RemoveTable { set, generation, len });
+        }
+    }
+
+    pub(super) fn remove_backend(&mut self, id: u32) {
+        self.removed_backends.push(id);
+        self.names.push(Named::BackendGone { id });
+    }
+
+    pub(super) fn remove_service_id(&mut self, id: u32) {
+        self.purge_affinity.push(id);
+        self.purge_counters.push(id);
+        self.names.push(Named::ServiceGone { id });
+    }
+
+    pub(super) fn into_plan(self) -> Plan {
+        let mut ops = self.backends;
+        ops.extend(self.slots);
+        ops.extend(self.tables);
+        ops.extend(self.flips);
+        ops.extend(self.removed_services);
+        ops.extend(self.degraded);
+        ops.extend(self.removed_slots);
+        ops.extend(self.removed_tables);
+        ops.extend(self.removed_backends.iter().map(|id| MapOp::RemoveBackend { id: *id }));
+        if !self.removed_backends.is_empty() {
+            ops.push(MapOp::PurgeBackends { ids: self.removed_backends });
+        }
+        if !self.purge_affinity.is_empty() || !self.purge_counters.is_empty() {
+            ops.push(MapOp::PurgeServices {
+                affinity: self.purge_affinity,
+                counters: self.purge_counters,
+            });
+        }
+        Plan { ops, names: self.names, refusals: Vec::new() }
+    }
+}
+
+/// One set of backends (all, or those of this node) as the maps hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SetState {
+    pub(super) set: u32,
+    pub(super) generation: u32,
+    pub(super) slots: Vec<u32>,
+    pub(super) count: u32,
+    pub(super) table_len: u32,
+}
+
+/// A backend as the maps hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BackendState {
+    pub(super) id: u32,
+    pub(super) entry: BackendEntry,
+}
+
+/// What became of a retired backend when its time came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forgotten {
+    /// It is wanted again, or was retired again later.
+    Keep,
+    /// It goes.
+    Remove,
+}
+
+/// What [`PortState::update`] needs of the table.
+pub(super) struct Context<'a> {
+    pub(super) owners: &'a mut HashMap<ServiceKey, PortKey>,
+    pub(super) service_ids: &'a mut Ids,
+    pub(super) backend_ids: &'a mut Ids,
+    pub(super) now: Duration,
+}
+
+/// What the maps hold of one Service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PortState {
+    pub(super) id: u32,
+    named: Option<()>,
+    pub(super) affinity_seconds: u32,
+    pub(super) keys: BTreeMap<ServiceKey, ServiceEntry>,
+    pub(super) backends: BTreeMap<(Address, u16), BackendState>,
+    retired: BTreeMap<(Address, u16), (u32, Duration)>,
+    pub(super) cluster: Option<SetState>,
+    pub(super) local: Option<SetState>,
+}
+
+impl PortState {
+    pub(super) fn new(id: u32) -> Self {
+        Self {
+            id,
+            named: None,
+            affinity_seconds: 0,
+            keys: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            cluster: None,
+            local: None,
+        }
+    }
+
+    pub(super) fn update(
+        &mut self,
+        key: &PortKey,
+        wanted: &Wanted,
+        mut context: Context<'_>,
+        out: &mut Output,
+    ) {
+        self.name(key, out);
+        let degraded = self.update_backends(key, wanted, &mut context, out);
+        self.update_set(SetKind::Cluster, wanted, &mut context, out);
+        self.update_set(SetKind::Local, wanted, &mut context, out);
+        self.update_keys(key, wanted, &mut context, out);
+        out.degraded.extend(degraded);
+        if self.affinity_seconds > 0 && wanted.affinity_seconds == 0 {
+            out.purge_affinity.push(self.id);
+        }
+        self.affinity_seconds = wanted.affinity_seconds;
+    }
+
+    /// Everything goes: addresses at once, the rest after the grace time.
+    pub(super) fn remove(
+        self,
+        key: &PortKey,
+        owners: &mut HashMap<ServiceKey, PortKey>,
+        out: &mut Output,
+    ) {
+        for service_key in self.keys.keys() {
+            if owners.get(service_key) == Some(key) {
+                owners.remove(service_key);
+                out.removed_services.push(MapOp::RemoveService { key: *service_key });
+            }
+        }
+        for state in self.cluster.into_iter().chain(self.local) {
+            out.retired.push(retired_generation(&state));
+        }
+        for backend in self.backends.values() {
+            out.degraded.push(drained(backend));
+            out.retired.push(Retired::OrphanBackend { id: backend.id });
+        }
+        out.retired.push(Retired::Service { id: self.id });
+    }
+
+    /// The grace time of a retired backend is over.
+    pub(super) fn forget_retired(
+        &mut self,
+        address: &Address,
+        port_be: u16,
+        id: u32,
+        at: Duration,
+    ) -> Forgotten {
+        match self.retired.get(&(*address, port_be)) {
+            Some((retired, since)) if *retired == id && *since == at => {
+                self.retired.remove(&(*address, port_be));
+                Forgotten::Remove
+            }
+            _ => Forgotten::Keep,
+        }
+    }
+
+    fn name(&mut self, key: &PortKey, out: &mut Output) {
+        if self.named.replace(()).is_none() {
+            out.names.push(Named::Service {
+                id: self.id,
+                namespace: key.service.namespace.clone(),
+                name: key.service.name.clone(),
+                port_name: key.port_name.clone(),
+            });
+        }
+    }
+
+    /// Writes new and better backends; gives back the steps that make others worse, for after the flip.
+    fn update_backends(
+        &mut self,
+        key: &PortKey,
+        wanted: &Wanted,
+        context: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Vec<MapOp> {
+        let mut degraded = Vec::new();
+        for (identity, backend) in &wanted.backends {
+            let entry = BackendEntry {
+                address: identity.0,
+                port_be: identity.1,
+                state: backend.state,
+                flags: backend.flags,
+                service: self.id,
+            };
+            let known = self.backends.get(identity);
+            let id = match known {
+                Some(known) => known.id,
+                None => self
+                    .retired
+                    .remove(identity)
+                    .map_or_else(|| context.backend_ids.next(), |(id, _)| id),
+            };
+            out.names.extend(known.is_none().then(|| Named::Backend {
+                id,
+                pod: backend.pod.clone(),
+                node: backend.node.clone(),
+            }));
+            match known {
+                Some(known) if known.entry == entry => continue,
+                // States are ordered from best to worst.
+                Some(known) if known.entry.state < entry.state => {
+                    degraded.push(MapOp::SetBackend { id, entry });
+                }
+                _ => out.backends.push(MapOp::SetBackend { id, entry }),
+            }
+            self.backends.insert(*identity, BackendState { id, entry });
+        }
+        let gone: Vec<(Address, u16)> = self
+            .backends
+            .keys()
+            .filter(|identity| !wanted.backends.contains_key(*identity))
+            .copied()
+            .collect();
+        for identity in gone {
+            let Some(backend) = self.backends.remove(&identity) else {
+                continue;
+            };
+            degraded.push(drained(&backend));
+            self.retired.insert(identity, (backend.id, context.now));
+            out.retired.push(Retired::Backend {
+                port: key.clone(),
+                address: identity.0,
+                port_be: identity.1,
+                id: backend.id,
+            });
+        }
+        degraded
+    }
+
+    fn update_set(
+        &mut self,
+        kind: SetKind,
+        wanted: &Wanted,
+        context: &mut Context<'_>,
+        out: &mut Output,
+    ) {
+        let used = wanted.keys.iter().any(|(_, set, _)| *set == kind);
+        let current = match kind {
+            SetKind::Cluster => self.cluster.take(),
+            SetKind::Local => self.local.take(),
+        };
+        let next = if used {
+            Some(self.next_set(kind, wanted, current, context, out))
+        } else {
+            out.retired.extend(current.as_ref().map(retired_generation));
+            None
+        };
+        match kind {
+            SetKind::Cluster => self.cluster = next,
+            SetKind::Local => self.local = next,
+        }
+    }
+
+    fn next_set(
+        &self,
+        kind: SetKind,
+        wanted: &Wanted,
+        current: Option<SetState>,
+        context: &mut Context<'_>,
+        out: &mut Output,
+    ) -> SetState {
+        let of = |state: u8| {
+            self.backends.values().filter(move |backend| {
+                backend.entry.state == state
+                    && (kind == SetKind::Cluster || backend.entry.flags & BACKEND_LOCAL != 0)
+            })
+        };
+        let mut slots: Vec<u32> = of(BACKEND_ACTIVE).map(|backend| backend.id).collect();
+        let count = slots.len() as u32;
+        slots.extend(of(BACKEND_TERMINATING).map(|backend| backend.id));
+        let usable = if count > 0 { BACKEND_ACTIVE } else { BACKEND_TERMINATING };
+        let members: Vec<Member> = match wanted.needs_table {
+            NeedsTable::No => Vec::new(),
+            NeedsTable::Yes => of(usable)
+                .map(|backend| Member {
+                    address: backend.entry.address,
+                    port_be: backend.entry.port_be,
+                    backend: backend.id,
+                })
+                .collect(),
+        };
+        let table_len = table::len_for(members.len()) as u32;
+        let (set, generation) = match current {
+            Some(current)
+                if current.slots == slots
+                    && current.count == count
+                    && current.table_len == table_len =>
+            {
+                return current;
+            }
+            Some(current) => {
+                out.retired.push(retired_generation(&current));
+                (current.set, current.generation.wrapping_add(1))
+            }
+            None if kind == SetKind::Cluster => (self.id, 1),
+            None => (context.service_ids.next(), 1),
+        };
+        if !slots.is_empty() {
+            out.slots.push(MapOp::SetSlots { set, generation, backends: slots.clone() });
+        }
+        if table_len > 0 {
+            out.tables.push(MapOp::SetTable {
+                set,
+                generation,
+                backends: table::build(&members),
+            });
+        }
+        SetState { set, generation, slots, count, table_len }
+    }
+
+    fn update_keys(
+        &mut self,
+        key: &PortKey,
+        wanted: &Wanted,
+        context: &mut Context<'_>,
+        out: &mut Output,
+    ) {
+        let mut keys = BTreeMap::new();
+        for (service_key, kind, flags) in &wanted.keys {
+            let state = match kind {
+                SetKind::Cluster => self.cluster.as_ref(),
+                SetKind::Local => self.local.as_ref(),
+            };
+            let Some(state) = state else { continue };
+            let entry = ServiceEntry {
+                set: state.set,
+                service: self.id,
+                generation: state.generation,
+                count: state.count,
+                terminating: state.slots.len() as u32 - state.count,
+                affinity_seconds: wanted.affinity_seconds,
+                table_len: state.table_len,
+                flags: *flags,
+                reserved: 0,
+            };
+            let mine = context.owners.get(service_key) == Some(key);
+            if !mine || self.keys.get(service_key) != Some(&entry) {
+                if !mine && self.keys.get(service_key) == Some(&entry) {
+                    // Restored from the maps as it has to be: nothing to write.
+                } else {
+                    out.flips.push(MapOp::SetService { key: *service_key, entry });
+                }
+                context.owners.insert(*service_key, key.clone());
+            }
+            keys.insert(*service_key, entry);
+        }
+        for service_key in self.keys.keys().filter(|old| !keys.contains_key(*old)) {
+            let other = context.owners.get(service_key).is_some_and(|owner| owner != key);
+            if !other {
+                context.owners.remove(service_key);
+                out.removed_services.push(MapOp::RemoveService { key: *service_key });
+            }
+        }
+        self.keys = keys;
+    }
+}
+
+fn retired_generation(state: &SetState) -> Retired {
+    Retired::Generation {
+        set: state.set,
+        generation: state.generation,
+        slots: state.slots.len() as u32,
+        table_len: state.table_len,
+    }
+}
+
+fn drained(backend: &BackendState) -> MapOp {
+    MapOp::SetBackend {
+        id: backend.id,
+        entry: BackendEntry { state: BACKEND_DRAINED, ..backend.entry },
+    }
+}
