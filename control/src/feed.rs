@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The control plane's end of the node feed (`knarr.feed.v1`).
+//!
+//! [`Hub`] turns the watch cache into numbered changes, a session carries them to one agent and applies
+//! what the agent reports, [`Streams`] lends the agent's connection to `kubectl logs`. Which change a node
+//! is told and what a report may alter is planned in `knarr_control_plan::feed`. Wired by `lib.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_api::feed::enrollment_server::EnrollmentServer;
+use knarr_api::feed::feed_server::FeedServer;
+use knarr_apiserver::Client;
+
+mod heartbeats;
+mod hooks;
+mod hub;
+mod log;
+mod reports;
+mod server;
+mod session;
+mod sessions;
+mod streams;
+
+pub use heartbeats::Heartbeats;
+pub use hub::Hub;
+pub use server::{Enroll, EnrollError};
+pub use streams::{Chunk, Streams};
+
+use sessions::Sessions;
+
+/// What every node is told about the cluster when it connects.
+#[derive(Debug, Clone)]
+pub struct FeedSettings {
+    /// Ranges of Service addresses, e.g. `10.96.0.0/12`.
+    pub service_cidrs: Vec<String>,
+    /// Ranges that all pod addresses come from, e.g. `10.244.0.0/16`.
+    pub cluster_cidrs: Vec<String>,
+    /// DNS domain of the cluster, e.g. `cluster.local`.
+    pub cluster_domain: String,
+    /// NodePorts, both ends included.
+    pub node_ports: std::ops::RangeInclusive<u16>,
+    /// How often a node shows that it lives.
+    pub heartbeat: Duration,
+}
+
+/// The feed service with all that it shares.
+pub struct Feed {
+    client: Client,
+    hub: Arc<Hub>,
+    heartbeats: Arc<Heartbeats>,
+    streams: Arc<Streams>,
+    sessions: Sessions,
+    settings: FeedSettings,
+    enroll: Arc<dyn Enroll>,
+}
+
+impl Feed {
+    /// A feed that serves once it is mounted; `hub` has to be run by the caller.
+    pub fn new(
+        client: Client,
+        hub: Arc<Hub>,
+        heartbeats: Arc<Heartbeats>,
+        streams: Arc<Streams>,
+        settings: FeedSettings,
+        enroll: Arc<dyn Enroll>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            hub,
+            heartbeats,
+            streams,
+            sessions: Sessions::default(),
+            settings,
+            enroll,
+        })
+    }
+
+    /// The gRPC services as routes for the API's port.
+    pub fn router(self: &Arc<Self>) -> axum::Router {
+        tonic::service::Routes::new(FeedServer::new(server::Service(self.clone())))
+            .add_service(EnrollmentServer::new(server::Service(self.clone())))
+            .into_axum_router()
+    }
+
+    /// Connected nodes with the version each has on disk, for `/metrics` and tests.
+    pub fn acknowledged(&self) -> Vec<(String, u64)> {
+        self.sessions.acknowledged()
+    }
+}

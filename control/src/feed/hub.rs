@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Turns the watch cache into the feed's log: one task for each resource, one view, one log.
+//!
+//! Sessions read from here; they never look at the cache themselves. The view is only ever changed by the
+//! tasks that [`Hub::run`] starts.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use knarr_api::feed::Change;
+use knarr_api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
+use knarr_api::k8s_openapi::api::discovery::v1::EndpointSlice;
+use knarr_api::names::NamespacedName;
+use knarr_apiserver::{ApiError, Cache, CacheEventKind, Client, Object};
+use knarr_control_plan::feed::{FeedView, ObjectKey, ObjectKind, Outgoing};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::log::{Log, Piece};
+
+/// Most changes in one message; keeps a message well under gRPC's 4 MiB.
+pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
+
+#[derive(Debug, Default)]
+struct State {
+    view: FeedView,
+    log: Log,
+}
+
+/// The feed's view and log, shared by every session.
+#[derive(Debug)]
+pub struct Hub {
+    /// Versions of another process mean nothing here.
+    pub(super) epoch: String,
+    state: Mutex<State>,
+    latest: watch::Sender<u64>,
+    /// Resources whose first listing is still to come; sessions wait for all of them.
+    unseen: watch::Sender<usize>,
+}
+
+/// A resource that the feed follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    Pods,
+    Services,
+    EndpointSlices,
+    Nodes,
+    ConfigMaps,
+    Secrets,
+}
+
+const FOLLOWED: [Followed; 6] = [
+    Followed::Pods,
+    Followed::Services,
+    Followed::EndpointSlices,
+    Followed::Nodes,
+    Followed::ConfigMaps,
+    Followed::Secrets,
+];
+
+impl Hub {
+    /// A hub that has seen nothing; `epoch` must differ from that of every earlier process.
+    pub fn new(epoch: String) -> Arc<Self> {
+        Arc::new(Self {
+            epoch,
+            state: Mutex::default(),
+            latest: watch::Sender::new(0),
+            unseen: watch::Sender::new(FOLLOWED.len()),
+        })
+    }
+
+    /// Follows the watch cache until `shutdown`.
+    pub async fn run(self: Arc<Self>, client: Client, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for followed in FOLLOWED {
+            let hub = self.clone();
+            let cache = match followed.cache(&client) {
+                Ok(cache) => cache,
+                Err(error) => {
+                    tracing::error!(?followed, %error, "the feed cannot follow a resource, so the feed ends");
+                    shutdown.cancel();
+                    return;
+                }
+            };
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move {
+                // Safe to drop: the view is changed between awaits only.
+                tokio::select! {
+                    () = hub.follow(followed, cache) => {}
+                    () = shutdown.cancelled() => {}
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a feed follower panicked; nodes would miss changes, so the feed ends");
+                shutdown.cancel();
+            }
+        }
+    }
+
+    /// Waits until every resource has been listed once.
+    pub(super) async fn ready(&self) {
+        let mut unseen = self.unseen.subscribe();
+        // The sender lives in `self`, so this ends only when the count is zero.
+        let _ = unseen.wait_for(|count| *count == 0).await;
+    }
+
+    /// Tells when there is something after the version last read.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.latest.subscribe()
+    }
+
+    /// True when a node that has everything up to `version` of `epoch` can go on from there.
+    pub(super) fn can_resume(&self, epoch: &str, version: u64) -> bool {
+        epoch == self.epoch && self.state().log.reaches(version)
+    }
+
+    /// What `node` has to know after `version`; `None` when it needs a snapshot.
+    pub(super) fn since(&self, version: u64, node: &str) -> Option<Piece> {
+        self.state().log.since(version, node, CHANGES_PER_DELTA_MAX)
+    }
+
+    /// Everything `node` has to know, and the version it is true for.
+    pub(super) fn snapshot(&self, node: &str) -> (u64, Vec<Change>) {
+        let state = self.state();
+        (state.log.version(), state.view.snapshot(node))
+    }
+
+    /// True when this pod is bound to `node`.
+    pub(super) fn runs_on(&self, name: &NamespacedName, uid: &str, node: &str) -> bool {
+        let state = self.state();
+        state
+            .view
+            .node_of_pod(name, uid)
+            .is_some_and(|on| &**on == node)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The view is changed by calls that do not panic half-way; a poisoned lock holds a whole view.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, plan: impl FnOnce(&mut FeedView) -> Vec<Outgoing>) {
+        let version = {
+            let mut state = self.state();
+            let State { view, log } = &mut *state;
+            let outgoing = plan(view);
+            if outgoing.is_empty() {
+                return;
+            }
+            for change in outgoing {
+                log.append(change);
+            }
+            log.version()
+        };
+        self.latest.send_if_modified(|latest| {
+            let newer = version > *latest;
+            *latest = (*latest).max(version);
+            newer
+        });
+    }
+
+    async fn follow(&self, followed: Followed, cache: Cache) {
+        let mut known: HashSet<NamespacedName> = HashSet::new();
+        let mut first = true;
+        loop {
+            let (listed, mut events) = cache.watch();
+            let mut gone = std::mem::take(&mut known);
+            for object in &listed.objects {
+                let name = name_of(object);
+                gone.remove(&name);
+                known.insert(name);
+                self.change(|view| followed.observe(view, object));
+            }
+            for name in gone {
+                self.change(|view| followed.forget(view, &name));
+            }
+            if std::mem::take(&mut first) {
+                self.unseen.send_modify(|count| *count -= 1);
+            }
+            // A reader that fell behind lists again.
+            while let Ok(event) = events.next().await {
+                let name = name_of(&event.object);
+                if event.kind == CacheEventKind::Deleted {
+                    known.remove(&name);
+                    self.change(|view| followed.forget(view, &name));
+                } else {
+                    known.insert(name);
+                    self.change(|view| followed.observe(view, &event.object));
+                }
+            }
+        }
+    }
+}
+
+fn name_of(object: &Object) -> NamespacedName {
+    NamespacedName::new(&*object.meta.namespace, &*object.meta.name)
+}
+
+impl Followed {
+    fn cache(self, client: &Client) -> Result<Cache, ApiError> {
+        match self {
+            Self::Pods => client.cache_of::<Pod>(),
+            Self::Services => client.cache_of::<Service>(),
+            Self::EndpointSlices => client.cache_of::<EndpointSlice>(),
+            Self::Nodes => client.cache_of::<Node>(),
+            Self::ConfigMaps => client.cache_of::<ConfigMap>(),
+            Self::Secrets => client.cache_of::<Secret>(),
+        }
+    }
+
+    fn object_key(self, name: &NamespacedName) -> ObjectKey {
+        let kind = match self {
+            Self::Secrets => ObjectKind::Secret,
+            _ => ObjectKind::ConfigMap,
+        };
+        ObjectKey {
+            kind,
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+        }
+    }
+
+    fn observe(self, view: &mut FeedView, object: &Object) -> Vec<Outgoing> {
+        let told = match self {
+            Self::Pods => object
+                .parse::<Pod>()
+                .map(|pod| view.observe_pod(&pod, object.bytes.clone())),
+            Self::Services => object
+                .parse::<Service>()
+                .map(|service| view.observe_service(&service)),
+            Self::EndpointSlices => object
+                .parse::<EndpointSlice>()
+                .map(|slice| view.observe_slice(&slice)),
+            Self::Nodes => object.parse::<Node>().map(|node| view.observe_node(&node)),
+            Self::ConfigMaps | Self::Secrets => {
+                let key = self.object_key(&name_of(object));
+                Ok(view.observe_object(&key, Some(object.bytes.clone())))
+            }
+        };
+        told.unwrap_or_else(|error| {
+            tracing::error!(resource = ?self, object = %name_of(object), %error, "a stored object cannot be read; nodes are not told of it");
+            Vec::new()
+        })
+    }
+
+    fn forget(self, view: &mut FeedView, name: &NamespacedName) -> Vec<Outgoing> {
+        match self {
+            Self::Pods => view.forget_pod(name),
+            Self::Services => view.forget_service(name),
+            Self::EndpointSlices => view.forget_slice(name),
+            Self::Nodes => view.forget_node(&name.name),
+            Self::ConfigMaps | Self::Secrets => view.observe_object(&self.object_key(name), None),
+        }
+    }
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Applies what agents report, through the API like any other client: same validation, same conflicts.
+//!
+//! A node speaks for itself and for the pods bound to it; anything else it says is refused and logged. What
+//! a report may change is planned in `knarr_control_plan::feed`.
+
+use std::time::Duration;
+
+use knarr_api::feed::{PodGone, PodReport};
+use knarr_api::k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use knarr_api::k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use knarr_api::k8s_openapi::jiff::Timestamp;
+use knarr_api::names::NamespacedName;
+use knarr_apiserver::{ApiError, DeleteParams};
+use knarr_control_plan::feed::{plan_node, plan_pod_status};
+use tonic::Status;
+
+use super::Feed;
+
+/// Where node Leases live, as Kubernetes has it.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// What a Lease says of its length, as kubelet's `--node-lease-duration-seconds` default.
+const LEASE_SECONDS: i32 = 40;
+/// How often a write is tried again after somebody else changed the object first.
+const CONFLICTS_MAX: usize = 8;
+/// A Node gets its pod range right after it is made; longer than this means that ranges have run out.
+const POD_CIDR_WITHIN: Duration = Duration::from_secs(30);
+
+fn unavailable(what: &str, error: &ApiError) -> Status {
+    Status::unavailable(format!("{what}: {error}"))
+}
+
+impl Feed {
+    /// Makes or updates the Node, and waits for its pod ranges.
+    pub(super) async fn register(&self, node: &str, json: &[u8]) -> Result<Vec<String>, Status> {
+        let reported = parse_node(node, json)?;
+        let existing = match self.client.get::<Node>(None, node).await {
+            Ok(existing) => Some(existing),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(unavailable("cannot read the Node", &error)),
+        };
+        if existing.is_none() {
+            let created = self.client.create(&reported).await;
+            match created {
+                Ok(_) => tracing::info!(node, "registered a new Node"),
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => {
+                    return Err(Status::invalid_argument(format!(
+                        "the Node is refused: {error}"
+                    )));
+                }
+            }
+        }
+        self.sessions.reported(node, reported.clone());
+        self.write_node(node, &reported)
+            .await
+            .map_err(|error| unavailable("cannot write the Node", &error))?;
+        self.renew_lease(node)
+            .await
+            .map_err(|error| unavailable("cannot write the node's Lease", &error))?;
+        self.pod_cidrs(node).await
+    }
+
+    async fn pod_cidrs(&self, node: &str) -> Result<Vec<String>, Status> {
+        let cache = self.client.cache_of::<Node>();
+        let cache = cache.map_err(|error| unavailable("Nodes are not served", &error))?;
+        let wait = async {
+            loop {
+                let (_, mut events) = cache.watch();
+                let current = self.client.get::<Node>(None, node).await;
+                let current =
+                    current.map_err(|error| unavailable("cannot read the Node", &error))?;
+                let cidrs = current
+                    .spec
+                    .and_then(|spec| spec.pod_cidrs)
+                    .unwrap_or_default();
+                if !cidrs.is_empty() {
+                    return Ok(cidrs);
+                }
+                // Whatever happened to whichever Node: look again.
+                let _ = events.next().await;
+            }
+        };
+        match tokio::time::timeout(POD_CIDR_WITHIN, wait).await {
+            Ok(found) => found,
+            Err(_) => Err(Status::resource_exhausted(format!(
+                "node {node} got no pod range within {} s: the cluster's pod range is used up; see `kubectl describe node {node}`",
+                POD_CIDR_WITHIN.as_secs()
+            ))),
+        }
+    }
+
+    /// A changed Node status.
+    pub(super) async fn apply_node(&self, node: &str, json: &[u8]) {
+        let reported = match parse_node(node, json) {
+            Ok(reported) => reported,
+            Err(error) => {
+                tracing::warn!(node, %error, "a node report is refused");
+                return;
+            }
+        };
+        self.sessions.reported(node, reported.clone());
+        if let Err(error) = self.write_node(node, &reported).await {
+            tracing::warn!(node, %error, "a node report was not applied");
+        }
+    }
+
+    /// A node that was taken for dead and is heard again gets its last reported status back.
+    pub(super) async fn revive_node(&self, node: &str) {
+        let Ok(cache) = self.client.cache_of::<Node>() else {
+            return;
+        };
+        let Some(object) = cache.get("", node) else {
+            return;
+        };
+        let Ok(current) = object.parse::<Node>() else {
+            return;
+        };
+        let lost = current
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
+        let lost = lost
+            .filter(|condition| condition.status == "Unknown")
+            .count()
+            > 0;
+        if !lost {
+            return;
+        }
+        let Some(reported) = self.sessions.last_report(node) else {
+            return;
+        };
+        tracing::info!(node, "the node is heard again");
+        if let Err(error) = self.write_node(node, &reported).await {
+            tracing::warn!(node, %error, "the node's status was not restored");
+        }
+        if let Err(error) = self.renew_lease(node).await {
+            tracing::warn!(node, %error, "the node's Lease was not renewed");
+        }
+    }
+
+    async fn write_node(&self, node: &str, reported: &Node) -> Result<(), ApiError> {
+        let mut tries = 0;
+        loop {
+            match self.try_write_node(node, reported).await {
+                Err(error) if error.is_conflict() && tries < CONFLICTS_MAX => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_write_node(&self, node: &str, reported: &Node) -> Result<(), ApiError> {
+        let mut current = self.client.get::<Node>(None, node).await?;
+        let writes = plan_node(&current, reported);
+        if let Some(metadata) = writes.metadata {
+            current = self.client.update(&metadata).await?;
+        }
+        if let Some(status) = writes.status {
+            current.status = Some(status);
+            self.client.update_status(&current).await?;
+        }
+        Ok(())
+    }
+
+    async fn renew_lease(&self, node: &str) -> Result<(), ApiError> {
+        let now = MicroTime(Timestamp::now());
+        let spec = LeaseSpec {
+            holder_identity: Some(node.to_owned()),
+            lease_duration_seconds: Some(LEASE_SECONDS),
+            renew_time: Some(now),
+            ..LeaseSpec::default()
+        };
+        match self.client.get::<Lease>(Some(LEASE_NAMESPACE), node).await {
+            Ok(mut lease) => {
+                lease.spec = Some(spec);
+                match self.client.update(&lease).await {
+                    // Whoever was first has written the same.
+                    Err(error) if error.is_conflict() => Ok(()),
+                    result => result.map(|_| ()),
+                }
+            }
+            Err(error) if error.is_not_found() => {
+                let lease = Lease {
+                    metadata: ObjectMeta {
+                        namespace: Some(LEASE_NAMESPACE.to_owned()),
+                        name: Some(node.to_owned()),
+                        ..ObjectMeta::default()
+                    },
+                    spec: Some(spec),
+                };
+                match self.client.create(&lease).await {
+                    Err(error) if error.is_already_exists() => Ok(()),
+                    result => result.map(|_| ()),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A pod's status as its node sees it.
+    pub(super) async fn apply_pod(&self, node: &str, report: PodReport) {
+        let name = NamespacedName::new(report.namespace, report.name);
+        if !self.hub.runs_on(&name, &report.uid, node) {
+            // Usual right after a pod was removed: the node has not been told yet.
+            tracing::debug!(node, pod = %name, uid = report.uid, "a report about a pod that is not this node's");
+            return;
+        }
+        let reported: PodStatus = match serde_json::from_slice(&report.status_json) {
+            Ok(reported) => reported,
+            Err(error) => {
+                tracing::warn!(node, pod = %name, %error, "a pod report cannot be read");
+                return;
+            }
+        };
+        for _ in 0..CONFLICTS_MAX {
+            match self.try_write_pod(&name, &report.uid, &reported).await {
+                Ok(()) => return,
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_not_found() => return,
+                Err(error) => {
+                    tracing::warn!(node, pod = %name, %error, "a pod report was not applied");
+                    return;
+                }
+            }
+        }
+        tracing::warn!(node, pod = %name, "a pod report was not applied: the pod kept changing");
+    }
+
+    async fn try_write_pod(
+        &self,
+        name: &NamespacedName,
+        uid: &str,
+        reported: &PodStatus,
+    ) -> Result<(), ApiError> {
+        let mut pod = self.client.get::<Pod>(name.namespace(), &name.name).await?;
+        if pod.metadata.uid.as_deref() != Some(uid) {
+            return Ok(());
+        }
+        let current = pod.status.take().unwrap_or_default();
+        let Some(planned) = plan_pod_status(&current, reported) else {
+            return Ok(());
+        };
+        pod.status = Some(planned);
+        self.client.update_status(&pod).await?;
+        Ok(())
+    }
+
+    /// A deleted pod has ended on its node: its object goes.
+    pub(super) async fn apply_gone(&self, node: &str, gone: PodGone) {
+        let name = NamespacedName::new(gone.namespace, gone.name);
+        if !self.hub.runs_on(&name, &gone.uid, node) {
+            tracing::debug!(node, pod = %name, uid = gone.uid, "the end of a pod that is not this node's");
+            return;
+        }
+        let params = DeleteParams {
+            uid: Some(gone.uid),
+            grace_period_seconds: Some(0),
+            ..DeleteParams::default()
+        };
+        match self
+            .client
+            .delete::<Pod>(name.namespace(), &name.name, &params)
+            .await
+        {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            Err(error) => tracing::warn!(node, pod = %name, %error, "an ended pod was not removed"),
+        }
+    }
+
+    /// An Event that the node saw; the same name again counts up.
+    pub(super) async fn apply_event(&self, node: &str, json: &[u8]) {
+        let mut event: Event = match serde_json::from_slice(json) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(node, %error, "an event cannot be read");
+                return;
+            }
+        };
+        if !self.may_report(node, &event) {
+            tracing::warn!(node, object = ?event.involved_object.name, "an event about what is not this node's is refused");
+            return;
+        }
+        let (namespace, name) = (
+            event.metadata.namespace.clone(),
+            event.metadata.name.clone(),
+        );
+        let result = match self.client.create(&event).await {
+            Err(error) if error.is_already_exists() => {
+                let name = name.unwrap_or_default();
+                match self.client.get::<Event>(namespace.as_deref(), &name).await {
+                    Ok(existing) => {
+                        event.metadata = existing.metadata;
+                        event.first_timestamp = existing.first_timestamp.or(event.first_timestamp);
+                        self.client.update(&event).await
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            result => result,
+        };
+        if let Err(error) = result {
+            // The namespace may be ending, or the pod's events with it.
+            tracing::debug!(node, %error, "an event was not kept");
+        }
+    }
+
+    fn may_report(&self, node: &str, event: &Event) -> bool {
+        let about = &event.involved_object;
+        match about.kind.as_deref() {
+            Some("Node") => about.name.as_deref() == Some(node),
+            Some("Pod") => {
+                let namespace = about.namespace.clone().unwrap_or_default();
+                let name = NamespacedName::new(namespace, about.name.clone().unwrap_or_default());
+                let uid = about.uid.as_deref().unwrap_or_default();
+                self.hub.runs_on(&name, uid, node)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn parse_node(node: &str, json: &[u8]) -> Result<Node, Status> {
+    let mut reported: Node = serde_json::from_slice(json)
+        .map_err(|error| Status::invalid_argument(format!("the Node cannot be read: {error}")))?;
+    if reported.metadata.name.as_deref() != Some(node) {
+        return Err(Status::permission_denied(format!(
+            "node {node} may not report the Node {:?}",
+            reported.metadata.name.as_deref().unwrap_or_default()
+        )));
+    }
+    // A node describes itself; what it may be used for is not its to say.
+    reported.spec = None;
+    Ok(reported)
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The gRPC services: who may call, and the start and end of a session.
+//!
+//! The node's name always comes from its client certificate, never from a message.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use knarr_api::feed::enrollment_server::Enrollment;
+use knarr_api::feed::feed_server::Feed as FeedService;
+use knarr_api::feed::{
+    FromNode, JoinRequest, NodeCertificate, RenewRequest, StreamFrame, ToNode, Welcome, from_node,
+    to_node,
+};
+use knarr_apiserver::PeerIdentity;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Feed, session};
+
+/// Why a machine gets no node certificate. The text is for the person who joins it.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// The token is unknown, wrong or expired.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The node name or signing request cannot be used.
+    #[error("{0}")]
+    Invalid(String),
+    /// The control plane could not decide now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<EnrollError> for Status {
+    fn from(error: EnrollError) -> Self {
+        match error {
+            EnrollError::Unauthenticated(text) => Self::unauthenticated(text),
+            EnrollError::Invalid(text) => Self::invalid_argument(text),
+            EnrollError::Unavailable(text) => Self::unavailable(text),
+        }
+    }
+}
+
+/// Makes nodes of machines: the cluster's certificate authority as the feed sees it.
+#[async_trait]
+pub trait Enroll: Send + Sync {
+    /// Trades a join token for a certificate.
+    async fn join(&self, request: JoinRequest) -> Result<NodeCertificate, EnrollError>;
+    /// A new certificate for `node`, which has proved to be itself.
+    async fn renew(&self, node: &str, csr_pem: &str) -> Result<NodeCertificate, EnrollError>;
+}
+
+/// The generated traits are implemented for this, so that `Feed` needs no `self: Arc` everywhere.
+pub(super) struct Service(pub Arc<Feed>);
+
+fn node_of<T>(request: &Request<T>) -> Result<String, Status> {
+    let identity = request.extensions().get::<PeerIdentity>();
+    let identity = identity.ok_or_else(|| {
+        Status::unauthenticated("the node feed needs a node's client certificate")
+    })?;
+    identity
+        .node_name()
+        .map(str::to_owned)
+        .ok_or_else(|| Status::permission_denied(format!("{} is no node", identity.user)))
+}
+
+#[async_trait]
+impl Enrollment for Service {
+    async fn join(
+        &self,
+        request: Request<JoinRequest>,
+    ) -> Result<Response<NodeCertificate>, Status> {
+        let request = request.into_inner();
+        let node = request.node_name.clone();
+        match self.0.enroll.join(request).await {
+            Ok(certificate) => {
+                tracing::info!(node, "a node joined");
+                Ok(Response::new(certificate))
+            }
+            Err(error) => {
+                tracing::warn!(node, %error, "a node was not let in");
+                Err(error.into())
+            }
+        }
+    }
+}
+
+type Outgoing = Pin<Box<dyn Stream<Item = Result<ToNode, Status>> + Send>>;
+
+#[async_trait]
+impl FeedService for Service {
+    type SyncStream = Outgoing;
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<StreamFrame, Status>> + Send>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<FromNode>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        let node = node_of(&request)?;
+        let inbox = request.into_inner();
+        let (outbox, messages) = mpsc::channel(session::OUTBOX_MAX);
+        let feed = self.0.clone();
+        tokio::spawn(async move {
+            let ended = feed.sessions.start(&node);
+            // Safe to drop: a session that is replaced leaves nothing half-done but reports that the agent
+            // sends again on its new connection.
+            tokio::select! {
+                result = run(&feed, &node, inbox, outbox.clone()) => {
+                    if let Err(status) = result {
+                        tracing::warn!(node, %status, "the session ended");
+                        let _ = outbox.try_send(Err(status));
+                    }
+                }
+                () = ended.cancelled() => tracing::info!(node, "a newer connection of the node took over"),
+            }
+            feed.sessions.end(&node, &ended);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<StreamFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let node = node_of(&request)?;
+        let frames = request.into_inner();
+        let streams = self.0.streams.clone();
+        // The answer is a stream that carries nothing but the end: logs flow one way.
+        let (end, ended) = mpsc::channel(1);
+        tokio::spawn(async move {
+            if let Err(status) = streams.serve(&node, frames).await {
+                let _ = end.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(ended))))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<NodeCertificate>, Status> {
+        let node = node_of(&request)?;
+        let certificate = self
+            .0
+            .enroll
+            .renew(&node, &request.into_inner().csr_pem)
+            .await?;
+        tracing::info!(node, "the node's certificate was renewed");
+        Ok(Response::new(certificate))
+    }
+}
+
+async fn run(
+    feed: &Arc<Feed>,
+    node: &str,
+    mut inbox: Streaming<FromNode>,
+    outbox: session::Outbox,
+) -> Result<(), Status> {
+    let first = inbox
+        .next()
+        .await
+        .transpose()?
+        .and_then(|first| first.message);
+    let Some(from_node::Message::Hello(hello)) = first else {
+        return Err(Status::invalid_argument(
+            "the first message of a connection must be Hello",
+        ));
+    };
+    feed.hub.ready().await;
+    feed.heartbeats.beat(node, SystemTime::now());
+    let pod_cidrs = feed.register(node, &hello.node_json).await?;
+    let resume = feed
+        .hub
+        .can_resume(&hello.epoch, hello.version)
+        .then_some(hello.version);
+    tracing::info!(node, resumed = resume.is_some(), "the node is connected");
+    let settings = &feed.settings;
+    let welcome = Welcome {
+        epoch: feed.hub.epoch.clone(),
+        resumed: resume.is_some(),
+        pod_cidrs,
+        service_cidrs: settings.service_cidrs.clone(),
+        cluster_cidrs: settings.cluster_cidrs.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        heartbeat_seconds: u32::try_from(settings.heartbeat.as_secs()).unwrap_or(u32::MAX),
+        node_port_first: (*settings.node_ports.start()).into(),
+        node_port_last: (*settings.node_ports.end()).into(),
+    };
+    let message = Some(to_node::Message::Welcome(welcome));
+    if outbox.send(Ok(ToNode { message })).await.is_err() {
+        return Ok(());
+    }
+    let (requests, to_open) = mpsc::channel(session::OUTBOX_MAX);
+    feed.streams.connect(node, requests.clone());
+    // Safe to drop: the end of either half is the end of the connection.
+    tokio::select! {
+        () = session::tell(feed.clone(), node.to_owned(), resume, outbox, to_open) => {}
+        () = session::listen(feed.clone(), node.to_owned(), inbox) => {}
+    }
+    feed.streams.disconnect(node, &requests);
+    Ok(())
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which nodes are connected. A node has one session: a new connection ends the one before it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use knarr_api::k8s_openapi::api::core::v1::Node;
+use tokio_util::sync::CancellationToken;
+
+struct Session {
+    ended: CancellationToken,
+    acknowledged: u64,
+    /// The Node as the agent last described it.
+    reported: Option<Node>,
+}
+
+/// The sessions of this process, by node name.
+#[derive(Default)]
+pub(super) struct Sessions {
+    sessions: Mutex<HashMap<String, Session>>,
+}
+
+impl Sessions {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a session of `node` and ends the one it had. The token is cancelled when this one is to end.
+    pub(super) fn start(&self, node: &str) -> CancellationToken {
+        let ended = CancellationToken::new();
+        let session = Session {
+            ended: ended.clone(),
+            acknowledged: 0,
+            reported: None,
+        };
+        if let Some(before) = self.sessions().insert(node.to_owned(), session) {
+            before.ended.cancel();
+        }
+        ended
+    }
+
+    /// The session that `ended` belongs to is over.
+    pub(super) fn end(&self, node: &str, ended: &CancellationToken) {
+        let over = !ended.is_cancelled();
+        // A session that was cancelled has been replaced; its successor is not its to remove.
+        if over {
+            self.sessions().remove(node);
+            ended.cancel();
+        }
+    }
+
+    /// The node has everything up to `version` on disk.
+    pub(super) fn acked(&self, node: &str, version: u64) {
+        if let Some(session) = self.sessions().get_mut(node) {
+            session.acknowledged = session.acknowledged.max(version);
+        }
+    }
+
+    /// Keeps what the agent last said about its Node.
+    pub(super) fn reported(&self, node: &str, reported: Node) {
+        if let Some(session) = self.sessions().get_mut(node) {
+            session.reported = Some(reported);
+        }
+    }
+
+    /// What the agent last said about its Node.
+    pub(super) fn last_report(&self, node: &str) -> Option<Node> {
+        self.sessions().get(node)?.reported.clone()
+    }
+
+    pub(super) fn acknowledged(&self) -> Vec<(String, u64)> {
+        let sessions = self.sessions();
+        let versions = sessions
+            .iter()
+            .map(|(node, session)| (node.clone(), session.acknowledged));
+        versions.collect()
+    }
+}
