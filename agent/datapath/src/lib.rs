@@ -1,2 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! The node's side of the datapath: loads, pins, attaches and upgrades the eBPF programs, writes their
+//! maps, makes pod networks and routes over netlink, and reads everything back for people.
+//!
+//! It decides nothing about Services: `knarr-agent-plan` turns desired Services into [`MapOp`]s, and
+//! [`Datapath::apply`] carries them out in order. Called by `knarr-agent` and by the tests. Everything
+//! here acts on the network namespace of the calling thread, which is the node's.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod load;
+pub mod network;
+
+pub use config::{Cidr, DatapathConfig, MapSizes, ProgramLog, TcHook};
+pub use error::DatapathError;
+pub use knarr_ebpf_common::{MapContents, MapOp};
+pub use load::Datapath;
+pub use network::{Network, NodeRoute, PodNetwork};

@@ -89,10 +89,24 @@ enum Prune {
 /// Something that nothing points at any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Retired {
-    Generation { set: u32, generation: u32, slots: u32, table_len: u32 },
-    Backend { port: PortKey, address: knarr_ebpf_common::Address, port_be: u16, id: u32 },
-    OrphanBackend { id: u32 },
-    Service { id: u32 },
+    Generation {
+        set: u32,
+        generation: u32,
+        slots: u32,
+        table_len: u32,
+    },
+    Backend {
+        port: PortKey,
+        address: knarr_ebpf_common::Address,
+        port_be: u16,
+        id: u32,
+    },
+    OrphanBackend {
+        id: u32,
+    },
+    Service {
+        id: u32,
+    },
 }
 
 impl ServiceTable {
@@ -251,7 +265,10 @@ impl ServiceTable {
     fn plan_port(&mut self, key: &PortKey, now: Duration, out: &mut Output) {
         let none = BTreeMap::new();
         let wanted = self.services.get(&key.service).and_then(|service| {
-            let port = service.ports.iter().find(|port| port.name == key.port_name)?;
+            let port = service
+                .ports
+                .iter()
+                .find(|port| port.name == key.port_name)?;
             desired::resolve(
                 service,
                 port,
@@ -297,10 +314,20 @@ impl ServiceTable {
 
     fn sweep_one(&mut self, item: Retired, at: Duration, out: &mut Output) {
         match item {
-            Retired::Generation { set, generation, slots, table_len } => {
+            Retired::Generation {
+                set,
+                generation,
+                slots,
+                table_len,
+            } => {
                 out.remove_generation(set, generation, slots, table_len);
             }
-            Retired::Backend { port, address, port_be, id } => {
+            Retired::Backend {
+                port,
+                address,
+                port_be,
+                id,
+            } => {
                 let revived = match self.ports.get_mut(&port) {
                     Some(state) => state.forget_retired(&address, port_be, id, at),
                     None => port::Forgotten::Remove,

@@ -4,7 +4,7 @@
 //! Steps are collected by phase ([`Output`]), so that the operations of many ports can be written in
 //! batches and stay in safe order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use knarr_ebpf_common::ops::Named;
@@ -39,10 +39,18 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn remove_generation(&mut self, set: u32, generation: u32, slots: u32, len: u32) {
         if slots > 0 {
-            self.removed_slots.push(MapOp::RemoveSlots { set, generation, count: slots });
+            self.removed_slots.push(MapOp::RemoveSlots {
+                set,
+                generation,
+                count: slots,
+            });
         }
         if len > 0 {
-            self.removed_tables.push(MapOp::RemoveTable { set, generation, len });
+            self.removed_tables.push(MapOp::RemoveTable {
+                set,
+                generation,
+                len,
+            });
         }
     }
 
@@ -61,14 +69,26 @@ impl Output {
         let mut ops = self.backends;
         ops.extend(self.slots);
         ops.extend(self.tables);
+        // An address that moves from one Service to another is one flip, not a flip and a removal.
+        let set: HashSet<ServiceKey> = self.flips.iter().filter_map(service_key).collect();
         ops.extend(self.flips);
-        ops.extend(self.removed_services);
+        ops.extend(
+            self.removed_services
+                .into_iter()
+                .filter(|op| service_key(op).is_none_or(|key| !set.contains(&key))),
+        );
         ops.extend(self.degraded);
         ops.extend(self.removed_slots);
         ops.extend(self.removed_tables);
-        ops.extend(self.removed_backends.iter().map(|id| MapOp::RemoveBackend { id: *id }));
+        ops.extend(
+            self.removed_backends
+                .iter()
+                .map(|id| MapOp::RemoveBackend { id: *id }),
+        );
         if !self.removed_backends.is_empty() {
-            ops.push(MapOp::PurgeBackends { ids: self.removed_backends });
+            ops.push(MapOp::PurgeBackends {
+                ids: self.removed_backends,
+            });
         }
         if !self.purge_affinity.is_empty() || !self.purge_counters.is_empty() {
             ops.push(MapOp::PurgeServices {
@@ -76,7 +96,11 @@ impl Output {
                 counters: self.purge_counters,
             });
         }
-        Plan { ops, names: self.names, refusals: Vec::new() }
+        Plan {
+            ops,
+            names: self.names,
+            refusals: Vec::new(),
+        }
     }
 }
 
@@ -88,6 +112,16 @@ pub(super) struct SetState {
     pub(super) slots: Vec<u32>,
     pub(super) count: u32,
     pub(super) table_len: u32,
+    /// Highest generation that was seen of this set; an interrupted run may have left newer ones.
+    pub(super) generation_high: u32,
+    pub(super) whole: Whole,
+}
+
+/// Whether a generation that was found in the maps is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whole {
+    Yes,
+    No,
 }
 
 /// A backend as the maps hold it.
@@ -114,11 +148,18 @@ pub(super) struct Context<'a> {
     pub(super) now: Duration,
 }
 
+/// Whether the names of a port's ids were given out in this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Announced {
+    Yes,
+    No,
+}
+
 /// What the maps hold of one Service port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PortState {
     pub(super) id: u32,
-    named: Option<()>,
+    announced: Announced,
     pub(super) affinity_seconds: u32,
     pub(super) keys: BTreeMap<ServiceKey, ServiceEntry>,
     pub(super) backends: BTreeMap<(Address, u16), BackendState>,
@@ -131,7 +172,7 @@ impl PortState {
     pub(super) fn new(id: u32) -> Self {
         Self {
             id,
-            named: None,
+            announced: Announced::No,
             affinity_seconds: 0,
             keys: BTreeMap::new(),
             backends: BTreeMap::new(),
@@ -148,8 +189,8 @@ impl PortState {
         mut context: Context<'_>,
         out: &mut Output,
     ) {
-        self.name(key, out);
-        let degraded = self.update_backends(key, wanted, &mut context, out);
+        let announced = self.announce(key, out);
+        let degraded = self.update_backends(key, wanted, announced, &mut context, out);
         self.update_set(SetKind::Cluster, wanted, &mut context, out);
         self.update_set(SetKind::Local, wanted, &mut context, out);
         self.update_keys(key, wanted, &mut context, out);
@@ -170,7 +211,8 @@ impl PortState {
         for service_key in self.keys.keys() {
             if owners.get(service_key) == Some(key) {
                 owners.remove(service_key);
-                out.removed_services.push(MapOp::RemoveService { key: *service_key });
+                out.removed_services
+                    .push(MapOp::RemoveService { key: *service_key });
             }
         }
         for state in self.cluster.into_iter().chain(self.local) {
@@ -191,17 +233,27 @@ impl PortState {
         id: u32,
         at: Duration,
     ) -> Forgotten {
-        match self.retired.get(&(*address, port_be)) {
-            Some((retired, since)) if *retired == id && *since == at => {
-                self.retired.remove(&(*address, port_be));
-                Forgotten::Remove
-            }
-            _ => Forgotten::Keep,
+        let identity = (*address, port_be);
+        if self
+            .backends
+            .get(&identity)
+            .is_some_and(|backend| backend.id == id)
+        {
+            return Forgotten::Keep;
         }
+        match self.retired.get(&identity) {
+            Some((retired, since)) if *retired == id && *since != at => return Forgotten::Keep,
+            Some((retired, _)) if *retired == id => {
+                self.retired.remove(&identity);
+            }
+            _ => {}
+        }
+        Forgotten::Remove
     }
 
-    fn name(&mut self, key: &PortKey, out: &mut Output) {
-        if self.named.replace(()).is_none() {
+    fn announce(&mut self, key: &PortKey, out: &mut Output) -> Announced {
+        let before = std::mem::replace(&mut self.announced, Announced::Yes);
+        if before == Announced::No {
             out.names.push(Named::Service {
                 id: self.id,
                 namespace: key.service.namespace.clone(),
@@ -209,6 +261,7 @@ impl PortState {
                 port_name: key.port_name.clone(),
             });
         }
+        before
     }
 
     /// Writes new and better backends; gives back the steps that make others worse, for after the flip.
@@ -216,6 +269,7 @@ impl PortState {
         &mut self,
         key: &PortKey,
         wanted: &Wanted,
+        announced: Announced,
         context: &mut Context<'_>,
         out: &mut Output,
     ) -> Vec<MapOp> {
@@ -236,11 +290,13 @@ impl PortState {
                     .remove(identity)
                     .map_or_else(|| context.backend_ids.next(), |(id, _)| id),
             };
-            out.names.extend(known.is_none().then(|| Named::Backend {
-                id,
-                pod: backend.pod.clone(),
-                node: backend.node.clone(),
-            }));
+            if known.is_none() || announced == Announced::No {
+                out.names.push(Named::Backend {
+                    id,
+                    pod: backend.pod.clone(),
+                    node: backend.node.clone(),
+                });
+            }
             match known {
                 Some(known) if known.entry == entry => continue,
                 // States are ordered from best to worst.
@@ -314,7 +370,11 @@ impl PortState {
         let mut slots: Vec<u32> = of(BACKEND_ACTIVE).map(|backend| backend.id).collect();
         let count = slots.len() as u32;
         slots.extend(of(BACKEND_TERMINATING).map(|backend| backend.id));
-        let usable = if count > 0 { BACKEND_ACTIVE } else { BACKEND_TERMINATING };
+        let usable = if count > 0 {
+            BACKEND_ACTIVE
+        } else {
+            BACKEND_TERMINATING
+        };
         let members: Vec<Member> = match wanted.needs_table {
             NeedsTable::No => Vec::new(),
             NeedsTable::Yes => of(usable)
@@ -328,7 +388,8 @@ impl PortState {
         let table_len = table::len_for(members.len()) as u32;
         let (set, generation) = match current {
             Some(current)
-                if current.slots == slots
+                if current.whole == Whole::Yes
+                    && current.slots == slots
                     && current.count == count
                     && current.table_len == table_len =>
             {
@@ -336,13 +397,17 @@ impl PortState {
             }
             Some(current) => {
                 out.retired.push(retired_generation(&current));
-                (current.set, current.generation.wrapping_add(1))
+                (current.set, current.generation_high.wrapping_add(1))
             }
             None if kind == SetKind::Cluster => (self.id, 1),
             None => (context.service_ids.next(), 1),
         };
         if !slots.is_empty() {
-            out.slots.push(MapOp::SetSlots { set, generation, backends: slots.clone() });
+            out.slots.push(MapOp::SetSlots {
+                set,
+                generation,
+                backends: slots.clone(),
+            });
         }
         if table_len > 0 {
             out.tables.push(MapOp::SetTable {
@@ -351,7 +416,15 @@ impl PortState {
                 backends: table::build(&members),
             });
         }
-        SetState { set, generation, slots, count, table_len }
+        SetState {
+            set,
+            generation,
+            slots,
+            count,
+            table_len,
+            generation_high: generation,
+            whole: Whole::Yes,
+        }
     }
 
     fn update_keys(
@@ -379,25 +452,37 @@ impl PortState {
                 flags: *flags,
                 reserved: 0,
             };
-            let mine = context.owners.get(service_key) == Some(key);
-            if !mine || self.keys.get(service_key) != Some(&entry) {
-                if !mine && self.keys.get(service_key) == Some(&entry) {
-                    // Restored from the maps as it has to be: nothing to write.
-                } else {
-                    out.flips.push(MapOp::SetService { key: *service_key, entry });
-                }
-                context.owners.insert(*service_key, key.clone());
+            let taken = context
+                .owners
+                .insert(*service_key, key.clone())
+                .is_some_and(|owner| owner != *key);
+            if taken || self.keys.get(service_key) != Some(&entry) {
+                out.flips.push(MapOp::SetService {
+                    key: *service_key,
+                    entry,
+                });
             }
             keys.insert(*service_key, entry);
         }
         for service_key in self.keys.keys().filter(|old| !keys.contains_key(*old)) {
-            let other = context.owners.get(service_key).is_some_and(|owner| owner != key);
+            let other = context
+                .owners
+                .get(service_key)
+                .is_some_and(|owner| owner != key);
             if !other {
                 context.owners.remove(service_key);
-                out.removed_services.push(MapOp::RemoveService { key: *service_key });
+                out.removed_services
+                    .push(MapOp::RemoveService { key: *service_key });
             }
         }
         self.keys = keys;
+    }
+}
+
+fn service_key(op: &MapOp) -> Option<ServiceKey> {
+    match op {
+        MapOp::SetService { key, .. } | MapOp::RemoveService { key } => Some(*key),
+        _ => None,
     }
 }
 
@@ -413,6 +498,9 @@ fn retired_generation(state: &SetState) -> Retired {
 fn drained(backend: &BackendState) -> MapOp {
     MapOp::SetBackend {
         id: backend.id,
-        entry: BackendEntry { state: BACKEND_DRAINED, ..backend.entry },
+        entry: BackendEntry {
+            state: BACKEND_DRAINED,
+            ..backend.entry
+        },
     }
 }

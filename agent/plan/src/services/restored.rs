@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an earlier run left in the maps. A port that is wanted takes over its ids and generations
+//! ([`Restored::adopt`]); once the desired set is complete the rest goes ([`Restored::prune`]).
+
+use std::collections::{BTreeMap, HashMap};
+
+use knarr_ebpf_common::{BackendEntry, MapContents, MapOp, ServiceEntry, ServiceKey, TABLE_CHUNK};
+
+use super::desired::Wanted;
+use super::port::{BackendState, Output, PortState, SetState};
+use super::{PortKey, Retired};
+
+#[derive(Debug, Default)]
+struct Found {
+    keys: BTreeMap<ServiceKey, ServiceEntry>,
+    backends: Vec<(u32, BackendEntry)>,
+}
+
+/// Entries that nobody has taken over yet.
+#[derive(Debug, Default)]
+pub(super) struct Restored {
+    by_key: HashMap<ServiceKey, u32>,
+    by_service: HashMap<u32, Found>,
+    /// Slots and chunks by set and generation.
+    slots: HashMap<(u32, u32), BTreeMap<u32, u32>>,
+    chunks: HashMap<(u32, u32), u32>,
+    generation_high: HashMap<u32, u32>,
+}
+
+impl Restored {
+    pub(super) fn new(contents: &MapContents) -> Self {
+        let mut restored = Self::default();
+        for (key, entry) in &contents.services {
+            restored.by_key.insert(*key, entry.service);
+            let found = restored.by_service.entry(entry.service).or_default();
+            found.keys.insert(*key, *entry);
+            restored.saw(entry.set, entry.generation);
+        }
+        for (id, entry) in &contents.backends {
+            let found = restored.by_service.entry(entry.service).or_default();
+            found.backends.push((*id, *entry));
+        }
+        for (set, generation, slot, backend) in &contents.slots {
+            restored
+                .slots
+                .entry((*set, *generation))
+                .or_default()
+                .insert(*slot, *backend);
+            restored.saw(*set, *generation);
+        }
+        for (set, generation, chunk) in &contents.tables {
+            let chunks = restored.chunks.entry((*set, *generation)).or_default();
+            *chunks = (*chunks).max(*chunk + 1);
+            restored.saw(*set, *generation);
+        }
+        restored
+    }
+
+    fn saw(&mut self, set: u32, generation: u32) {
+        let high = self.generation_high.entry(set).or_default();
+        *high = (*high).max(generation);
+    }
+
+    /// The state of the Service port that answered at one of the wanted addresses. Each is given once.
+    pub(super) fn adopt(&mut self, wanted: &Wanted) -> Option<PortState> {
+        let id = wanted
+            .keys
+            .iter()
+            .find_map(|(key, _, _)| self.by_key.get(key).copied())?;
+        let found = self.by_service.remove(&id)?;
+        for key in found.keys.keys() {
+            self.by_key.remove(key);
+        }
+        let mut state = PortState::new(id);
+        for entry in found.keys.values() {
+            state.affinity_seconds = state.affinity_seconds.max(entry.affinity_seconds);
+        }
+        let newest = |local: bool| {
+            found
+                .keys
+                .values()
+                .filter(|entry| (entry.set != id) == local)
+                .max_by_key(|entry| entry.generation)
+                .copied()
+        };
+        state.cluster = newest(false).map(|entry| self.adopt_set(&entry));
+        state.local = newest(true).map(|entry| self.adopt_set(&entry));
+        for (id, entry) in found.backends {
+            state
+                .backends
+                .insert((entry.address, entry.port_be), BackendState { id, entry });
+        }
+        state.keys = found.keys;
+        Some(state)
+    }
+
+    fn adopt_set(&mut self, entry: &ServiceEntry) -> SetState {
+        let at = (entry.set, entry.generation);
+        let slots = self.slots.remove(&at).unwrap_or_default();
+        let chunks = self.chunks.remove(&at).unwrap_or_default();
+        let whole = slots.keys().copied().eq(0..entry.count + entry.terminating);
+        let table_len = chunks * TABLE_CHUNK as u32;
+        SetState {
+            set: entry.set,
+            generation: entry.generation,
+            generation_high: self
+                .generation_high
+                .get(&entry.set)
+                .copied()
+                .unwrap_or(entry.generation),
+            slots: slots.into_values().collect(),
+            count: entry.count,
+            table_len,
+            whole: if whole && table_len == entry.table_len {
+                super::port::Whole::Yes
+            } else {
+                super::port::Whole::No
+            },
+        }
+    }
+
+    /// Removes what nobody took over.
+    pub(super) fn prune(&mut self, out: &mut Output, owners: &HashMap<ServiceKey, PortKey>) {
+        let rest = std::mem::take(self);
+        for (id, found) in rest.by_service {
+            for key in found.keys.keys().filter(|key| !owners.contains_key(*key)) {
+                out.removed_services
+                    .push(MapOp::RemoveService { key: *key });
+            }
+            for (id, _) in found.backends {
+                out.retired.push(Retired::OrphanBackend { id });
+            }
+            out.retired.push(Retired::Service { id });
+        }
+        for ((set, generation), slots) in rest.slots {
+            let slots = slots.keys().next_back().map_or(0, |last| last + 1);
+            out.retired.push(Retired::Generation {
+                set,
+                generation,
+                slots,
+                table_len: 0,
+            });
+        }
+        for ((set, generation), chunks) in rest.chunks {
+            out.retired.push(Retired::Generation {
+                set,
+                generation,
+                slots: 0,
+                table_len: chunks * TABLE_CHUNK as u32,
+            });
+        }
+    }
+}

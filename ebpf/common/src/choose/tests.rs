@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! The decisions at their edges.
+
+use super::*;
+use crate::types::mapped;
+
+fn entry() -> ServiceEntry {
+    ServiceEntry {
+        set: 1,
+        service: 1,
+        generation: 1,
+        count: 2,
+        terminating: 1,
+        affinity_seconds: 10,
+        table_len: 64,
+        flags: 0,
+        reserved: 0,
+    }
+}
+
+fn backend(state: u8) -> BackendEntry {
+    BackendEntry {
+        address: mapped([10, 244, 0, 1]),
+        port_be: 80_u16.to_be(),
+        state,
+        flags: 0,
+        service: 1,
+    }
+}
+
+fn flow(protocol: u8, flags: u8, last_seen_ns: u64) -> Flow {
+    Flow {
+        last_seen_ns,
+        client: mapped([198, 18, 0, 9]),
+        called: mapped([198, 18, 0, 1]),
+        backend: mapped([10, 244, 0, 1]),
+        snat: mapped([198, 18, 0, 1]),
+        client_port_be: 1,
+        called_port_be: 2,
+        backend_port_be: 3,
+        snat_port_be: 4,
+        backend_id: 1,
+        service: 1,
+        protocol,
+        flags,
+        reserved: [0; 6],
+    }
+}
+
+#[test]
+fn terminating_slots_are_used_only_when_no_active_one_is_left() {
+    assert_eq!(usable_slots(&entry()), (0, 2));
+    let only_terminating = ServiceEntry {
+        count: 0,
+        ..entry()
+    };
+    assert_eq!(usable_slots(&only_terminating), (0, 1));
+    let none = ServiceEntry {
+        count: 0,
+        terminating: 0,
+        ..entry()
+    };
+    assert_eq!(usable_slots(&none).1, 0);
+}
+
+#[test]
+fn affinity_ends_exactly_when_the_timeout_has_passed() {
+    let remembered = AffinityEntry {
+        last_used_ns: 5,
+        backend: 1,
+        reserved: 0,
+    };
+    assert!(affinity_holds(
+        &entry(),
+        &remembered,
+        5 + 10_000_000_000 - 1
+    ));
+    assert!(!affinity_holds(&entry(), &remembered, 5 + 10_000_000_000));
+}
+
+#[test]
+fn a_remembered_backend_has_to_belong_to_the_service_and_be_active() {
+    assert!(affinity_backend_fits(&entry(), &backend(BACKEND_ACTIVE)));
+    assert!(!affinity_backend_fits(
+        &entry(),
+        &backend(BACKEND_TERMINATING)
+    ));
+    let other = BackendEntry {
+        service: 9,
+        ..backend(BACKEND_ACTIVE)
+    };
+    assert!(!affinity_backend_fits(&entry(), &other));
+}
+
+#[test]
+fn a_terminating_backend_keeps_its_client_in_the_fallback_but_does_not_renew() {
+    let fallback = ServiceEntry {
+        count: 0,
+        ..entry()
+    };
+    let terminating = backend(BACKEND_TERMINATING);
+    assert!(affinity_backend_fits(&fallback, &terminating));
+    assert!(!renews_affinity(&terminating));
+}
+
+#[test]
+fn policy_local_ignores_a_remembered_backend_of_another_node() {
+    let local = ServiceEntry {
+        flags: SERVICE_LOCAL_ONLY,
+        ..entry()
+    };
+    assert!(!affinity_backend_fits(&local, &backend(BACKEND_ACTIVE)));
+    let here = BackendEntry {
+        flags: BACKEND_LOCAL,
+        ..backend(BACKEND_ACTIVE)
+    };
+    assert!(affinity_backend_fits(&local, &here));
+}
+
+#[test]
+fn a_flow_is_closed_by_both_fins_or_one_reset() {
+    let one = after_client(0, TCP_FIN | TCP_ACK);
+    assert!(!is_closed(one));
+    assert!(is_closed(after_backend(one, TCP_FIN | TCP_ACK)));
+    assert!(is_closed(after_backend(0, TCP_RST)));
+}
+
+#[test]
+fn only_a_bare_syn_opens() {
+    assert!(is_opening(TCP_SYN));
+    assert!(is_opening(TCP_SYN | 0x40));
+    assert!(!is_opening(TCP_SYN | TCP_ACK));
+    assert!(!is_opening(TCP_ACK));
+}
+
+#[test]
+fn a_closed_flow_keeps_its_port_through_time_wait() {
+    let closed = flow(6, FLOW_RESET, 1);
+    assert!(!is_over(&closed, CLOSED_FLOW_REST_NS));
+    assert!(is_over(&closed, CLOSED_FLOW_REST_NS + 1));
+    assert!(
+        !is_over(&flow(6, 0, 1), u64::MAX / 2),
+        "an open flow is never over"
+    );
+    assert!(is_over(&flow(PROTOCOL_UDP, 0, 1), UDP_FLOW_IDLE_NS + 1));
+}
+
+#[test]
+fn table_positions_stay_inside() {
+    assert_eq!(table_position(64, u32::MAX), (0, 63));
+    assert_eq!(table_position(512, 511), (7, 63));
+    assert_eq!(table_position(512, 512), (0, 0));
+}
