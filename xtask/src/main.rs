@@ -1,3 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
-fn main() {}
+//! `cargo xtask`: sets a machine up, builds, runs a cluster of "hosts" made of namespaces, tests and measures it.
+//! It uses nothing of ours as a library: it drives the programs as a user would. Called by people and by `.ci/run`.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod ci;
+mod cli;
+mod demo;
+mod dist;
+mod ebpf;
+mod images;
+mod kube;
+mod lab;
+mod paths;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod ui;
+mod up;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `build-ebpf`: compiles the kernel programs to target/ebpf/knarr-ebpf. It uses Debian's compiler, because that one
+//! comes with a core library for BPF; the toolchain that builds everything else has none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+
+use crate::{build, paths, run, setup, ui};
+
+/// Debian's compiler, by its full path: a toolchain manager's `rustc` stands before it in `PATH`.
+const RUSTC: &str = "/usr/bin/rustc";
+/// The kernel's machine on a little-endian host.
+const TARGET: &str = "bpfel-unknown-none";
+/// What the programs are made from.
+const SOURCES: [&str; 3] = ["ebpf", "Cargo.lock", "Cargo.toml"];
+
+/// Compiles the kernel programs where a source is newer than what was compiled last.
+pub fn run() -> anyhow::Result<()> {
+    let object = paths::ebpf_object();
+    if up_to_date(&object)? {
+        return Ok(());
+    }
+    let linker = check_tools()?;
+    let step = ui::step("compiling the kernel programs");
+    let built = compile(&linker)?;
+    fs::create_dir_all(paths::target().join("ebpf"))?;
+    // The agent is built again when this file changes, so an equal one is left alone.
+    if fs::read(&object).ok() != fs::read(&built).ok() {
+        let fresh = object.with_extension("new");
+        fs::copy(&built, &fresh).with_context(|| format!("cannot copy {}", built.display()))?;
+        fs::rename(&fresh, &object)?;
+    }
+    fs::write(stamp(&object), b"")?;
+    step.done_with(&paths::show(&object));
+    Ok(())
+}
+
+fn check_tools() -> anyhow::Result<PathBuf> {
+    let sysroot = Path::new("/usr/lib/rustlib").join(TARGET);
+    let mut missing = Vec::new();
+    if !Path::new(RUSTC).exists() {
+        missing.push(format!("{RUSTC} (Debian's rustc-web)"));
+    }
+    if !sysroot.exists() {
+        missing.push(format!(
+            "{} (Debian's libstd-rust-web-dev-bpf)",
+            sysroot.display()
+        ));
+    }
+    match setup::bpf_linker() {
+        Some(linker) if missing.is_empty() => Ok(linker),
+        found => {
+            if found.is_none() {
+                missing.push("bpf-linker".to_owned());
+            }
+            bail!(
+                "the kernel programs cannot be compiled; missing: {}. `cargo xtask setup` installs what is missing",
+                missing.join(", ")
+            )
+        }
+    }
+}
+
+fn compile(linker: &Path) -> anyhow::Result<PathBuf> {
+    let target_dir = paths::target().join("bpf");
+    let flags = [
+        "-Clinker=".to_owned() + linker.to_str().context("bpf-linker's path is text")?,
+        "-Clink-arg=--btf".to_owned(),
+        "-Cdebuginfo=2".to_owned(),
+        "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
+    ];
+    let mut cargo = build::cargo();
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "knarr-ebpf",
+            "--bins",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
+        .arg(&target_dir)
+        .env("RUSTC", RUSTC)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env_remove("RUSTC_WRAPPER")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    run::quiet(&mut cargo).context("the kernel programs do not compile")?;
+    Ok(target_dir.join(TARGET).join("release").join("knarr-ebpf"))
+}
+
+/// Its time is when the object was last known to fit the sources.
+fn stamp(object: &Path) -> PathBuf {
+    object.with_extension("stamp")
+}
+
+fn up_to_date(object: &Path) -> anyhow::Result<bool> {
+    let Ok(made) = fs::metadata(stamp(object)).and_then(|meta| meta.modified()) else {
+        return Ok(false);
+    };
+    if !object.exists() {
+        return Ok(false);
+    }
+    for source in SOURCES {
+        if newest(&paths::root().join(source))? > made {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When the newest file in a folder was changed.
+fn newest(path: &Path) -> anyhow::Result<SystemTime> {
+    let meta = fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    if !meta.is_dir() {
+        return Ok(meta.modified()?);
+    }
+    let mut newest_time = SystemTime::UNIX_EPOCH;
+    for entry in fs::read_dir(path)? {
+        newest_time = newest_time.max(newest(&entry?.path())?);
+    }
+    Ok(newest_time)
+}
