@@ -1,2 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! Containers on one node: images, sandboxes, libcontainer in a helper process, cgroups, logs.
+//!
+//! The shape (see the crate's modules for each part):
+//!
+//! ```text
+//! knarr-agent ── Runtime ── Sandbox ──unix socket── shim (own process, one per pod, survives the agent)
+//!                                                    ├─ pause       owns net, ipc, uts
+//!                                                    └─ containers  made by libcontainer in a short-lived child
+//! ```
+//!
+//! Not here: Kubernetes objects and decisions (`agent/plan`), pod networks (`agent/datapath`), the loops
+//! that call this (`agent`). The binary that embeds this crate calls [`shim_main`] for its hidden `shim`
+//! subcommand before it starts any thread.
+
+#![deny(unsafe_code)]
+
+pub mod cgroup;
+pub mod image;
+pub mod logs;
+mod process;
+mod protocol;
+mod runtime;
+mod sandbox;
+mod shim;
+mod spec;
+mod state;
+#[allow(unsafe_code)]
+mod sys;
+mod tree;
+pub mod volume;
+
+pub use cgroup::CgroupLayout;
+pub use image::{Image, ImageConfig, ImageError, ImageName, ImageStore};
+pub use runtime::{Pruned, Runtime, RuntimeConfig, RuntimeError};
+pub use sandbox::{Sandbox, SandboxError};
+pub use shim::shim_main;
+pub use spec::{
+    Access, ContainerSpec, Escalation, IpcMode, LogPolicy, Mount, MountSource, NetworkMode,
+    PidMode, Privilege, Propagation, QosClass, Resources, RootUser, SandboxSpec, Seccomp, User,
+};
+pub use state::{CgroupStats, ContainerPhase, ContainerState, ExitReason, SandboxState, Timestamp};

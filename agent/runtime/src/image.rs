@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The images of a node: import, list, remove, and the unpacked layers that containers stand on.
+//!
+//! Not here: pulling from registries. Called by `knarr-agent image`, by the agent's pod workers and by
+//! `Runtime`. The layout on disk is described in `image/store.rs`.
+
+use std::path::{Path, PathBuf};
+
+mod reference;
+
+pub use reference::ImageName;
+
+/// What the image says about the process to run (OCI image spec v1, `config`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImageConfig {
+    /// `Entrypoint`.
+    pub entrypoint: Vec<String>,
+    /// `Cmd`.
+    pub cmd: Vec<String>,
+    /// `Env`, `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// `WorkingDir`; empty: `/`.
+    pub working_dir: String,
+    /// `User`, `USER[:GROUP]`; empty: root.
+    pub user: String,
+    /// `StopSignal`.
+    pub stop_signal: Option<String>,
+    /// `ExposedPorts`, e.g. `8080/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// `Volumes`.
+    pub volumes: Vec<String>,
+    /// `Labels`.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// An image that is on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// `sha256:...` of the configuration.
+    pub id: String,
+    /// References that point to it, sorted.
+    pub names: Vec<ImageName>,
+    /// Configuration.
+    pub config: ImageConfig,
+    /// Bytes that the unpacked layers hold.
+    pub size_bytes: u64,
+    /// Unpacked layers, lowest first.
+    pub layers: Vec<PathBuf>,
+}
+
+/// Why an image operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The archive or layout is not what it should be. The text says where and how.
+    #[error("{path:?}: {message}")]
+    Invalid {
+        /// The archive or layout.
+        path: PathBuf,
+        /// Where in it, and what is wrong.
+        message: String,
+    },
+    /// Contents do not have the digest that the archive promises.
+    #[error("{path:?}: {what} has digest {found}, expected {expected}")]
+    Digest {
+        /// The archive or layout.
+        path: PathBuf,
+        /// Which blob.
+        what: String,
+        /// As promised.
+        expected: String,
+        /// As computed.
+        found: String,
+    },
+    /// Reading the source or writing to the store.
+    #[error("{operation} {path:?}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The disk is full. Nothing of the image was kept.
+    #[error("no space left while unpacking {what} into {path:?}; nothing of it was kept")]
+    NoSpace {
+        /// Which layer.
+        what: String,
+        /// The store.
+        path: PathBuf,
+    },
+    /// A reference that cannot be one.
+    #[error("invalid image reference {reference:?}: {message}")]
+    Reference {
+        /// As given.
+        reference: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// No such image.
+    #[error("image {0:?} is not present on this node")]
+    NotFound(String),
+    /// A container uses it.
+    #[error("image {reference} is used by container {user}; remove the pod first")]
+    InUse {
+        /// As given.
+        reference: String,
+        /// POD_UID/CONTAINER.
+        user: String,
+    },
+}
+
+/// A step of an import, for a progress bar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A layer is being read: bytes of the compressed layer so far, and in all.
+    Layer {
+        /// Counted from 0.
+        index: usize,
+        /// How many there are.
+        count: usize,
+        /// Bytes read.
+        done_bytes: u64,
+        /// Bytes to read.
+        total_bytes: u64,
+    },
+    /// A layer was there already.
+    Present {
+        /// Counted from 0.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The image can be used.
+    Image(ImageName),
+}
+
+/// See the module's comment. Cheap to clone; several processes may use the same directory.
+#[derive(Clone, Debug)]
+pub struct ImageStore {
+    _root: PathBuf,
+}
+
+impl ImageStore {
+    /// Opens or makes `data_dir/images` and removes what interrupted imports left.
+    pub fn open(_data_dir: &Path) -> Result<ImageStore, ImageError> {
+        todo!()
+    }
+
+    /// Imports every image of an OCI layout (directory or tar) or docker archive. Blocking: seconds for a
+    /// big image. Images without a name in the archive get `name`, which may also rename a single one.
+    pub fn import(
+        &self,
+        _path: &Path,
+        _name: Option<&str>,
+        _progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<ImageName>, ImageError> {
+        todo!()
+    }
+
+    /// Looks an image up by reference (as Kubernetes normalises it) or by id (`sha256:...`).
+    pub fn get(&self, _reference: &str) -> Result<Option<Image>, ImageError> {
+        todo!()
+    }
+
+    /// All images, sorted by name.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        todo!()
+    }
+
+    /// Removes a reference, and with the last one the image and the layers that no other image needs.
+    pub fn remove(&self, _reference: &str) -> Result<(), ImageError> {
+        todo!()
+    }
+}

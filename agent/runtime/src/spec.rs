@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the agent asks for: a sandbox, a container, limits, mounts.
+//!
+//! Plain values that travel to the shim as JSON. Not here: Kubernetes objects (the agent translates
+//! `agent/plan`'s answers into these) and OCI documents (`shim/bundle.rs` makes them).
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Which branch of the cgroup tree a pod sits in (kubelet's QoS tree).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QosClass {
+    /// `kubepods/pod<uid>`.
+    Guaranteed,
+    /// `kubepods/burstable/pod<uid>`.
+    Burstable,
+    /// `kubepods/besteffort/pod<uid>`.
+    BestEffort,
+}
+
+/// Limits of one cgroup. `None` leaves the kernel's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// cpu.shares of cgroup v1 (2..=262144); becomes cpu.weight on v2.
+    pub cpu_shares: Option<u64>,
+    /// CFS quota in microseconds for each [`Resources::CPU_PERIOD_US`].
+    pub cpu_quota_us: Option<i64>,
+    /// Memory limit in bytes.
+    pub memory_bytes: Option<i64>,
+    /// Processes and threads.
+    pub pids: Option<i64>,
+}
+
+impl Resources {
+    /// The CFS period that quotas refer to, in microseconds (Kubernetes' default).
+    pub const CPU_PERIOD_US: u64 = 100_000;
+}
+
+/// Where the network namespace of a sandbox comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// A new namespace, loopback up and nothing else in it.
+    #[default]
+    Pod,
+    /// The node's (`hostNetwork: true`).
+    Host,
+}
+
+/// Where the PID namespace of a pod's containers comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PidMode {
+    /// Each container has its own.
+    #[default]
+    Container,
+    /// All share the sandbox's (`shareProcessNamespace: true`).
+    Pod,
+    /// The node's (`hostPID: true`).
+    Host,
+}
+
+/// Where the IPC namespace comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpcMode {
+    /// The sandbox's.
+    #[default]
+    Pod,
+    /// The node's (`hostIPC: true`).
+    Host,
+}
+
+/// A pod's sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Pod UID; the sandbox is known by it.
+    pub uid: String,
+    /// Pod namespace.
+    pub namespace: String,
+    /// Pod name.
+    pub name: String,
+    /// Counted from 0: how many sandboxes of this pod came before.
+    pub attempt: u32,
+    /// Host name of the pod, at most 63 bytes. Ignored with [`NetworkMode::Host`].
+    pub hostname: String,
+    /// Quality of service.
+    pub qos: QosClass,
+    /// Limits of the whole pod.
+    pub resources: Resources,
+    /// Network namespace.
+    pub network: NetworkMode,
+    /// PID namespace.
+    pub pid: PidMode,
+    /// IPC namespace.
+    pub ipc: IpcMode,
+    /// Contents of /etc/hosts; may be replaced later with [`crate::Sandbox::write_hosts`].
+    pub hosts: String,
+    /// Contents of /etc/resolv.conf.
+    pub resolv_conf: String,
+    /// Namespaced sysctls, e.g. `net.ipv4.ip_unprivileged_port_start` → `0`.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A file or directory of the node, bound recursively.
+    Bind(PathBuf),
+    /// A path inside a volume of the node, resolved without ever leaving the volume (`subPath`).
+    BindWithin {
+        /// The volume.
+        root: PathBuf,
+        /// Relative path below it; made as a directory where it does not exist.
+        sub_path: PathBuf,
+    },
+    /// An empty tmpfs of its own.
+    Tmpfs {
+        /// Size; absent: the kernel's default of half the memory.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// Whether a mount or a root file system can be written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Yes.
+    #[default]
+    ReadWrite,
+    /// No.
+    ReadOnly,
+}
+
+/// Whether mounts made on one side show on the other (core/v1 `mountPropagation`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// `None`.
+    #[default]
+    Private,
+    /// `HostToContainer`.
+    HostToContainer,
+    /// `Bidirectional`.
+    Bidirectional,
+}
+
+/// A mount of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where from.
+    pub source: MountSource,
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// Writable or not.
+    pub access: Access,
+    /// Propagation.
+    pub propagation: Propagation,
+}
+
+/// Whether a container is confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Privilege {
+    /// containerd's default capabilities, masked paths, default devices.
+    #[default]
+    Confined,
+    /// All capabilities and devices, nothing masked.
+    Privileged,
+}
+
+/// Whether exec may add privileges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Escalation {
+    /// set-user-ID programs work.
+    #[default]
+    Allowed,
+    /// no_new_privs.
+    Forbidden,
+}
+
+/// Which system calls a container may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// All. Kubernetes' default where a pod says nothing.
+    #[default]
+    Unconfined,
+    /// A filter. Refused with a message: a container that asks for a filter must not run without it.
+    Profile(String),
+}
+
+/// Who the process runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// `USER[:GROUP]`, names (looked up in the image) or numbers; empty: root.
+    pub user: String,
+    /// Supplementary groups beside those of the image's /etc/group.
+    pub additional_gids: Vec<u32>,
+    /// Refuse to start as user 0 (`runAsNonRoot: true`).
+    pub root: RootUser,
+}
+
+/// Whether user 0 may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootUser {
+    /// Yes.
+    #[default]
+    Allowed,
+    /// No: reason `CreateContainerConfigError`.
+    Refused,
+}
+
+/// A container to start. Everything is already expanded; the image has to be in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Container name.
+    pub name: String,
+    /// The restart count.
+    pub attempt: u32,
+    /// Image reference or id, as [`crate::ImageStore::get`] takes it.
+    pub image: String,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// `NAME=VALUE`. `PATH`, `HOME` and `HOSTNAME` are added where they are absent.
+    pub env: Vec<String>,
+    /// Absolute working directory; made where the image lacks it.
+    pub cwd: String,
+    /// Who it runs as.
+    pub user: User,
+    /// Mounts, in order. /proc, /dev, /sys, /dev/shm and the files of /etc are made without being asked for.
+    pub mounts: Vec<Mount>,
+    /// Limits.
+    pub resources: Resources,
+    /// -1000 to 1000.
+    pub oom_score_adj: i32,
+    /// Root file system.
+    pub rootfs: Access,
+    /// Confined or privileged.
+    pub privilege: Privilege,
+    /// no_new_privs.
+    pub escalation: Escalation,
+    /// Capabilities to add, without `CAP_`; may hold `ALL`.
+    pub capabilities_add: Vec<String>,
+    /// Capabilities to drop, without `CAP_`; may hold `ALL`.
+    pub capabilities_drop: Vec<String>,
+    /// Seccomp.
+    pub seccomp: Seccomp,
+    /// Path in the container of the file for its last words, e.g. `/dev/termination-log`.
+    pub termination_message_path: Option<String>,
+}
+
+/// How much of a container's log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPolicy {
+    /// A file is rotated when it would grow past this many bytes (kubelet's containerLogMaxSize).
+    pub file_bytes_max: u64,
+    /// How many files of one attempt are kept, the current one included (containerLogMaxFiles, at least 2).
+    pub files_max: u32,
+}
+
+impl Default for LogPolicy {
+    fn default() -> Self {
+        LogPolicy {
+            file_bytes_max: 10 << 20,
+            files_max: 5,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is observed of a sandbox and its containers.
+//!
+//! Recorded by the shim in a file of the run directory before anybody is told; read by the agent.
+//! Not here: Kubernetes' ContainerStatus, which the agent derives from these.
+
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, SystemTime};
+
+/// Nanoseconds since 1970, UTC. Serialises as a plain number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Now, by the system clock.
+    pub fn now() -> Timestamp {
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// As the standard library's type.
+    pub fn system_time(self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.0)
+    }
+}
+
+/// Why a container ended, in the words of `containerStatuses[].state.terminated.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitReason {
+    /// Exit code 0.
+    Completed,
+    /// Another exit code, or a signal.
+    Error,
+    /// The kernel killed a process of it for memory.
+    OOMKilled,
+    /// It was made but its program could not be executed (exit code 128).
+    StartError,
+    /// It could not be made (exit code 128).
+    ContainerCannotRun,
+    /// Its shim died; the exit code 137 is assumed.
+    ContainerStatusUnknown,
+}
+
+impl ExitReason {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExitReason::Completed => "Completed",
+            ExitReason::Error => "Error",
+            ExitReason::OOMKilled => "OOMKilled",
+            ExitReason::StartError => "StartError",
+            ExitReason::ContainerCannotRun => "ContainerCannotRun",
+            ExitReason::ContainerStatusUnknown => "ContainerStatusUnknown",
+        }
+    }
+}
+
+/// ```text
+/// Created ──> Running ──> Exited
+///    └──────────────────────^      (could not be made or executed)
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerPhase {
+    /// Being made.
+    Created,
+    /// Its program runs.
+    Running {
+        /// When the program was executed.
+        started_at: Timestamp,
+    },
+    /// Over, with every line of its output in the log.
+    Exited {
+        /// Exit status; 128 + signal where a signal ended it.
+        exit_code: i32,
+        /// The signal that ended it, otherwise absent.
+        signal: Option<i32>,
+        /// Why.
+        reason: ExitReason,
+        /// Words for a person: an error of the runtime, or what it left in its termination message file.
+        message: String,
+        /// When it ran; the time it was made where it never did.
+        started_at: Timestamp,
+        /// When it was over.
+        finished_at: Timestamp,
+    },
+}
+
+/// One attempt of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Container name.
+    pub name: String,
+    /// The restart count.
+    pub attempt: u32,
+    /// 64 hexadecimal digits, unique. Kubernetes shows it as `knarr://ID`.
+    pub id: String,
+    /// Reference that was asked for.
+    pub image: String,
+    /// `sha256:...` of the image's configuration.
+    pub image_id: String,
+    /// Where it stands.
+    pub phase: ContainerPhase,
+    /// Process id on the node of its first process while it lives.
+    pub pid: Option<i32>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl ContainerState {
+    /// Whether its program runs or is about to.
+    pub fn is_live(&self) -> bool {
+        !matches!(self.phase, ContainerPhase::Exited { .. })
+    }
+}
+
+/// Whether containers can be started in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SandboxState {
+    /// Yes.
+    Ready,
+    /// Its shim or its pause process died. It has to be destroyed; its containers are over.
+    Dead {
+        /// What died.
+        reason: String,
+    },
+}
+
+/// Processor and memory use of a cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupStats {
+    /// Processor time in nanoseconds since the cgroup was made.
+    pub cpu_ns: u64,
+    /// Memory in bytes, page cache included.
+    pub memory_bytes: u64,
+    /// Memory in bytes without the page cache that can be dropped at once (cAdvisor's working set).
+    pub working_set_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
