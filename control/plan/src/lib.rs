@@ -3,3 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod feed;
+pub mod owners;
+pub mod pods;
+pub mod scheduler;
