@@ -1,9 +1,215 @@
 // SPDX-License-Identifier: Apache-2.0
-//! x
+//! `ci`: everything that a change has to pass. Cheap checks come first; all of them say what is wrong at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::{build, ebpf, paths, run, test, tidy, ui};
+
+/// Whether the test tiers are part of this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tests {
+    /// All of them.
     Run,
+    /// The caller has just run them.
     Leave,
 }
-pub fn run(_: Tests) -> anyhow::Result<()> {
+
+/// The kernel programs compile for the kernel's machine only; the host's tools see all the others.
+const NOT_FOR_THE_HOST: &str = "knarr-ebpf";
+
+/// The command.
+pub fn run(tests: Tests) -> anyhow::Result<()> {
+    ui::heading("format");
+    run::loud(build::cargo().args(["fmt", "--all", "--", "--check"]))
+        .context("`cargo fmt --all` puts the format right")?;
+    ui::heading("tree");
+    tidy::check()?;
+    dependency_rule()?;
+    ui::heading("lints");
+    ebpf::run()?;
+    let mut clippy = build::cargo();
+    clippy.args([
+        "clippy",
+        "--workspace",
+        "--exclude",
+        NOT_FOR_THE_HOST,
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]);
+    run::loud(clippy.env("KNARR_EBPF_OBJECT", paths::ebpf_object()))
+        .context("clippy has something to say")?;
+    let mut docs = build::cargo();
+    docs.args([
+        "doc",
+        "--workspace",
+        "--exclude",
+        NOT_FOR_THE_HOST,
+        "--no-deps",
+        "--document-private-items",
+        "--quiet",
+    ]);
+    run::loud(
+        docs.env(
+            "RUSTDOCFLAGS",
+            "--deny warnings --allow rustdoc::private_intra_doc_links",
+        )
+        .env("KNARR_EBPF_OBJECT", paths::ebpf_object()),
+    )
+    .context("the documentation has broken links")?;
+    if tests == Tests::Run {
+        test::run(&[], None)?;
+    }
+    ui::heading("Everything passes.");
     Ok(())
 }
+
+/// What cargo says about the workspace.
+#[derive(Deserialize)]
+pub struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    path: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    src_path: PathBuf,
+}
+
+/// Asks cargo.
+pub fn metadata() -> anyhow::Result<Metadata> {
+    let text =
+        run::stdout(build::cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
+    serde_json::from_str(&text).context("cannot read what `cargo metadata` says")
+}
+
+impl Metadata {
+    /// The file that each library, program and test starts from, below the checkout.
+    pub fn target_roots(&self) -> Vec<PathBuf> {
+        let root = paths::root();
+        self.packages
+            .iter()
+            .flat_map(|package| &package.targets)
+            .map(|target| {
+                target
+                    .src_path
+                    .strip_prefix(&root)
+                    .unwrap_or(&target.src_path)
+                    .to_path_buf()
+            })
+            .collect()
+    }
+
+    fn own_dependencies(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.packages
+            .iter()
+            .map(|package| {
+                let own = package
+                    .dependencies
+                    .iter()
+                    .filter(|dependency| dependency.path.is_some())
+                    .map(|dependency| dependency.name.clone());
+                (package.name.clone(), own.collect())
+            })
+            .collect()
+    }
+}
+
+/// Compares what each crate uses with the table in ARCHITECTURE.md.
+fn dependency_rule() -> anyhow::Result<()> {
+    let step = ui::step("dependency rule");
+    let text = fs::read_to_string(paths::root().join("ARCHITECTURE.md"))
+        .context("the table of crates is in ARCHITECTURE.md")?;
+    let findings = compare(&allowed(&text)?, &metadata()?.own_dependencies());
+    for finding in &findings {
+        ui::line(finding);
+    }
+    if !findings.is_empty() {
+        bail!("the crates do not depend on each other as ARCHITECTURE.md says");
+    }
+    step.done();
+    Ok(())
+}
+
+/// A crate that may use everything.
+const EVERYTHING: &str = "everything";
+
+/// The table: `| folder | crate | what lives there | may use |`.
+fn allowed(architecture: &str) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut table = BTreeMap::new();
+    for line in architecture.lines() {
+        let cells: Vec<&str> = line
+            .trim()
+            .trim_matches('|')
+            .split('|')
+            .map(str::trim)
+            .collect();
+        let &[_, name, _, uses] = cells.as_slice() else {
+            continue;
+        };
+        let Some(name) = name
+            .strip_prefix('`')
+            .and_then(|name| name.strip_suffix('`'))
+        else {
+            continue;
+        };
+        let uses = uses
+            .split(',')
+            .map(|name| name.trim().trim_matches('`').to_owned())
+            .filter(|name| name != "nothing of ours" && !name.is_empty());
+        table.insert(name.to_owned(), uses.collect());
+    }
+    if table.is_empty() {
+        bail!("ARCHITECTURE.md holds no table `| folder | crate | what lives there | may use |`");
+    }
+    Ok(table)
+}
+
+fn compare(
+    allowed: &BTreeMap<String, BTreeSet<String>>,
+    used: &BTreeMap<String, BTreeSet<String>>,
+) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (name, uses) in used {
+        let Some(allowed) = allowed.get(name) else {
+            findings.push(format!("{name} is not in the table of ARCHITECTURE.md"));
+            continue;
+        };
+        if allowed.contains(EVERYTHING) {
+            continue;
+        }
+        findings.extend(uses.difference(allowed).map(|other| {
+            format!(
+                "{name} uses {other}, which the table does not allow: arrows point one way only"
+            )
+        }));
+    }
+    findings.extend(
+        allowed
+            .keys()
+            .filter(|name| !used.contains_key(*name))
+            .map(|name| format!("{name} is in the table and not in the workspace")),
+    );
+    findings
+}
+
+#[cfg(test)]
+mod tests;

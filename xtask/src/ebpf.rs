@@ -8,10 +8,22 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 
-use crate::{build, paths, run, setup, ui};
+use crate::{paths, run, setup, ui};
 
 /// Debian's compiler, by its full path: a toolchain manager's `rustc` stands before it in `PATH`.
 const RUSTC: &str = "/usr/bin/rustc";
+/// Its cargo, for the same reason.
+const CARGO: &str = "/usr/bin/cargo";
+/// What the caller's own toolchain has set and must not reach the other one.
+const OTHER_TOOLCHAIN: [&str; 7] = [
+    "CARGO",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_TARGET_DIR",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
+];
 /// The kernel's machine on a little-endian host.
 const TARGET: &str = "bpfel-unknown-none";
 /// What the programs are made from.
@@ -44,6 +56,9 @@ fn check_tools() -> anyhow::Result<PathBuf> {
     if !Path::new(RUSTC).exists() {
         missing.push(format!("{RUSTC} (Debian's rustc-web)"));
     }
+    if !Path::new(CARGO).exists() {
+        missing.push(format!("{CARGO} (Debian's cargo-web)"));
+    }
     if !sysroot.exists() {
         missing.push(format!(
             "{} (Debian's libstd-rust-web-dev-bpf)",
@@ -65,31 +80,42 @@ fn check_tools() -> anyhow::Result<PathBuf> {
 }
 
 fn compile(linker: &Path) -> anyhow::Result<PathBuf> {
-    let target_dir = paths::target().join("bpf");
-    let flags = [
-        "-Clinker=".to_owned() + linker.to_str().context("bpf-linker's path is text")?,
-        "-Clink-arg=--btf".to_owned(),
-        "-Cdebuginfo=2".to_owned(),
-        "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
-    ];
-    let mut cargo = build::cargo();
-    cargo
-        .args([
+    let target_dir = paths::target().join("ebpf-build");
+    // BTF is made from debug information, and bpf-linker does its own optimizing across crates.
+    let flags = format!(
+        "-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch=\"{}\"",
+        std::env::consts::ARCH
+    );
+    let mut cargo = run::command(
+        CARGO,
+        [
             "build",
             "--quiet",
             "--release",
+            "--locked",
             "--package",
             "knarr-ebpf",
-            "--bins",
             "--target",
             TARGET,
-            "--target-dir",
-        ])
-        .arg(&target_dir)
+        ],
+    );
+    cargo
+        .current_dir(paths::root())
+        .arg("--target-dir")
+        .arg(&target_dir);
+    for name in OTHER_TOOLCHAIN {
+        cargo.env_remove(name);
+    }
+    cargo
         .env("RUSTC", RUSTC)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env_remove("RUSTC_WRAPPER")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags)
+        .env("CARGO_PROFILE_RELEASE_STRIP", "none")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off");
     run::quiet(&mut cargo).context("the kernel programs do not compile")?;
     Ok(target_dir.join(TARGET).join("release").join("knarr-ebpf"))
 }

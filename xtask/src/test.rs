@@ -1,9 +1,198 @@
 // SPDX-License-Identifier: Apache-2.0
-//! x
-#[derive(Clone, Copy, clap::ValueEnum)]
+//! `test`: the tiers. A tier that cannot run says which part is missing and fails; it never passes by doing nothing.
+
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use crate::{build, ebpf, paths, run, setup, ui, up};
+
+/// What can be tested by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Tier {
+    /// Plans, schemas, the store, the API: no root, no kernel.
     Unit,
+    /// The kernel programs and maps, in namespaces and cgroups of their own.
+    Bpf,
+    /// Images, sandboxes, containers and cgroups on this machine.
+    Node,
+    /// Services, faults and bad input against a running cluster.
+    Cluster,
+    /// What people and scripts do with kubectl against a running cluster.
+    Kubectl,
 }
-pub fn run(_: &[Tier], _: Option<&str>) -> anyhow::Result<()> {
+
+const ALL: [Tier; 5] = [
+    Tier::Unit,
+    Tier::Bpf,
+    Tier::Node,
+    Tier::Cluster,
+    Tier::Kubectl,
+];
+/// Crates whose tests load programs into the kernel.
+const BPF_PACKAGES: [&str; 1] = ["knarr-datapath"];
+/// Crates whose tests make sandboxes.
+const NODE_PACKAGES: [&str; 1] = ["knarr-runtime"];
+/// The crate that drives whole clusters.
+const CLUSTER_PACKAGE: &str = "knarr-tests";
+/// The kernel programs have no tests on the host; what can be tested there is in their common crate.
+const NO_TESTS: &str = "knarr-ebpf";
+/// How many nodes the cluster tiers run on.
+const NODES: u32 = 2;
+/// Faults show after this long instead of Kubernetes' 40 s and 300 s, so that the tiers fit in a coffee break.
+const SHORT_TIMES: [&str; 6] = [
+    "--node-monitor-grace-period",
+    "8s",
+    "--default-not-ready-toleration-seconds",
+    "5",
+    "--default-unreachable-toleration-seconds",
+    "5",
+];
+
+/// Runs tiers, all of them when none is named.
+pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
+    let mut tiers = if tiers.is_empty() {
+        ALL.to_vec()
+    } else {
+        tiers.to_vec()
+    };
+    tiers.sort_unstable();
+    tiers.dedup();
+    if tiers.iter().any(|tier| *tier != Tier::Unit) {
+        up::require_root().context("all tiers but `unit` need root")?;
+    }
+    setup::ensure_for_up()?;
+    let mut failed = Vec::new();
+    for tier in &tiers {
+        ui::heading(&format!("tier {}", name(*tier)));
+        let started = Instant::now();
+        match run_tier(*tier, filter) {
+            Ok(()) => ui::line(&format!(
+                "tier {} passed in {} s",
+                name(*tier),
+                started.elapsed().as_secs()
+            )),
+            Err(error) => {
+                ui::failure(&error);
+                failed.push(name(*tier));
+            }
+        }
+    }
+    if tiers
+        .iter()
+        .any(|tier| matches!(tier, Tier::Cluster | Tier::Kubectl))
+        && failed.is_empty()
+    {
+        up::down()?;
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
     Ok(())
+}
+
+fn name(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Unit => "unit",
+        Tier::Bpf => "bpf",
+        Tier::Node => "node",
+        Tier::Cluster => "cluster",
+        Tier::Kubectl => "kubectl",
+    }
+}
+
+fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<()> {
+    match tier {
+        Tier::Unit => {
+            let mut excluded: Vec<&str> = vec![NO_TESTS, CLUSTER_PACKAGE];
+            excluded.extend(BPF_PACKAGES);
+            excluded.extend(NODE_PACKAGES);
+            let mut args = vec!["--workspace"];
+            for package in excluded {
+                args.extend(["--exclude", package]);
+            }
+            cargo_test(&args, filter, Parallel::Yes)?;
+            cargo_test(
+                &["--package", CLUSTER_PACKAGE, "--lib"],
+                filter,
+                Parallel::Yes,
+            )
+        }
+        Tier::Bpf => {
+            ebpf::run()?;
+            cargo_test(&packages(&BPF_PACKAGES), filter, Parallel::No)
+        }
+        Tier::Node => cargo_test(&packages(&NODE_PACKAGES), filter, Parallel::No),
+        Tier::Cluster => {
+            cluster_up()?;
+            cargo_test(
+                &["--package", CLUSTER_PACKAGE, "--test", "cluster"],
+                filter,
+                Parallel::No,
+            )
+        }
+        Tier::Kubectl => {
+            cluster_up()?;
+            cargo_test(
+                &["--package", CLUSTER_PACKAGE, "--test", "kubectl"],
+                filter,
+                Parallel::Yes,
+            )
+        }
+    }
+}
+
+fn cluster_up() -> anyhow::Result<()> {
+    up::up_with(NODES, &SHORT_TIMES.map(str::to_owned))
+}
+
+fn packages(names: &[&'static str]) -> Vec<&'static str> {
+    names.iter().flat_map(|name| ["--package", name]).collect()
+}
+
+/// Whether the tests of a call may run beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parallel {
+    Yes,
+    No,
+}
+
+/// Runs tests with nextest where it is installed, else with cargo's own runner.
+fn cargo_test(args: &[&str], filter: Option<&str>, parallel: Parallel) -> anyhow::Result<()> {
+    let mut cargo = build::cargo();
+    let nextest = run::exists("cargo-nextest");
+    if nextest {
+        cargo
+            .args([
+                "nextest",
+                "run",
+                "--no-fail-fast",
+                "--status-level",
+                "fail",
+                "--final-status-level",
+                "slow",
+            ])
+            .args(args);
+        // A package may have a tier's tests in another place; a filter may fit one package only.
+        cargo.args(["--no-tests", if filter.is_some() { "pass" } else { "fail" }]);
+        if parallel == Parallel::No {
+            cargo.args(["--test-threads", "1"]);
+        }
+        cargo.args(filter);
+    } else {
+        cargo
+            .args(["test", "--no-fail-fast"])
+            .args(args)
+            .args(filter)
+            .arg("--");
+        if parallel == Parallel::No {
+            cargo.args(["--test-threads", "1"]);
+        }
+    }
+    let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
+    cargo
+        .env("KNARR_EBPF_OBJECT", paths::ebpf_object())
+        .env("KNARR_XTASK", xtask)
+        .env("KNARR_UP", paths::up());
+    run::loud(&mut cargo)
 }

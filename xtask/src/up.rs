@@ -23,6 +23,11 @@ const API_PORT: u16 = 16443;
 
 /// Brings a cluster of this many nodes up.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
+    up_with(nodes, &[])
+}
+
+/// The same, with further flags for the control plane. A control plane that runs without them is restarted.
+pub fn up_with(nodes: u32, control_flags: &[String]) -> anyhow::Result<()> {
     require_root()?;
     setup::ensure_for_up()?;
     let programs = build::programs()?;
@@ -53,7 +58,7 @@ pub fn up(nodes: u32) -> anyhow::Result<()> {
             services::Running::Keep
         }
     };
-    services::start_control(&mut state, restart("knarr-control"))?;
+    services::start_control(&mut state, control_flags, restart("knarr-control"))?;
     services::start_agents(&mut state, restart("knarr-agent"))?;
     services::import_images(&state, &images)?;
     services::wait_ready(&state)?;

@@ -8,10 +8,11 @@ use anyhow::Context;
 use crate::{run, up};
 
 /// Package, and what it is for. Debian's `rustc-web` comes with the core library for BPF already compiled.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("build-essential", "linking Rust programs"),
     ("pkg-config", "finding C libraries"),
     ("rustc-web", "compiling kernel programs"),
+    ("cargo-web", "compiling kernel programs"),
     (
         "libstd-rust-web-dev-bpf",
         "Rust's core library for the kernel's BPF machine",

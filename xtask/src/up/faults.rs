@@ -83,7 +83,7 @@ pub fn control_start() -> anyhow::Result<()> {
     require_root()?;
     let _lock = state::lock()?;
     let mut state = State::require()?;
-    services::start_control(&mut state, Running::Keep)
+    services::start_control_again(&mut state, Running::Keep)
 }
 
 fn kill_service(state: &mut State, name: &str) -> anyhow::Result<()> {

@@ -37,32 +37,46 @@ pub fn log(name: &str) -> PathBuf {
 }
 
 /// Starts the control plane and waits until it answers; then the kubeconfig is there.
-pub fn start_control(state: &mut State, on_running: Running) -> anyhow::Result<()> {
+pub fn start_control(
+    state: &mut State,
+    flags: &[String],
+    on_running: Running,
+) -> anyhow::Result<()> {
+    let command = control_command(state.api_port, flags)?;
+    let same = state.host(CONTROL)?.command == command;
+    state.host_mut(CONTROL)?.command = command;
+    let on_running = if same { on_running } else { Running::Restart };
+    start_control_again(state, on_running)
+}
+
+/// Starts the control plane with the flags that it had before.
+pub fn start_control_again(state: &mut State, on_running: Running) -> anyhow::Result<()> {
     let port = state.api_port;
-    if state.host(CONTROL)?.command.is_empty() {
-        let listen = format!(
-            "{}:{CONTROL_PORT}",
-            address(CONTROL).context("the control plane's host has an address")?
-        );
-        let url = format!("https://127.0.0.1:{port}");
-        state.host_mut(CONTROL)?.command = [
-            "knarr-control",
-            "serve",
-            "--data-dir",
-            "/var/lib/knarr-control",
-            "--listen",
-            &listen,
-            "--advertise-url",
-            &url,
-        ]
-        .map(str::to_owned)
-        .to_vec();
-    }
     start_service(state, CONTROL, Some(port), on_running)?;
     let step = ui::step("waiting for the control plane");
     wait_control(state)?;
     step.done();
     Ok(())
+}
+
+fn control_command(api_port: u16, flags: &[String]) -> anyhow::Result<Vec<String>> {
+    let address = address(CONTROL).context("the control plane's host has an address")?;
+    let listen = format!("{address}:{CONTROL_PORT}");
+    let url = format!("https://127.0.0.1:{api_port}");
+    let mut command: Vec<String> = [
+        "knarr-control",
+        "serve",
+        "--data-dir",
+        "/var/lib/knarr-control",
+        "--listen",
+        &listen,
+        "--advertise-url",
+        &url,
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    command.extend_from_slice(flags);
+    Ok(command)
 }
 
 /// Waits until the API answers through the kubeconfig.

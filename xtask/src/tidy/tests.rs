@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Each rule is shown a tree that breaks it and one that does not.
+
+use super::*;
+
+const HEADER: &str = "// SPDX-License-Identifier: Apache-2.0\n//! What it is for.\n";
+
+fn source(path: &str, text: &str) -> Source {
+    Source {
+        path: PathBuf::from(path),
+        text: text.to_owned(),
+    }
+}
+
+fn lines(findings: &[Finding]) -> Vec<usize> {
+    findings.iter().map(|finding| finding.line).collect()
+}
+
+#[test]
+fn a_file_without_header_or_opening_comment_is_found() {
+    assert_eq!(
+        headers::check(&[source("a/src/x.rs", &format!("{HEADER}fn x() {{}}\n"))]),
+        []
+    );
+    assert_eq!(
+        lines(&headers::check(&[source(
+            "a/src/x.rs",
+            "//! What it is for.\n"
+        )])),
+        [1, 2]
+    );
+    assert_eq!(
+        lines(&headers::check(&[source(
+            "a/src/x.rs",
+            "// SPDX-License-Identifier: Apache-2.0\nfn x() {}\n"
+        )])),
+        [2]
+    );
+    assert_eq!(
+        lines(&headers::check(&[source("ebpf/src/x.rs", HEADER)])),
+        [1],
+        "kernel programs are also GPL-2.0-only"
+    );
+    assert_eq!(
+        lines(&headers::check(&[source("Cargo.toml", "[workspace]\n")])),
+        [1]
+    );
+    assert_eq!(
+        headers::check(&[source(
+            ".ci/run",
+            "#!/usr/bin/env bash\n# SPDX-License-Identifier: Apache-2.0\n"
+        )]),
+        []
+    );
+}
+
+#[test]
+fn long_files_postponed_work_and_unbounded_queues_are_found() {
+    assert_eq!(
+        lines(&rules::check(&[source("a/src/x.rs", &"\n".repeat(801))])),
+        [0]
+    );
+    assert_eq!(rules::check(&[source("a/src/x.rs", &"\n".repeat(800))]), []);
+    assert_eq!(
+        lines(&rules::check(&[source("a/src/y/mod.rs", HEADER)])),
+        [0]
+    );
+    let postponed = format!("{HEADER}// {}: later\n", concat!("TO", "DO"));
+    assert_eq!(
+        lines(&rules::check(&[source("a/src/x.rs", &postponed)])),
+        [3]
+    );
+    let queue = format!(
+        "{HEADER}let (a, b) = mpsc::{}();\n",
+        concat!("unbounded_", "channel")
+    );
+    assert_eq!(lines(&rules::check(&[source("a/src/x.rs", &queue)])), [3]);
+    let comment = format!(
+        "{HEADER}// mpsc::{}() is not used here\n",
+        concat!("unbounded_", "channel")
+    );
+    assert_eq!(rules::check(&[source("a/src/x.rs", &comment)]), []);
+}
+
+#[test]
+fn unsafe_code_outside_its_files_or_without_its_sentence_is_found() {
+    let block = format!("{HEADER}fn x() {{ {} {{ y() }} }}\n", concat!("un", "safe"));
+    assert_eq!(
+        lines(&unsafety::check(&[source("control/src/x.rs", &block)], &[])),
+        [3]
+    );
+    assert_eq!(
+        lines(&unsafety::check(&[source("ebpf/src/x.rs", &block)], &[])),
+        [3]
+    );
+    let explained = block.replace(
+        "fn x()",
+        "// SAFETY: y has no precondition on this machine.\nfn x()",
+    );
+    assert_eq!(
+        unsafety::check(&[source("ebpf/src/x.rs", &explained)], &[]),
+        []
+    );
+    let bare = block.replace("fn x()", "// SAFETY: fine\nfn x()");
+    assert_eq!(
+        lines(&unsafety::check(&[source("ebpf/src/x.rs", &bare)], &[])),
+        [4]
+    );
+    let in_a_string = format!(
+        "{HEADER}const X: &str = \"{} {{\";\n",
+        concat!("un", "safe")
+    );
+    assert_eq!(
+        unsafety::check(&[source("control/src/x.rs", &in_a_string)], &[]),
+        []
+    );
+}
+
+#[test]
+fn a_crate_root_that_does_not_forbid_unsafe_code_is_found() {
+    let roots = [PathBuf::from("control/src/lib.rs")];
+    assert_eq!(
+        lines(&unsafety::check(
+            &[source("control/src/lib.rs", HEADER)],
+            &roots
+        )),
+        [1]
+    );
+    let forbids = format!("{HEADER}#![forbid(unsafe_code)]\n");
+    assert_eq!(
+        unsafety::check(&[source("control/src/lib.rs", &forbids)], &roots),
+        []
+    );
+}
+
+#[test]
+fn a_file_that_no_mod_names_is_found() {
+    let roots = [PathBuf::from("a/src/lib.rs")];
+    let tree = [
+        source("a/src/lib.rs", "pub mod used;\n// mod unused;\n"),
+        source(
+            "a/src/used.rs",
+            "#[cfg(test)]\nmod tests;\nmod outer {\n    mod inner;\n}\npub(crate) mod deep;\n",
+        ),
+        source("a/src/used/tests.rs", ""),
+        source("a/src/used/outer/inner.rs", ""),
+        source("a/src/used/deep.rs", ""),
+        source("a/src/unused.rs", ""),
+    ];
+    let found = dead::check(&tree, &roots);
+    assert_eq!(
+        found
+            .iter()
+            .map(|finding| finding.path.clone())
+            .collect::<Vec<_>>(),
+        [PathBuf::from("a/src/unused.rs")]
+    );
+}
+
+#[test]
+fn comments_and_literals_are_no_code() {
+    let text = "let a = \"x // y\"; // z\nlet b = r#\"q \" q\"#; /* c\nd */ let e = '\"'; let f: &'a str;\n";
+    assert_eq!(
+        scan::code_lines(text),
+        [
+            "let a = \"\"; ",
+            "let b = \"\"; ",
+            " let e = ; let f: &'a str;"
+        ]
+    );
+}
