@@ -1,2 +1,193 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! The control plane as one value: [`run`] wires store, API server, node feed and controllers together.
+//!
+//! Everything that decides is elsewhere: `knarr-control-plan` for controllers, scheduler and feed,
+//! `knarr-apiserver` for the API. Called by `main` through [`commands`], and by tests with listeners of
+//! their own.
+
+#![forbid(unsafe_code)]
+
+pub mod bootstrap;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod enrollment;
+pub mod feed;
+pub mod listen;
+pub mod metrics;
+pub mod pki;
+pub mod services;
+pub mod tokens;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use knarr_apiserver::{ApiConfig, ApiError, ApiServer};
+use knarr_store::{Embedded, Options, Store};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use config::Config;
+use enrollment::Enrollment;
+use feed::{Feed, FeedSettings, Heartbeats, Hub, Streams};
+use pki::Pki;
+use services::ServiceRanges;
+
+/// Paths of the node feed; everything else is the API's.
+const FEED_PATHS: &str = "/knarr.feed.v1.";
+/// The store's file in the data directory.
+const STORE_FILE: &str = "store.redb";
+
+/// What is made before the control plane runs, by whoever starts it.
+#[derive(Debug)]
+pub struct Services {
+    /// Sockets to serve.
+    pub listeners: Vec<TcpListener>,
+}
+
+/// Why the control plane could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The data directory or its certificates.
+    #[error(transparent)]
+    Pki(#[from] pki::PkiError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] knarr_store::OpenError),
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] knarr_apiserver::OpenError),
+    /// What every cluster has could not be made.
+    #[error("cannot make the Service default/kubernetes")]
+    Bootstrap(#[from] ApiError),
+    /// A part of the control plane panicked.
+    #[error("a part of the control plane failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Runs the control plane until `shutdown`, then ends what is open and closes the store.
+pub async fn run(
+    config: Config,
+    services: Services,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let pki = Arc::new(Pki::open(&config, OffsetDateTime::now_utc())?);
+    let path = config.data_dir.join(STORE_FILE);
+    let store = Embedded::open(&path, Options::default())?;
+    // Whatever happens from here on, the store is closed in order.
+    let result = run_with_store(&config, services, pki, store.clone(), shutdown).await;
+    store.close().await;
+    result
+}
+
+async fn run_with_store(
+    config: &Config,
+    services: Services,
+    pki: Arc<Pki>,
+    store: Embedded,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let store: Arc<dyn Store> = Arc::new(store);
+    let heartbeats = Arc::new(Heartbeats::new(SystemTime::now()));
+    let streams = Arc::new(Streams::default());
+    let api = ApiServer::open(store.clone(), api_config(config, &heartbeats, &streams)).await?;
+    let client = api.client();
+    bootstrap::ensure_kubernetes_service(&client, config).await?;
+
+    let hub = Hub::new(uuid::Uuid::new_v4().to_string());
+    let enrollment = Enrollment::new(
+        client.clone(),
+        pki.authority(),
+        heartbeats.clone(),
+        config.node_certificate_lifetime,
+        config.heartbeat * 2,
+    );
+    let feed = Feed::new(
+        client.clone(),
+        hub.clone(),
+        heartbeats.clone(),
+        streams,
+        feed_settings(config),
+        Arc::new(enrollment),
+    );
+    let sources = metrics::Sources {
+        store,
+        feed: feed.clone(),
+    };
+    let router = routes(api.router(), feed.router(), sources);
+
+    // Every task ends at `shutdown`; a task that panics brings the others down with it.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(hub.run(client.clone(), shutdown.clone()));
+    let renewal = shutdown.clone();
+    let tls = pki.tls();
+    tasks.spawn(async move { pki.keep_renewed(renewal).await });
+    tasks.spawn(knarr_apiserver::serve::serve(
+        services.listeners,
+        tls,
+        router,
+        shutdown.clone(),
+    ));
+    tracing::info!(url = config.advertise_url, "the control plane is up");
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        if !shutdown.is_cancelled() {
+            tracing::error!("a part of the control plane ended by itself, so all of it ends");
+            shutdown.cancel();
+        }
+        if let Err(error) = ended {
+            result = Err(error.into());
+        }
+    }
+    tracing::info!("the control plane has ended");
+    result
+}
+
+fn api_config(config: &Config, heartbeats: &Arc<Heartbeats>, streams: &Arc<Streams>) -> ApiConfig {
+    let ranges = ServiceRanges {
+        addresses: config.service_cidr,
+        ports: config.node_ports,
+    };
+    let mut api = ApiConfig::new(Arc::new(ranges), streams.clone());
+    api.leases = Some(heartbeats.clone());
+    api.not_ready_toleration_seconds = config.not_ready_toleration_seconds;
+    api.unreachable_toleration_seconds = config.unreachable_toleration_seconds;
+    api
+}
+
+fn feed_settings(config: &Config) -> FeedSettings {
+    FeedSettings {
+        service_cidrs: vec![config.service_cidr.to_string()],
+        cluster_cidrs: vec![config.cluster_cidr.to_string()],
+        cluster_domain: config.cluster_domain.clone(),
+        node_ports: config.node_ports.range(),
+        heartbeat: config.heartbeat,
+    }
+}
+
+/// One router for one port: the feed's paths to the feed, everything else to the API.
+fn routes(api: Router, feed: Router, sources: metrics::Sources) -> Router {
+    let to_feed = move |request: Request, next: Next| {
+        let feed = feed.clone();
+        async move {
+            if request.uri().path().starts_with(FEED_PATHS) {
+                // A router's error type is Infallible.
+                feed.oneshot(request).await.into_response()
+            } else {
+                next.run(request).await
+            }
+        }
+    };
+    let add_metrics =
+        move |request: Request, next: Next| metrics::extend(sources.clone(), request, next);
+    api.layer(middleware::from_fn(add_metrics))
+        .layer(middleware::from_fn(to_feed))
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line of `knarr-control`: what can be asked of it, logs, signals and exit codes.
+
+mod api;
+mod token;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, Settings};
+use crate::{Services, listen, run};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "knarr-control",
+    version,
+    about = "The control plane of a Knarr cluster: API server, scheduler, controllers and store in one process",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // One value in the life of the process.
+enum Command {
+    /// Runs the control plane (also what happens without a command)
+    Serve(Settings),
+    /// Makes, shows and deletes the tokens that machines join with; needs a running control plane
+    Token {
+        #[command(flatten)]
+        access: Access,
+        #[command(subcommand)]
+        command: token::TokenCommand,
+    },
+    /// Prints the version
+    Version,
+}
+
+/// Where the running control plane is found.
+#[derive(Debug, Args)]
+struct Access {
+    /// TOML file that holds any of these flags by their long names
+    #[arg(long, env = "KNARR_CONTROL_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// The control plane's data directory, for its certificates [default: /var/lib/knarr-control]
+    #[arg(
+        long,
+        env = "KNARR_CONTROL_DATA_DIR",
+        value_name = "DIR",
+        global = true
+    )]
+    data_dir: Option<PathBuf>,
+
+    /// URL of the API server [default: that of DATA-DIR/admin.kubeconfig]
+    #[arg(long, env = "KNARR_CONTROL_SERVER", value_name = "URL", global = true)]
+    server: Option<String>,
+}
+
+impl Access {
+    fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        let settings = Settings {
+            config: self.config.clone(),
+            data_dir: self.data_dir.clone(),
+            ..Settings::default()
+        };
+        Ok(settings.with_file()?.data_dir())
+    }
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    match command(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("knarr-control: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        None => serve(cli.serve),
+        Some(Command::Serve(settings)) => serve(settings),
+        Some(Command::Token { access, command }) => {
+            let dir = access.data_dir()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(token::run(&dir, access.server.as_deref(), command))
+        }
+        Some(Command::Version) => {
+            println!("knarr-control {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+fn serve(settings: Settings) -> anyhow::Result<()> {
+    let settings = settings.with_file()?;
+    init_logs(settings.log.as_deref(), settings.log_format)?;
+    let handed_over = listen::handed_over()?;
+    let config = settings.resolve(&listen::addresses(&handed_over))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listeners = listen::listeners(&config.listen, handed_over)?;
+        let shutdown = CancellationToken::new();
+        let signals = tokio::spawn(cancel_on_signal(shutdown.clone())?);
+        let result = run(config, Services { listeners }, shutdown).await;
+        signals.abort();
+        result.context("the control plane stopped")
+    })
+}
+
+/// The first SIGTERM or SIGINT asks for an orderly end; a second one ends the process at once.
+fn cancel_on_signal(
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for attempt in 0.. {
+            // Signals are counted by the streams; dropping a wait loses none.
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if attempt > 0 {
+                tracing::warn!("{name} again: ending at once");
+                std::process::exit(1);
+            }
+            tracing::info!("{name}: shutting down");
+            shutdown.cancel();
+        }
+    })
+}
+
+fn init_logs(filter: Option<&str>, format: Option<LogFormat>) -> anyhow::Result<()> {
+    let filter = filter.unwrap_or("info");
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("--log {filter:?} is no level or filter"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format.unwrap_or_default() {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        let cli = Cli::try_parse_from(["knarr-control", "--data-dir", "/x"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.serve.data_dir, Some(PathBuf::from("/x")));
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        for argument in Cli::command().get_arguments() {
+            let Some(long) = argument.get_long() else {
+                continue;
+            };
+            if ["help", "version"].contains(&long) {
+                continue;
+            }
+            let env = argument.get_env().unwrap_or_default().to_string_lossy();
+            assert!(env.starts_with("KNARR_CONTROL_"), "--{long}: {env:?}");
+        }
+    }
+}

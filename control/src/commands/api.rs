@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A few requests to the running API server with the admin certificate of its data directory.
+//!
+//! For commands on the control plane's own machine; not a general client.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::PORT;
+use crate::pki::host_of;
+
+/// A control plane that is up answers within milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a request was not answered as wished.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error(
+        "cannot read {path}: is this the control plane's machine, has `knarr-control serve` been started once, and is --data-dir right?",
+        path = path.display()
+    )]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Setup(String),
+    #[error(
+        "no control plane answers at {url}: start it with `knarr-control serve`, or say where it is with --server"
+    )]
+    Connect {
+        url: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the connection to {url} failed: {reason}")]
+    Transfer { url: String, reason: String },
+    #[error("{message}")]
+    Status { code: StatusCode, message: String },
+}
+
+impl ApiError {
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Status { code, .. } if *code == StatusCode::NOT_FOUND)
+    }
+}
+
+/// The running API server.
+pub(super) struct Api {
+    url: String,
+    host: String,
+    tls: TlsConnector,
+    ca_pem: String,
+}
+
+fn read(path: PathBuf) -> Result<String, ApiError> {
+    std::fs::read_to_string(&path).map_err(|source| ApiError::File { path, source })
+}
+
+fn setup(error: impl std::fmt::Display) -> ApiError {
+    ApiError::Setup(error.to_string())
+}
+
+impl Api {
+    /// The API server of a data directory, at `server` or where its admin kubeconfig says.
+    pub(super) fn open(data_dir: &Path, server: Option<&str>) -> Result<Self, ApiError> {
+        let pki = data_dir.join("pki");
+        let ca_pem = read(pki.join("ca.crt"))?;
+        let certificate = read(pki.join("admin.crt"))?;
+        let key = read(pki.join("admin.key"))?;
+        let url = match server {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => server_of(&read(data_dir.join("admin.kubeconfig"))?)?,
+        };
+        let host = host_of(&url)
+            .filter(|_| url.starts_with("https://"))
+            .ok_or_else(|| {
+                setup(format!(
+                    "{url:?} is not a URL such as https://10.0.0.1:6443"
+                ))
+            })?
+            .to_owned();
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(setup)?;
+        roots.add(ca).map_err(setup)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(setup)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(setup)?],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(setup)?,
+            )
+            .map_err(setup)?;
+        Ok(Self {
+            url,
+            host,
+            tls: TlsConnector::from(Arc::new(config)),
+            ca_pem,
+        })
+    }
+
+    /// Where the API server is.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The cluster's CA.
+    pub(super) fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Sends one request; the answer's JSON, or the message of its Status.
+    pub(super) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ApiError> {
+        let failed = |reason: String| ApiError::Transfer {
+            url: self.url.clone(),
+            reason,
+        };
+        tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
+            .await
+            .map_err(|_| failed(format!("no answer within {} s", TIMEOUT.as_secs())))?
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ApiError> {
+        let failed = |error: &dyn std::fmt::Display| ApiError::Transfer {
+            url: self.url.clone(),
+            reason: error.to_string(),
+        };
+        let connect = |source| ApiError::Connect {
+            url: self.url.clone(),
+            source,
+        };
+        let address = (self.host.as_str(), port_of(&self.url));
+        let socket = TcpStream::connect(address).await.map_err(connect)?;
+        let name = ServerName::try_from(self.host.clone()).map_err(setup)?;
+        let stream = self
+            .tls
+            .connect(name, socket)
+            .await
+            .map_err(|e| failed(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| failed(&e))?;
+        let connection = tokio::spawn(connection);
+        let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, &self.host)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::ACCEPT, "application/json")
+            .body(Full::new(bytes))
+            .map_err(setup)?;
+        let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
+        let code = response.status();
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|e| failed(&e))?.to_bytes();
+        connection.abort();
+        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if code.is_success() {
+            return Ok(value);
+        }
+        let message = match value["message"].as_str() {
+            Some(message) => message.to_owned(),
+            None => format!("{} answered {code}", self.url),
+        };
+        Err(ApiError::Status { code, message })
+    }
+}
+
+/// The port of `https://HOST[:PORT]`.
+fn port_of(url: &str) -> u16 {
+    let authority = url
+        .split("://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next());
+    let port = authority.and_then(|authority| {
+        let after_host = authority
+            .rsplit_once(']')
+            .map_or(authority, |(_, rest)| rest);
+        after_host.rsplit_once(':')?.1.parse().ok()
+    });
+    // https without a port; join lines and kubeconfigs of this program always have one.
+    port.unwrap_or(if url.contains("://") { 443 } else { PORT })
+}
+
+/// The server in an admin kubeconfig that this program wrote.
+fn server_of(kubeconfig: &str) -> Result<String, ApiError> {
+    kubeconfig
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("server:"))
+        .map(str::trim)
+        .map(|server| serde_json::from_str(server).unwrap_or_else(|_| server.to_owned()))
+        .ok_or_else(|| setup("admin.kubeconfig names no server: say where it is with --server"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_a_url_is_found() {
+        assert_eq!(port_of("https://10.0.0.1:6443"), 6443);
+        assert_eq!(port_of("https://[fd00::1]:7000/x"), 7000);
+        assert_eq!(port_of("https://[fd00::1]"), 443);
+        assert_eq!(port_of("https://a.example"), 443);
+    }
+
+    #[test]
+    fn the_server_of_a_kubeconfig_is_found() {
+        let text = "clusters:\n- cluster:\n    server: \"https://10.0.0.1:6443\"\n";
+        assert_eq!(server_of(text).unwrap(), "https://10.0.0.1:6443");
+        assert!(server_of("kind: Config").is_err());
+    }
+}

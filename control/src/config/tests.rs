@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where values come from, and which are refused.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Program {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn flags(flags: &[&str]) -> Settings {
+    let all = std::iter::once("knarr-control").chain(flags.iter().copied());
+    Program::try_parse_from(all).unwrap().settings
+}
+
+fn with_file(text: &str, more: &[&str]) -> Result<Settings, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.toml");
+    std::fs::write(&path, text).unwrap();
+    let mut settings = flags(more);
+    settings.config = Some(path);
+    settings.with_file()
+}
+
+#[test]
+fn without_flags_the_defaults_are_those_of_kubernetes() {
+    let config = flags(&["--listen", "10.0.0.5:6443"]).resolve(&[]).unwrap();
+    assert_eq!(config.data_dir, PathBuf::from(DATA_DIR));
+    assert_eq!(config.service_cidr.to_string(), "10.96.0.0/12");
+    assert_eq!(config.cluster_cidr.to_string(), "10.244.0.0/16");
+    assert_eq!(config.node_ports.range(), 30000..=32767);
+    assert_eq!(config.node_monitor_grace_period, Duration::from_secs(40));
+    assert_eq!(config.heartbeat, Duration::from_secs(10));
+    assert_eq!(config.advertise_url, "https://10.0.0.5:6443");
+    assert_eq!(
+        config.kubernetes_service_address(),
+        IpAddr::from([10, 96, 0, 1])
+    );
+}
+
+#[test]
+fn a_flag_goes_before_the_file() {
+    let file =
+        "data-dir = \"/file\"\nnode-port-range = \"31000-31999\"\nlisten = [\"10.0.0.1:7000\"]";
+    let config = with_file(file, &["--data-dir", "/flag"])
+        .unwrap()
+        .resolve(&[])
+        .unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("/flag"));
+    assert_eq!(config.node_ports.to_string(), "31000-31999");
+    assert_eq!(config.advertise_url, "https://10.0.0.1:7000");
+}
+
+#[test]
+fn every_flag_can_stand_in_the_file() {
+    use clap::CommandFactory;
+    let command = Program::command();
+    let flags: Vec<_> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_long())
+        .filter(|long| !["help", "config"].contains(long))
+        .collect();
+    assert!(flags.len() >= 15, "{flags:?}");
+    for flag in flags {
+        // No flag is an empty table; a name that is no flag would be refused as unknown.
+        let error = with_file(&format!("{flag} = {{}}"), &[]).unwrap_err();
+        let ConfigError::Parse { source, .. } = error else {
+            panic!("{error}");
+        };
+        let message = source.message();
+        assert!(!message.contains("unknown field"), "{flag}: {message}");
+    }
+}
+
+#[test]
+fn a_word_in_the_file_that_is_no_flag_is_refused_by_name() {
+    let error = with_file("service-cdir = \"10.96.0.0/12\"", &[]).unwrap_err();
+    let ConfigError::Parse { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(source.message().contains("service-cdir"), "{source}");
+}
+
+#[test]
+fn ranges_that_overlap_are_refused() {
+    let error = flags(&["--service-cidr", "10.244.64.0/18"])
+        .resolve(&[])
+        .unwrap_err();
+    assert!(error.to_string().contains("overlap"), "{error}");
+}
+
+#[test]
+fn a_wrong_range_is_refused_with_the_right_one() {
+    let error = "10.96.1.0/12".parse::<Cidr>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "10.96.1.0/12 has bits set behind its prefix: did you mean 10.96.0.0/12?"
+    );
+    for wrong in ["10.96.0.0", "10.96.0.0/33", "x/8", "10.0.0.0/0"] {
+        assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+    }
+    assert!(matches!(
+        "fd00::/64".parse::<Cidr>(),
+        Err(ValueError::Ipv6(_))
+    ));
+}
+
+#[test]
+fn addresses_are_found_in_their_range_only() {
+    let range: Cidr = "10.96.0.0/12".parse().unwrap();
+    assert_eq!(range.offset(IpAddr::from([10, 96, 1, 0])), Some(256));
+    assert_eq!(range.offset(IpAddr::from([10, 112, 0, 0])), None);
+    assert_eq!(range.offset(IpAddr::from([10, 95, 255, 255])), None);
+    assert_eq!(range.nth(256), Some([10, 96, 1, 0].into()));
+    assert_eq!(range.nth(range.size()), None);
+}
+
+#[test]
+fn times_are_read_as_go_writes_them() {
+    let period = |text: &str| text.parse::<Period>().map(|p| p.0);
+    assert_eq!(period("40s"), Ok(Duration::from_secs(40)));
+    assert_eq!(period("1h30m"), Ok(Duration::from_secs(5400)));
+    assert_eq!(period("500ms"), Ok(Duration::from_millis(500)));
+    assert_eq!(period("0"), Ok(Duration::ZERO));
+    for wrong in ["", "40", "s", "1d", "-1s", "1.5h"] {
+        assert!(period(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_heartbeat_that_could_not_keep_a_node_alive_is_refused() {
+    let short = flags(&["--node-monitor-grace-period", "4s"]);
+    assert_eq!(
+        short.resolve(&[]).unwrap().heartbeat,
+        Duration::from_secs(1)
+    );
+    let wrong = flags(&["--node-heartbeat-interval", "30s"]);
+    assert!(wrong.resolve(&[]).is_err());
+}
+
+#[test]
+fn handed_over_sockets_replace_the_default_listener() {
+    let served = [SocketAddr::from(([127, 0, 0, 1], 16443))];
+    let config = flags(&[]).resolve(&served).unwrap();
+    assert!(config.listen.is_empty());
+    assert_eq!(config.advertise_url, "https://127.0.0.1:16443");
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The whole control plane in one process, over real TLS: who gets in, how machines become nodes, what
+//! a node is told and what it may report.
+
+mod cluster;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use knarr_api::feed::{ObjectSet, change};
+use serde_json::{Value, json};
+
+use cluster::{Cluster, Identity};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_may_ask_for_health_and_version_and_nothing_else() {
+    let cluster = Cluster::start().await;
+    for path in ["/livez", "/readyz", "/healthz", "/version"] {
+        let (status, _) = cluster.get(&Identity::Nobody, path).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+    }
+    for path in ["/api", "/apis", "/api/v1/pods", "/metrics", "/openapi/v2"] {
+        let (status, body) = cluster.get(&Identity::Nobody, path).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}: {body}");
+    }
+    let (status, body) = cluster
+        .get(&Identity::Bearer("nonsense".to_owned()), "/api/v1/pods")
+        .await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{body}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_finds_the_namespaces_and_the_kubernetes_service() {
+    let cluster = Cluster::start().await;
+    let namespaces = cluster.list("/api/v1/namespaces").await;
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        assert!(namespaces.contains(&name.to_owned()), "{namespaces:?}");
+    }
+    let (_, service) = cluster
+        .get(
+            &Identity::Admin,
+            "/api/v1/namespaces/default/services/kubernetes",
+        )
+        .await;
+    assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+    assert_eq!(service["spec"]["ports"][0]["port"], 443);
+    let (_, endpoints) = cluster
+        .get(
+            &Identity::Admin,
+            "/api/v1/namespaces/default/endpoints/kubernetes",
+        )
+        .await;
+    assert_eq!(
+        endpoints["subsets"][0]["addresses"][0]["ip"], "127.0.0.1",
+        "{endpoints}"
+    );
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let (_, slice) = cluster.get(&Identity::Admin, path).await;
+    assert_eq!(slice["ports"][0]["port"], cluster.address.port(), "{slice}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_joins_with_a_token_and_its_certificate_opens_the_feed_only() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let (status, body) = cluster.get(&node, "/api/v1/pods").await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
+    let (status, _) = cluster.get(&node, "/metrics").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let session = cluster.connect("node-1", &node).await;
+    assert!(!session.welcome.resumed);
+    assert_eq!(session.welcome.service_cidrs, ["10.96.0.0/12"]);
+    assert_eq!(session.welcome.node_port_first, 30000);
+    let nodes = cluster.list("/api/v1/nodes").await;
+    assert_eq!(nodes, ["node-1"]);
+    // Without a node's certificate there is no feed.
+    for identity in [Identity::Nobody, Identity::Admin] {
+        let refused = cluster.try_connect("node-1", &identity).await.err();
+        let refused = refused.expect("no feed for others");
+        assert!(
+            matches!(
+                refused.code(),
+                tonic::Code::Unauthenticated | tonic::Code::PermissionDenied
+            ),
+            "{refused}"
+        );
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_are_wrong_expired_or_unknown_let_nobody_in() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let wrong = format!("{}x", &token[..token.len() - 1]);
+    let error = cluster.join("node-1", &wrong).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unauthenticated);
+    assert!(error.message().contains("knarr-control token create"));
+    let expired = cluster
+        .token(json!({"expiration": "2020-01-01T00:00:00Z"}))
+        .await;
+    let error = cluster.join("node-1", &expired).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unauthenticated);
+    assert!(error.message().contains("expired at 2020-01-01"), "{error}");
+    let error = cluster.join("node-1", "nonsense").await.unwrap_err();
+    assert!(error.message().contains("abcdef.0123456789abcdef"));
+    let error = cluster.join("Node_1", &token).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_cannot_take_the_place_of_a_node_that_lives() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let session = cluster.connect("node-1", &node).await;
+    let error = cluster.join("node-1", &token).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    assert!(error.message().contains("--node-name"), "{error}");
+    drop(session);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_renews_its_certificate_for_itself() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let session = cluster.connect("node-1", &node).await;
+    let renewed = cluster.renew("node-1", &node).await.unwrap();
+    drop(session);
+    let again = cluster.connect("node-1", &renewed).await;
+    drop(again);
+    let error = cluster.renew("node-1", &Identity::Admin).await.unwrap_err();
+    assert_ne!(error.code(), tonic::Code::Ok);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_told_of_its_own_pods_and_what_they_need_and_of_no_others() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let one = cluster.join("node-1", &token).await.unwrap();
+    let two = cluster.join("node-2", &token).await.unwrap();
+    let mut first = cluster.connect("node-1", &one).await;
+    let mut second = cluster.connect("node-2", &two).await;
+    first.snapshot().await;
+    second.snapshot().await;
+    cluster
+        .post(
+            "/api/v1/namespaces/default/configmaps",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1"}}),
+        )
+        .await;
+    let pod = cluster.create_pod("web", "node-1").await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    let seen = first
+        .until(|change| matches!(change, change::Change::PodSet(set) if set.uid == uid))
+        .await;
+    assert!(
+        seen.iter().any(|change| matches!(
+            change,
+            change::Change::ObjectSet(ObjectSet { kind, name, .. }) if kind == "ConfigMap" && name == "settings"
+        )),
+        "{seen:?}"
+    );
+    let nothing = second.quiet(Duration::from_millis(300)).await;
+    assert!(
+        !nothing.iter().any(|change| matches!(
+            change,
+            change::Change::PodSet(_) | change::Change::ObjectSet(_)
+        )),
+        "{nothing:?}"
+    );
+    // Node 2 reports about a pod of node 1: nothing changes.
+    second.report_running("default", "web", &uid).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.phase("web").await, "Pending");
+    first.report_running("default", "web", &uid).await;
+    cluster.until_phase("web", "Running").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_where_it_was_and_starts_anew_after_a_restart() {
+    let mut cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &node).await;
+    session.snapshot().await;
+    let (epoch, version) = (session.welcome.epoch.clone(), session.version);
+    drop(session);
+    cluster.create_pod("while-away", "node-1").await;
+    let mut resumed = cluster
+        .connect_from("node-1", &node, &epoch, version)
+        .await
+        .unwrap();
+    assert!(resumed.welcome.resumed);
+    resumed
+        .until(|change| matches!(change, change::Change::PodSet(_)))
+        .await;
+    drop(resumed);
+    cluster.restart().await;
+    let anew = cluster
+        .connect_from("node-1", &node, &epoch, version)
+        .await
+        .unwrap();
+    assert!(!anew.welcome.resumed);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_there_after_a_restart_and_a_second_start_writes_nothing() {
+    let mut cluster = Cluster::start().await;
+    cluster.create_pod("kept", "").await;
+    cluster.restart().await;
+    assert_eq!(cluster.phase("kept").await, "Pending");
+    cluster.restart().await;
+    // Settled: an idle control plane leaves the store alone.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = cluster.metric("knarr_store_commits_total").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(cluster.metric("knarr_store_commits_total").await, before);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_come_over_the_agents_own_connection() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &node).await;
+    session.snapshot().await;
+    let pod = cluster.create_pod("web", "node-1").await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    session.report_running("default", "web", &uid).await;
+    cluster.until_phase("web", "Running").await;
+    let path = "/api/v1/namespaces/default/pods/web/log?tailLines=5";
+    let answering = session.answer_one_log(&cluster, &node, b"hello\nworld\n");
+    let (asked, answer) = tokio::join!(answering, cluster.get_text(&Identity::Admin, path));
+    assert_eq!(asked.tail_lines, Some(5));
+    assert_eq!(
+        (asked.pod.as_str(), asked.uid.as_str()),
+        ("web", uid.as_str())
+    );
+    assert_eq!(answer, (StatusCode::OK, "hello\nworld\n".to_owned()));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_shows_the_heartbeats_without_a_write() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &node).await;
+    session.snapshot().await;
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node-1";
+    let renewed = async || -> Value {
+        cluster.get(&Identity::Admin, path).await.1["spec"]["renewTime"].clone()
+    };
+    let first = renewed().await;
+    assert!(first.is_string(), "{first}");
+    let before = cluster.metric("knarr_store_commits_total").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    session.heartbeat().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_ne!(renewed().await, first);
+    assert_eq!(cluster.metric("knarr_store_commits_total").await, before);
+    cluster.stop().await;
+}
