@@ -1,2 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! What an object may look like, as data, and everything that follows from it.
+//!
+//! The schemas of built-in kinds are made at build time (see `build.rs`). On top of them: decoding that
+//! finds unknown and duplicate fields, strategic merge patches, and the OpenAPI documents that clients
+//! download. It knows nothing of requests, storage or single kinds; the API server is its caller.
+#![forbid(unsafe_code)]
+
+mod decode;
+mod merge;
+mod openapi;
+mod scalar;
+mod types;
+
+pub use decode::{DecodeError, Decoded};
+pub use merge::PatchError;
+pub use openapi::{OpenApiOperation, OpenApiPath};
+pub use types::{SchemaRef, Schemas};

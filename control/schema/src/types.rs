@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Schemas in memory: one compact tree for each definition, inflated once from what `build.rs` made.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::OnceLock;
+
+use flate2::read::DeflateDecoder;
+use serde_json::{Map, Value};
+
+const TYPES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/types.deflate"));
+pub(crate) const COMPONENTS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/components.deflate"));
+pub(crate) const REFERENCE: &str = "#/components/schemas/";
+
+/// Index of a definition.
+pub(crate) type Index = u32;
+
+/// What a value may be.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Type {
+    /// Another definition.
+    Definition(Index),
+    Map(Box<Type>),
+    List(Box<Type>),
+    String,
+    /// Base64.
+    Bytes,
+    /// RFC 3339.
+    DateTime,
+    Quantity,
+    IntOrString,
+    Int32,
+    Int64,
+    Number,
+    Boolean,
+    /// Any JSON, kept as it is.
+    Any,
+}
+
+/// How a strategic merge patch treats a field.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct PatchRule {
+    pub(crate) merge: bool,
+    pub(crate) replace: bool,
+    pub(crate) merge_key: Option<Box<str>>,
+}
+
+/// A field of an object.
+#[derive(Debug)]
+pub(crate) struct Property {
+    pub(crate) name: Box<str>,
+    pub(crate) type_: Type,
+    pub(crate) patch: PatchRule,
+}
+
+/// An object with named fields, or a type that has a name.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    pub(crate) name: Box<str>,
+    pub(crate) shape: Shape,
+}
+
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// Sorted by name.
+    Object(Box<[Property]>),
+    Other(Type),
+}
+
+impl Definition {
+    /// `DeploymentSpec`
+    pub(crate) fn short_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+
+    pub(crate) fn property(&self, name: &str) -> Option<&Property> {
+        let Shape::Object(properties) = &self.shape else {
+            return None;
+        };
+        let at = properties
+            .binary_search_by(|property| (*property.name).cmp(name))
+            .ok()?;
+        Some(&properties[at])
+    }
+}
+
+/// The schemas of all built-in kinds.
+#[derive(Debug)]
+pub struct Schemas {
+    pub(crate) definitions: Vec<Definition>,
+    kinds: HashMap<(Box<str>, Box<str>, Box<str>), Index>,
+}
+
+/// The schema of one kind.
+#[derive(Debug, Clone, Copy)]
+pub struct SchemaRef {
+    pub(crate) schemas: &'static Schemas,
+    pub(crate) index: Index,
+}
+
+/// Inflates one of the blobs that `build.rs` made. They are part of the program, so they are well-formed.
+pub(crate) fn inflate(blob: &[u8]) -> Map<String, Value> {
+    let mut json = Vec::new();
+    let read = DeflateDecoder::new(blob).read_to_end(&mut json);
+    read.expect("the built-in schemas were compressed by build.rs");
+    serde_json::from_slice(&json).expect("the built-in schemas were serialised by build.rs")
+}
+
+impl Schemas {
+    /// The built-in schemas, inflated at the first call.
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: OnceLock<Schemas> = OnceLock::new();
+        BUILTIN.get_or_init(|| Self::from_json(&inflate(TYPES)))
+    }
+
+    /// The schema of a kind; the group is empty for core.
+    pub fn kind(&'static self, group: &str, version: &str, kind: &str) -> Option<SchemaRef> {
+        let key = (group.into(), version.into(), kind.into());
+        let index = *self.kinds.get(&key)?;
+        Some(SchemaRef {
+            schemas: self,
+            index,
+        })
+    }
+
+    fn from_json(definitions: &Map<String, Value>) -> Self {
+        let mut names: Vec<&str> = definitions.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let index: HashMap<&str, Index> = names.iter().copied().zip(0..).collect();
+        let mut kinds = HashMap::new();
+        let parsed = names.iter().zip(0..).map(|(name, at)| {
+            let schema = &definitions[*name];
+            for gvk in schema["x-kubernetes-group-version-kind"]
+                .as_array()
+                .into_iter()
+                .flatten()
+            {
+                let part = |key: &str| gvk[key].as_str().unwrap_or_default().into();
+                kinds.insert((part("group"), part("version"), part("kind")), at);
+            }
+            definition(name, schema, &index)
+        });
+        let definitions = parsed.collect();
+        Self { definitions, kinds }
+    }
+
+    pub(crate) fn definition(&self, index: Index) -> &Definition {
+        &self.definitions[index as usize]
+    }
+}
+
+fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Definition {
+    let shape = match schema["properties"].as_object() {
+        Some(fields) => {
+            let mut properties: Vec<Property> = fields
+                .iter()
+                .map(|(name, schema)| Property {
+                    name: name.as_str().into(),
+                    type_: type_of(schema, index),
+                    patch: patch_rule(schema),
+                })
+                .collect();
+            properties.sort_by(|a, b| a.name.cmp(&b.name));
+            Shape::Object(properties.into())
+        }
+        None if name.ends_with(".Quantity") => Shape::Other(Type::Quantity),
+        None => Shape::Other(type_of(schema, index)),
+    };
+    Definition {
+        name: name.into(),
+        shape,
+    }
+}
+
+fn type_of(schema: &Value, index: &HashMap<&str, Index>) -> Type {
+    let reference = schema["$ref"]
+        .as_str()
+        .or_else(|| schema["allOf"][0]["$ref"].as_str());
+    if let Some(name) = reference.and_then(|text| text.strip_prefix(REFERENCE)) {
+        return index
+            .get(name)
+            .map_or(Type::Any, |at| Type::Definition(*at));
+    }
+    if schema["x-kubernetes-int-or-string"] == true {
+        return Type::IntOrString;
+    }
+    match (schema["type"].as_str(), schema["format"].as_str()) {
+        (Some("string"), Some("byte")) => Type::Bytes,
+        (Some("string"), Some("date-time")) => Type::DateTime,
+        (Some("string"), _) => Type::String,
+        (Some("integer"), Some("int32")) => Type::Int32,
+        (Some("integer"), _) => Type::Int64,
+        (Some("number"), _) => Type::Number,
+        (Some("boolean"), _) => Type::Boolean,
+        (Some("array"), _) => Type::List(Box::new(type_of(&schema["items"], index))),
+        (Some("object"), _) if schema["additionalProperties"].is_object() => {
+            Type::Map(Box::new(type_of(&schema["additionalProperties"], index)))
+        }
+        _ => Type::Any,
+    }
+}
+
+fn patch_rule(schema: &Value) -> PatchRule {
+    let strategies = schema["x-kubernetes-patch-strategy"]
+        .as_str()
+        .unwrap_or_default();
+    let has = |name: &str| strategies.split(',').any(|strategy| strategy == name);
+    PatchRule {
+        merge: has("merge"),
+        replace: has("replace"),
+        merge_key: schema["x-kubernetes-patch-merge-key"]
+            .as_str()
+            .map(Into::into),
+    }
+}
