@@ -2,7 +2,9 @@
 //! Every decision of the control plane as plain functions: no IO, no clock, no randomness.
 #![forbid(unsafe_code)]
 
+pub mod deployment;
 pub mod feed;
 pub mod owners;
 pub mod pods;
+pub mod replica_set;
 pub mod scheduler;
