@@ -1,2 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! The Kubernetes API over a revisioned store: once over HTTP, once as calls inside the process.
+//!
+//! [`ApiServer::open`] fills the watch cache from a store; [`ApiServer::router`] is what
+//! `kubectl` talks to, [`ApiServer::client`] what controllers, the scheduler and the node feed use.
+//! Both take the same way through defaults, admission, validation and conflicts. A built-in kind is one
+//! file below `registry`; everything else is generic over that registry.
+//!
+//! What it is not: it decides nothing that a controller decides, and it knows no node. What it needs
+//! of the rest of the control plane comes in as the traits of [`ApiConfig`].
+#![forbid(unsafe_code)]
+
+mod admission;
+mod allocations;
+mod cache;
+mod client;
+mod clock;
+mod config;
+mod core;
+mod field;
+mod http;
+mod identity;
+mod metrics;
+mod object;
+mod page;
+mod patch;
+mod registry;
+mod schema;
+pub mod serve;
+mod server;
+mod status;
+mod table;
+mod value;
+mod verbs;
+
+pub use cache::{Cache, CacheEvent, CacheEventKind, EventStream, Expired, Lagged, Snapshot};
+pub use client::{Client, DeleteParams, ListParams, Patch, Propagation};
+pub use config::{
+    ApiConfig, Authenticator, LeaseOverlay, LogOptions, LogStream, LogStreamer, LogTarget,
+    ServiceAllocator,
+};
+pub use identity::PeerIdentity;
+pub use object::{Meta, Object, Owner};
+pub use registry::GroupVersionResource;
+pub use server::{ApiServer, OpenError};
+pub use status::{ApiError, Reason};

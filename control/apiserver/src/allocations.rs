@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which cluster IPs and node ports are taken, and the reservation of new ones while a Service is written.
+//!
+//! What is taken follows from the stored Services alone: the caches' task reports each change here, at
+//! start for every Service. So a crash loses nothing and leaks nothing. The ranges are the
+//! [`crate::ServiceAllocator`]'s.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+
+use crate::core::Core;
+use crate::field::FieldErrors;
+use crate::object::{Object, key};
+use crate::registry::Kind;
+use crate::{ApiError, value};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// A write that is under way.
+    Reserved,
+    /// A stored Service.
+    Stored,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    addresses: HashMap<IpAddr, (String, Held)>,
+    ports: HashMap<u16, (String, Held)>,
+}
+
+/// The addresses and ports of all Services.
+#[derive(Debug, Default)]
+pub(crate) struct Allocations(Arc<Mutex<Taken>>);
+
+fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+    // Nothing panics between two related changes, so a poisoned lock still holds a whole state.
+    taken.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Addresses and ports that a write has taken; given back unless [`Reservation::keep`] is called.
+#[derive(Debug, Default)]
+pub(crate) struct Reservation {
+    taken: Option<Arc<Mutex<Taken>>>,
+    addresses: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+impl Reservation {
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    /// The write took place; the stored Service holds them now.
+    pub(crate) fn keep(mut self) {
+        self.taken = None;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let Some(taken) = self.taken.take() else {
+            return;
+        };
+        let mut taken = lock(&taken);
+        for address in &self.addresses {
+            if taken
+                .addresses
+                .get(address)
+                .is_some_and(|(_, held)| *held == Held::Reserved)
+            {
+                taken.addresses.remove(address);
+            }
+        }
+        for port in &self.ports {
+            if taken
+                .ports
+                .get(port)
+                .is_some_and(|(_, held)| *held == Held::Reserved)
+            {
+                taken.ports.remove(port);
+            }
+        }
+    }
+}
+
+fn addresses_of(service: &Value) -> Vec<IpAddr> {
+    value::items(service, "spec.clusterIPs")
+        .iter()
+        .filter_map(|ip| ip.as_str()?.parse().ok())
+        .collect()
+}
+
+fn ports_of(service: &Value) -> Vec<u16> {
+    value::items(service, "spec.ports")
+        .iter()
+        .filter_map(|p| u16::try_from(value::int(p, "nodePort")?).ok())
+        .chain(value::int(service, "spec.healthCheckNodePort").and_then(|p| u16::try_from(p).ok()))
+        .filter(|p| *p != 0)
+        .collect()
+}
+
+impl Allocations {
+    /// Follows one change of a stored object.
+    pub(crate) fn observe(
+        &self,
+        kind: &'static Kind,
+        previous: Option<&Object>,
+        current: Option<&Object>,
+    ) {
+        if kind.plural != "services" {
+            return;
+        }
+        let before = previous.map(Object::value).unwrap_or_default();
+        let after = current.map(Object::value).unwrap_or_default();
+        let Some(owner) = current.or(previous).map(|o| o.meta.key()) else {
+            return;
+        };
+        let mut taken = lock(&self.0);
+        let (addresses, ports) = (addresses_of(&after), ports_of(&after));
+        for address in addresses_of(&before) {
+            let own = taken.addresses.get(&address).is_some_and(|t| t.0 == owner);
+            if own && !addresses.contains(&address) {
+                taken.addresses.remove(&address);
+            }
+        }
+        for port in ports_of(&before) {
+            let own = taken.ports.get(&port).is_some_and(|t| t.0 == owner);
+            if own && !ports.contains(&port) {
+                taken.ports.remove(&port);
+            }
+        }
+        for address in addresses {
+            taken
+                .addresses
+                .insert(address, (owner.clone(), Held::Stored));
+        }
+        for port in ports {
+            taken.ports.insert(port, (owner.clone(), Held::Stored));
+        }
+    }
+}
+
+impl Core {
+    /// Gives a Service the addresses and ports that it needs and does not name, and claims those it names.
+    pub(crate) async fn allocate(
+        &self,
+        kind: &'static Kind,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Reservation, ApiError> {
+        if kind.plural != "services" || !kind.group.is_empty() {
+            return Ok(Reservation::none());
+        }
+        // What was acknowledged has to be known before anything is given out.
+        self.fresh().await?;
+        let owner = key(
+            value::text(service, "metadata.namespace"),
+            value::text(service, "metadata.name"),
+        );
+        let mut claim = Claim {
+            core: self,
+            owner,
+            old_addresses: old.map(addresses_of).unwrap_or_default(),
+            old_ports: old.map(ports_of).unwrap_or_default(),
+            errors: FieldErrors::default(),
+            reservation: Reservation {
+                taken: Some(Arc::clone(&self.allocations.0)),
+                addresses: Vec::new(),
+                ports: Vec::new(),
+            },
+        };
+        claim.cluster_ips(service)?;
+        claim.node_ports(service)?;
+        if claim.errors.is_empty() {
+            return Ok(claim.reservation);
+        }
+        let name = value::text(service, "metadata.name");
+        Err(ApiError::invalid("", kind.kind, name, &claim.errors))
+    }
+}
+
+struct Claim<'a> {
+    core: &'a Core,
+    owner: String,
+    old_addresses: Vec<IpAddr>,
+    old_ports: Vec<u16>,
+    errors: FieldErrors,
+    reservation: Reservation,
+}
+
+impl Claim<'_> {
+    fn cluster_ips(&mut self, service: &mut Value) -> Result<(), ApiError> {
+        if value::text(service, "spec.type") == "ExternalName"
+            || value::text(service, "spec.clusterIP") == "None"
+        {
+            return Ok(());
+        }
+        let ranges = &self.core.config.services;
+        let named = addresses_of(service);
+        let shown = value::at(service, "spec.clusterIPs").cloned();
+        let mut taken = lock(&self.core.allocations.0);
+        if named.is_empty() {
+            let free = ranges
+                .next_cluster_ip(&|ip| taken.addresses.contains_key(&ip))
+                .ok_or_else(|| {
+                    ApiError::internal("failed to allocate a serviceIP: range is full")
+                })?;
+            taken
+                .addresses
+                .insert(free, (self.owner.clone(), Held::Reserved));
+            self.reservation.addresses.push(free);
+            value::set(service, "spec.clusterIP", free.to_string());
+            value::set(service, "spec.clusterIPs", json!([free.to_string()]));
+            return Ok(());
+        }
+        for address in named {
+            if self.old_addresses.contains(&address) {
+                continue;
+            }
+            let refusal = match ranges.check_cluster_ip(address) {
+                Err(message) => message,
+                Ok(()) => match taken.addresses.entry(address) {
+                    Entry::Occupied(_) => {
+                        format!("failed to allocate IP {address}: provided IP is already allocated")
+                    }
+                    Entry::Vacant(free) => {
+                        free.insert((self.owner.clone(), Held::Reserved));
+                        self.reservation.addresses.push(address);
+                        continue;
+                    }
+                },
+            };
+            let shown = shown.clone().unwrap_or_default();
+            self.errors.invalid("spec.clusterIPs", shown, &refusal);
+        }
+        Ok(())
+    }
+
+    fn node_ports(&mut self, service: &mut Value) -> Result<(), ApiError> {
+        let wants = match value::text(service, "spec.type") {
+            "NodePort" => true,
+            "LoadBalancer" => {
+                value::at(service, "spec.allocateLoadBalancerNodePorts") != Some(&json!(false))
+            }
+            _ => false,
+        };
+        let ranges = &self.core.config.services;
+        let mut taken = lock(&self.core.allocations.0);
+        // Ports with one number and different protocols of one Service share their node port.
+        let mut shared: Vec<(i64, String, u16)> = Vec::new();
+        for (index, port) in value::items_mut(service, "spec.ports").enumerate() {
+            let field = format!("spec.ports[{index}].nodePort");
+            let number = value::int(port, "port").unwrap_or(0);
+            let protocol = value::text(port, "protocol").to_owned();
+            let named = value::int(port, "nodePort").unwrap_or(0);
+            if named != 0 {
+                let Ok(named) = u16::try_from(named) else {
+                    continue;
+                };
+                shared.push((number, protocol, named));
+                if self.old_ports.contains(&named) || self.reservation.ports.contains(&named) {
+                    continue;
+                }
+                let refusal = match ranges.check_node_port(named) {
+                    Err(message) => message,
+                    Ok(()) => match taken.ports.entry(named) {
+                        Entry::Occupied(_) => "provided port is already allocated".to_owned(),
+                        Entry::Vacant(free) => {
+                            free.insert((self.owner.clone(), Held::Reserved));
+                            self.reservation.ports.push(named);
+                            continue;
+                        }
+                    },
+                };
+                self.errors.invalid(&field, named, &refusal);
+            } else if wants {
+                let same = shared
+                    .iter()
+                    .find(|(n, p, _)| *n == number && *p != protocol)
+                    .map(|(_, _, node)| *node);
+                let free = match same {
+                    Some(port) => port,
+                    None => {
+                        let free = ranges
+                            .next_node_port(&|p| taken.ports.contains_key(&p))
+                            .ok_or_else(|| {
+                                ApiError::internal("failed to allocate a nodePort: range is full")
+                            })?;
+                        taken
+                            .ports
+                            .insert(free, (self.owner.clone(), Held::Reserved));
+                        self.reservation.ports.push(free);
+                        free
+                    }
+                };
+                shared.push((number, protocol, free));
+                value::set(port, "nodePort", free);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The watch cache of one resource: every object as of now and a bounded window of what happened.
+//!
+//! One task (`core`) writes it from the store's watch; API watches, lists, controllers and the
+//! scheduler read it. Readers hold a position and are woken without a message; nobody has a queue of
+//! their own, so a slow reader costs nothing and finds out by [`Lagged`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+
+use tokio::sync::watch;
+
+use crate::object::{Object, key};
+use crate::registry::Kind;
+
+/// Events kept for watches that start in the past or fall behind, per resource.
+const WINDOW_EVENTS_MAX: usize = 8192;
+/// Bytes of objects that such events may keep alive, per resource.
+const WINDOW_BYTES_MAX: usize = 8 << 20;
+/// Events that a reader takes under one hold of the lock.
+const BATCH_MAX: usize = 256;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheEventKind {
+    /// It was created.
+    Added,
+    /// It was changed.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// One change of one object.
+#[derive(Debug, Clone)]
+pub struct CacheEvent {
+    /// What happened.
+    pub kind: CacheEventKind,
+    /// The object after the change; for a deletion the last state, with the deletion's resourceVersion.
+    pub object: Arc<Object>,
+    /// The object before the change; `None` for a creation.
+    pub previous: Option<Arc<Object>>,
+    /// The revision of the change.
+    pub revision: u64,
+}
+
+/// The reader fell behind the window and missed events: list again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the watch fell behind and missed events")]
+pub struct Lagged;
+
+/// The revision to start from is older than the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too old resource version: {requested} ({oldest})")]
+pub struct Expired {
+    /// What was asked for.
+    pub requested: u64,
+    /// The oldest revision a watch can start from.
+    pub oldest: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    objects: BTreeMap<Box<str>, Arc<Object>>,
+    window: VecDeque<Arc<CacheEvent>>,
+    window_bytes: usize,
+    /// Sequence number of the first event in the window.
+    first: u64,
+    /// Every event after this revision is in the window.
+    floor: u64,
+    /// The newest change of this resource.
+    revision: u64,
+}
+
+/// The storage behind [`Cache`]; written only by `core`.
+#[derive(Debug)]
+pub(crate) struct ResourceCache {
+    kind: &'static Kind,
+    /// Where the resource is stored.
+    prefix: String,
+    state: RwLock<State>,
+    /// Sequence number that the next event will get.
+    next: watch::Sender<u64>,
+}
+
+impl ResourceCache {
+    pub(crate) fn new(kind: &'static Kind) -> Self {
+        Self {
+            kind,
+            prefix: kind.prefix(),
+            state: RwLock::new(State {
+                objects: BTreeMap::new(),
+                window: VecDeque::new(),
+                window_bytes: 0,
+                first: 0,
+                floor: 0,
+                revision: 0,
+            }),
+            next: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        // A writer never panics between its changes, so a poisoned lock still holds a whole state.
+        self.state.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// First filling: the objects as of `revision`; watches can start from there.
+    pub(crate) fn fill(&self, objects: Vec<Object>, revision: u64) {
+        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        state.objects = objects
+            .into_iter()
+            .map(|o| (o.meta.key().into_boxed_str(), Arc::new(o)))
+            .collect();
+        state.window.clear();
+        state.window_bytes = 0;
+        state.first = *self.next.borrow();
+        state.floor = revision;
+        state.revision = revision;
+    }
+
+    /// After a gap in the store's watch: makes the objects those of `revision`, with the events that lead there.
+    pub(crate) fn refill(&self, objects: Vec<Object>, revision: u64) {
+        let mut seen = std::collections::HashSet::new();
+        for object in objects {
+            let key = object.meta.key();
+            let known = self.get(&key);
+            if known
+                .as_ref()
+                .is_some_and(|o| o.meta.uid != object.meta.uid)
+            {
+                self.remove(&key, object.meta.resource_version);
+            }
+            if known.is_none_or(|o| o.meta.resource_version != object.meta.resource_version) {
+                self.put(object);
+            }
+            seen.insert(key);
+        }
+        let gone: Vec<Box<str>> = self
+            .read()
+            .objects
+            .keys()
+            .filter(|k| !seen.contains(&***k))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.remove(&key, revision);
+        }
+    }
+
+    /// Applies one write.
+    pub(crate) fn put(&self, object: Object) -> Arc<CacheEvent> {
+        let revision = object.meta.resource_version;
+        let key = object.meta.key().into_boxed_str();
+        let object = Arc::new(object);
+        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        let previous = state.objects.insert(key, Arc::clone(&object));
+        let event = Arc::new(CacheEvent {
+            kind: if previous.is_none() {
+                CacheEventKind::Added
+            } else {
+                CacheEventKind::Modified
+            },
+            object,
+            previous,
+            revision,
+        });
+        self.push(state, Arc::clone(&event));
+        event
+    }
+
+    /// Applies one deletion; `None` when there was no such object.
+    pub(crate) fn remove(&self, key: &str, revision: u64) -> Option<Arc<CacheEvent>> {
+        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        let previous = state.objects.remove(key)?;
+        let event = Arc::new(CacheEvent {
+            kind: CacheEventKind::Deleted,
+            object: Arc::new(previous.deleted_at(revision)),
+            previous: Some(previous),
+            revision,
+        });
+        self.push(state, Arc::clone(&event));
+        Some(event)
+    }
+
+    fn push(&self, mut state: std::sync::RwLockWriteGuard<'_, State>, event: Arc<CacheEvent>) {
+        state.revision = state.revision.max(event.revision);
+        state.window_bytes += held_bytes(&event);
+        state.window.push_back(event);
+        while state.window.len() > WINDOW_EVENTS_MAX || state.window_bytes > WINDOW_BYTES_MAX {
+            let Some(old) = state.window.pop_front() else {
+                break;
+            };
+            state.window_bytes -= held_bytes(&old);
+            state.first += 1;
+            state.floor = old.revision;
+        }
+        drop(state);
+        self.next.send_modify(|next| *next += 1);
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Object>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// The objects of one namespace (or all), and the newest revision that they show.
+    pub(crate) fn list(&self, namespace: Option<&str>) -> Snapshot {
+        let state = self.read();
+        Snapshot {
+            objects: select(&state, namespace),
+            revision: state.revision,
+        }
+    }
+
+    /// Whether a namespace holds anything of this resource.
+    pub(crate) fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    fn snapshot_and_position(&self, namespace: Option<&str>) -> (Snapshot, u64) {
+        let state = self.read();
+        let snapshot = Snapshot {
+            objects: select(&state, namespace),
+            revision: state.revision,
+        };
+        (snapshot, state.first + state.window.len() as u64)
+    }
+
+    /// The position after every event up to `revision`.
+    fn position_after(&self, revision: u64) -> Result<u64, Expired> {
+        let state = self.read();
+        if revision < state.floor {
+            return Err(Expired {
+                requested: revision,
+                oldest: state.floor,
+            });
+        }
+        let skipped = state.window.partition_point(|e| e.revision <= revision);
+        Ok(state.first + skipped as u64)
+    }
+
+    fn events_from(&self, position: u64) -> Result<Vec<Arc<CacheEvent>>, Lagged> {
+        let state = self.read();
+        let skip = position.checked_sub(state.first).ok_or(Lagged)?;
+        let skip = usize::try_from(skip).map_err(|_| Lagged)?;
+        Ok(state
+            .window
+            .iter()
+            .skip(skip)
+            .take(BATCH_MAX)
+            .cloned()
+            .collect())
+    }
+}
+
+fn held_bytes(event: &CacheEvent) -> usize {
+    event.object.bytes.len()
+}
+
+fn select(state: &State, namespace: Option<&str>) -> Vec<Arc<Object>> {
+    match namespace {
+        None => state.objects.values().cloned().collect(),
+        Some(namespace) => {
+            // '0' is the byte after '/'.
+            let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
+            let range: (Bound<&str>, Bound<&str>) =
+                (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
+            state
+                .objects
+                .range::<str, _>(range)
+                .map(|(_, o)| Arc::clone(o))
+                .collect()
+        }
+    }
+}
+
+/// Objects as of one revision.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// In the order of their keys.
+    pub objects: Vec<Arc<Object>>,
+    /// The newest change of the resource that they show.
+    pub revision: u64,
+}
+
+/// One resource, read without a copy and without HTTP.
+#[derive(Debug, Clone)]
+pub struct Cache(pub(crate) Arc<ResourceCache>);
+
+impl Cache {
+    /// One object; `namespace` is empty for kinds of the cluster.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.0.get(&key(namespace, name))
+    }
+
+    /// Every object, in the order of their keys.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Object>> {
+        self.0.list(None).objects
+    }
+
+    /// The objects of one namespace.
+    #[must_use]
+    pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.0.list(Some(namespace)).objects
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every object now, and every change from now on.
+    #[must_use]
+    pub fn watch(&self) -> (Snapshot, EventStream) {
+        let (snapshot, position) = self.0.snapshot_and_position(None);
+        (snapshot, EventStream::new(Arc::clone(&self.0), position))
+    }
+
+    /// As [`Cache::watch`], with the objects of one namespace; the stream still carries every namespace.
+    pub(crate) fn watch_namespace(&self, namespace: Option<&str>) -> (Snapshot, EventStream) {
+        let (snapshot, position) = self.0.snapshot_and_position(namespace);
+        (snapshot, EventStream::new(Arc::clone(&self.0), position))
+    }
+
+    /// Every change after `revision`.
+    pub fn watch_from(&self, revision: u64) -> Result<EventStream, Expired> {
+        let position = self.0.position_after(revision)?;
+        Ok(EventStream::new(Arc::clone(&self.0), position))
+    }
+}
+
+/// A reader's place in the window of a cache.
+#[derive(Debug)]
+pub struct EventStream {
+    cache: Arc<ResourceCache>,
+    next: u64,
+    taken: VecDeque<Arc<CacheEvent>>,
+    wake: watch::Receiver<u64>,
+}
+
+impl EventStream {
+    fn new(cache: Arc<ResourceCache>, next: u64) -> Self {
+        let wake = cache.next.subscribe();
+        Self {
+            cache,
+            next,
+            taken: VecDeque::new(),
+            wake,
+        }
+    }
+
+    /// The next change; waits for one. After [`Lagged`] the stream is of no more use. Dropping the future
+    /// loses nothing.
+    pub async fn next(&mut self) -> Result<Arc<CacheEvent>, Lagged> {
+        loop {
+            if let Some(event) = self.try_next()? {
+                return Ok(event);
+            }
+            // The sender lives in the cache that this stream holds, so it cannot be gone.
+            if self.wake.changed().await.is_err() {
+                return Err(Lagged);
+            }
+        }
+    }
+
+    /// The next change if there is one already.
+    pub fn try_next(&mut self) -> Result<Option<Arc<CacheEvent>>, Lagged> {
+        if self.taken.is_empty() {
+            self.wake.borrow_and_update();
+            self.taken = self.cache.events_from(self.next)?.into();
+            self.next += self.taken.len() as u64;
+        }
+        Ok(self.taken.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The API for the rest of the process: typed calls, no HTTP, no second cache.
+//!
+//! Controllers, the scheduler and the node feed use it. Every write takes the same way as one that comes over the
+//! network; only authorization is left out.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{Metadata, Resource};
+use knarr_api::fields::FieldSelector;
+use knarr_api::labels::Selector;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::cache::Cache;
+use crate::core::Core;
+use crate::registry::{self, GroupVersionResource, Kind, Part};
+use crate::verbs::{DeleteOptions, WriteOptions, Written};
+use crate::{ApiError, Object};
+
+/// Attempts of a patch whose object keeps changing underneath.
+/// The in-process client. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct Client {
+    core: Arc<Core>,
+}
+
+/// Which objects to list.
+#[derive(Debug, Clone)]
+pub struct ListParams {
+    /// By labels.
+    pub labels: Selector,
+    /// By fields that the kind supports.
+    pub fields: FieldSelector,
+}
+
+impl Default for ListParams {
+    fn default() -> Self {
+        Self {
+            labels: Selector::EVERYTHING,
+            fields: FieldSelector::default(),
+        }
+    }
+}
+
+/// A change of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Patch {
+    /// RFC 6902, an array of operations.
+    Json(Value),
+    /// RFC 7386.
+    Merge(Value),
+    /// Kubernetes' strategic merge patch.
+    Strategic(Value),
+}
+
+/// What happens to the objects that a deleted object owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They are deleted afterwards.
+    Background,
+    /// They are deleted first.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
+/// How to delete.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeleteParams {
+    /// Only the object with this uid; another one is a conflict.
+    pub uid: Option<String>,
+    /// Only this version; another one is a conflict.
+    pub resource_version: Option<String>,
+    /// Seconds that a pod may take to end; `Some(0)` removes the object at once.
+    pub grace_period_seconds: Option<i64>,
+    /// What happens to its dependents; `None` is the kind's default.
+    pub propagation: Option<Propagation>,
+}
+
+impl Client {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// The object as of now, including every acknowledged write. `namespace` is `None` for kinds of the cluster.
+    pub async fn get<K>(&self, namespace: Option<&str>, name: &str) -> Result<K, ApiError>
+    where
+        K: Resource + DeserializeOwned,
+    {
+        let kind = kind_of::<K>()?;
+        let object = self
+            .core
+            .get(kind, namespace.unwrap_or_default(), name, None)
+            .await?;
+        self.parse(kind, &object)
+    }
+
+    /// Objects of one namespace, or of all with `None`.
+    pub async fn list<K>(
+        &self,
+        namespace: Option<&str>,
+        params: &ListParams,
+    ) -> Result<Vec<K>, ApiError>
+    where
+        K: Resource + DeserializeOwned,
+    {
+        let kind = kind_of::<K>()?;
+        self.core.fresh().await?;
+        let snapshot = self.core.cache(kind).0.list(namespace);
+        snapshot
+            .objects
+            .iter()
+            .filter(|o| crate::page::matches(kind, o, &params.labels, &params.fields))
+            .map(|o| self.parse(kind, o))
+            .collect()
+    }
+
+    /// Creates an object; `metadata.generateName` is honoured.
+    pub async fn create<K>(&self, object: &K) -> Result<K, ApiError>
+    where
+        K: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned,
+    {
+        let kind = kind_of::<K>()?;
+        let namespace = object.metadata().namespace.clone().unwrap_or_default();
+        let written = self
+            .core
+            .create(kind, &namespace, tree(object)?, &WriteOptions::default())
+            .await?;
+        typed(&written)
+    }
+
+    /// Replaces an object, except its status. With a `resourceVersion`, only if it has not changed since.
+    pub async fn update<K>(&self, object: &K) -> Result<K, ApiError>
+    where
+        K: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned,
+    {
+        self.replace(object, Part::Main).await
+    }
+
+    /// Replaces the status of an object and nothing else.
+    pub async fn update_status<K>(&self, object: &K) -> Result<K, ApiError>
+    where
+        K: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned,
+    {
+        self.replace(object, Part::Status).await
+    }
+
+    async fn replace<K>(&self, object: &K, part: Part) -> Result<K, ApiError>
+    where
+        K: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned,
+    {
+        let kind = kind_of::<K>()?;
+        let namespace = object.metadata().namespace.clone().unwrap_or_default();
+        let name = object.metadata().name.clone().unwrap_or_default();
+        let written = self
+            .core
+            .replace(
+                kind,
+                &namespace,
+                &name,
+                part,
+                tree(object)?,
+                &WriteOptions::default(),
+            )
+            .await?;
+        typed(&written)
+    }
+
+    /// Changes an object, or with `Some("status")` its status. Retried while others change it, unless the
+    /// patch itself names a `resourceVersion`.
+    pub async fn patch<K>(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Patch,
+        subresource: Option<&str>,
+    ) -> Result<K, ApiError>
+    where
+        K: Resource + DeserializeOwned,
+    {
+        let kind = kind_of::<K>()?;
+        let part = match subresource {
+            None => Part::Main,
+            Some("status") => Part::Status,
+            Some(other) => {
+                return Err(ApiError::bad_request(format!(
+                    "the in-process client cannot patch subresource {other:?}"
+                )));
+            }
+        };
+        let written = self
+            .core
+            .patch(
+                kind,
+                namespace.unwrap_or_default(),
+                name,
+                part,
+                patch,
+                &WriteOptions::default(),
+            )
+            .await?;
+        typed(&written)
+    }
+
+    /// Deletes an object, or starts its deletion where grace or finalizers say so. Not finding it is an error.
+    pub async fn delete<K>(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Result<(), ApiError>
+    where
+        K: Resource,
+    {
+        let kind = kind_of_resource(K::GROUP, K::VERSION, K::KIND)?;
+        let options = DeleteOptions::from(params);
+        self.core
+            .delete(kind, namespace.unwrap_or_default(), name, &options)
+            .await?;
+        Ok(())
+    }
+
+    /// Deletes an object of any kind, named by its resource; for namespace deletion and garbage collection.
+    pub async fn delete_resource(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Result<(), ApiError> {
+        let kind = kind_of_gvr(resource)?;
+        let options = DeleteOptions::from(params);
+        self.core
+            .delete(kind, namespace.unwrap_or_default(), name, &options)
+            .await?;
+        Ok(())
+    }
+
+    /// Patches an object of any kind, named by its resource; for finalizers and owner references.
+    pub async fn patch_resource(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Patch,
+    ) -> Result<(), ApiError> {
+        let kind = kind_of_gvr(resource)?;
+        self.core
+            .patch(
+                kind,
+                namespace.unwrap_or_default(),
+                name,
+                Part::Main,
+                patch,
+                &WriteOptions::default(),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Binds a pending pod to a node, as `POST pods/NAME/binding`. A conflict when it is bound already.
+    pub async fn bind(&self, namespace: &str, pod: &str, node: &str) -> Result<(), ApiError> {
+        let binding = json!({
+            "kind": "Binding",
+            "apiVersion": "v1",
+            "metadata": {"namespace": namespace, "name": pod},
+            "target": {"kind": "Node", "name": node},
+        });
+        self.core
+            .bind(namespace, pod, &binding, &WriteOptions::default())
+            .await
+    }
+
+    /// Takes the `kubernetes` finalizer off a terminating namespace whose content is gone, which removes it.
+    pub async fn finalize_namespace(&self, name: &str) -> Result<(), ApiError> {
+        self.core.finalize_namespace(name).await
+    }
+
+    /// The cache of a resource. 404 for one that is not served.
+    pub fn cache(&self, resource: &GroupVersionResource) -> Result<Cache, ApiError> {
+        Ok(self.core.cache(kind_of_gvr(resource)?))
+    }
+
+    /// The cache of a typed kind. 404 for one that is not served.
+    pub fn cache_of<K: Resource>(&self) -> Result<Cache, ApiError> {
+        let kind = kind_of_resource(K::GROUP, K::VERSION, K::KIND)?;
+        Ok(self.core.cache(kind))
+    }
+
+    /// Every resource that is stored, with `true` where objects live in a namespace; what namespace
+    /// deletion and garbage collection go through.
+    #[must_use]
+    pub fn resources(&self) -> Vec<(GroupVersionResource, Namespaced)> {
+        registry::stored()
+            .map(|kind| {
+                (
+                    GroupVersionResource::new(kind.group, kind.version, kind.plural),
+                    Namespaced(kind.namespaced()),
+                )
+            })
+            .collect()
+    }
+
+    /// Waits until the caches show every write that was acknowledged before this call.
+    pub async fn sync(&self) -> Result<u64, ApiError> {
+        self.core.fresh().await
+    }
+
+    /// The namespaces that every cluster has; existing ones are left alone.
+    pub(crate) async fn ensure_namespaces(&self) -> Result<(), ApiError> {
+        let kind = kind_of_resource("", "v1", "Namespace")?;
+        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+            if self.core.cache(kind).get("", name).is_some() {
+                continue;
+            }
+            let namespace =
+                json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+            match self
+                .core
+                .create(kind, "", namespace, &WriteOptions::default())
+                .await
+            {
+                Err(error) if !error.is_already_exists() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn parse<K: DeserializeOwned>(
+        &self,
+        kind: &'static Kind,
+        object: &Object,
+    ) -> Result<K, ApiError> {
+        if let Some(bytes) = self.core.overlaid(kind, object) {
+            return serde_json::from_slice(&bytes).map_err(ApiError::internal);
+        }
+        if kind.view_of.is_some() {
+            let view = kind.strategy.from_stored(object.value());
+            return serde_json::from_value(view).map_err(ApiError::internal);
+        }
+        object.parse().map_err(ApiError::internal)
+    }
+}
+
+/// Whether a resource's objects live in namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespaced(pub bool);
+
+fn kind_of<K: Resource>() -> Result<&'static Kind, ApiError> {
+    kind_of_resource(K::GROUP, K::VERSION, K::KIND)
+}
+
+fn kind_of_resource(group: &str, version: &str, kind: &str) -> Result<&'static Kind, ApiError> {
+    registry::by_kind(group, version, kind)
+        .ok_or_else(|| ApiError::not_found(group, kind, "no such kind is served"))
+}
+
+fn kind_of_gvr(resource: &GroupVersionResource) -> Result<&'static Kind, ApiError> {
+    registry::by_resource(&resource.group, &resource.version, &resource.resource).ok_or_else(|| {
+        ApiError::not_found(
+            &resource.group,
+            &resource.resource,
+            "no such resource is served",
+        )
+    })
+}
+
+fn tree<K: Serialize>(object: &K) -> Result<Value, ApiError> {
+    serde_json::to_value(object).map_err(ApiError::internal)
+}
+
+fn typed<K: DeserializeOwned>(written: &Written) -> Result<K, ApiError> {
+    serde_json::from_slice(&written.bytes).map_err(ApiError::internal)
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the API server is told at start, and the traits by which it asks the rest of the control plane.
+//!
+//! knarr-control implements the traits; the API server never depends on who does.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::{ApiError, PeerIdentity};
+
+/// Requests that read and are not watches or logs, at once. As kube-apiserver's `--max-requests-inflight`.
+const READS_IN_FLIGHT_MAX: usize = 400;
+/// Requests that write, at once. As kube-apiserver's `--max-mutating-requests-inflight`.
+const WRITES_IN_FLIGHT_MAX: usize = 200;
+
+/// Addresses and ports for Services. Only rules about ranges; what is taken the API server knows itself.
+pub trait ServiceAllocator: Send + Sync + 'static {
+    /// Whether a client may ask for this cluster IP. The message of a refusal is put after
+    /// `spec.clusterIPs: Invalid value: ["1.2.3.4"]: `, e.g. `failed to allocate IP 1.2.3.4: the provided IP (1.2.3.4) is not in the valid range. The range of valid IPs is 10.96.0.0/12`.
+    fn check_cluster_ip(&self, address: IpAddr) -> Result<(), String>;
+    /// An address that `taken` denies, `None` when the range is full.
+    fn next_cluster_ip(&self, taken: &dyn Fn(IpAddr) -> bool) -> Option<IpAddr>;
+    /// Whether a client may ask for this node port. The message of a refusal is put after
+    /// `spec.ports[0].nodePort: Invalid value: 80: `, e.g. `provided port is not in the valid range. The range of valid ports is 30000-32767`.
+    fn check_node_port(&self, port: u16) -> Result<(), String>;
+    /// A port that `taken` denies, `None` when the range is full.
+    fn next_node_port(&self, taken: &dyn Fn(u16) -> bool) -> Option<u16>;
+}
+
+/// Which container's log is wanted; the pod exists and is bound to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogTarget {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Uid of the pod.
+    pub uid: String,
+    /// The node it is bound to.
+    pub node: String,
+    /// A container of its spec.
+    pub container: String,
+}
+
+/// The query parameters of `GET pods/NAME/log`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Go on until the container ends.
+    pub follow: bool,
+    /// The log of the container's previous run.
+    pub previous: bool,
+    /// Each line starts with its time.
+    pub timestamps: bool,
+    /// Only so many last lines.
+    pub tail_lines: Option<u64>,
+    /// At most so many bytes.
+    pub limit_bytes: Option<u64>,
+    /// Only lines at or after this moment, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+}
+
+/// Bytes of a log as they come. An error ends it and is written to the client as text.
+pub type LogStream = BoxStream<'static, Result<Bytes, ApiError>>;
+
+/// Fetches logs from nodes.
+#[async_trait]
+pub trait LogStreamer: Send + Sync + 'static {
+    /// Opens a log. An error here becomes the request's Status. Dropping the stream ends the transfer.
+    async fn open(&self, target: LogTarget, options: LogOptions) -> Result<LogStream, ApiError>;
+}
+
+/// The newest heartbeats, which are not written to the store.
+pub trait LeaseOverlay: Send + Sync + 'static {
+    /// When the holder of `namespace/name` was last heard of; `None` leaves the stored `renewTime`.
+    fn renew_time(&self, namespace: &str, name: &str) -> Option<Timestamp>;
+}
+
+/// Proves bearer tokens.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// Whose token this is; `None` for one that is unknown or has ended.
+    async fn authenticate(&self, token: &str) -> Option<PeerIdentity>;
+}
+
+/// What the API server needs besides a store.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ApiConfig {
+    /// Cluster IPs and node ports.
+    pub services: Arc<dyn ServiceAllocator>,
+    /// Pod logs.
+    pub logs: Arc<dyn LogStreamer>,
+    /// Heartbeats in memory; `None`: Leases are served as stored.
+    pub leases: Option<Arc<dyn LeaseOverlay>>,
+    /// Bearer tokens; `None`: only certificates prove anything.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
+    /// `tolerationSeconds` of the default toleration of `node.kubernetes.io/not-ready`.
+    pub not_ready_toleration_seconds: i64,
+    /// `tolerationSeconds` of the default toleration of `node.kubernetes.io/unreachable`.
+    pub unreachable_toleration_seconds: i64,
+    /// Most reading requests at once, watches and logs not counted.
+    pub reads_in_flight_max: usize,
+    /// Most writing requests at once.
+    pub writes_in_flight_max: usize,
+    /// What `/version` says as `gitVersion`.
+    pub git_version: String,
+    /// What `/version` says as `gitCommit`.
+    pub git_commit: String,
+}
+
+impl ApiConfig {
+    /// The usual bounds and times around these two hooks.
+    #[must_use]
+    pub fn new(services: Arc<dyn ServiceAllocator>, logs: Arc<dyn LogStreamer>) -> Self {
+        Self {
+            services,
+            logs,
+            leases: None,
+            authenticator: None,
+            not_ready_toleration_seconds: 300,
+            unreachable_toleration_seconds: 300,
+            reads_in_flight_max: READS_IN_FLIGHT_MAX,
+            writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
+            git_version: concat!("v1.37.0+knarr.", env!("CARGO_PKG_VERSION")).to_owned(),
+            git_commit: "unknown".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! EndpointSlice: where a Service's traffic may go.
+
+use serde_json::Value;
+
+use super::endpoints::validate_ip;
+use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
+use crate::field::FieldErrors;
+use crate::{table, value};
+
+/// Values that a column shows before it says how many more there are.
+const SHOWN_MAX: usize = 3;
+const ENDPOINTS_MAX: usize = 1000;
+const PORTS_MAX: usize = 20_000;
+
+pub(super) static KIND: Kind = Kind {
+    group: "discovery.k8s.io",
+    version: "v1",
+    kind: "EndpointSlice",
+    plural: "endpointslices",
+    singular: "endpointslice",
+    short_names: &[],
+    categories: &[],
+    scope: Scope::Namespaced,
+    name_rule: NameRule::Subdomain,
+    generation: Generation::Content,
+    subresources: &[],
+    selectable: &[],
+    columns: &[
+        Column::NAME,
+        Column::new(
+            "AddressType",
+            "string",
+            "addressType specifies the type of address carried by this EndpointSlice.",
+        ),
+        Column::new(
+            "Ports",
+            "string",
+            "ports specifies the list of network ports exposed by each endpoint in this slice.",
+        ),
+        Column::new(
+            "Endpoints",
+            "string",
+            "endpoints is a list of unique endpoints in this slice.",
+        ),
+        Column::AGE,
+    ],
+    strategy: &EndpointSlice,
+    view_of: None,
+};
+
+struct EndpointSlice;
+
+impl Strategy for EndpointSlice {
+    fn default(&self, object: &mut Value) {
+        for port in value::items_mut(object, "ports") {
+            value::default(port, "name", "");
+            value::default(port, "protocol", "TCP");
+        }
+        if value::at(object, "endpoints").is_none() {
+            value::set(object, "endpoints", Value::Array(Vec::new()));
+        }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        let kind = value::text(object, "addressType");
+        const TYPES: [&str; 3] = ["IPv4", "IPv6", "FQDN"];
+        if kind.is_empty() {
+            errors.required("addressType", "");
+        } else if !TYPES.contains(&kind) {
+            errors.not_supported("addressType", kind, &TYPES);
+        }
+        let endpoints = value::items(object, "endpoints");
+        if endpoints.len() > ENDPOINTS_MAX {
+            errors.too_many("endpoints", endpoints.len(), ENDPOINTS_MAX);
+            return;
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let field = format!("endpoints[{index}]");
+            let addresses = value::items(endpoint, "addresses");
+            if addresses.is_empty() {
+                errors.required(
+                    &format!("{field}.addresses"),
+                    "must contain at least 1 address",
+                );
+            }
+            for (index, address) in addresses.iter().enumerate() {
+                let address = address.as_str().unwrap_or_default();
+                let field = format!("{field}.addresses[{index}]");
+                match kind {
+                    "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
+                        errors.invalid(&field, address, "must be a valid IPv4 address");
+                    }
+                    "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
+                        errors.invalid(&field, address, "must be a valid IPv6 address");
+                    }
+                    "IPv4" | "IPv6" => validate_ip(address, &field, errors),
+                    _ => {}
+                }
+            }
+        }
+        let ports = value::items(object, "ports");
+        if ports.len() > PORTS_MAX {
+            errors.too_many("ports", ports.len(), PORTS_MAX);
+        }
+        for (index, port) in ports.iter().enumerate() {
+            let field = format!("ports[{index}]");
+            let name = value::text(port, "name");
+            if ports[..index]
+                .iter()
+                .any(|p| value::text(p, "name") == name)
+            {
+                errors.duplicate(&format!("{field}.name"), name);
+            }
+            if let Some(number) = value::int(port, "port")
+                && !(1..=65535).contains(&number)
+            {
+                errors.invalid(
+                    &format!("{field}.port"),
+                    number,
+                    "must be between 1 and 65535, inclusive",
+                );
+            }
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+        if !value::same(new, old, "addressType") {
+            errors.invalid(
+                "addressType",
+                value::text(new, "addressType"),
+                "field is immutable",
+            );
+        }
+    }
+
+    fn cells(&self, object: &Value) -> Vec<Value> {
+        let ports = value::items(object, "ports")
+            .iter()
+            .map(|p| value::int(p, "port").map_or("*".to_owned(), |n| n.to_string()));
+        let addresses = value::items(object, "endpoints")
+            .iter()
+            .flat_map(|e| value::items(e, "addresses"))
+            .map(|a| a.as_str().unwrap_or_default().to_owned());
+        vec![
+            table::name(object),
+            value::text(object, "addressType").into(),
+            shown(ports.collect(), "<unset>").into(),
+            shown(addresses.collect(), "<unset>").into(),
+            table::age(object),
+        ]
+    }
+}
+
+fn shown(all: Vec<String>, none: &str) -> String {
+    if all.is_empty() {
+        return none.to_owned();
+    }
+    let mut text = all
+        .iter()
+        .take(SHOWN_MAX)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(",");
+    if all.len() > SHOWN_MAX {
+        text.push_str(&format!(" + {} more...", all.len() - SHOWN_MAX));
+    }
+    text
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Validation of `metadata`, the same for every kind.
+//!
+//! Wording of `apimachinery/pkg/api/validation/objectmeta.go` (v1.37).
+
+use knarr_api::names::{
+    validate_dns_1035_label, validate_dns_label, validate_dns_subdomain, validate_label_value,
+    validate_qualified_name,
+};
+use serde_json::Value;
+
+use super::{Kind, NameRule};
+use crate::field::FieldErrors;
+use crate::value;
+
+/// Bytes of all annotations of an object.
+const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
+/// Checks the metadata of a new object.
+pub(crate) fn validate(kind: &'static Kind, object: &Value, errors: &mut FieldErrors) {
+    let name = value::text(object, "metadata.name");
+    if name.is_empty() {
+        errors.required("metadata.name", "name or generateName is required");
+    } else {
+        let wrong = match kind.name_rule {
+            NameRule::Subdomain => validate_dns_subdomain(name),
+            NameRule::Label => validate_dns_label(name),
+            NameRule::ServiceLabel => validate_dns_1035_label(name),
+        };
+        for message in wrong {
+            errors.invalid("metadata.name", name, &message);
+        }
+    }
+    if kind.namespaced() {
+        let namespace = value::text(object, "metadata.namespace");
+        if namespace.is_empty() {
+            errors.required("metadata.namespace", "");
+        } else {
+            for message in validate_dns_label(namespace) {
+                errors.invalid("metadata.namespace", namespace, &message);
+            }
+        }
+    }
+    validate_rest(object, errors);
+}
+
+/// Checks the metadata of a changed object.
+pub(crate) fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    validate_rest(new, errors);
+    if value::at(old, "metadata.deletionTimestamp").is_some() {
+        let before = value::items(old, "metadata.finalizers");
+        let added: Vec<String> = value::items(new, "metadata.finalizers")
+            .iter()
+            .filter(|f| !before.contains(f))
+            .filter_map(|f| f.as_str().map(|f| format!("{f:?}")))
+            .collect();
+        if !added.is_empty() {
+            errors.forbidden(
+                "metadata.finalizers",
+                &format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    added.join(", ")
+                ),
+            );
+        }
+    }
+}
+
+fn validate_rest(object: &Value, errors: &mut FieldErrors) {
+    labels(
+        value::at(object, "metadata.labels"),
+        "metadata.labels",
+        errors,
+    );
+    annotations(
+        value::at(object, "metadata.annotations"),
+        "metadata.annotations",
+        errors,
+    );
+    for (index, finalizer) in value::items(object, "metadata.finalizers")
+        .iter()
+        .enumerate()
+    {
+        let name = finalizer.as_str().unwrap_or_default();
+        let field = format!("metadata.finalizers[{index}]");
+        for message in validate_qualified_name(name) {
+            errors.invalid(&field, name, &message);
+        }
+        if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+            errors.invalid(
+                &field,
+                name,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
+        }
+    }
+    owners(object, errors);
+}
+
+/// Checks a map of labels.
+pub(crate) fn labels(map: Option<&Value>, field: &str, errors: &mut FieldErrors) {
+    for (key, set) in map.and_then(Value::as_object).into_iter().flatten() {
+        for message in validate_qualified_name(key) {
+            errors.invalid(field, key.as_str(), &message);
+        }
+        let text = set.as_str().unwrap_or_default();
+        for message in validate_label_value(text) {
+            errors.invalid(field, text, &message);
+        }
+    }
+}
+
+/// Checks a map of annotations.
+pub(crate) fn annotations(map: Option<&Value>, field: &str, errors: &mut FieldErrors) {
+    let mut total = 0;
+    for (key, set) in map.and_then(Value::as_object).into_iter().flatten() {
+        for message in validate_qualified_name(&key.to_lowercase()) {
+            errors.invalid(field, key.as_str(), &message);
+        }
+        total += key.len() + set.as_str().map_or(0, str::len);
+    }
+    if total > ANNOTATIONS_BYTES_MAX {
+        errors.too_long(field, ANNOTATIONS_BYTES_MAX);
+    }
+}
+
+fn owners(object: &Value, errors: &mut FieldErrors) {
+    const FIELD: &str = "metadata.ownerReferences";
+    let mut controller: Option<String> = None;
+    for owner in value::items(object, FIELD) {
+        let version = value::text(owner, "apiVersion");
+        if version.is_empty() {
+            errors.invalid(
+                &format!("{FIELD}.apiVersion"),
+                version,
+                "version must not be empty",
+            );
+        }
+        for (name, what) in [("kind", "kind"), ("name", "name"), ("uid", "uid")] {
+            if value::text(owner, name).is_empty() {
+                errors.invalid(
+                    &format!("{FIELD}.{name}"),
+                    "",
+                    &format!("{what} must not be empty"),
+                );
+            }
+        }
+        if value::is_true(owner, "controller") {
+            let this = format!(
+                "{}/{}",
+                value::text(owner, "kind"),
+                value::text(owner, "name")
+            );
+            match &controller {
+                Some(first) => errors.invalid(
+                    FIELD,
+                    value::at(object, FIELD).cloned().unwrap_or_default(),
+                    &format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                    ),
+                ),
+                None => controller = Some(this),
+            }
+        }
+    }
+}

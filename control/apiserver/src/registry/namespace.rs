@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Namespace: the `kubernetes` finalizer in its spec keeps it until its content is gone.
+
+use serde_json::{Value, json};
+
+use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource};
+use crate::field::FieldErrors;
+use crate::{table, value};
+
+pub(super) static KIND: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "Namespace",
+    plural: "namespaces",
+    singular: "namespace",
+    short_names: &["ns"],
+    categories: &[],
+    scope: Scope::Cluster,
+    name_rule: NameRule::Label,
+    generation: Generation::None,
+    subresources: &[
+        Subresource {
+            name: "finalize",
+            group: "",
+            version: "v1",
+            kind: "Namespace",
+            verbs: &["update"],
+        },
+        Subresource::status("", "v1", "Namespace"),
+    ],
+    selectable: &[Selectable::new("status.phase")],
+    columns: &[
+        Column::NAME,
+        Column::new("Status", "string", "The status of the namespace"),
+        Column::AGE,
+    ],
+    strategy: &Namespace,
+    view_of: None,
+};
+
+struct Namespace;
+
+impl Strategy for Namespace {
+    fn default(&self, object: &mut Value) {
+        let name = value::text(object, "metadata.name").to_owned();
+        let mut labels = value::at(object, "metadata.labels")
+            .cloned()
+            .unwrap_or(json!({}));
+        if !name.is_empty() {
+            labels["kubernetes.io/metadata.name"] = name.into();
+            value::set(object, "metadata.labels", labels);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        value::set(object, "status", json!({"phase": "Active"}));
+        let mut finalizers = value::items(object, "spec.finalizers").to_vec();
+        if !finalizers.iter().any(|f| f == "kubernetes") {
+            finalizers.push("kubernetes".into());
+        }
+        value::set(object, "spec", json!({"finalizers": finalizers}));
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        value::copy(new, old, "spec.finalizers");
+        if value::at(new, "spec").is_none() {
+            value::copy(new, old, "spec");
+        }
+    }
+
+    fn validate_status(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {
+        let phase = value::text(new, "status.phase");
+        let deleting = value::at(new, "metadata.deletionTimestamp").is_some();
+        if deleting && phase != "Terminating" {
+            errors.invalid(
+                "status.Phase",
+                phase,
+                "may only be 'Terminating' if `deletionTimestamp` is not empty",
+            );
+        }
+        if !deleting && phase != "Active" {
+            errors.invalid(
+                "status.Phase",
+                phase,
+                "may only be 'Active' if `deletionTimestamp` is empty",
+            );
+        }
+    }
+
+    fn cells(&self, object: &Value) -> Vec<Value> {
+        vec![
+            table::name(object),
+            value::text(object, "status.phase").into(),
+            table::age(object),
+        ]
+    }
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//! ServiceAccount: a name for pods to run as.
+
+use serde_json::Value;
+
+use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
+use crate::{table, value};
+
+pub(super) static KIND: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    singular: "serviceaccount",
+    short_names: &["sa"],
+    categories: &[],
+    scope: Scope::Namespaced,
+    name_rule: NameRule::Subdomain,
+    generation: Generation::None,
+    subresources: &[],
+    selectable: &[],
+    columns: &[
+        Column::NAME,
+        Column::new(
+            "Secrets",
+            "string",
+            "Secrets is a list of the secrets in the same namespace that pods running using this ServiceAccount are allowed to use.",
+        ),
+        Column::AGE,
+    ],
+    strategy: &ServiceAccount,
+    view_of: None,
+};
+
+struct ServiceAccount;
+
+impl Strategy for ServiceAccount {
+    fn cells(&self, object: &Value) -> Vec<Value> {
+        vec![
+            table::name(object),
+            value::items(object, "secrets").len().into(),
+            table::age(object),
+        ]
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The API server as one value: made from a store, taken apart into a router and a client.
+
+use std::sync::Arc;
+
+use knarr_store::{Store, StoreError};
+
+use crate::client::Client;
+use crate::core::Core;
+use crate::{ApiConfig, http};
+
+/// The API of one cluster. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    core: Arc<Core>,
+}
+
+/// Why the API cannot be opened over a store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Reading what is stored failed.
+    #[error("cannot read the stored objects")]
+    Load(#[source] StoreError),
+    /// Following the store failed.
+    #[error("cannot watch the store")]
+    Watch(#[source] StoreError),
+    /// A stored object is broken.
+    #[error("the stored object {key} is not readable")]
+    Object {
+        /// Where it is stored.
+        key: String,
+        /// What is wrong with its JSON.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The objects that every cluster has could not be made.
+    #[error("cannot create what every cluster has")]
+    Bootstrap(#[source] crate::ApiError),
+}
+
+impl ApiServer {
+    /// Fills the watch cache from the store and creates the namespaces and the Service that every cluster has
+    /// (`default`, `kube-system`, `kube-public`, `kube-node-lease`).
+    pub async fn open(store: Arc<dyn Store>, config: ApiConfig) -> Result<Self, OpenError> {
+        let core = Core::open(store, config).await?;
+        let server = Self { core };
+        server
+            .client()
+            .ensure_namespaces()
+            .await
+            .map_err(OpenError::Bootstrap)?;
+        Ok(server)
+    }
+
+    /// Calls inside the process: privileged, with the same defaults, validation, admission and conflicts as
+    /// requests over the network.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(Arc::clone(&self.core))
+    }
+
+    /// The HTTP endpoints of the API. Every path that no other route of the final router takes belongs to it (404s
+    /// as Kubernetes words them), so it has the fallback; merge routes with explicit paths into it. Requests carry a
+    /// [`crate::PeerIdentity`] extension where the connection proves one; [`crate::serve::serve`] does that.
+    pub fn router(&self) -> axum::Router {
+        http::router(Arc::clone(&self.core))
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Deletion: preconditions, a pod's grace, finalizers and what becomes of dependents.
+//!
+//! Follows `registry/rest/delete.go` and `registry/generic/registry/store.go` of Kubernetes v1.37. The garbage
+//! collector acts on the finalizers that are set here; this file never touches a dependent.
+
+use bytes::Bytes;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use knarr_store::Op;
+use serde_json::Value;
+
+use super::update::MODIFIED;
+use super::{DeleteOptions, Deleted, DryRun, Gone, SWAP_ATTEMPTS_MAX, in_view, served};
+use crate::client::Propagation;
+use crate::core::Core;
+use crate::object::{Object, encode};
+use crate::registry::Kind;
+use crate::{ApiError, admission, clock, value};
+
+/// Keeps an owner until its dependents are deleted.
+const FOREGROUND: &str = "foregroundDeletion";
+/// Keeps an owner until its dependents are released.
+const ORPHAN: &str = "orphan";
+/// Grace of a pod whose spec names none, in seconds.
+const GRACE_DEFAULT_S: i64 = 30;
+
+/// What one deletion request does to the object as it is now.
+enum Step {
+    /// It goes.
+    Remove,
+    /// It is written with its deletion begun (or hastened).
+    Write(Value),
+    /// Its deletion has begun already, nothing changes.
+    Nothing,
+}
+
+impl Core {
+    /// Deletes an object or begins its deletion.
+    pub(crate) async fn delete(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, ApiError> {
+        let stored = kind.stored();
+        admission::may_delete(stored, name)?;
+        let store_key = stored.store_key(namespace, name);
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let current = self
+                .current(kind, namespace, name)
+                .await?
+                .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))?;
+            check_preconditions(kind, &current, options)?;
+            let outcome = |bytes: Bytes, gone| Deleted {
+                bytes,
+                uid: current.meta.uid.to_string(),
+                gone,
+            };
+            let last = || in_view(kind, current.bytes.clone());
+            let (op, bytes) = match plan(stored, &current, options, clock::now()) {
+                Step::Nothing => return Ok(outcome(last(), Gone::Later)),
+                Step::Remove if options.dry_run == DryRun::All => {
+                    return Ok(outcome(last(), Gone::Now));
+                }
+                Step::Remove => (Op::delete(store_key.clone()), None),
+                Step::Write(object) => {
+                    let bytes = encode(stored, &object);
+                    if options.dry_run == DryRun::All {
+                        let shown = served(kind, &bytes, current.meta.resource_version);
+                        return Ok(outcome(shown, Gone::Later));
+                    }
+                    (Op::put(store_key.clone(), bytes.clone()), Some(bytes))
+                }
+            };
+            if let Some(revision) = self.swap(&current, &store_key, op).await? {
+                return Ok(match bytes {
+                    Some(bytes) => outcome(served(kind, &bytes, revision), Gone::Later),
+                    None => {
+                        let object = current.deleted_at(revision);
+                        outcome(in_view(kind, object.bytes), Gone::Now)
+                    }
+                });
+            }
+        }
+        Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED))
+    }
+}
+
+fn check_preconditions(
+    kind: &'static Kind,
+    current: &Object,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
+    let refuse = |what: &str, wanted: &str, found: &str| {
+        Err(ApiError::conflict(
+            kind.group,
+            kind.plural,
+            &current.meta.name,
+            &format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            ),
+        ))
+    };
+    if let Some(uid) = &options.uid
+        && **uid != *current.meta.uid
+    {
+        return refuse("UID", uid, &current.meta.uid);
+    }
+    if let Some(version) = &options.resource_version
+        && *version != current.meta.resource_version.to_string()
+    {
+        return refuse(
+            "ResourceVersion",
+            version,
+            &current.meta.resource_version.to_string(),
+        );
+    }
+    Ok(())
+}
+
+fn plan(stored: &'static Kind, current: &Object, options: &DeleteOptions, now: Timestamp) -> Step {
+    let mut object = current.value();
+    let deleting = current.meta.deletion_timestamp;
+    let had = current.meta.finalizers.clone();
+    set_propagation(&mut object, options.propagation);
+    let kept = !value::items(&object, "metadata.finalizers").is_empty()
+        || (stored.plural == "namespaces" && !value::items(&object, "spec.finalizers").is_empty());
+    let grace = grace_s(stored, &object, options);
+    match deleting {
+        Some(at) => {
+            let before = value::int(&object, "metadata.deletionGracePeriodSeconds").unwrap_or(0);
+            let wanted = options.grace_period_seconds.map(|_| grace);
+            match wanted {
+                Some(wanted) if wanted < before => {
+                    if wanted == 0 && !kept {
+                        return Step::Remove;
+                    }
+                    let sooner = at - SignedDuration::from_secs(before - wanted);
+                    mark(&mut object, sooner, wanted);
+                }
+                _ if before == 0 && !kept => return Step::Remove,
+                _ => {}
+            }
+        }
+        None if grace == 0 && !kept => return Step::Remove,
+        None => {
+            mark(&mut object, now + SignedDuration::from_secs(grace), grace);
+            if stored.plural == "namespaces" {
+                value::set(&mut object, "status.phase", "Terminating");
+            }
+            if let Some(generation) = value::int(&object, "metadata.generation") {
+                value::set(&mut object, "metadata.generation", generation + 1);
+            }
+        }
+    }
+    let same_finalizers = value::items(&object, "metadata.finalizers")
+        .iter()
+        .filter_map(Value::as_str)
+        .eq(had.iter().map(|f| &**f));
+    let same_time = value::text(&object, "metadata.deletionTimestamp")
+        == deleting.map(clock::rfc3339).unwrap_or_default();
+    if same_finalizers && same_time {
+        Step::Nothing
+    } else {
+        Step::Write(object)
+    }
+}
+
+fn mark(object: &mut Value, at: Timestamp, grace_s: i64) {
+    value::set(object, "metadata.deletionTimestamp", clock::rfc3339(at));
+    value::set(object, "metadata.deletionGracePeriodSeconds", grace_s);
+}
+
+/// Seconds until a pod is gone by itself; 0 for everything that goes at once.
+fn grace_s(stored: &'static Kind, object: &Value, options: &DeleteOptions) -> i64 {
+    if stored.plural != "pods" {
+        return 0;
+    }
+    let ended = matches!(value::text(object, "status.phase"), "Succeeded" | "Failed");
+    if ended || value::text(object, "spec.nodeName").is_empty() {
+        return 0;
+    }
+    let asked = options
+        .grace_period_seconds
+        .or_else(|| value::int(object, "spec.terminationGracePeriodSeconds"))
+        .unwrap_or(GRACE_DEFAULT_S);
+    if asked < 0 { 1 } else { asked }
+}
+
+/// Puts the finalizer of the wanted propagation on and takes the other one off.
+fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
+    let Some(propagation) = propagation else {
+        return;
+    };
+    let wanted = match propagation {
+        Propagation::Background => None,
+        Propagation::Foreground => Some(FOREGROUND),
+        Propagation::Orphan => Some(ORPHAN),
+    };
+    let mut finalizers: Vec<Value> = value::items(object, "metadata.finalizers")
+        .iter()
+        .filter(|f| {
+            let name = f.as_str();
+            (name != Some(FOREGROUND) && name != Some(ORPHAN)) || name == wanted
+        })
+        .cloned()
+        .collect();
+    if let Some(wanted) = wanted
+        && !finalizers.iter().any(|f| f.as_str() == Some(wanted))
+    {
+        finalizers.push(wanted.into());
+    }
+    if finalizers.is_empty() {
+        value::remove(object, "metadata.finalizers");
+    } else {
+        value::set(object, "metadata.finalizers", finalizers);
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The scale subresource: an `autoscaling/v1` Scale as a view of `spec.replicas`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use knarr_api::labels::Selector;
+use serde_json::{Value, json};
+
+use super::{WriteOptions, Written};
+use crate::core::Core;
+use crate::field::FieldErrors;
+use crate::registry::{Kind, Part};
+use crate::{ApiError, value};
+
+/// The Scale of an object.
+pub(crate) fn scale_of(object: &Value) -> Value {
+    let mut metadata = json!({});
+    for kept in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
+        if let Some(found) = object["metadata"].get(kept) {
+            metadata[kept] = found.clone();
+        }
+    }
+    let selector: Option<LabelSelector> =
+        value::at(object, "spec.selector").and_then(|s| serde_json::from_value(s.clone()).ok());
+    let selector = Selector::from_object(selector.as_ref())
+        .map(|s| s.to_string())
+        .unwrap_or_default();
+    let mut spec = json!({});
+    if let Some(replicas) = value::int(object, "spec.replicas").filter(|r| *r != 0) {
+        spec["replicas"] = replicas.into();
+    }
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": spec,
+        "status": {
+            "replicas": value::int(object, "status.replicas").unwrap_or(0),
+            "selector": selector,
+        },
+    })
+}
+
+impl Core {
+    /// Changes the number of replicas through a change of the Scale.
+    pub(crate) async fn modify_scale(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &WriteOptions,
+        change: &super::update::Change<'_>,
+    ) -> Result<Value, ApiError> {
+        let written: Written = self
+            .modify(kind, namespace, name, Part::Main, options, &|current| {
+                let scale = change(&scale_of(current))?;
+                let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
+                if replicas < 0 {
+                    let mut errors = FieldErrors::default();
+                    errors.invalid(
+                        "spec.replicas",
+                        replicas,
+                        "must be greater than or equal to 0",
+                    );
+                    return Err(ApiError::invalid("autoscaling", "Scale", name, &errors));
+                }
+                let mut new = current.clone();
+                value::set(&mut new, "spec.replicas", replicas);
+                value::copy(&mut new, &scale, "metadata.resourceVersion");
+                value::copy(&mut new, &scale, "metadata.uid");
+                Ok(new)
+            })
+            .await?;
+        let object: Value = serde_json::from_slice(&written.bytes).map_err(ApiError::internal)?;
+        Ok(scale_of(&object))
+    }
+}

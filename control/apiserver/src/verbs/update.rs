@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Replacing and patching: one compare-and-swap loop that keeps spec and status apart.
+
+use knarr_store::{Compare, Op, Txn};
+use serde_json::Value;
+
+use super::{DryRun, SWAP_ATTEMPTS_MAX, WriteOptions, Written, in_view, served};
+use crate::core::Core;
+use crate::field::FieldErrors;
+use crate::object::{Object, encode};
+use crate::registry::{Generation, Kind, Part, meta};
+use crate::{ApiError, Patch, admission, patch, value};
+
+/// Why an update with an old resourceVersion is refused.
+pub(crate) const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// What a change makes of the current object.
+pub(super) type Change<'a> = dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync + 'a;
+
+impl Core {
+    /// Replaces an object (or its status) with what a client sent.
+    pub(crate) async fn replace(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        part: Part,
+        mut sent: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let sent_name = value::text(&sent, "metadata.name");
+        if sent_name.is_empty() {
+            return Err(ApiError::bad_request(
+                "name must be provided: the name of the object based on URL was undeterminable",
+            ));
+        }
+        if sent_name != name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({sent_name}) does not match the name on the URL ({name})"
+            )));
+        }
+        super::create::set_namespace(kind, namespace, &mut sent)?;
+        self.modify(kind, namespace, name, part, options, &|_| Ok(sent.clone()))
+            .await
+    }
+
+    /// Patches an object (or its status).
+    pub(crate) async fn patch(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        part: Part,
+        change: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        self.modify(kind, namespace, name, part, options, &|current| {
+            patch::apply(kind, current, change).map(|p| p.object)
+        })
+        .await
+    }
+
+    /// Reads, changes, checks and swaps; again from the start when the object changed underneath, unless
+    /// the change names a version.
+    pub(crate) async fn modify(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        part: Part,
+        options: &WriteOptions,
+        change: &Change<'_>,
+    ) -> Result<Written, ApiError> {
+        let stored = kind.stored();
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let current = self
+                .current(kind, namespace, name)
+                .await?
+                .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))?;
+            let old = current.value();
+            let view = if kind.view_of.is_some() {
+                kind.strategy.from_stored(old.clone())
+            } else {
+                old.clone()
+            };
+            let mut new = change(&view)?;
+            if kind.view_of.is_some() {
+                new = kind.strategy.to_stored(new);
+            }
+            let pinned = !value::text(&new, "metadata.resourceVersion").is_empty();
+            check_identity(kind, &current, &new)?;
+            prepare(stored, part, &mut new, &old);
+            self.check(kind, part, name, &new, &old)?;
+            let warnings = match part {
+                Part::Main => stored.strategy.warnings(&new),
+                Part::Status | Part::Raw => Vec::new(),
+            };
+            let reservation = match part {
+                Part::Main => self.allocate(stored, &mut new, Some(&old)).await?,
+                Part::Status | Part::Raw => crate::allocations::Reservation::none(),
+            };
+            value::copy(&mut new, &old, "metadata.resourceVersion");
+            if new == old {
+                return Ok(Written {
+                    bytes: in_view(kind, current.bytes.clone()),
+                    warnings,
+                });
+            }
+            let bytes = encode(stored, &new);
+            if options.dry_run == DryRun::All {
+                return Ok(Written {
+                    bytes: served(kind, &bytes, current.meta.resource_version),
+                    warnings,
+                });
+            }
+            let store_key = stored.store_key(namespace, name);
+            let step = if is_finished(stored, &new) {
+                Op::delete(store_key.clone())
+            } else {
+                Op::put(store_key.clone(), bytes.clone())
+            };
+            let written = self.swap(&current, &store_key, step).await?;
+            if let Some(revision) = written {
+                reservation.keep();
+                return Ok(Written {
+                    bytes: served(kind, &bytes, revision),
+                    warnings,
+                });
+            }
+            if pinned {
+                return Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED));
+            }
+        }
+        Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED))
+    }
+
+    /// Does `step` if the object is still `current`; the revision when it was, `None` (after the caches have
+    /// caught up) when not.
+    pub(super) async fn swap(
+        &self,
+        current: &Object,
+        store_key: &str,
+        step: Op,
+    ) -> Result<Option<u64>, ApiError> {
+        let read = knarr_store::Revision(current.meta.resource_version);
+        let done = self
+            .store
+            .txn(Txn {
+                compare: vec![Compare::mod_revision(store_key.to_owned(), read)],
+                then: vec![step],
+                otherwise: Vec::new(),
+            })
+            .await?;
+        if done.succeeded {
+            return Ok(Some(done.revision.0));
+        }
+        self.wait_for(done.revision.0).await?;
+        Ok(None)
+    }
+
+    fn check(
+        &self,
+        kind: &'static Kind,
+        part: Part,
+        name: &str,
+        new: &Value,
+        old: &Value,
+    ) -> Result<(), ApiError> {
+        let stored = kind.stored();
+        let mut errors = FieldErrors::default();
+        meta::validate_update(new, old, &mut errors);
+        match part {
+            Part::Main => stored.strategy.validate_update(new, old, &mut errors),
+            Part::Status => stored.strategy.validate_status(new, old, &mut errors),
+            Part::Raw => {}
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::invalid(kind.group, kind.kind, name, &errors))
+        }
+    }
+}
+
+/// The change is about this object: its version and uid, where it names them.
+fn check_identity(kind: &'static Kind, current: &Object, new: &Value) -> Result<(), ApiError> {
+    let name = &*current.meta.name;
+    let version = value::text(new, "metadata.resourceVersion");
+    if !version.is_empty() {
+        let parsed = version.parse::<u64>().map_err(|_| {
+            let mut errors = FieldErrors::default();
+            errors.invalid(
+                "metadata.resourceVersion",
+                version,
+                &format!("strconv.ParseUint: parsing {version:?}: invalid syntax"),
+            );
+            ApiError::invalid(kind.group, kind.kind, name, &errors)
+        })?;
+        if parsed != current.meta.resource_version {
+            return Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED));
+        }
+    }
+    let uid = value::text(new, "metadata.uid");
+    if !uid.is_empty() && uid != &*current.meta.uid {
+        return Err(ApiError::conflict(
+            kind.group,
+            kind.plural,
+            name,
+            &format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.meta.uid
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Puts back what this part of the object may not change, fills defaults, counts the generation.
+fn prepare(stored: &'static Kind, part: Part, new: &mut Value, old: &Value) {
+    for kept in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+    ] {
+        value::copy(new, old, &format!("metadata.{kept}"));
+    }
+    for dropped in ["managedFields", "selfLink"] {
+        value::remove(new, &format!("metadata.{dropped}"));
+    }
+    value::set(new, "kind", stored.kind);
+    value::set(new, "apiVersion", stored.api_version());
+    match part {
+        Part::Main => {
+            stored.strategy.default(new);
+            if stored.has_status() {
+                value::copy(new, old, "status");
+            }
+            stored.strategy.prepare_update(new, old);
+            admission::mutate_update(stored, new, old);
+            if grows(stored.generation, new, old) {
+                let next = value::int(old, "metadata.generation").unwrap_or(0) + 1;
+                value::set(new, "metadata.generation", next);
+            }
+        }
+        Part::Status => {
+            value::copy(new, old, "spec");
+            value::copy(new, old, "metadata.ownerReferences");
+            stored.strategy.prepare_status(new, old);
+        }
+        Part::Raw => {
+            if grows(stored.generation, new, old) {
+                let next = value::int(old, "metadata.generation").unwrap_or(0) + 1;
+                value::set(new, "metadata.generation", next);
+            }
+        }
+    }
+}
+
+fn grows(generation: Generation, new: &Value, old: &Value) -> bool {
+    match generation {
+        Generation::None => false,
+        Generation::Spec => !value::same(new, old, "spec"),
+        Generation::SpecAndAnnotations => {
+            !value::same(new, old, "spec") || !value::same(new, old, "metadata.annotations")
+        }
+        Generation::Content => {
+            let content = |tree: &Value| {
+                let mut tree = tree.clone();
+                value::remove(&mut tree, "metadata");
+                tree
+            };
+            !value::same(new, old, "metadata.labels") || content(new) != content(old)
+        }
+    }
+}
+
+/// A deleted object that nothing keeps any more goes with this write.
+fn is_finished(stored: &'static Kind, object: &Value) -> bool {
+    value::at(object, "metadata.deletionTimestamp").is_some()
+        && value::int(object, "metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && value::items(object, "metadata.finalizers").is_empty()
+        && !(stored.plural == "namespaces" && !value::items(object, "spec.finalizers").is_empty())
+}
