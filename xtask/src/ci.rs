@@ -22,15 +22,39 @@ pub enum Tests {
 /// The kernel programs compile for the kernel's machine only; the host's tools see all the others.
 const NOT_FOR_THE_HOST: &str = "knarr-ebpf";
 
-/// The command.
+/// The command. A check that fails does not keep the others from saying what they see.
 pub fn run(tests: Tests) -> anyhow::Result<()> {
-    ui::heading("format");
+    let mut failed = Vec::new();
+    let mut checks: Vec<(&str, fn() -> anyhow::Result<()>)> = vec![
+        ("format", format),
+        ("tidy", tidy::check),
+        ("dependency rule", dependency_rule),
+        ("lints", lints),
+        ("documentation", documentation),
+    ];
+    if tests == Tests::Run {
+        checks.push(("tests", || test::run(&[], None)));
+    }
+    for (name, check) in checks {
+        ui::heading(name);
+        if let Err(error) = check() {
+            ui::failure(&error);
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    ui::heading("Everything passes.");
+    Ok(())
+}
+
+fn format() -> anyhow::Result<()> {
     run::loud(build::cargo().args(["fmt", "--all", "--", "--check"]))
-        .context("`cargo fmt --all` puts the format right")?;
-    ui::heading("tree");
-    tidy::check()?;
-    dependency_rule()?;
-    ui::heading("lints");
+        .context("`cargo fmt --all` puts the format right")
+}
+
+fn lints() -> anyhow::Result<()> {
     ebpf::run()?;
     let mut clippy = build::cargo();
     clippy.args([
@@ -39,12 +63,13 @@ pub fn run(tests: Tests) -> anyhow::Result<()> {
         "--exclude",
         NOT_FOR_THE_HOST,
         "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
     ]);
+    clippy.args(["--", "--deny", "warnings"]);
     run::loud(clippy.env("KNARR_EBPF_OBJECT", paths::ebpf_object()))
-        .context("clippy has something to say")?;
+        .context("clippy has something to say")
+}
+
+fn documentation() -> anyhow::Result<()> {
     let mut docs = build::cargo();
     docs.args([
         "doc",
@@ -52,22 +77,14 @@ pub fn run(tests: Tests) -> anyhow::Result<()> {
         "--exclude",
         NOT_FOR_THE_HOST,
         "--no-deps",
-        "--document-private-items",
         "--quiet",
     ]);
-    run::loud(
-        docs.env(
-            "RUSTDOCFLAGS",
-            "--deny warnings --allow rustdoc::private_intra_doc_links",
-        )
-        .env("KNARR_EBPF_OBJECT", paths::ebpf_object()),
-    )
-    .context("the documentation has broken links")?;
-    if tests == Tests::Run {
-        test::run(&[], None)?;
-    }
-    ui::heading("Everything passes.");
-    Ok(())
+    docs.env("KNARR_EBPF_OBJECT", paths::ebpf_object());
+    docs.env(
+        "RUSTDOCFLAGS",
+        "--deny warnings --allow rustdoc::private_intra_doc_links",
+    );
+    run::loud(&mut docs).context("the documentation has broken links")
 }
 
 /// What cargo says about the workspace.
@@ -87,6 +104,8 @@ struct Package {
 struct Dependency {
     name: String,
     path: Option<PathBuf>,
+    /// `dev` for what only tests use; none for an ordinary one.
+    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -125,7 +144,9 @@ impl Metadata {
                 let own = package
                     .dependencies
                     .iter()
-                    .filter(|dependency| dependency.path.is_some())
+                    .filter(|dependency| {
+                        dependency.path.is_some() && dependency.kind.as_deref() != Some("dev")
+                    })
                     .map(|dependency| dependency.name.clone());
                 (package.name.clone(), own.collect())
             })

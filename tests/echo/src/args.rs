@@ -15,7 +15,7 @@ pub struct Args {
 impl Args {
     /// Splits flags from words. `--keep` style flags stand alone.
     pub fn parse(given: Vec<String>) -> Result<Self, String> {
-        const ALONE: [&str; 1] = ["keep"];
+        const ALONE: [&str; 2] = ["keep", "until-eof"];
         let mut args = Self::default();
         let mut given = given.into_iter();
         while let Some(word) = given.next() {

@@ -5,8 +5,10 @@
 mod kept;
 mod measure;
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -44,6 +46,37 @@ fn report(started: Instant, outcome: Result<String, String>) {
     println!("{now} {word} {who} {micros}");
     // The reader follows along.
     let _ = std::io::stdout().flush();
+}
+
+/// Says when a client that runs for a time has to end: after that time, or when its input ends and `--until-eof` was
+/// given.
+struct Until {
+    end: Instant,
+    input_ended: Arc<AtomicBool>,
+}
+
+impl Until {
+    fn new(args: &Args) -> Result<Self, String> {
+        let seconds: f64 = args.value("seconds", 10.0)?;
+        let input_ended = Arc::new(AtomicBool::new(false));
+        if args.has("until-eof") {
+            let ended = Arc::clone(&input_ended);
+            thread::spawn(move || {
+                let mut rest = Vec::new();
+                // An input that cannot be read has ended, too.
+                let _ = std::io::stdin().read_to_end(&mut rest);
+                ended.store(true, Ordering::Relaxed);
+            });
+        }
+        Ok(Self {
+            end: Instant::now() + Duration::from_secs_f64(seconds),
+            input_ended,
+        })
+    }
+
+    fn reached(&self) -> bool {
+        Instant::now() >= self.end || self.input_ended.load(Ordering::Relaxed)
+    }
 }
 
 fn timeout(args: &Args) -> Result<Duration, String> {
@@ -91,13 +124,12 @@ fn load(args: &Args, target: SocketAddr) -> Result<(), String> {
     let host = target.to_string();
     let limit = timeout(args)?;
     let rate: u32 = args.value("rate", 50_u32)?.max(1);
-    let seconds: f64 = args.value("seconds", 10.0)?;
     let tick = Duration::from_secs(1) / rate;
-    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let until = Until::new(args)?;
     let mut kept: Option<BufReader<TcpStream>> = None;
     let (mut total, mut failed) = (0_u64, 0_u64);
     let mut next = Instant::now();
-    while Instant::now() < end {
+    while !until.reached() {
         let started = Instant::now();
         let outcome = if args.has("keep") {
             let stream = match kept.take() {

@@ -19,8 +19,8 @@ const CRATES_WITH: [&str; 4] = [
     "ebpf/src",
     "ebpf/common/src",
 ];
-/// A sentence that could be false takes at least this many words.
-const SAFETY_WORDS_MIN: usize = 4;
+/// A sentence that could be false takes more than one word.
+const SAFETY_WORDS_MIN: usize = 2;
 /// How far above the block its sentence may begin: it may take several lines, and attributes may stand between.
 const SAFETY_LINES_ABOVE: usize = 8;
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{connect, report, timeout};
+use super::{Until, connect, report, timeout};
 use crate::args::Args;
 
 /// Large enough for an answer with a pod's name.
@@ -16,11 +16,10 @@ fn every_tick(
     args: &Args,
     mut one: impl FnMut(u64) -> Result<String, String>,
 ) -> Result<(), String> {
-    let seconds: f64 = args.value("seconds", 10.0)?;
+    let until = Until::new(args)?;
     let tick = Duration::from_millis(args.value("every", 20_u64)?);
-    let end = Instant::now() + Duration::from_secs_f64(seconds);
     let (mut total, mut failed) = (0_u64, 0_u64);
-    while Instant::now() < end {
+    while !until.reached() {
         let started = Instant::now();
         let outcome = one(total);
         total += 1;
