@@ -54,6 +54,12 @@ pub async fn ensure_kubernetes_service(client: &Client, config: &Config) -> Resu
         Err(error) => return Err(error),
     }
     let (address, port) = (config.advertise_address, config.advertise_port);
+    if address.is_loopback() {
+        // Endpoints cannot be loopback addresses: to a pod that is the pod.
+        tracing::warn!(%address, "pods cannot reach the API server: it is advertised on loopback only; see --advertise-address");
+        remove::<Endpoints>(client).await?;
+        return remove::<EndpointSlice>(client).await;
+    }
     ensure(client, endpoints(address, port), |found, wanted| {
         found.subsets == wanted.subsets
     })
@@ -64,6 +70,16 @@ pub async fn ensure_kubernetes_service(client: &Client, config: &Config) -> Resu
             && found.address_type == wanted.address_type
     })
     .await
+}
+
+async fn remove<K: Resource>(client: &Client) -> Result<(), ApiError> {
+    match client
+        .delete::<K>(Some(NAMESPACE), NAME, &Default::default())
+        .await
+    {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Creates `wanted`, or replaces what is there unless it is the `same`.

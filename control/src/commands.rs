@@ -64,7 +64,7 @@ struct Access {
     )]
     data_dir: Option<PathBuf>,
 
-    /// URL of the API server [default: that of DATA-DIR/admin.kubeconfig]
+    /// URL of the API server [default: where the control plane of the data directory serves]
     #[arg(long, env = "KNARR_CONTROL_SERVER", value_name = "URL", global = true)]
     server: Option<String>,
 }

@@ -415,6 +415,18 @@ impl Config {
         Ok(())
     }
 
+    /// Where programs on this machine reach the API, which is not always where others do.
+    #[must_use]
+    pub fn local_url(&self) -> String {
+        let Some(mut listen) = self.listen.first().copied() else {
+            return self.advertise_url.clone();
+        };
+        if listen.ip().is_unspecified() {
+            listen.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        format!("https://{listen}")
+    }
+
     /// The address of the Service `default/kubernetes`: the first of the range.
     #[must_use]
     pub fn kubernetes_service_address(&self) -> IpAddr {

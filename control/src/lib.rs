@@ -123,6 +123,7 @@ async fn run_with_store(
         feed: feed.clone(),
     };
     let router = routes(api.router(), feed.router(), sources);
+    pki.write_local_url(&config.local_url())?;
 
     // Every task ends at `shutdown`; a task that panics brings the others down with it.
     let mut tasks = JoinSet::new();

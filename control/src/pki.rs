@@ -28,6 +28,8 @@ use crate::config::Config;
 
 /// Server and admin certificates live a year, as kubeadm's.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// In the data directory: the URL at which commands on this machine find the API server.
+pub const LOCAL_URL_FILE: &str = "local.url";
 /// When writing a renewed certificate fails (a full disk), it is tried again after this.
 const RETRY: Duration = Duration::from_secs(300);
 
@@ -150,6 +152,11 @@ impl Pki {
         }
         let admin = self.renew_admin(now)?;
         Ok(server.due.min(admin))
+    }
+
+    /// Says where commands on this machine find the API server.
+    pub fn write_local_url(&self, url: &str) -> Result<(), PkiError> {
+        write_private(&self.data_dir.join(LOCAL_URL_FILE), url.as_bytes())
     }
 
     /// Returns when the admin's certificate is due again.

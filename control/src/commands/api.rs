@@ -3,6 +3,7 @@
 //!
 //! For commands on the control plane's own machine; not a general client.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::PORT;
-use crate::pki::host_of;
+use crate::pki::{LOCAL_URL_FILE, host_of};
 
 /// A control plane that is up answers within milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -64,6 +64,8 @@ pub(super) struct Api {
     host: String,
     tls: TlsConnector,
     ca_pem: String,
+    /// Where the admin kubeconfig finds it.
+    advertised: String,
 }
 
 fn read(path: PathBuf) -> Result<String, ApiError> {
@@ -75,7 +77,7 @@ fn setup(error: impl std::fmt::Display) -> ApiError {
 }
 
 impl Api {
-    /// The API server of a data directory, at `server` or where its admin kubeconfig says.
+    /// The API server of a data directory, at `server` or where it last served.
     pub(super) fn open(data_dir: &Path, server: Option<&str>) -> Result<Self, ApiError> {
         let pki = data_dir.join("pki");
         let ca_pem = read(pki.join("ca.crt"))?;
@@ -83,8 +85,10 @@ impl Api {
         let key = read(pki.join("admin.key"))?;
         let url = match server {
             Some(url) => url.trim_end_matches('/').to_owned(),
-            None => server_of(&read(data_dir.join("admin.kubeconfig"))?)?,
+            None => read(data_dir.join(LOCAL_URL_FILE))?,
         };
+        let kubeconfig = read(data_dir.join("admin.kubeconfig"))?;
+        let advertised = server_of(&kubeconfig)?;
         let host = host_of(&url)
             .filter(|_| url.starts_with("https://"))
             .ok_or_else(|| {
@@ -111,12 +115,17 @@ impl Api {
             host,
             tls: TlsConnector::from(Arc::new(config)),
             ca_pem,
+            advertised,
         })
     }
 
-    /// Where the API server is.
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    /// Where other machines reach the API server: where the kubeconfig says, unless that is loopback and
+    /// this machine has something better.
+    pub(super) fn url_for_others(&self) -> &str {
+        if is_loopback(&self.advertised) && !is_loopback(&self.url) {
+            return &self.url;
+        }
+        &self.advertised
     }
 
     /// The cluster's CA.
@@ -192,6 +201,11 @@ impl Api {
     }
 }
 
+fn is_loopback(url: &str) -> bool {
+    let host = host_of(url).unwrap_or_default();
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 /// The port of `https://HOST[:PORT]`.
 fn port_of(url: &str) -> u16 {
     let authority = url
@@ -205,7 +219,7 @@ fn port_of(url: &str) -> u16 {
         after_host.rsplit_once(':')?.1.parse().ok()
     });
     // https without a port; join lines and kubeconfigs of this program always have one.
-    port.unwrap_or(if url.contains("://") { 443 } else { PORT })
+    port.unwrap_or(443)
 }
 
 /// The server in an admin kubeconfig that this program wrote.

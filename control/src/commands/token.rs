@@ -64,7 +64,7 @@ pub(super) async fn run(
             if token_only {
                 println!("{token}");
             } else {
-                let (url, hash) = (api.url(), hash(api.ca_pem())?);
+                let (url, hash) = (api.url_for_others(), hash(api.ca_pem())?);
                 println!("knarr-agent run --server {url} --token {token} --ca-hash {hash}");
             }
         }

@@ -59,6 +59,7 @@ fn start_in(
     let served = [listener.local_addr().unwrap()];
     let settings = Settings {
         data_dir: Some(dir.to_owned()),
+        advertise_address: Some([10, 0, 0, 5].into()),
         ..Settings::default()
     };
     let config = settings.resolve(&served).unwrap();
@@ -76,7 +77,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, running) = start_in(dir.path(), listener);
-        let cluster = Self {
+        let mut cluster = Self {
             address,
             dir,
             shutdown,
@@ -86,13 +87,16 @@ impl Cluster {
         cluster
     }
 
-    async fn wait_until_ready(&self) {
-        let kubeconfig = self.dir.path().join("admin.kubeconfig");
+    async fn wait_until_ready(&mut self) {
+        // Written once the sockets are about to be served; connections wait in their queue till then.
+        let url = self.dir.path().join("local.url");
         tokio::time::timeout(PATIENCE, async {
-            while !kubeconfig.exists() {
+            while !url.exists() {
+                if self.running.is_finished() {
+                    panic!("it ended: {:?}", (&mut self.running).await);
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            self.get(&Identity::Nobody, "/readyz").await
         })
         .await
         .expect("the control plane is ready");
@@ -109,6 +113,7 @@ impl Cluster {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(PATIENCE, &mut self.running).await;
         ended.expect("an orderly end").unwrap().unwrap();
+        std::fs::remove_file(self.dir.path().join("local.url")).unwrap();
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(self.address).unwrap();

@@ -52,7 +52,7 @@ async fn the_admin_finds_the_namespaces_and_the_kubernetes_service() {
         )
         .await;
     assert_eq!(
-        endpoints["subsets"][0]["addresses"][0]["ip"], "127.0.0.1",
+        endpoints["subsets"][0]["addresses"][0]["ip"], "10.0.0.5",
         "{endpoints}"
     );
     let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
