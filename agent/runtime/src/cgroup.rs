@@ -4,7 +4,14 @@
 //! Handles pure v2 and hybrid machines (v1 controllers beside a v2 tree). Not here: the limits of one
 //! container, which libcontainer writes. Called by `runtime` in the agent and by the shim.
 
+use crate::spec::{QosClass, Resources};
 use std::path::{Path, PathBuf};
+
+mod layout;
+mod members;
+mod values;
+
+pub use layout::CgroupLayout;
 
 /// Why something in the cgroup tree could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +41,7 @@ pub enum CgroupError {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: cgroups_rs::fs::error::Error,
     },
     /// A path that would reach other people's processes.
     #[error("cgroup path {0:?} is not inside the pods' tree")]
@@ -49,24 +56,107 @@ pub enum CgroupError {
     },
 }
 
-/// Where the cgroup trees are and below which cgroup everything of this node goes.
+/// The cgroup that holds every pod of a node.
+const PODS: &str = "kubepods";
+/// The cgroup that holds the shims, outside of the pods' limits.
+const SHIMS: &str = "knarr-shims";
+/// The pause process' cgroup in a pod. Cannot be a container's: those have a dot.
+pub(crate) const PAUSE: &str = "pause";
+
+/// A cgroup inside the pods' tree, the same path in every hierarchy, relative to the layout's base. There
+/// is no way to make one that is the root, empty, or outside of the pods' tree: killing what is in it can
+/// never hit anybody else.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct CgroupLayout {
-    /// Mount point of cgroup v2.
-    unified: PathBuf,
-    /// The cgroup below which the node's tree is, relative to the mount points; empty: the roots.
-    base: PathBuf,
+#[serde(try_from = "PathBuf", into = "PathBuf")]
+pub(crate) struct PodCgroup(PathBuf);
+
+impl PodCgroup {
+    /// The cgroup of a pod.
+    pub fn pod(qos: QosClass, uid: &str) -> Result<PodCgroup, CgroupError> {
+        let parent = match qos {
+            QosClass::Guaranteed => PathBuf::from(PODS),
+            QosClass::Burstable => Path::new(PODS).join("burstable"),
+            QosClass::BestEffort => Path::new(PODS).join("besteffort"),
+        };
+        PodCgroup::try_from(parent.join(format!("pod{uid}")))
+    }
+
+    /// A cgroup in a pod's.
+    pub fn child(&self, name: &str) -> Result<PodCgroup, CgroupError> {
+        let path = self.0.join(name);
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(CgroupError::Unsafe(path));
+        }
+        PodCgroup::try_from(path)
+    }
+
+    /// Of a container's attempt.
+    pub fn container(&self, name: &str, attempt: u32) -> Result<PodCgroup, CgroupError> {
+        self.child(&format!("{name}.{attempt}"))
+    }
+
+    /// Relative to the layout's base.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The pod's UID.
+    pub fn uid(&self) -> Option<&str> {
+        self.0
+            .iter()
+            .filter_map(|name| name.to_str()?.strip_prefix("pod"))
+            .next()
+    }
+}
+
+impl TryFrom<PathBuf> for PodCgroup {
+    type Error = CgroupError;
+
+    fn try_from(path: PathBuf) -> Result<PodCgroup, CgroupError> {
+        use std::path::Component;
+        let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
+        let rest = path.strip_prefix(PODS).ok().map(|rest| {
+            rest.strip_prefix("burstable")
+                .or_else(|_| rest.strip_prefix("besteffort"))
+                .unwrap_or(rest)
+        });
+        let is_pod = rest
+            .and_then(|rest| rest.iter().next())
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.len() > "pod".len() && name.starts_with("pod"));
+        if plain && is_pod {
+            Ok(PodCgroup(path))
+        } else {
+            Err(CgroupError::Unsafe(path))
+        }
+    }
+}
+
+impl From<PodCgroup> for PathBuf {
+    fn from(cgroup: PodCgroup) -> PathBuf {
+        cgroup.0
+    }
+}
+
+/// cpu.weight of cgroup v2 for cpu.shares of v1 (KEP-2254's formula).
+pub(crate) fn cpu_weight(shares: u64) -> u64 {
+    const SHARES_MIN: u64 = 2;
+    const SHARES_MAX: u64 = 262_144;
+    let shares = shares.clamp(SHARES_MIN, SHARES_MAX);
+    1 + ((shares - SHARES_MIN) * 9_999) / (SHARES_MAX - SHARES_MIN)
 }
 
 impl CgroupLayout {
-    /// Looks at what is mounted below /sys/fs/cgroup. `root` is the agent's `--cgroup-root`: a cgroup as
-    /// /proc/self/cgroup writes it (`/` or `/machine/knarr`), or a directory of the mounted v2 tree.
-    pub fn detect(_root: &Path) -> Result<CgroupLayout, CgroupError> {
-        todo!()
-    }
-
-    /// The directory in cgroup v2 below which every pod is; Service programs attach here.
-    pub fn service_root(&self) -> PathBuf {
-        todo!()
+    /// Makes a pod's cgroup in every hierarchy and sets its limits.
+    pub(crate) fn create_pod(
+        &self,
+        cgroup: &PodCgroup,
+        resources: &Resources,
+    ) -> Result<(), CgroupError> {
+        let made = self.create(cgroup)?;
+        values::apply(&made, cgroup, resources)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+mod archive;
+mod import;
+mod layer;
+mod manifest;
 mod reference;
+mod store;
 
 pub use reference::ImageName;
 
@@ -135,41 +140,25 @@ pub enum Progress {
     Image(ImageName),
 }
 
-/// See the module's comment. Cheap to clone; several processes may use the same directory.
-#[derive(Clone, Debug)]
-pub struct ImageStore {
-    _root: PathBuf,
-}
+pub use store::ImageStore;
 
-impl ImageStore {
-    /// Opens or makes `data_dir/images` and removes what interrupted imports left.
-    pub fn open(_data_dir: &Path) -> Result<ImageStore, ImageError> {
-        todo!()
+impl ImageError {
+    fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ImageError {
+        let path = path.to_owned();
+        move |source| ImageError::Io {
+            operation,
+            path,
+            source,
+        }
     }
 
-    /// Imports every image of an OCI layout (directory or tar) or docker archive. Blocking: seconds for a
-    /// big image. Images without a name in the archive get `name`, which may also rename a single one.
-    pub fn import(
-        &self,
-        _path: &Path,
-        _name: Option<&str>,
-        _progress: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<ImageName>, ImageError> {
-        todo!()
-    }
-
-    /// Looks an image up by reference (as Kubernetes normalises it) or by id (`sha256:...`).
-    pub fn get(&self, _reference: &str) -> Result<Option<Image>, ImageError> {
-        todo!()
-    }
-
-    /// All images, sorted by name.
-    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        todo!()
-    }
-
-    /// Removes a reference, and with the last one the image and the layers that no other image needs.
-    pub fn remove(&self, _reference: &str) -> Result<(), ImageError> {
-        todo!()
+    fn invalid(path: &Path, message: impl Into<String>) -> ImageError {
+        ImageError::Invalid {
+            path: path.to_owned(),
+            message: message.into(),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,100 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Processes by id and start time, so that a reused id is never mistaken. Called by all of the crate.
+//! Processes by id and start time, so that an id that was given to another process is never mistaken.
+//!
+//! Called by the agent's side to find a shim again, and by both sides before they signal.
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use std::io;
+
+/// A process that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    /// Process id in the observer's namespace.
+    pub pid: i32,
+    /// Clock ticks since boot (proc(5), stat, field 22).
+    pub start: u64,
+}
+
+impl ProcessId {
+    /// The process that has this id now, dead ones that nobody has waited for included.
+    pub fn observe(pid: i32) -> io::Result<ProcessId> {
+        Ok(ProcessId {
+            pid,
+            start: stat(pid)?.start,
+        })
+    }
+
+    /// Whether exactly this process still runs.
+    pub fn is_alive(self) -> bool {
+        stat(self.pid).is_ok_and(|s| s.start == self.start && !matches!(s.state, 'Z' | 'X'))
+    }
+
+    /// Sends a signal to exactly this process; nothing happens when it is gone.
+    pub fn signal(self, signal: i32) -> io::Result<()> {
+        let (Some(pid), Some(signal)) = (Pid::from_raw(self.pid), Signal::from_named_raw(signal))
+        else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        // The descriptor is opened first and the start time read second: if the times agree, the
+        // descriptor belongs to the process that was meant.
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        if !self.is_alive() {
+            return Ok(());
+        }
+        match pidfd_send_signal(fd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+struct Stat {
+    state: char,
+    start: u64,
+}
+
+/// State and start time. The command's name may hold spaces and parentheses, so the last one counts.
+fn stat(pid: i32) -> io::Result<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat is not as expected");
+    let after = text.rfind(')').and_then(|at| text.get(at + 1..));
+    let mut fields = after.ok_or_else(invalid)?.split_ascii_whitespace();
+    let state = fields.next().and_then(|f| f.chars().next());
+    // Field 3 is the state; 22 is the nineteenth after it.
+    let start = fields.nth(18).and_then(|f| f.parse().ok());
+    match (state, start) {
+        (Some(state), Some(start)) => Ok(Stat { state, start }),
+        _ => Err(invalid()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_time() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let id = ProcessId::observe(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(id.is_alive());
+        let other = ProcessId {
+            start: id.start + 1,
+            ..id
+        };
+        assert!(!other.is_alive());
+        other.signal(libc::SIGKILL).unwrap();
+        assert!(id.is_alive(), "a signal for another process hit this one");
+        id.signal(libc::SIGKILL).unwrap();
+        child.wait().unwrap();
+        assert!(!id.is_alive());
+        id.signal(libc::SIGKILL).unwrap();
+    }
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an import reads from: a directory, or a tar file with random access by name.
+//!
+//! Not here: what the files mean (`import`).
+
+use super::ImageError;
+use crate::tree;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// JSON documents larger than this are refused; the largest known index has some hundred kilobytes.
+const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+/// Links from name to name in an archive; docker's have one.
+const LINKS_MAX: usize = 8;
+/// More entries than any layout has: each layer has one to three.
+const ENTRIES_MAX: usize = 100_000;
+
+/// An opened layout or archive.
+pub(super) struct Source {
+    path: PathBuf,
+    kind: Kind,
+}
+
+enum Kind {
+    Directory(OwnedFd),
+    Tar {
+        file: Arc<File>,
+        entries: HashMap<String, Entry>,
+    },
+}
+
+enum Entry {
+    File { offset: u64, size: u64 },
+    Link(String),
+}
+
+/// A file in it, readable from the start.
+pub(super) struct Blob {
+    pub file: Section,
+    pub size: u64,
+}
+
+/// A part of a file. Does not move the file's own position, so parts can be read side by side.
+pub(super) struct Section {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Section {
+    /// How its contents are packed. Does not move the position.
+    pub fn packing(&self) -> io::Result<Packing> {
+        let mut start = [0_u8; 4];
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let part = start.get_mut(..left.min(4)).unwrap_or_default();
+        let n = self.file.read_at(part, self.at)?;
+        Ok(Packing::of(part.get(..n).unwrap_or_default()))
+    }
+}
+
+impl Read for Section {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_sub(self.at);
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        let Some(part) = buf.get_mut(..want) else {
+            return Ok(0);
+        };
+        let n = self.file.read_at(part, self.at)?;
+        if n == 0 && want > 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// How a stream is packed, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    /// Looks at the first bytes.
+    pub fn of(start: &[u8]) -> Packing {
+        if start.starts_with(&[0x1f, 0x8b]) {
+            Packing::Gzip
+        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            Packing::Zstd
+        } else {
+            Packing::Plain
+        }
+    }
+
+    /// Unpacks a stream.
+    pub fn reader<'a>(self, inner: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(match self {
+            Packing::Plain => Box::new(inner),
+            Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(inner)),
+            Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(inner)?),
+        })
+    }
+}
+
+impl Source {
+    /// Opens a directory or archive. A compressed archive is unpacked to an unnamed file in `tmp` first.
+    pub fn open(path: &Path, tmp: &Path) -> Result<Source, ImageError> {
+        let metadata = std::fs::metadata(path).map_err(ImageError::io("reading", path))?;
+        let kind = if metadata.is_dir() {
+            Kind::Directory(tree::open_dir(path).map_err(ImageError::io("opening", path))?)
+        } else {
+            let file = File::open(path).map_err(ImageError::io("opening", path))?;
+            let file = Arc::new(expand(path, file, tmp)?);
+            let entries = index(path, &file)?;
+            Kind::Tar { file, entries }
+        };
+        Ok(Source {
+            path: path.to_owned(),
+            kind,
+        })
+    }
+
+    /// Where it came from, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a file by its name in the archive; `None` when there is none.
+    pub fn blob(&self, name: &str) -> Result<Option<Blob>, ImageError> {
+        let blob = match &self.kind {
+            Kind::Directory(root) => {
+                let opened = tree::open_in_root(root, Path::new(name), OFlag::O_RDONLY, Mode::empty());
+                let file = match opened {
+                    Ok(fd) => File::from(fd),
+                    Err(nix::errno::Errno::ENOENT) => return Ok(None),
+                    Err(e) => {
+                        return Err(ImageError::io("opening", &self.path.join(name))(e.into()));
+                    }
+                };
+                let metadata = file
+                    .metadata()
+                    .map_err(ImageError::io("reading", &self.path.join(name)))?;
+                if !metadata.is_file() {
+                    return Err(ImageError::invalid(&self.path, format!("{name} is not a file")));
+                }
+                Blob {
+                    size: metadata.len(),
+                    file: Section {
+                        file: Arc::new(file),
+                        at: 0,
+                        end: metadata.len(),
+                    },
+                }
+            }
+            Kind::Tar { file, entries } => {
+                let mut name = clean(name);
+                let mut links = 0;
+                loop {
+                    match entries.get(&name) {
+                        None => return Ok(None),
+                        Some(Entry::File { offset, size }) => {
+                            break Blob {
+                                size: *size,
+                                file: Section {
+                                    file: file.clone(),
+                                    at: *offset,
+                                    end: offset + size,
+                                },
+                            };
+                        }
+                        Some(Entry::Link(target)) if links < LINKS_MAX => {
+                            links += 1;
+                            name.clone_from(target);
+                        }
+                        Some(Entry::Link(_)) => {
+                            return Err(ImageError::invalid(
+                                &self.path,
+                                format!("{name} is a link that leads in circles"),
+                            ));
+                        }
+                    }
+                }
+            }
+        };
+        Ok(Some(blob))
+    }
+
+    /// Reads a small file; `None` when there is none.
+    pub fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        let Some(mut blob) = self.blob(name)? else {
+            return Ok(None);
+        };
+        if blob.size > DOCUMENT_BYTES_MAX {
+            return Err(ImageError::invalid(
+                &self.path,
+                format!("{name} has {} bytes; it should be a small JSON document", blob.size),
+            ));
+        }
+        let mut bytes = Vec::new();
+        blob.file
+            .read_to_end(&mut bytes)
+            .map_err(ImageError::io("reading", &self.path.join(name)))?;
+        Ok(Some(bytes))
+    }
+}
+
+/// A name without `./`, `/` and `..`, as it is looked up.
+fn clean(name: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// Unpacks a compressed archive next to the store, so that it can be read by position.
+fn expand(path: &Path, file: File, tmp: &Path) -> Result<File, ImageError> {
+    let mut start = [0_u8; 4];
+    let n = file
+        .read_at(&mut start, 0)
+        .map_err(ImageError::io("reading", path))?;
+    let packing = Packing::of(start.get(..n).unwrap_or_default());
+    if packing == Packing::Plain {
+        return Ok(file);
+    }
+    let mut reader = packing
+        .reader(file)
+        .map_err(ImageError::io("reading", path))?;
+    let mut plain = tempfile::tempfile_in(tmp).map_err(ImageError::io("writing to", tmp))?;
+    let mut buffer = vec![0_u8; 256 << 10];
+    loop {
+        let n = reader.read(&mut buffer).map_err(|e| {
+            ImageError::invalid(path, format!("the compressed archive is damaged: {e}"))
+        })?;
+        let Some(part) = buffer.get(..n).filter(|part| !part.is_empty()) else {
+            return Ok(plain);
+        };
+        io::Write::write_all(&mut plain, part).map_err(|e| {
+            super::layer::no_space(&e, "the archive", tmp)
+                .unwrap_or_else(|| ImageError::io("writing to", tmp)(e))
+        })?;
+    }
+}
+
+/// Lists what is in a tar file, and checks that all of it is there.
+fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageError> {
+    let length = file
+        .metadata()
+        .map_err(ImageError::io("reading", path))?
+        .len();
+    let whole = Section {
+        file: file.clone(),
+        at: 0,
+        end: length,
+    };
+    let mut seekable = SeekSection(whole);
+    let mut archive = tar::Archive::new(&mut seekable);
+    let mut entries = HashMap::new();
+    let mut last = String::from("its start");
+    let broken = |last: &str, e: io::Error| {
+        ImageError::invalid(path, format!("not a tar archive, or damaged after {last}: {e}"))
+    };
+    let walk = archive
+        .entries_with_seek()
+        .map_err(|e| broken(&last, e))?;
+    for entry in walk {
+        let entry = entry.map_err(|e| broken(&last, e))?;
+        let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
+        let offset = entry.raw_file_position();
+        let size = entry.size();
+        if offset.checked_add(size).is_none_or(|end| end > length) {
+            return Err(ImageError::invalid(
+                path,
+                format!(
+                    "the archive ends at byte {length}, in the middle of entry {name:?} \
+                     ({size} bytes from {offset})"
+                ),
+            ));
+        }
+        let target = || {
+            let link = entry.link_name_bytes();
+            String::from_utf8_lossy(&link.unwrap_or_default()).into_owned()
+        };
+        let kind = entry.header().entry_type();
+        let found = match kind {
+            tar::EntryType::Symlink => {
+                let dir = Path::new(&name).parent().unwrap_or(Path::new(""));
+                Entry::Link(clean(&dir.join(target()).to_string_lossy()))
+            }
+            tar::EntryType::Link => Entry::Link(clean(&target())),
+            _ if kind.is_file() => Entry::File { offset, size },
+            _ => continue,
+        };
+        last = format!("entry {name:?}");
+        entries.insert(name, found);
+        if entries.len() > ENTRIES_MAX {
+            return Err(ImageError::invalid(path, "it has too many entries for an image"));
+        }
+    }
+    if entries.is_empty() {
+        return Err(ImageError::invalid(path, "it is an empty archive"));
+    }
+    Ok(entries)
+}
+
+/// A section that can be skipped through.
+struct SeekSection(Section);
+
+impl Read for &mut SeekSection {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl io::Seek for &mut SeekSection {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Current(by) => self.0.at.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.0.end.checked_add_signed(by),
+        };
+        self.0.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.0.at)
+    }
+}

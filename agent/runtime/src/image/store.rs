@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The images of a node on disk.
+//!
+//! ```text
+//! DATA/images/layers/ID         an unpacked layer, in overlayfs' own terms; ID: 26 digits of its chain id
+//! DATA/images/layers/ID.json    its full chain id and size; written before the directory appears
+//! DATA/images/records/HEX.json  an image: id, configuration, layers
+//! DATA/images/names.json        reference -> id
+//! DATA/images/tmp               being made or removed; emptied when nobody is at work
+//! DATA/images/lock              held shared while importing and starting, exclusively while removing
+//! DATA/pods/UID/containers/*/image   the image id that a container stands on
+//! ```
+//!
+//! Several processes may use the same directory: the agent, and `knarr-agent image`.
+
+use super::{Image, ImageConfig, ImageError, ImageName, Progress, import};
+use crate::tree::{self, Durability, write_file};
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Digits of a chain id in a directory name: 127 of them fit into the one page of mount options.
+const LAYER_NAME_LEN: usize = 26;
+
+/// See the module's comment. Cheap to clone; several processes may use the same directory.
+#[derive(Clone, Debug)]
+pub struct ImageStore {
+    root: Arc<PathBuf>,
+    pods: Arc<PathBuf>,
+}
+
+/// A layer that is there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct LayerRecord {
+    pub chain_id: String,
+    pub size_bytes: u64,
+}
+
+impl LayerRecord {
+    fn name(&self) -> &str {
+        layer_name(&self.chain_id)
+    }
+}
+
+fn layer_name(chain_id: &str) -> &str {
+    let hex = chain_id.strip_prefix("sha256:").unwrap_or(chain_id);
+    hex.get(..LAYER_NAME_LEN).unwrap_or(hex)
+}
+
+/// An image that is there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub id: String,
+    pub config: ImageConfig,
+    pub layers: Vec<LayerRecord>,
+}
+
+type Names = BTreeMap<ImageName, String>;
+
+/// Keeps images from being removed while it lives.
+pub(crate) struct InUse {
+    _lock: Flock<File>,
+}
+
+impl ImageStore {
+    /// Opens or makes `data_dir/images` and removes what interrupted imports left.
+    pub fn open(data_dir: &Path) -> Result<ImageStore, ImageError> {
+        let store = ImageStore {
+            root: Arc::new(data_dir.join("images")),
+            pods: Arc::new(data_dir.join("pods")),
+        };
+        for dir in [store.layers_dir(), store.records_dir(), store.tmp_dir()] {
+            std::fs::create_dir_all(&dir).map_err(ImageError::io("making", &dir))?;
+        }
+        // Layers hold other people's set-user-ID programs.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&*store.root, private)
+            .map_err(ImageError::io("protecting", &store.root))?;
+        match store.lock_file()?.pipe(|f| Flock::lock(f, FlockArg::LockExclusiveNonblock)) {
+            Ok(_lock) => store.collect_garbage()?,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {}
+            Err((_, e)) => return Err(ImageError::io("locking", &store.root)(e.into())),
+        }
+        Ok(store)
+    }
+
+    /// Imports every image of an OCI layout (directory or tar) or docker archive. Blocking: seconds for a
+    /// big image. Images without a name in the archive get `name`, which may also rename a single one.
+    pub fn import(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<ImageName>, ImageError> {
+        let _lock = self.protect()?;
+        // The import mounts overlays in a namespace of its own, so it needs a thread of its own; what it
+        // has to report is told by the caller's thread, as a progress bar may not be movable.
+        let (sender, reports) = std::sync::mpsc::sync_channel(PROGRESS_QUEUE);
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(move || {
+                import::import(self, path, name, &mut |step| {
+                    // The receiver lives until this thread has ended.
+                    let _ = sender.send(step);
+                })
+            });
+            for step in reports {
+                progress(step);
+            }
+            worker
+                .join()
+                .unwrap_or_else(|_| Err(ImageError::invalid(path, "the import panicked")))
+        })
+    }
+
+    /// Looks an image up by reference (as Kubernetes normalises it) or by id (`sha256:...`).
+    pub fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
+        let names = self.names()?;
+        let id = if is_id(reference) {
+            reference.to_owned()
+        } else {
+            match names.get(&ImageName::parse(reference)?) {
+                Some(id) => id.clone(),
+                None => return Ok(None),
+            }
+        };
+        let record = self.record(&id)?;
+        Ok(record.map(|record| self.image(&names, record)))
+    }
+
+    /// All images, sorted by name.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        let names = self.names()?;
+        let mut images: Vec<Image> = self
+            .records()?
+            .into_iter()
+            .map(|record| self.image(&names, record))
+            .collect();
+        images.sort_by(|a, b| (&a.names, &a.id).cmp(&(&b.names, &b.id)));
+        Ok(images)
+    }
+
+    /// Removes a reference, and with the last one the image and the layers that no other image needs.
+    pub fn remove(&self, reference: &str) -> Result<(), ImageError> {
+        let _lock = self.lock(FlockArg::LockExclusive)?;
+        let mut names = self.names()?;
+        let not_found = || ImageError::NotFound(reference.to_owned());
+        let (id, given) = if is_id(reference) {
+            (reference.to_owned(), None)
+        } else {
+            let name = ImageName::parse(reference)?;
+            (names.get(&name).cloned().ok_or_else(not_found)?, Some(name))
+        };
+        if self.record(&id)?.is_none() {
+            return Err(not_found());
+        }
+        let others = names.iter().any(|(n, i)| *i == id && Some(n) != given.as_ref());
+        if (given.is_none() || !others)
+            && let Some(user) = self.users()?.remove(&id)
+        {
+            return Err(ImageError::InUse {
+                reference: reference.to_owned(),
+                user,
+            });
+        }
+        names.retain(|name, of| *of != id || (given.is_some() && Some(name) != given.as_ref()));
+        self.write_names(&names)?;
+        self.collect_garbage()
+    }
+
+    /// Holds off removal, for the time between looking an image up and noting that a container uses it.
+    pub(crate) fn protect(&self) -> Result<InUse, ImageError> {
+        let _lock = self.lock(FlockArg::LockShared)?;
+        Ok(InUse { _lock })
+    }
+
+    /// The directory that relative layer names of a mount refer to.
+    pub(crate) fn layers_dir(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    fn records_dir(&self) -> PathBuf {
+        self.root.join("records")
+    }
+
+    pub(super) fn tmp_dir(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    fn lock_file(&self) -> Result<File, ImageError> {
+        let path = self.root.join("lock");
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(ImageError::io("opening", &path))
+    }
+
+    fn lock(&self, how: FlockArg) -> Result<Flock<File>, ImageError> {
+        Flock::lock(self.lock_file()?, how)
+            .map_err(|(_, e)| ImageError::io("locking", &self.root)(e.into()))
+    }
+
+    fn image(&self, names: &Names, record: Record) -> Image {
+        let layers = self.layers_dir();
+        Image {
+            names: names
+                .iter()
+                .filter(|(_, id)| **id == record.id)
+                .map(|(name, _)| name.clone())
+                .collect(),
+            size_bytes: record.layers.iter().map(|l| l.size_bytes).sum(),
+            layers: record.layers.iter().map(|l| layers.join(l.name())).collect(),
+            id: record.id,
+            config: record.config,
+        }
+    }
+
+    /// A layer that is completely there.
+    pub(super) fn layer(&self, chain_id: &str) -> Option<LayerRecord> {
+        let dir = self.layers_dir().join(layer_name(chain_id));
+        let record: LayerRecord = read_json(&dir.with_extension("json")).ok().flatten()?;
+        (record.chain_id == chain_id && dir.is_dir()).then_some(record)
+    }
+
+    /// Takes an unpacked and synced layer over. Another import may have been faster.
+    pub(super) fn keep_layer(&self, fs: &Path, record: &LayerRecord) -> Result<(), ImageError> {
+        let dir = self.layers_dir().join(record.name());
+        write_json(&dir.with_extension("json"), record)?;
+        match std::fs::rename(fs, &dir) {
+            Ok(()) => {}
+            Err(_) if self.layer(&record.chain_id).is_some() => return Ok(()),
+            Err(e) => return Err(ImageError::io("keeping", &dir)(e)),
+        }
+        let layers = self.layers_dir();
+        File::open(&layers)
+            .and_then(|d| d.sync_all())
+            .map_err(ImageError::io("syncing", &layers))
+    }
+
+    /// Makes an image known under its names.
+    pub(super) fn add(&self, record: &Record, names: &[ImageName]) -> Result<(), ImageError> {
+        write_json(&self.record_path(&record.id), record)?;
+        // Imports hold the store's lock shared; the list of names is changed by one at a time.
+        let path = self.root.join("names.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(ImageError::io("opening", &path))?;
+        let _lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, e)| ImageError::io("locking", &path)(e.into()))?;
+        let mut all = self.names()?;
+        for name in names {
+            all.insert(name.clone(), record.id.clone());
+        }
+        self.write_names(&all)
+    }
+
+    fn record_path(&self, id: &str) -> PathBuf {
+        let hex = id.strip_prefix("sha256:").unwrap_or(id);
+        self.records_dir().join(format!("{hex}.json"))
+    }
+
+    fn record(&self, id: &str) -> Result<Option<Record>, ImageError> {
+        read_json(&self.record_path(id))
+    }
+
+    fn records(&self) -> Result<Vec<Record>, ImageError> {
+        let mut found = Vec::new();
+        for name in list(&self.records_dir())? {
+            if name.extension().is_some_and(|e| e == "json")
+                && let Some(record) = read_json(&self.records_dir().join(&name))?
+            {
+                found.push(record);
+            }
+        }
+        Ok(found)
+    }
+
+    fn names(&self) -> Result<Names, ImageError> {
+        Ok(read_json(&self.root.join("names.json"))?.unwrap_or_default())
+    }
+
+    fn write_names(&self, names: &Names) -> Result<(), ImageError> {
+        write_json(&self.root.join("names.json"), names)
+    }
+
+    /// Image ids in use, each with one of its users.
+    fn users(&self) -> Result<BTreeMap<String, String>, ImageError> {
+        let mut users = BTreeMap::new();
+        for uid in list(&self.pods)? {
+            let containers = self.pods.join(&uid).join("containers");
+            for container in list(&containers)? {
+                let file = containers.join(&container).join("image");
+                if let Ok(id) = std::fs::read_to_string(file) {
+                    let user = format!("{}/{}", uid.display(), container.display());
+                    users.insert(id.trim().to_owned(), user);
+                }
+            }
+        }
+        Ok(users)
+    }
+
+    /// Removes images without a name that nobody uses, layers without an image, and what is in `tmp`.
+    /// The store has to be locked exclusively.
+    fn collect_garbage(&self) -> Result<(), ImageError> {
+        let used = self.users()?;
+        let named: BTreeSet<String> = self.names()?.into_values().collect();
+        let mut needed = BTreeSet::new();
+        for record in self.records()? {
+            if named.contains(&record.id) || used.contains_key(&record.id) {
+                needed.extend(record.layers.iter().map(|l| l.name().to_owned()));
+            } else {
+                let path = self.record_path(&record.id);
+                std::fs::remove_file(&path).map_err(ImageError::io("removing", &path))?;
+            }
+        }
+        let layers = self.layers_dir();
+        for name in list(&layers)? {
+            let stem = name.file_stem().map(|s| s.to_string_lossy().into_owned());
+            if !stem.is_some_and(|stem| needed.contains(&stem)) {
+                let path = layers.join(&name);
+                tree::remove_tree(&path).map_err(ImageError::io("removing", &path))?;
+            }
+        }
+        for name in list(&self.tmp_dir())? {
+            let path = self.tmp_dir().join(&name);
+            tree::remove_tree(&path).map_err(ImageError::io("removing", &path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Steps of an import that may wait for a slow progress bar.
+const PROGRESS_QUEUE: usize = 64;
+
+/// `sha256:` and 64 digits.
+fn is_id(reference: &str) -> bool {
+    reference
+        .strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Names in a directory; none if it does not exist.
+fn list(dir: &Path) -> Result<Vec<PathBuf>, ImageError> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(ImageError::io("listing", dir)(e)),
+    };
+    entries
+        .map(|entry| entry.map(|e| PathBuf::from(e.file_name())))
+        .collect::<Result<_, _>>()
+        .map_err(ImageError::io("listing", dir))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(ImageError::io("reading", path)(e)),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| ImageError::invalid(path, e.to_string()))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ImageError> {
+    let bytes = serde_json::to_vec(value).map_err(|e| ImageError::invalid(path, e.to_string()))?;
+    write_file(path, &bytes, Durability::Synced).map_err(|e| {
+        super::layer::no_space(&e, "a record", path)
+            .unwrap_or_else(|| ImageError::io("writing", path)(e))
+    })
+}
+
+/// Calls a function with a value, in the order one reads.
+trait Pipe: Sized {
+    fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
+        f(self)
+    }
+}
+
+impl Pipe for File {}
+
+/// Mounts an overlay whose lower layers are named relative to the layers' directory, topmost first: full
+/// paths of many layers would not fit into the kernel's one page of options. Changes the caller's working
+/// directory, so the caller must not share it with other threads.
+pub(super) fn mount_overlay<'a>(
+    store: &ImageStore,
+    lower: impl Iterator<Item = &'a LayerRecord>,
+    upper: &Path,
+    work: &Path,
+    target: &Path,
+    options: &str,
+) -> io::Result<()> {
+    let names: Vec<&str> = lower.map(LayerRecord::name).collect();
+    overlay(&store.layers_dir(), &names.join(":"), upper, work, target, options)
+}
+
+/// See [`mount_overlay`]; `lower` is joined by colons.
+pub(crate) fn overlay(
+    layers_dir: &Path,
+    lower: &str,
+    upper: &Path,
+    work: &Path,
+    target: &Path,
+    options: &str,
+) -> io::Result<()> {
+    let upper_fd = tree::open_dir(upper)?;
+    let work_fd = tree::open_dir(work)?;
+    nix::unistd::chdir(layers_dir)?;
+    let data = format!(
+        "lowerdir={lower},upperdir={},workdir={},redirect_dir=off,index=off,metacopy=off{options}",
+        tree::fd_path(&upper_fd).display(),
+        tree::fd_path(&work_fd).display(),
+    );
+    mount(
+        Some("overlay"),
+        target,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(data.as_str()),
+    )?;
+    Ok(())
+}
