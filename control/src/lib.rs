@@ -13,9 +13,11 @@ pub mod commands;
 pub mod config;
 pub mod enrollment;
 pub mod feed;
+pub mod informer;
 pub mod listen;
 pub mod metrics;
 pub mod pki;
+pub mod queue;
 pub mod services;
 pub mod tokens;
 

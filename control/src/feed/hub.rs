@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::log::{Log, Piece};
+use crate::informer::name_of;
 
 /// Most changes in one message; keeps a message well under gRPC's 4 MiB.
 pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
@@ -193,10 +194,6 @@ impl Hub {
             }
         }
     }
-}
-
-fn name_of(object: &Object) -> NamespacedName {
-    NamespacedName::new(&*object.meta.namespace, &*object.meta.name)
 }
 
 impl Followed {
