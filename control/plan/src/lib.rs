@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 
 pub mod deployment;
+pub mod endpoint_mirror;
+pub mod endpoint_slice;
+pub mod endpoints;
 pub mod feed;
 pub mod owners;
 pub mod pods;
