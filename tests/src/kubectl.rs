@@ -167,6 +167,14 @@ impl Kubectl {
         serde_json::from_str(&self.ok(&all)).expect("kubectl prints JSON")
     }
 
+    /// What the API has at a path, as JSON.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn raw(&self, path: &str) -> Value {
+        serde_json::from_str(&self.ok(&["get", "--raw", path])).expect("the API answers with JSON")
+    }
+
     /// The objects of a list.
     ///
     /// # Panics

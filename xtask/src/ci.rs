@@ -22,10 +22,13 @@ pub enum Tests {
 /// The kernel programs compile for the kernel's machine only; the host's tools see all the others.
 const NOT_FOR_THE_HOST: &str = "knarr-ebpf";
 
+/// Says by its error what is wrong.
+type Check = fn() -> anyhow::Result<()>;
+
 /// The command. A check that fails does not keep the others from saying what they see.
 pub fn run(tests: Tests) -> anyhow::Result<()> {
     let mut failed = Vec::new();
-    let mut checks: Vec<(&str, fn() -> anyhow::Result<()>)> = vec![
+    let mut checks: Vec<(&str, Check)> = vec![
         ("format", format),
         ("tidy", tidy::check),
         ("dependency rule", dependency_rule),

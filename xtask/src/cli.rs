@@ -35,7 +35,7 @@ enum Command {
     Demo,
     /// Run the tests: all tiers, or only those named.
     Test {
-        /// unit, bpf, node, cluster, kubectl
+        /// unit, bpf, node, kubectl, cluster; all when none is named
         #[arg(value_enum)]
         tiers: Vec<test::Tier>,
         /// Run only tests whose name contains this.

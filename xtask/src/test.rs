@@ -16,10 +16,10 @@ pub enum Tier {
     Bpf,
     /// Images, sandboxes, containers and cgroups on this machine.
     Node,
-    /// Services, faults and bad input against a running cluster.
-    Cluster,
     /// What people and scripts do with kubectl against a running cluster.
     Kubectl,
+    /// Services, updates, faults, joining and images against a running cluster; at the end it is taken away.
+    Cluster,
 }
 
 const ALL: [Tier; 5] = [
@@ -125,11 +125,10 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<()> {
         Tier::Node => cargo_test(&packages(&NODE_PACKAGES), filter, Parallel::No),
         Tier::Cluster => {
             cluster_up()?;
-            cargo_test(
-                &["--package", CLUSTER_PACKAGE, "--test", "cluster"],
-                filter,
-                Parallel::No,
-            )
+            let of = |test| ["--package", CLUSTER_PACKAGE, "--test", test];
+            cargo_test(&of("cluster"), filter, Parallel::No)?;
+            // The last one: it takes the cluster away.
+            cargo_test(&of("lifecycle"), filter, Parallel::No)
         }
         Tier::Kubectl => {
             cluster_up()?;

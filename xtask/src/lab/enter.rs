@@ -104,7 +104,7 @@ pub fn enter(request: &EnterRequest) -> anyhow::Result<ExitCode> {
         bail!("{host} is stopped: start it with `cargo xtask node {host} --start-host`");
     };
     // Made before joining: these belong to the machine.
-    let listener = listen.map(|port| bind_loopback(port)).transpose()?;
+    let listener = listen.map(bind_loopback).transpose()?;
     let log = detach
         .as_ref()
         .map(|log| OpenOptions::new().create(true).append(true).open(log))

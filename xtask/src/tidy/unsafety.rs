@@ -77,20 +77,14 @@ fn forwards_to_library(source: &Source, target_roots: &[PathBuf]) -> bool {
 /// What follows the keyword on the line.
 fn after_unsafe(line: &str) -> Option<&str> {
     let keyword = concat!("un", "safe");
-    let mut rest = line;
-    let mut before_is_word = false;
-    while let Some(at) = rest.find(keyword) {
-        let before = rest[..at].chars().next_back();
-        let after = &rest[at + keyword.len()..];
-        let word =
-            |sign: Option<char>| sign.is_some_and(|sign| sign.is_alphanumeric() || sign == '_');
-        if !word(before) && !(before.is_none() && before_is_word) && !word(after.chars().next()) {
-            return Some(after);
-        }
-        before_is_word = true;
-        rest = after;
-    }
-    None
+    let is_word =
+        |sign: Option<char>| sign.is_some_and(|sign| sign.is_alphanumeric() || sign == '_');
+    line.match_indices(keyword).find_map(|(at, _)| {
+        let after = &line[at + keyword.len()..];
+        let inside_a_word =
+            is_word(line[..at].chars().next_back()) || is_word(after.chars().next());
+        (!inside_a_word).then_some(after)
+    })
 }
 
 /// Blocks and implementations make a promise; a function's own documentation states what it asks of callers, and an

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Images that are not there or broken: each says what to do, and nothing is lost.
+
+use std::time::Duration;
+
+use knarr_tests::hosts;
+use knarr_tests::manifests::{self, ECHO};
+use knarr_tests::{Cluster, eventually};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn waiting(cluster: &Cluster, pod: &str, reasons: &[&str]) -> String {
+    eventually(
+        &format!("{pod} waits with one of {reasons:?}"),
+        LIMIT,
+        || {
+            let state = cluster.kubectl.json(&["get", "pod", pod])["status"]["containerStatuses"]
+                [0]["state"]["waiting"]
+                .clone();
+            let reason = state["reason"].as_str().unwrap_or_default();
+            if reasons.contains(&reason) {
+                Ok(state["message"].as_str().unwrap_or_default().to_owned())
+            } else {
+                Err(state.to_string())
+            }
+        },
+    )
+}
+
+fn pod_with(name: &str, change: impl Fn(&mut Value)) -> Value {
+    let mut pod = manifests::script_pod(name, "node-1", "sleep 600");
+    change(&mut pod["spec"]["containers"][0]);
+    pod
+}
+
+#[test]
+fn an_image_that_no_node_has_says_how_to_import_it() {
+    let cluster = Cluster::namespace("no-image");
+    cluster.kubectl.apply(&pod_with("never", |container| {
+        container["image"] = json!("localhost/missing:dev");
+        container["imagePullPolicy"] = json!("Never");
+    }));
+    let message = waiting(&cluster, "never", &["ErrImageNeverPull"]);
+    assert!(
+        message.contains("localhost/missing:dev") && message.contains("knarr-agent image import"),
+        "{message}"
+    );
+
+    cluster
+        .kubectl
+        .apply(&pod_with("if-not-present", |container| {
+            container["image"] = json!("localhost/missing:dev");
+            container["imagePullPolicy"] = json!("IfNotPresent");
+        }));
+    let message = waiting(
+        &cluster,
+        "if-not-present",
+        &["ImagePullBackOff", "ErrImagePull"],
+    );
+    assert!(message.contains("knarr-agent image import"), "{message}");
+    let shown = cluster
+        .kubectl
+        .ok(&["get", "pod", "if-not-present", "--no-headers"]);
+    assert!(
+        shown.contains("ImagePullBackOff") || shown.contains("ErrImagePull"),
+        "kubectl shows the reason as the status: {shown}"
+    );
+    let events = cluster.kubectl.ok(&["describe", "pod", "if-not-present"]);
+    assert!(events.contains("Failed"), "an event tells of it:\n{events}");
+}
+
+#[test]
+fn an_image_that_is_imported_later_starts_the_pod_that_waits_for_it() {
+    let cluster = Cluster::namespace("late-image");
+    let listed = hosts::ok("node-1", &["knarr-agent", "image", "ls"]);
+    assert!(listed.contains("knarr-echo"), "{listed}");
+    cluster.kubectl.apply(&pod_with("late", |container| {
+        container["image"] = json!("localhost/late:dev")
+    }));
+    waiting(
+        &cluster,
+        "late",
+        &["ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull"],
+    );
+    // The same layers under another name: only the two texts in the index change, which no digest covers.
+    let images = knarr_tests::cluster::up_dir().join("../images/knarr-shell.tar");
+    let dir = tempfile::tempdir_in(knarr_tests::cluster::up_dir()).expect("a folder");
+    let unpack = std::process::Command::new("tar")
+        .arg("-xf")
+        .arg(&images)
+        .arg("-C")
+        .arg(dir.path())
+        .status()
+        .expect("tar runs");
+    assert!(unpack.success());
+    let index = dir.path().join("index.json");
+    let text = std::fs::read_to_string(&index)
+        .expect("an index")
+        .replace("localhost/knarr-shell:dev", "localhost/late:dev");
+    std::fs::write(&index, text).expect("it is ours");
+    hosts::ok(
+        "node-1",
+        &[
+            "knarr-agent",
+            "image",
+            "import",
+            &dir.path().to_string_lossy(),
+        ],
+    );
+    cluster.kubectl.until(
+        "pod/late",
+        "/status/phase",
+        "Running",
+        Duration::from_secs(120),
+    );
+    hosts::ok(
+        "node-1",
+        &["knarr-agent", "image", "rm", "localhost/late:dev"],
+    );
+}
+
+#[test]
+fn a_broken_archive_is_refused_and_leaves_the_store_as_it_was() {
+    let before = hosts::ok("node-1", &["knarr-agent", "image", "ls"]);
+    let dir = tempfile::tempdir_in(knarr_tests::cluster::up_dir()).expect("a folder");
+    let whole = std::fs::read(knarr_tests::cluster::up_dir().join("../images/knarr-echo.tar"))
+        .expect("the image is packed");
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0xff;
+    for (name, bytes) in [
+        ("text.tar", b"this is no archive".to_vec()),
+        ("cut.tar", whole[..whole.len() / 2].to_vec()),
+        ("flipped.tar", flipped),
+        ("empty.tar", Vec::new()),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).expect("it is ours");
+        let outcome = hosts::run(
+            "node-1",
+            &["knarr-agent", "image", "import", &path.to_string_lossy()],
+        );
+        assert!(!outcome.success, "{name} was imported: {}", outcome.stdout);
+        assert!(
+            !outcome.stderr.contains("panicked") && !outcome.stderr.trim().is_empty(),
+            "{name}: {}",
+            outcome.stderr
+        );
+    }
+    let missing = hosts::run(
+        "node-1",
+        &["knarr-agent", "image", "import", "/no/such/file.tar"],
+    );
+    assert!(
+        !missing.success && missing.stderr.contains("/no/such/file.tar"),
+        "{}",
+        missing.stderr
+    );
+    assert_eq!(hosts::ok("node-1", &["knarr-agent", "image", "ls"]), before);
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_named() {
+    let cluster = Cluster::namespace("no-command");
+    cluster.kubectl.apply(&pod_with("no-command", |container| {
+        container["command"] = json!(["/no/such/program"])
+    }));
+    let said = eventually("the failure is visible", LIMIT, || {
+        let status =
+            cluster.kubectl.json(&["get", "pod", "no-command"])["status"]["containerStatuses"][0]
+                .clone();
+        let text = status.to_string();
+        if text.contains("/no/such/program") {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    });
+    assert!(
+        [
+            "RunContainerError",
+            "StartError",
+            "ContainerCannotRun",
+            "CrashLoopBackOff",
+            "CreateContainerError"
+        ]
+        .iter()
+        .any(|reason| said.contains(reason)),
+        "{said}"
+    );
+    // A working pod beside it is not bothered.
+    cluster.kubectl.apply(&pod_with("fine", |container| {
+        container["image"] = json!(ECHO);
+        container
+            .as_object_mut()
+            .expect("a container")
+            .remove("command");
+    }));
+    cluster
+        .kubectl
+        .until("pod/fine", "/status/phase", "Running", LIMIT);
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tier `cluster`: Services, affinity, updates, faults under load, joining and images, against a cluster of real
+//! programs and kernel programs that `cargo xtask test cluster` brings up. One test at a time, because faults disturb
+//! everybody.
+
+mod affinity;
+mod agent_faults;
+mod chaos;
+mod control_faults;
+mod host_faults;
+mod images;
+mod join;
+mod pods;
+mod rolling_update;
+mod services;

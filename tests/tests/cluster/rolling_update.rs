@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A Deployment is updated under load, and no request fails.
+
+use std::time::Duration;
+
+use knarr_tests::hosts::CLIENT;
+use knarr_tests::load::PodLoad;
+use knarr_tests::manifests::{self, Addresses};
+use knarr_tests::{Cluster, From, Load};
+use serde_json::json;
+
+#[test]
+fn a_rolling_update_fails_no_request_from_a_pod_a_node_or_outside() {
+    let cluster = Cluster::namespace("rolling");
+    let mut deployment = manifests::echo_deployment("web", 4);
+    deployment["spec"]["strategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    cluster.kubectl.apply(&manifests::list(vec![
+        deployment.clone(),
+        manifests::echo_service("web"),
+    ]));
+    cluster.kubectl.rolled_out("web");
+    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let loads = [
+        Load::start("node-1", From::Requests, &addresses.cluster(80)),
+        Load::start(CLIENT, From::Requests, &addresses.node("node-1", 80)),
+        Load::start(CLIENT, From::Requests, &addresses.node("node-2", 80)),
+    ];
+    let pod = PodLoad::start(
+        &cluster.kubectl,
+        "load",
+        "node-2",
+        &addresses.cluster(80),
+        40,
+    );
+    let before: Vec<String> = loads[0].so_far().spread().into_keys().collect();
+
+    deployment["spec"]["template"]["metadata"]["annotations"] = json!({"version": "2"});
+    cluster.kubectl.apply(&deployment);
+    cluster.kubectl.rolled_out("web");
+    // And back again.
+    cluster.kubectl.ok(&["rollout", "undo", "deployment/web"]);
+    cluster.kubectl.rolled_out("web");
+    std::thread::sleep(Duration::from_secs(2));
+
+    let sets = cluster.kubectl.items(&["get", "replicasets"]);
+    assert_eq!(
+        sets.len(),
+        2,
+        "an update makes one ReplicaSet, and going back takes the first one"
+    );
+    for load in loads {
+        let what = load.what().to_owned();
+        let report = load.stop();
+        report.assert_unbroken(&what, 100);
+        assert!(
+            report.spread().keys().any(|pod| !before.contains(pod)),
+            "{what}: only old pods answered, so no update was shown"
+        );
+    }
+    pod.wait().assert_unbroken("the load in a pod", 100);
+}
+
+#[test]
+fn an_update_to_an_image_that_does_not_exist_stops_and_the_old_pods_go_on() {
+    let cluster = Cluster::namespace("bad-update");
+    let mut deployment = manifests::echo_deployment("web", 3);
+    cluster.kubectl.apply(&manifests::list(vec![
+        deployment.clone(),
+        manifests::echo_service("web"),
+    ]));
+    cluster.kubectl.rolled_out("web");
+    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let load = Load::start("node-1", From::Requests, &addresses.cluster(80));
+    deployment["spec"]["template"]["spec"]["containers"][0]["image"] =
+        json!("localhost/nothing:dev");
+    cluster.kubectl.apply(&deployment);
+    let outcome = cluster
+        .kubectl
+        .run(&["rollout", "status", "deployment/web", "--timeout=5s"]);
+    assert!(
+        !outcome.success,
+        "an update that cannot work was reported as done"
+    );
+    let ready = cluster.kubectl.ok(&[
+        "get",
+        "deployment",
+        "web",
+        "--output",
+        "jsonpath={.status.readyReplicas}",
+    ]);
+    assert!(
+        ready.parse::<usize>().expect("a number") >= 2,
+        "25 % of three may be away, which is none: {ready} are ready"
+    );
+    load.stop().assert_unbroken("during a broken update", 50);
+}

@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A Service from everywhere: pods, nodes and outside; ClusterIP and NodePort; TCP and UDP.
+
+use std::time::{Duration, Instant};
+
+use knarr_tests::hosts::{self, CLIENT, NODES};
+use knarr_tests::load::Report;
+use knarr_tests::manifests::{self, Addresses};
+use knarr_tests::{Cluster, eventually};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Three pods behind a NodePort Service, reachable.
+fn web(cluster: &Cluster, deployment: &serde_json::Value) -> Addresses {
+    cluster.kubectl.apply(&manifests::list(vec![
+        deployment.clone(),
+        manifests::echo_service("web"),
+    ]));
+    cluster.kubectl.rolled_out("web");
+    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    for node in NODES {
+        eventually("the Service answers", LIMIT, || {
+            hosts::get(node, &addresses.cluster(80)).map(drop)
+        });
+    }
+    addresses
+}
+
+fn calls(host: &str, target: &str, seconds: &str) -> Report {
+    let outcome = hosts::run(
+        host,
+        &[
+            "knarr-echo",
+            "client",
+            "load",
+            target,
+            "--rate",
+            "50",
+            "--seconds",
+            seconds,
+        ],
+    );
+    Report::parse(&outcome.stdout)
+}
+
+fn pod_names(cluster: &Cluster) -> Vec<String> {
+    let pods = cluster
+        .kubectl
+        .items(&["get", "pods", "--selector", "app=web"]);
+    let mut names: Vec<String> = pods
+        .iter()
+        .filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_cluster_ip_is_answered_by_every_pod_evenly_from_nodes_and_pods() {
+    let cluster = Cluster::namespace("cluster-ip");
+    let addresses = web(&cluster, &manifests::echo_deployment("web", 3));
+    let pods = pod_names(&cluster);
+    for node in NODES {
+        let report = calls(node, &addresses.cluster(80), "1.2");
+        report.assert_unbroken(node, 40);
+        let spread = report.spread();
+        assert_eq!(
+            spread.keys().cloned().collect::<Vec<_>>(),
+            pods,
+            "each pod has to answer on {node}"
+        );
+        let (least, most) = (
+            spread.values().min().expect("three"),
+            spread.values().max().expect("three"),
+        );
+        assert!(
+            most - least <= spread.values().sum::<usize>() / 4,
+            "uneven on {node}: {spread:?}"
+        );
+
+        let name = format!("from-{node}");
+        cluster
+            .kubectl
+            .apply(&manifests::load_pod(&name, node, &addresses.cluster(80), 2));
+        cluster
+            .kubectl
+            .until(&format!("pod/{name}"), "/status/phase", "Succeeded", LIMIT);
+        let report = Report::parse(&cluster.kubectl.ok(&["logs", &name]));
+        report.assert_unbroken(&name, 40);
+        assert_eq!(
+            report.spread().keys().cloned().collect::<Vec<_>>(),
+            pods,
+            "each pod has to answer a pod on {node}"
+        );
+    }
+}
+
+#[test]
+fn a_node_port_is_answered_from_outside_through_any_node_wherever_the_pods_are() {
+    let cluster = Cluster::namespace("node-port");
+    // Only node-1 runs pods: through node-1 it is the node's own, through node-2 the other's.
+    let addresses = web(&cluster, &manifests::echo_deployment_on("web", 3, "node-1"));
+    for entry in NODES {
+        let target = addresses.node(entry, 80);
+        eventually("the NodePort answers", LIMIT, || {
+            hosts::get(CLIENT, &target).map(drop)
+        });
+        let report = calls(CLIENT, &target, "3");
+        report.assert_unbroken(&format!("through {entry}"), 100);
+        assert_eq!(
+            report.spread().len(),
+            3,
+            "through {entry}: {:?}",
+            report.spread()
+        );
+        // From inside: the own node, the other node.
+        for from in NODES {
+            calls(from, &target, "0.5")
+                .assert_unbroken(&format!("from {from} through {entry}"), 15);
+        }
+        let pod = format!("call-{entry}");
+        cluster
+            .kubectl
+            .apply(&manifests::load_pod(&pod, "node-2", &target, 1));
+        cluster
+            .kubectl
+            .until(&format!("pod/{pod}"), "/status/phase", "Succeeded", LIMIT);
+    }
+}
+
+#[test]
+fn tcp_streams_and_udp_work_on_both_kinds_of_address() {
+    let cluster = Cluster::namespace("tcp-udp");
+    let addresses = web(&cluster, &manifests::echo_deployment("web", 2));
+    for (protocol, port) in [("tcp", 81), ("udp", 82)] {
+        for (host, target) in [
+            ("node-1", addresses.cluster(port)),
+            ("node-2", addresses.cluster(port)),
+            ("node-1", addresses.node("node-2", port)),
+            (CLIENT, addresses.node("node-1", port)),
+            (CLIENT, addresses.node("node-2", port)),
+        ] {
+            let what = format!("{protocol} from {host} to {target}");
+            let outcome = hosts::run(
+                host,
+                &["knarr-echo", "client", protocol, &target, "--seconds", "1"],
+            );
+            assert!(
+                outcome.success,
+                "{what}: {}{}",
+                outcome.stdout, outcome.stderr
+            );
+            let report = Report::parse(&outcome.stdout);
+            report.assert_unbroken(&what, 20);
+            assert_eq!(
+                report.spread().len(),
+                1,
+                "{what}: one socket has one backend"
+            );
+            // getpeername shows what was called.
+            assert!(
+                outcome.stdout.contains(&format!("peer {target}")),
+                "{what}: the client sees another peer:\n{}",
+                outcome.stdout.lines().next().unwrap_or_default()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_client_outside_keeps_its_connection_while_other_pods_come_and_go() {
+    let cluster = Cluster::namespace("flows");
+    let addresses = web(&cluster, &manifests::echo_deployment("web", 2));
+    let target = addresses.node("node-2", 81);
+    let load = knarr_tests::Load::start(CLIENT, knarr_tests::From::KeptTcp, &target);
+    cluster
+        .kubectl
+        .ok(&["scale", "deployment/web", "--replicas=6"]);
+    cluster.kubectl.rolled_out("web");
+    let report = load.stop();
+    report.assert_unbroken("a kept connection", 20);
+    assert_eq!(report.spread().len(), 1);
+}
+
+#[test]
+fn a_service_without_pods_refuses_at_once() {
+    let cluster = Cluster::namespace("refuse");
+    let addresses = web(&cluster, &manifests::echo_deployment("web", 1));
+    cluster
+        .kubectl
+        .ok(&["scale", "deployment/web", "--replicas=0"]);
+    for (host, target) in [
+        ("node-1", addresses.cluster(80)),
+        ("node-2", addresses.node("node-1", 80)),
+        (CLIENT, addresses.node("node-1", 80)),
+        (CLIENT, addresses.node("node-2", 80)),
+    ] {
+        let took = eventually(&format!("{target} refuses {host}"), LIMIT, || {
+            let started = Instant::now();
+            match hosts::get(host, &target) {
+                Err(reason) if reason.contains("refused") => Ok(started.elapsed()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        assert!(
+            took < Duration::from_secs(1),
+            "{host} waited {took:?} to be refused"
+        );
+    }
+    // Pods come back, and so do answers.
+    cluster
+        .kubectl
+        .ok(&["scale", "deployment/web", "--replicas=2"]);
+    cluster.kubectl.rolled_out("web");
+    for (host, target) in [
+        ("node-1", addresses.cluster(80)),
+        (CLIENT, addresses.node("node-2", 80)),
+    ] {
+        eventually("it answers again", LIMIT, || {
+            hosts::get(host, &target).map(drop)
+        });
+    }
+}
+
+#[test]
+fn one_port_number_may_carry_two_protocols() {
+    let cluster = Cluster::namespace("two-protocols");
+    let mut service = manifests::echo_service("web");
+    service["spec"]["ports"] = json!([
+        {"name": "tcp", "port": 53, "targetPort": "tcp"},
+        {"name": "udp", "port": 53, "targetPort": "udp", "protocol": "UDP"},
+    ]);
+    cluster.kubectl.apply(&manifests::list(vec![
+        manifests::echo_deployment("web", 1),
+        service,
+    ]));
+    cluster.kubectl.rolled_out("web");
+    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    for protocol in ["tcp", "udp"] {
+        eventually(protocol, LIMIT, || {
+            let outcome = hosts::run(
+                "node-1",
+                &[
+                    "knarr-echo",
+                    "client",
+                    protocol,
+                    &addresses.cluster(53),
+                    "--seconds",
+                    "0.1",
+                ],
+            );
+            if outcome.success {
+                Ok(())
+            } else {
+                Err(outcome.stderr)
+            }
+        });
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_own_service() {
+    let cluster = Cluster::namespace("hairpin");
+    let addresses = web(&cluster, &manifests::echo_deployment("web", 1));
+    let mut pod = manifests::script_pod(
+        "self",
+        "node-1",
+        &format!(
+            "nc -lk -p 8080 -e echo self & sleep 1; for i in 1 2 3; do nc {} 90 </dev/null; done",
+            addresses.cluster_ip
+        ),
+    );
+    pod["metadata"]["labels"] = json!({"app": "self"});
+    let mut service = manifests::echo_service("self");
+    service["spec"]["ports"] = json!([{"name": "nc", "port": 90, "targetPort": 8080}]);
+    cluster.kubectl.apply(&service);
+    let own = Addresses::of(&cluster.kubectl.json(&["get", "service", "self"]));
+    let script = format!(
+        "nc -lk -p 8080 -e echo self & for i in $(seq 100); do nc -w 1 {} 90 </dev/null | grep -q self && echo reached && exit 0; sleep 0.2; done; exit 1",
+        own.cluster_ip
+    );
+    pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+    cluster.kubectl.apply(&pod);
+    cluster
+        .kubectl
+        .until("pod/self", "/status/phase", "Succeeded", LIMIT);
+    assert!(cluster.kubectl.ok(&["logs", "self"]).contains("reached"));
+}
+
+#[test]
+fn a_changed_target_port_is_followed() {
+    let cluster = Cluster::namespace("target-port");
+    let mut service = manifests::echo_service("web");
+    service["spec"]["ports"] = json!([{"name": "x", "port": 80, "targetPort": 8079}]);
+    cluster.kubectl.apply(&manifests::list(vec![
+        manifests::echo_deployment("web", 2),
+        service.clone(),
+    ]));
+    cluster.kubectl.rolled_out("web");
+    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    // Nothing listens there.
+    eventually("the pod refuses", LIMIT, || {
+        match hosts::get("node-1", &addresses.cluster(80)) {
+            Err(reason) if reason.contains("refused") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    service["spec"]["ports"] = json!([{"name": "x", "port": 80, "targetPort": 8080}]);
+    cluster.kubectl.apply(&service);
+    eventually("the new port answers", LIMIT, || {
+        hosts::get("node-1", &addresses.cluster(80)).map(drop)
+    });
+    // A deleted Service is nobody's address.
+    cluster.kubectl.ok(&["delete", "service", "web"]);
+    eventually("the address is gone", LIMIT, || {
+        match hosts::get("node-1", &addresses.cluster(80)) {
+            Err(_) => Ok(()),
+            Ok(who) => Err(who),
+        }
+    });
+}
+
+#[test]
+fn no_iptables_or_nftables_rule_exists_on_a_node() {
+    let cluster = Cluster::namespace("no-rules");
+    web(&cluster, &manifests::echo_deployment("web", 2));
+    for node in NODES {
+        let rules = hosts::ok(node, &["nft", "list", "ruleset"]);
+        assert!(
+            rules.trim().is_empty(),
+            "{node} has nftables rules:\n{rules}"
+        );
+        let legacy = hosts::run(node, &["iptables-legacy-save"]).stdout;
+        assert!(
+            !legacy.lines().any(|line| line.starts_with("-A")),
+            "{node} has iptables rules:\n{legacy}"
+        );
+    }
+}
+
+#[test]
+fn the_maps_are_explained_by_ls_get_and_trace() {
+    let cluster = Cluster::namespace("explain");
+    let addresses = web(&cluster, &manifests::echo_deployment("web", 2));
+    let name = format!("{}/web", cluster.namespace);
+    let listed = hosts::ok("node-1", &["knarr-agent", "service", "ls"]);
+    assert!(
+        listed.contains(&addresses.cluster_ip) && listed.contains(&name),
+        "{listed}"
+    );
+    let pods = cluster
+        .kubectl
+        .items(&["get", "pods", "--selector", "app=web"]);
+    let ips: Vec<&str> = pods
+        .iter()
+        .filter_map(|pod| pod["status"]["podIP"].as_str())
+        .collect();
+    let got = hosts::ok("node-1", &["knarr-agent", "service", "get", &name]);
+    let traced = hosts::ok(
+        "node-1",
+        &["knarr-agent", "service", "trace", &format!("{name}:80")],
+    );
+    let outside = hosts::ok(
+        "node-1",
+        &[
+            "knarr-agent",
+            "service",
+            "trace",
+            &format!("{name}:80"),
+            "--from-outside",
+            "198.18.0.20",
+        ],
+    );
+    for (what, text) in [
+        ("get", &got),
+        ("trace", &traced),
+        ("trace from outside", &outside),
+    ] {
+        assert!(
+            ips.iter().all(|ip| text.contains(ip)),
+            "`service {what}` does not name the backends {ips:?}:\n{text}"
+        );
+    }
+    let unknown = hosts::run(
+        "node-1",
+        &[
+            "knarr-agent",
+            "service",
+            "get",
+            &format!("{}/none", cluster.namespace),
+        ],
+    );
+    assert!(!unknown.success, "an unknown Service is no success");
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tier `kubectl`: what people and scripts do with the real kubectl, and what they are told when it is wrong.
+//! Run by `cargo xtask test kubectl` against a running cluster; tests run beside each other.
+
+mod access;
+mod bad_input;
+mod controllers;
+mod discovery;
+mod reading;
+mod services;
+mod writing;
