@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node falls silent, comes back, and what its pods see of it.
+
+use knarr_api::names::NamespacedName;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pods::{Phase, Ready};
+
+const GRACE: Duration = Duration::from_secs(40);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+fn node(ready: &str, spec: Value) -> Node {
+    serde_json::from_value(json!({
+        "metadata": {"name": "node-1", "creationTimestamp": at(-1000).to_string()},
+        "spec": spec,
+        "status": {"conditions": [{"type": "Ready", "status": ready, "reason": "KubeletReady"},
+            {"type": "MemoryPressure", "status": "False"}]},
+    }))
+    .unwrap()
+}
+
+fn taints(node: &Node, disruption: Disruption) -> Option<Vec<(String, String)>> {
+    plan_taints(node, disruption, at(0)).map(|taints| {
+        taints
+            .into_iter()
+            .map(|t| (t.key.replace("node.kubernetes.io/", ""), t.effect))
+            .collect()
+    })
+}
+
+fn pod(tolerations: Value) -> PodView {
+    PodView {
+        name: NamespacedName::new("default", "p"),
+        uid: "u".into(),
+        phase: Phase::Running,
+        ready: Some(Ready {
+            is_true: true,
+            since: None,
+        }),
+        execute_tolerations: serde_json::from_value::<Vec<_>>(tolerations)
+            .unwrap()
+            .into(),
+        ..PodView::default()
+    }
+}
+
+#[test]
+fn a_node_is_unknown_only_after_its_grace_and_is_told_once() {
+    let mut node = node("True", json!({}));
+    let plan = plan_health(&node, at(0), GRACE, at(39));
+    assert_eq!(
+        plan,
+        HealthPlan {
+            conditions: None,
+            again_after: Some(Duration::from_secs(1))
+        }
+    );
+    let conditions = plan_health(&node, at(0), GRACE, at(40)).conditions.unwrap();
+    let told: Vec<_> = conditions
+        .iter()
+        .map(|c| {
+            (
+                c.type_.as_str(),
+                c.status.as_str(),
+                c.reason.as_deref().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("Ready", "Unknown", "NodeStatusUnknown"),
+            ("MemoryPressure", "Unknown", "NodeStatusUnknown"),
+            ("DiskPressure", "Unknown", "NodeStatusNeverUpdated"),
+            ("PIDPressure", "Unknown", "NodeStatusNeverUpdated"),
+        ]
+    );
+    node.status.as_mut().unwrap().conditions = Some(conditions);
+    assert_eq!(readiness(&node), Readiness::Unknown);
+    assert_eq!(
+        plan_health(&node, at(0), GRACE, at(500)),
+        HealthPlan::default()
+    );
+}
+
+#[test]
+fn a_new_node_has_its_grace_from_its_creation() {
+    let mut node = node("True", json!({}));
+    node.metadata.creation_timestamp = Some(Time(at(100)));
+    let plan = plan_health(&node, at(0), GRACE, at(120));
+    assert_eq!(
+        plan,
+        HealthPlan {
+            conditions: None,
+            again_after: Some(Duration::from_secs(20))
+        }
+    );
+}
+
+#[test]
+fn taints_follow_conditions_and_those_of_others_stay() {
+    let own = |key: &str, effect: &str| (key.to_owned(), effect.to_owned());
+    assert_eq!(taints(&node("True", json!({})), Disruption::Partial), None);
+    assert_eq!(
+        taints(&node("False", json!({})), Disruption::Partial),
+        Some(vec![
+            own("not-ready", "NoSchedule"),
+            own("not-ready", "NoExecute")
+        ])
+    );
+    assert_eq!(
+        taints(&node("Unknown", json!({})), Disruption::Partial),
+        Some(vec![
+            own("unreachable", "NoSchedule"),
+            own("unreachable", "NoExecute")
+        ])
+    );
+    assert_eq!(
+        taints(&node("Unknown", json!({})), Disruption::Full),
+        Some(vec![own("unreachable", "NoSchedule")])
+    );
+    let with = json!({"unschedulable": true, "taints": [
+        {"key": "mine", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]});
+    assert_eq!(
+        taints(&node("True", with), Disruption::Partial),
+        Some(vec![
+            own("mine", "NoSchedule"),
+            own("unschedulable", "NoSchedule")
+        ])
+    );
+    let mut pressed = node("True", json!({}));
+    pressed
+        .status
+        .as_mut()
+        .unwrap()
+        .conditions
+        .as_mut()
+        .unwrap()[1]
+        .status = "True".into();
+    assert_eq!(
+        taints(&pressed, Disruption::Partial),
+        Some(vec![own("memory-pressure", "NoSchedule")])
+    );
+}
+
+#[test]
+fn a_taint_keeps_the_time_it_was_added() {
+    let mut node = node("Unknown", json!({}));
+    let taints = plan_taints(&node, Disruption::Partial, at(5)).unwrap();
+    node.spec.as_mut().unwrap().taints = Some(taints);
+    assert_eq!(plan_taints(&node, Disruption::Partial, at(50)), None);
+}
+
+#[test]
+fn pods_leave_when_their_toleration_ends() {
+    let node = node(
+        "Unknown",
+        json!({"taints": [{"key": "node.kubernetes.io/unreachable",
+        "effect": "NoExecute", "timeAdded": at(0).to_string()}]}),
+    );
+    let unreachable = |seconds: Value| {
+        json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": seconds}])
+    };
+    let cases = [
+        (json!([]), 1, 0),
+        (unreachable(json!(300)), 0, 290),
+        (unreachable(json!(10)), 1, 0),
+        (unreachable(json!(0)), 1, 0),
+        (unreachable(Value::Null), 0, 0),
+        (json!([{"operator": "Exists"}]), 0, 0),
+        (
+            json!([{"operator": "Exists"}, {"operator": "Exists", "tolerationSeconds": 20}]),
+            0,
+            10,
+        ),
+        (json!([{"key": "other", "operator": "Exists"}]), 1, 0),
+    ];
+    for (tolerations, gone, left) in cases {
+        let pod = pod(tolerations.clone());
+        let evictions = plan_evictions(&node, &[&pod], at(10));
+        assert_eq!(evictions.now.len(), gone, "{tolerations}");
+        let left = (left > 0).then(|| Duration::from_secs(left));
+        assert_eq!(evictions.again_after, left, "{tolerations}");
+    }
+    let mut leaving = pod(json!([]));
+    leaving.deleted_at = Some(at(1));
+    assert_eq!(
+        plan_evictions(&node, &[&leaving], at(10)),
+        Evictions::default()
+    );
+}
+
+#[test]
+fn pods_of_a_silent_node_stop_being_ready() {
+    let ready = pod(json!([]));
+    let mut unready = pod(json!([]));
+    unready.ready = Some(Ready {
+        is_true: false,
+        since: None,
+    });
+    let silent = node("Unknown", json!({}));
+    assert_eq!(plan_unready(&silent, &[&ready, &unready]).len(), 1);
+    assert_eq!(plan_unready(&node("False", json!({})), &[&ready]), []);
+    let status: PodStatus = serde_json::from_value(json!({"phase": "Running", "conditions": [
+        {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}]}))
+    .unwrap();
+    let changed = unready_status(&status, at(3)).unwrap();
+    let conditions = changed.conditions.as_ref().unwrap();
+    assert_eq!(
+        (conditions[0].status.as_str(), conditions[1].status.as_str()),
+        ("False", "True")
+    );
+    assert_eq!(unready_status(&changed, at(4)), None);
+}
