@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Rolls Deployments out, one planned step at a time. `knarr_control_plan::deployment` decides each step;
+//! what a step changes wakes the loop for the next.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use knarr_api::k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
+use knarr_api::k8s_openapi::jiff::Timestamp;
+use knarr_api::labels::Selector;
+use knarr_api::names::NamespacedName;
+use knarr_apiserver::{ApiError, DeleteParams, Object, Patch, Propagation};
+use knarr_control_plan::deployment::{self, Action, NameTaken, SetRef, View};
+use knarr_control_plan::owners::{Controller, controller_of, new_controller_ref};
+use knarr_control_plan::pods::PodView;
+use serde_json::json;
+
+use super::Context;
+use crate::informer::{self, Changed, Informer};
+use crate::queue::{Outcome, Queue};
+
+/// Deployments that are reconciled at once.
+const WORKERS: usize = 4;
+
+/// What the loop keeps of a ReplicaSet: the whole, because a step plans with all of it.
+struct SetView {
+    set: ReplicaSet,
+    controller: Option<Controller>,
+}
+
+struct DeploymentView {
+    selector: Selector,
+}
+
+struct Loop {
+    context: Context,
+    pods: Informer<PodView>,
+    sets: Informer<SetView>,
+}
+
+/// Runs the loop until shutdown. `queue` is woken by [`pod_changed`] too.
+pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<NamespacedName>) {
+    let caches = (
+        context.client.cache_of::<Deployment>(),
+        context.client.cache_of::<ReplicaSet>(),
+    );
+    let (Ok(deployment_cache), Ok(set_cache)) = caches else {
+        tracing::error!("Deployments or ReplicaSets are not served");
+        return;
+    };
+    let waiting = queue.clone();
+    let deployments = informer::start(
+        deployment_cache,
+        context.shutdown.clone(),
+        |object: &Object| {
+            let deployment: Deployment = object.parse().ok()?;
+            let selector = Selector::from_object(Some(&deployment.spec.selector)).ok()?;
+            Some(DeploymentView { selector })
+        },
+        move |changed| waiting.add(changed.name.clone()),
+    );
+    deployments.synced().await;
+    let waiting = queue.clone();
+    let sets = informer::start(
+        set_cache,
+        context.shutdown.clone(),
+        |object: &Object| {
+            let set: ReplicaSet = object.parse().ok()?;
+            let controller = controller_of(&set.metadata);
+            Some(SetView { set, controller })
+        },
+        move |changed| set_changed(&waiting, &deployments, &changed),
+    );
+    sets.synced().await;
+    pods.synced().await;
+    let shutdown = context.shutdown.clone();
+    let this = Arc::new(Loop { context, pods, sets });
+    queue
+        .work(WORKERS, shutdown, move |name| {
+            let this = this.clone();
+            async move { this.reconcile(&name).await }
+        })
+        .await;
+}
+
+fn set_changed(
+    queue: &Queue<NamespacedName>,
+    deployments: &Informer<DeploymentView>,
+    changed: &Changed<'_, SetView>,
+) {
+    let views = [changed.old, changed.new].into_iter().flatten();
+    let mut owned = false;
+    for owner in views.filter_map(|view| view.controller.as_ref()) {
+        owned = true;
+        if &*owner.kind == "Deployment" {
+            queue.add(NamespacedName::new(&*changed.name.namespace, &*owner.name));
+        }
+    }
+    let Some(orphan) = changed.new.filter(|_| !owned) else {
+        return;
+    };
+    for (name, deployment) in deployments.views() {
+        let same_namespace = name.namespace == changed.name.namespace;
+        if same_namespace && deployment.selector.matches(&orphan.set.metadata.labels) {
+            queue.add(name);
+        }
+    }
+}
+
+/// A Deployment that recreates its pods waits for the old ones to be gone: the end of a pod wakes the
+/// Deployment whose ReplicaSet it belonged to, by the set's name without its hash.
+pub(super) fn pod_changed(queue: &Queue<NamespacedName>, changed: &Changed<'_, PodView>) {
+    let (Some(old), None) = (changed.old, changed.new) else {
+        return;
+    };
+    let Some(owner) = old.controller.as_ref().filter(|owner| &*owner.kind == "ReplicaSet") else {
+        return;
+    };
+    if let Some((deployment, _hash)) = owner.name.rsplit_once('-') {
+        queue.add(NamespacedName::new(&*changed.name.namespace, deployment));
+    }
+}
+
+impl Loop {
+    async fn reconcile(&self, name: &NamespacedName) -> Outcome {
+        match self.try_reconcile(name).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
+            Err(error) => {
+                tracing::warn!(deployment = %name, %error, "a Deployment was not reconciled");
+                Outcome::Retry
+            }
+        }
+    }
+
+    async fn try_reconcile(&self, name: &NamespacedName) -> Result<Outcome, ApiError> {
+        self.context.client.sync().await?;
+        self.sets.catch_up().await;
+        self.pods.catch_up().await;
+        let deployment = self.context.client.get::<Deployment>(name.namespace(), &name.name).await;
+        let mut deployment = match deployment {
+            Ok(deployment) => deployment,
+            Err(error) if error.is_not_found() => return Ok(Outcome::Done),
+            Err(error) => return Err(error),
+        };
+        let uid = deployment.metadata.uid.clone().unwrap_or_default();
+        let own = self.sets.select(|set_name, view| {
+            let of_others = |owner: &Controller| *owner.uid != *uid;
+            set_name.namespace == name.namespace && !view.controller.as_ref().is_some_and(of_others)
+        });
+        let sets: Vec<ReplicaSet> = own.iter().map(|view| view.set.clone()).collect();
+        let unfinished = self.pods.select(|pod_name, pod| {
+            pod_name.namespace == name.namespace && !pod.phase.is_terminal()
+        });
+        let with_pods: HashSet<&str> = unfinished
+            .iter()
+            .filter_map(|pod| pod.controller.as_ref().map(|owner| &*owner.uid))
+            .collect();
+        let sets_with_pods: Vec<String> = sets
+            .iter()
+            .filter_map(|set| set.metadata.uid.clone())
+            .filter(|uid| with_pods.contains(uid.as_str()))
+            .collect();
+        let view = View {
+            deployment: &deployment,
+            sets: &sets,
+            sets_with_pods: &sets_with_pods,
+        };
+        let Ok(plan) = deployment::plan(view, Timestamp::now()) else {
+            return Ok(Outcome::Done);
+        };
+        for action in plan.actions {
+            self.apply(&mut deployment, action).await?;
+        }
+        Ok(plan.again_after.map_or(Outcome::Done, Outcome::After))
+    }
+
+    async fn apply(&self, deployment: &mut Deployment, action: Action) -> Result<(), ApiError> {
+        let client = &self.context.client;
+        match action {
+            Action::Adopt(set) => {
+                let owner = new_controller_ref("apps/v1", "Deployment", &deployment.metadata);
+                self.patch_set(deployment, &set, json!([owner])).await
+            }
+            Action::Release(set) => {
+                let owner = json!({"$patch": "delete", "uid": deployment.metadata.uid});
+                self.patch_set(deployment, &set, json!([owner])).await
+            }
+            Action::CreateSet(set) => match client.create(&*set).await {
+                Ok(_) => Ok(()),
+                Err(error) if error.is_already_exists() => {
+                    self.settle_name(deployment, &set).await
+                }
+                Err(error) => {
+                    let message = format!("Failed to create new replica set: {error}");
+                    self.tell(deployment, "Warning", "ReplicaSetCreateError", message);
+                    Err(error)
+                }
+            },
+            Action::UpdateSet(set) => client.update(&*set).await.map(|_| ()),
+            Action::DeleteSet(set) => {
+                let params = DeleteParams {
+                    uid: Some(set.uid),
+                    propagation: Some(Propagation::Background),
+                    ..DeleteParams::default()
+                };
+                let namespace = deployment.metadata.namespace.as_deref();
+                match client.delete::<ReplicaSet>(namespace, &set.name, &params).await {
+                    Err(error) if !error.is_not_found() => Err(error),
+                    _ => Ok(()),
+                }
+            }
+            Action::Annotate(annotations) => {
+                let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+                let namespace = deployment.metadata.namespace.clone();
+                let name = deployment.metadata.name.clone().unwrap_or_default();
+                let patched: Deployment = client.patch(namespace.as_deref(), &name, &patch, None).await?;
+                deployment.metadata.resource_version = patched.metadata.resource_version;
+                Ok(())
+            }
+            Action::Status(status) => self.write_status(deployment, *status).await,
+            Action::Event { reason, message } => {
+                self.tell(deployment, "Normal", reason, message);
+                Ok(())
+            }
+        }
+    }
+
+    /// The name of the set to create is taken: by the same set, or by one that merely has the same hash.
+    async fn settle_name(&self, deployment: &mut Deployment, set: &ReplicaSet) -> Result<(), ApiError> {
+        let namespace = set.metadata.namespace.as_deref();
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let existing = self.context.client.get::<ReplicaSet>(namespace, name).await?;
+        match deployment::name_taken(deployment, &existing) {
+            NameTaken::IsOurs => Ok(()),
+            NameTaken::Collision(status) => self.write_status(deployment, *status).await,
+        }
+    }
+
+    async fn write_status(&self, deployment: &mut Deployment, status: DeploymentStatus) -> Result<(), ApiError> {
+        let mut updated = deployment.clone();
+        updated.status = Some(status);
+        let written = self.context.client.update_status(&updated).await?;
+        deployment.metadata.resource_version = written.metadata.resource_version;
+        Ok(())
+    }
+
+    async fn patch_set(
+        &self,
+        deployment: &Deployment,
+        set: &SetRef,
+        owners: serde_json::Value,
+    ) -> Result<(), ApiError> {
+        let patch = Patch::Strategic(json!({"metadata": {"uid": set.uid, "ownerReferences": owners}}));
+        let namespace = deployment.metadata.namespace.as_deref();
+        let client = &self.context.client;
+        client.patch::<ReplicaSet>(namespace, &set.name, &patch, None).await.map(|_| ())
+    }
+
+    fn tell(&self, deployment: &Deployment, type_: &'static str, reason: &'static str, message: String) {
+        let about = super::reference("apps/v1", "Deployment", &deployment.metadata);
+        self.context.recorder.event(about, type_, reason, message);
+    }
+}

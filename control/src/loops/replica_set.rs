@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Keeps every ReplicaSet at its number of pods. Decides nothing: `knarr_control_plan::replica_set` does.
+//!
+//! Before it plans, the loop makes sure that its views hold every write that was acknowledged, its own
+//! included, so a stale picture never creates a pod twice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use knarr_api::k8s_openapi::api::apps::v1::ReplicaSet;
+use knarr_api::k8s_openapi::api::core::v1::Pod;
+use knarr_api::k8s_openapi::jiff::Timestamp;
+use knarr_api::labels::Selector;
+use knarr_api::names::NamespacedName;
+use knarr_apiserver::{ApiError, DeleteParams, Patch};
+use knarr_control_plan::owners::{controller_of, new_controller_ref};
+use knarr_control_plan::pods::PodView;
+use knarr_control_plan::replica_set::{self, Failure, Plan, PodRef, View};
+use serde_json::json;
+
+use super::Context;
+use crate::informer::{self, Changed, Informer};
+use crate::queue::{Outcome, Queue};
+
+/// Sets that are reconciled at once: their writes share the store's commits.
+const WORKERS: usize = 8;
+/// Longest message kept in a condition.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// What the loop keeps of a set besides its name: enough to find the sets that a pod concerns.
+struct SetView {
+    uid: Box<str>,
+    selector: Selector,
+    /// Controller of the set itself, usually a Deployment.
+    owner_uid: Option<Box<str>>,
+}
+
+struct Loop {
+    context: Context,
+    pods: Informer<PodView>,
+    sets: Informer<SetView>,
+}
+
+/// Runs the loop until shutdown. `pods` must call [`pod_changed`] on `queue`'s behalf.
+pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<NamespacedName>) {
+    let cache = match context.client.cache_of::<ReplicaSet>() {
+        Ok(cache) => cache,
+        Err(error) => {
+            tracing::error!(%error, "ReplicaSets are not served");
+            return;
+        }
+    };
+    let waiting = queue.clone();
+    let view = |object: &knarr_apiserver::Object| {
+        let set: ReplicaSet = object.parse().ok()?;
+        Some(SetView {
+            uid: object.meta.uid.clone(),
+            selector: replica_set::selector_of(&set).ok()?,
+            owner_uid: controller_of(&set.metadata).map(|owner| owner.uid),
+        })
+    };
+    let sets = informer::start(cache, context.shutdown.clone(), view, move |changed| {
+        waiting.add(changed.name.clone());
+    });
+    sets.synced().await;
+    pods.synced().await;
+    let shutdown = context.shutdown.clone();
+    let this = Arc::new(Loop { context, pods, sets });
+    // Orphans may belong to a set that no change of theirs would wake.
+    let orphans = this.pods.select(|_, pod| pod.controller.is_none() && pod.is_active());
+    for pod in orphans {
+        this.wake_for_orphan(&queue, &pod);
+    }
+    let worker = this.clone();
+    queue
+        .work(WORKERS, shutdown, move |name| {
+            let this = worker.clone();
+            async move { this.reconcile(&name).await }
+        })
+        .await;
+}
+
+/// Wakes the sets that a pod's change concerns: its controller before and after. An orphan wakes nobody
+/// here; sets find orphans when they are looked at.
+pub(super) fn pod_changed(queue: &Queue<NamespacedName>, changed: &Changed<'_, PodView>) {
+    let owners = [changed.old, changed.new].into_iter().flatten();
+    let owners = owners.filter_map(|pod| pod.controller.as_ref());
+    for owner in owners.filter(|owner| &*owner.kind == "ReplicaSet") {
+        queue.add(NamespacedName::new(&*changed.name.namespace, &*owner.name));
+    }
+}
+
+impl Loop {
+    fn wake_for_orphan(&self, queue: &Queue<NamespacedName>, pod: &PodView) {
+        for (name, set) in self.sets.views() {
+            if name.namespace == pod.name.namespace && set.selector.matches(&*pod.labels) {
+                queue.add(name);
+            }
+        }
+    }
+
+    async fn reconcile(&self, name: &NamespacedName) -> Outcome {
+        match self.try_reconcile(name).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
+            Err(error) => {
+                tracing::warn!(replica_set = %name, %error, "a ReplicaSet was not reconciled");
+                Outcome::Retry
+            }
+        }
+    }
+
+    async fn try_reconcile(&self, name: &NamespacedName) -> Result<Outcome, ApiError> {
+        self.context.client.sync().await?;
+        self.pods.catch_up().await;
+        let set = self.context.client.get::<ReplicaSet>(name.namespace(), &name.name).await;
+        let set = match set {
+            Ok(set) => set,
+            Err(error) if error.is_not_found() => return Ok(Outcome::Done),
+            Err(error) => return Err(error),
+        };
+        let Ok(selector) = replica_set::selector_of(&set) else {
+            // The API refuses such a selector; a stored one selects nothing.
+            return Ok(Outcome::Done);
+        };
+        let uid = set.metadata.uid.clone().unwrap_or_default();
+        let concerned = self.pods.select(|pod_name, pod| {
+            let own = pod.is_controlled_by(&uid);
+            let orphan = pod.controller.is_none() && selector.matches(&*pod.labels);
+            pod_name.namespace == name.namespace && (own || orphan)
+        });
+        let now = Timestamp::now();
+        let pods: Vec<&PodView> = concerned.iter().map(Arc::as_ref).collect();
+        let related_on = self.related_on(name, &set);
+        let view = View {
+            set: &set,
+            pods: &pods,
+            related_on: &related_on,
+        };
+        let Ok(plan) = replica_set::plan(view, now) else {
+            return Ok(Outcome::Done);
+        };
+        let failure = self.apply(&set, &plan).await;
+
+        self.context.client.sync().await?;
+        self.pods.catch_up().await;
+        let current = self.pods.select(|pod_name, pod| {
+            pod_name.namespace == name.namespace && pod.is_controlled_by(&uid)
+        });
+        let members: Vec<&PodView> = current.iter().map(Arc::as_ref).collect();
+        let status = replica_set::plan_status(&set, &members, failure.as_ref(), now);
+        if let Some(new) = status.status {
+            let mut updated = set;
+            updated.status = Some(new);
+            self.context.client.update_status(&updated).await?;
+        }
+        Ok(match (failure, status.again_after) {
+            (Some(_), _) => Outcome::Retry,
+            (None, Some(delay)) => Outcome::After(delay),
+            (None, None) => Outcome::Done,
+        })
+    }
+
+    /// Active pods on each node that belong to sets of the same owner.
+    fn related_on(&self, name: &NamespacedName, set: &ReplicaSet) -> HashMap<Box<str>, usize> {
+        let owner = controller_of(&set.metadata).map(|owner| owner.uid);
+        let own_uid: Box<str> = set.metadata.uid.as_deref().unwrap_or_default().into();
+        let mut uids = vec![own_uid];
+        if owner.is_some() {
+            let siblings = self.sets.views().into_iter().filter(|(sibling, view)| {
+                sibling.namespace == name.namespace && view.owner_uid == owner
+            });
+            uids.extend(siblings.map(|(_, view)| view.uid.clone()));
+        }
+        let related = self.pods.select(|pod_name, pod| {
+            pod_name.namespace == name.namespace
+                && pod.is_active()
+                && uids.iter().any(|uid| pod.is_controlled_by(uid))
+        });
+        let mut counts = HashMap::new();
+        for node in related.iter().filter_map(|pod| pod.node.clone()) {
+            *counts.entry(node).or_default() += 1;
+        }
+        counts
+    }
+
+    async fn apply(&self, set: &ReplicaSet, plan: &Plan) -> Option<Failure> {
+        let mut failure = None;
+        for pod in &plan.adopt {
+            self.own(set, pod).await;
+        }
+        for pod in &plan.release {
+            self.disown(set, pod).await;
+        }
+        'creation: for batch in replica_set::slow_start_batches(plan.create) {
+            let creations = (0..batch).map(|_| async {
+                let pod = replica_set::new_pod(set);
+                self.context.client.create::<Pod>(&pod).await
+            });
+            for created in join_all(creations).await {
+                match created {
+                    Ok(pod) => {
+                        let created = pod.metadata.name.unwrap_or_default();
+                        self.tell(set, "Normal", "SuccessfulCreate", format!("Created pod: {created}"));
+                    }
+                    Err(error) => {
+                        self.tell(set, "Warning", "FailedCreate", format!("Error creating: {error}"));
+                        failure = Some(refused("FailedCreate", &error));
+                    }
+                }
+            }
+            if failure.is_some() {
+                break 'creation;
+            }
+        }
+        let deletions = plan.delete.iter().map(|pod| async move { (pod, self.delete(pod).await) });
+        for (pod, deleted) in join_all(deletions).await {
+            let name = &pod.name.name;
+            match deleted {
+                Ok(()) => self.tell(set, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}")),
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) => {
+                    self.tell(set, "Warning", "FailedDelete", format!("Error deleting: {error}"));
+                    failure = Some(refused("FailedDelete", &error));
+                }
+            }
+        }
+        failure
+    }
+
+    async fn delete(&self, pod: &PodRef) -> Result<(), ApiError> {
+        let params = DeleteParams {
+            uid: Some(pod.uid.clone()),
+            ..DeleteParams::default()
+        };
+        let PodRef { name, .. } = pod;
+        self.context.client.delete::<Pod>(name.namespace(), &name.name, &params).await
+    }
+
+    async fn own(&self, set: &ReplicaSet, pod: &PodRef) {
+        let owner = new_controller_ref("apps/v1", "ReplicaSet", &set.metadata);
+        let patch = json!({"metadata": {"uid": pod.uid, "ownerReferences": [owner]}});
+        self.patch(pod, &Patch::Strategic(patch)).await;
+    }
+
+    async fn disown(&self, set: &ReplicaSet, pod: &PodRef) {
+        let owner = json!({"$patch": "delete", "uid": set.metadata.uid});
+        let patch = json!({"metadata": {"uid": pod.uid, "ownerReferences": [owner]}});
+        self.patch(pod, &Patch::Strategic(patch)).await;
+    }
+
+    async fn patch(&self, pod: &PodRef, patch: &Patch) {
+        let PodRef { name, .. } = pod;
+        let client = &self.context.client;
+        // Adoption and release are planned again until they hold.
+        if let Err(error) = client.patch::<Pod>(name.namespace(), &name.name, patch, None).await {
+            tracing::debug!(pod = %name, %error, "an owner reference was not changed");
+        }
+    }
+
+    fn tell(&self, set: &ReplicaSet, type_: &'static str, reason: &'static str, message: String) {
+        let about = super::reference("apps/v1", "ReplicaSet", &set.metadata);
+        self.context.recorder.event(about, type_, reason, message);
+    }
+}
+
+fn refused(reason: &'static str, error: &ApiError) -> Failure {
+    let mut message = error.to_string();
+    let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
+    message.truncate(end);
+    Failure { reason, message }
+}
