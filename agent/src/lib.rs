@@ -1,2 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Under construction.
+//! The node's program: joins the cluster, keeps the node feed, runs a worker for each pod, carries
+//! Services into the datapath, and reports.
+//!
+//! ```text
+//! feed -> desired (journal on disk) -> pods -> workers: fetch, plan, apply -> outbox -> feed
+//!                                   -> services: plan -> eBPF maps, routes
+//! node, events ------------------------------------------------------------> outbox
+//! ```
+//!
+//! Not here: decisions (`knarr-agent-plan`), containers (`knarr-runtime`), eBPF and netlink
+//! (`knarr-datapath`). `main` calls [`cli::main`]; tests call the parts.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod desired;
+pub mod events;
+pub mod feed;
+pub mod files;
+pub mod health;
+pub mod join;
+pub mod logging;
+pub mod machine;
+pub mod metrics;
+pub mod node;
+mod object;
+pub mod outbox;
+pub mod pods;
+pub mod services;
+pub mod signals;
+mod start;
+pub mod streams;
+
+pub use start::run;

@@ -307,6 +307,17 @@ impl PodRecord {
         ));
     }
 
+    /// Something that was missing may be there now: look again without a wait.
+    pub fn retry_now(&mut self) {
+        let own = self
+            .containers
+            .values_mut()
+            .filter_map(|r| r.refusal.as_mut());
+        for refusal in own.chain(self.sandbox_refusal.as_mut()) {
+            refusal.retry_ms = 0;
+        }
+    }
+
     /// A stop was asked of the last attempt.
     pub fn stopping(&mut self, name: &str, grace_ms: Millis, now_ms: Millis) {
         if let Some(record) = self.containers.get_mut(name) {

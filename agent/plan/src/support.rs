@@ -25,7 +25,11 @@ pub fn check(spec: &PodSpec, container: &Container) -> Result<(), Unsupported> {
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         check_volume(volume, &format!("spec.volumes[{i}]"))?;
     }
-    check_container(container, &container_path(spec, container))
+    let network = match crate::pod::host_network(spec) {
+        true => PodNetwork::Host,
+        false => PodNetwork::Own,
+    };
+    check_container(container, network, &container_path(spec, container))
 }
 
 /// `spec.containers[N]` or `spec.initContainers[N]`.
@@ -46,6 +50,13 @@ fn refuse_if(present: Presence, path: String) -> Result<(), Unsupported> {
             what: WHAT.to_owned(),
         }),
     }
+}
+
+/// Whose network namespace a pod lives in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PodNetwork {
+    Host,
+    Own,
 }
 
 /// Whether a field says anything.
@@ -83,9 +94,6 @@ fn check_pod(spec: &PodSpec) -> Result<(), Unsupported> {
         _ => Presence::Absent,
     };
     for (present, field) in [
-        (on(spec.host_ipc), "hostIPC"),
-        (on(spec.host_pid), "hostPID"),
-        (on(spec.share_process_namespace), "shareProcessNamespace"),
         (on(spec.set_hostname_as_fqdn), "setHostnameAsFQDN"),
         (host_users, "hostUsers"),
         (filled(&spec.ephemeral_containers), "ephemeralContainers"),
@@ -97,7 +105,6 @@ fn check_pod(spec: &PodSpec) -> Result<(), Unsupported> {
     }
     if let Some(sc) = sc {
         for (present, field) in [
-            (filled(&sc.sysctls), "sysctls"),
             (some(&sc.se_linux_options), "seLinuxOptions"),
             (some(&sc.windows_options), "windowsOptions"),
         ] {
@@ -160,7 +167,11 @@ fn check_volume(volume: &Volume, path: &str) -> Result<(), Unsupported> {
     })
 }
 
-fn check_container(container: &Container, path: &str) -> Result<(), Unsupported> {
+fn check_container(
+    container: &Container,
+    network: PodNetwork,
+    path: &str,
+) -> Result<(), Unsupported> {
     for (present, field) in [
         (filled(&container.volume_devices), "volumeDevices"),
         (on(container.tty), "tty"),
@@ -171,13 +182,15 @@ fn check_container(container: &Container, path: &str) -> Result<(), Unsupported>
     if let Some(claims) = container.resources.as_ref().map(|r| &r.claims) {
         refuse_if(filled(claims), format!("{path}.resources.claims"))?;
     }
-    for (n, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if !matches!(mount.mount_propagation.as_deref(), None | Some("None")) {
+    for (n, port) in container.ports.iter().flatten().enumerate() {
+        if port.host_port.is_some_and(|p| p != 0) && network == PodNetwork::Own {
             return Err(Unsupported {
-                path: format!("{path}.volumeMounts[{n}].mountPropagation"),
-                what: format!("{WHAT}; only None is"),
+                path: format!("{path}.ports[{n}].hostPort"),
+                what: format!("{WHAT} without hostNetwork"),
             });
         }
+    }
+    for (n, mount) in container.volume_mounts.iter().flatten().enumerate() {
         refuse_if(
             some(&mount.recursive_read_only),
             format!("{path}.volumeMounts[{n}].recursiveReadOnly"),

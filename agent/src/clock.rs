@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one place that reads the wall clock. Plans get its value as an argument.
+
+use knarr_agent_plan::Millis;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| {
+        Millis::try_from(d.as_millis()).unwrap_or(Millis::MAX)
+    })
+}
+
+/// How long from now until `at_ms`; zero when it has passed.
+pub fn until(at_ms: Millis) -> Duration {
+    let left = at_ms.saturating_sub(now_ms());
+    Duration::from_millis(u64::try_from(left).unwrap_or(0))
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Flags, files and addresses.
+use super::*;
+use clap::{CommandFactory, Parser};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+#[test]
+fn every_option_but_config_can_stand_in_the_file() {
+    for arg in Cli::command().get_arguments() {
+        let name = arg.get_long().expect("options have long names");
+        if matches!(name, "config" | "help") {
+            continue;
+        }
+        let known = ["1", "\"192.0.2.1\""]
+            .iter()
+            .any(|value| toml::from_str::<RunOptions>(&format!("{name} = {value}")).is_ok());
+        assert!(known, "--{name} is not known to the file");
+        assert!(
+            arg.get_env().is_some(),
+            "--{name} has no environment variable"
+        );
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_nothing() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("agent.toml");
+    std::fs::write(
+        &path,
+        "node-name = \"file\"\nmax-pods = 7\nuplink = \"eth9\"\n",
+    )
+    .expect("write");
+    let path = path.to_str().expect("utf-8");
+    let cli = Cli::parse_from(["x", "--config", path, "--node-name", "flag"]);
+    let options = cli.options.with_file().expect("reads");
+    assert_eq!(options.node_name.as_deref(), Some("flag"));
+    assert_eq!(options.max_pods, Some(7));
+    assert_eq!(options.uplink, ["eth9"]);
+}
+
+#[test]
+fn an_unknown_option_in_the_file_is_named() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("agent.toml");
+    std::fs::write(&path, "nod-name = \"x\"\n").expect("write");
+    let options = RunOptions {
+        config: Some(path),
+        ..RunOptions::default()
+    };
+    let ConfigError::Parse { source, .. } = options.with_file().expect_err("refused") else {
+        panic!("another error");
+    };
+    assert!(source.to_string().contains("nod-name"), "{source}");
+}
+
+#[test]
+fn server_addresses_are_read_strictly() {
+    let server = |text| Server::parse(text).map(|s| s.authority());
+    assert_eq!(
+        server("https://10.0.0.1:7000"),
+        Some("10.0.0.1:7000".into())
+    );
+    assert_eq!(server("https://control/"), Some("control:6443".into()));
+    assert_eq!(
+        server("https://[fd00::1]:6443"),
+        Some("[fd00::1]:6443".into())
+    );
+    for wrong in [
+        "http://a",
+        "https://",
+        "https://a:0",
+        "https://a:b",
+        "https://a/b",
+    ] {
+        assert_eq!(server(wrong), None, "{wrong}");
+    }
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the control plane wants of this node: pods, the objects they refer to, Services, endpoints, peers.
+//!
+//! Only the feed changes it; pod workers and the Service loop read it. A wake-up says "look again"; what
+//! was touched since the last look is taken with it, so that one endpoint costs one endpoint. Every change
+//! is in the journal (`disk`) before anybody can see it, so whatever a worker made has a reason on disk.
+//! Not here: carrying anything out.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use knarr_agent_plan::env::{Objects, ServiceVars};
+use knarr_api::feed::{
+    Change, Delta, EndpointSet, ObjectSet, PeerSet, ServiceSet, Snapshot, ToNode, Welcome,
+    change::Change as Kind, to_node::Message,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+pub mod disk;
+mod touched;
+
+use disk::{Journal, JournalError};
+pub use touched::{TouchedPods, TouchedServices};
+
+/// Namespace and name of a Service.
+pub type ServiceKey = (String, String);
+/// Namespace, Service, port name, address, port.
+pub type EndpointKey = (String, String, String, String, u32);
+/// Kind, namespace, name.
+pub type ObjectKey = (String, String, String);
+
+struct PodEntry {
+    json: bytes::Bytes,
+    pod: Arc<Pod>,
+}
+
+/// The whole desired state.
+#[derive(Default)]
+pub struct State {
+    /// Epoch and version that this state stands for; none before the first complete snapshot.
+    resume: Option<(String, u64)>,
+    welcome: Option<Welcome>,
+    pods: BTreeMap<String, PodEntry>,
+    services: BTreeMap<ServiceKey, ServiceSet>,
+    endpoints: BTreeMap<EndpointKey, EndpointSet>,
+    peers: BTreeMap<String, PeerSet>,
+    objects: BTreeMap<ObjectKey, ObjectSet>,
+    /// What the snapshot that is arriving has named so far.
+    snapshot: Option<Seen>,
+    touched_pods: TouchedPods,
+    touched_services: TouchedServices,
+}
+
+#[derive(Default)]
+struct Seen {
+    pods: BTreeSet<String>,
+    services: BTreeSet<ServiceKey>,
+    endpoints: BTreeSet<EndpointKey>,
+    peers: BTreeSet<String>,
+    objects: BTreeSet<ObjectKey>,
+}
+
+fn owned(bytes: &bytes::Bytes) -> bytes::Bytes {
+    // A slice of a message keeps the whole message alive.
+    bytes::Bytes::copy_from_slice(bytes)
+}
+
+impl State {
+    /// Takes in a message of the feed; also how the journal is read.
+    pub fn apply(&mut self, message: &Message) {
+        match message {
+            Message::Welcome(welcome) => self.apply_welcome(welcome),
+            Message::Delta(delta) => self.apply_delta(delta),
+            Message::OpenStream(_) => {}
+        }
+    }
+
+    fn apply_welcome(&mut self, welcome: &Welcome) {
+        if !welcome.resumed {
+            self.resume = None;
+            self.snapshot = Some(Seen::default());
+        }
+        if self.welcome.as_ref() != Some(welcome) {
+            self.touched_pods.all = true;
+        }
+        self.welcome = Some(welcome.clone());
+    }
+
+    fn apply_delta(&mut self, delta: &Delta) {
+        for change in &delta.changes {
+            self.apply_change(change);
+        }
+        let epoch = self.welcome.as_ref().map(|w| w.epoch.clone());
+        match (Snapshot::try_from(delta.snapshot), &self.snapshot) {
+            (Ok(Snapshot::Part), _) => return,
+            (Ok(Snapshot::Last), _) => self.end_snapshot(),
+            // An ordinary change in the middle of a snapshot does not complete it.
+            (_, Some(_)) => return,
+            (_, None) => {}
+        }
+        self.resume = epoch.map(|epoch| (epoch, delta.version));
+    }
+
+    fn end_snapshot(&mut self) {
+        let seen = self.snapshot.take().unwrap_or_default();
+        let gone: Vec<_> = missing(self.pods.keys(), &seen.pods);
+        for uid in gone {
+            self.pods.remove(&uid);
+            self.touched_pods.pod(uid);
+        }
+        for key in missing(self.services.keys(), &seen.services) {
+            self.services.remove(&key);
+            self.touched_services.services.insert(key);
+        }
+        for key in missing(self.endpoints.keys(), &seen.endpoints) {
+            self.endpoints.remove(&key);
+            self.touched_services.endpoints.insert(key);
+        }
+        for key in missing(self.peers.keys(), &seen.peers) {
+            self.peers.remove(&key);
+            self.touched_services.peers = true;
+        }
+        for key in missing(self.objects.keys(), &seen.objects) {
+            self.objects.remove(&key);
+            self.touched_pods.namespaces.insert(key.1);
+        }
+        self.touched_pods.complete = true;
+        self.touched_services.complete = true;
+    }
+
+    fn apply_change(&mut self, change: &Change) {
+        let Some(kind) = &change.change else { return };
+        let seen = self.snapshot.as_mut();
+        match kind {
+            Kind::PodSet(set) => {
+                if let Some(seen) = seen {
+                    seen.pods.insert(set.uid.clone());
+                }
+                if self
+                    .pods
+                    .get(&set.uid)
+                    .is_some_and(|p| p.json == set.pod_json)
+                {
+                    return;
+                }
+                match serde_json::from_slice::<Pod>(&set.pod_json) {
+                    Ok(pod) => {
+                        let entry = PodEntry {
+                            json: owned(&set.pod_json),
+                            pod: Arc::new(pod),
+                        };
+                        self.pods.insert(set.uid.clone(), entry);
+                        self.touched_pods.pod(set.uid.clone());
+                    }
+                    Err(error) => {
+                        tracing::error!(uid = set.uid, %error, "a pod that cannot be read is ignored");
+                    }
+                }
+            }
+            Kind::PodRemove(remove) => {
+                if self.pods.remove(&remove.uid).is_some() {
+                    self.touched_pods.pod(remove.uid.clone());
+                }
+            }
+            Kind::ServiceSet(set) => {
+                let key = (set.namespace.clone(), set.name.clone());
+                if let Some(seen) = seen {
+                    seen.services.insert(key.clone());
+                }
+                self.services.insert(key.clone(), set.clone());
+                self.touched_services.services.insert(key);
+            }
+            Kind::ServiceRemove(remove) => {
+                let key = (remove.namespace.clone(), remove.name.clone());
+                self.services.remove(&key);
+                self.touched_services.services.insert(key);
+            }
+            Kind::EndpointSet(set) => {
+                let key = (
+                    set.namespace.clone(),
+                    set.service.clone(),
+                    set.port_name.clone(),
+                    set.address.clone(),
+                    set.port,
+                );
+                if let Some(seen) = seen {
+                    seen.endpoints.insert(key.clone());
+                }
+                self.endpoints.insert(key.clone(), set.clone());
+                self.touched_services.endpoints.insert(key);
+            }
+            Kind::EndpointRemove(remove) => {
+                let key = (
+                    remove.namespace.clone(),
+                    remove.service.clone(),
+                    remove.port_name.clone(),
+                    remove.address.clone(),
+                    remove.port,
+                );
+                self.endpoints.remove(&key);
+                self.touched_services.endpoints.insert(key);
+            }
+            Kind::PeerSet(set) => {
+                if let Some(seen) = seen {
+                    seen.peers.insert(set.name.clone());
+                }
+                self.peers.insert(set.name.clone(), set.clone());
+                self.touched_services.peers = true;
+            }
+            Kind::PeerRemove(remove) => {
+                self.peers.remove(&remove.name);
+                self.touched_services.peers = true;
+            }
+            Kind::ObjectSet(set) => {
+                let key = (set.kind.clone(), set.namespace.clone(), set.name.clone());
+                if let Some(seen) = seen {
+                    seen.objects.insert(key.clone());
+                }
+                let set = ObjectSet {
+                    object_json: owned(&set.object_json),
+                    ..set.clone()
+                };
+                self.touched_pods.namespaces.insert(key.1.clone());
+                self.objects.insert(key, set);
+            }
+            Kind::ObjectRemove(remove) => {
+                let key = (
+                    remove.kind.clone(),
+                    remove.namespace.clone(),
+                    remove.name.clone(),
+                );
+                self.objects.remove(&key);
+                self.touched_pods.namespaces.insert(key.1);
+            }
+        }
+    }
+
+    /// The state as messages that make the same state again, for a fresh journal.
+    fn messages(&self) -> Vec<ToNode> {
+        let message = |message| ToNode {
+            message: Some(message),
+        };
+        let Some(welcome) = &self.welcome else {
+            return Vec::new();
+        };
+        let first = Welcome {
+            resumed: false,
+            ..welcome.clone()
+        };
+        let mut messages = vec![message(Message::Welcome(first))];
+        let pods = self.pods.iter().map(|(uid, entry)| {
+            Kind::PodSet(knarr_api::feed::PodSet {
+                uid: uid.clone(),
+                pod_json: entry.json.clone(),
+            })
+        });
+        let changes: Vec<Change> = self
+            .objects
+            .values()
+            .cloned()
+            .map(Kind::ObjectSet)
+            .chain(pods)
+            .chain(self.services.values().cloned().map(Kind::ServiceSet))
+            .chain(self.endpoints.values().cloned().map(Kind::EndpointSet))
+            .chain(self.peers.values().cloned().map(Kind::PeerSet))
+            .map(|kind| Change { change: Some(kind) })
+            .collect();
+        let version = self.resume.as_ref().map_or(0, |(_, v)| *v);
+        for part in changes.chunks(CHANGES_PER_FRAME) {
+            messages.push(message(Message::Delta(Delta {
+                version,
+                changes: part.to_vec(),
+                snapshot: Snapshot::Part.into(),
+            })));
+        }
+        messages.push(message(Message::Delta(Delta {
+            version,
+            changes: Vec::new(),
+            snapshot: Snapshot::Last.into(),
+        })));
+        messages
+    }
+}
+
+/// Changes in one frame of a fresh journal: bounds what a torn frame can cost and what is in memory twice.
+const CHANGES_PER_FRAME: usize = 256;
+
+fn missing<K: Ord + Clone>(
+    have: impl Iterator<Item = impl std::borrow::Borrow<K>>,
+    seen: &BTreeSet<K>,
+) -> Vec<K> {
+    have.filter(|k| !seen.contains(k.borrow()))
+        .map(|k| k.borrow().clone())
+        .collect()
+}
+
+/// The desired state, shared.
+pub struct Desired {
+    state: Mutex<State>,
+    pods: watch::Sender<u64>,
+    services: watch::Sender<u64>,
+}
+
+impl Desired {
+    /// Reads the last state from disk. What is found there is to be carried out at once.
+    pub fn open(dir: &Path) -> Result<(Arc<Desired>, Journal), JournalError> {
+        let mut state = State::default();
+        let journal = Journal::open(dir, |message| state.apply(message))?;
+        if state.snapshot.is_some() {
+            // Cut off in the middle of a snapshot: good to run by, not to prune by.
+            state.snapshot = None;
+            state.resume = None;
+        }
+        state.touched_pods.all = true;
+        state.touched_pods.complete = state.resume.is_some();
+        state.touched_services.complete = state.resume.is_some();
+        let desired = Desired {
+            state: Mutex::new(state),
+            pods: watch::Sender::new(0),
+            services: watch::Sender::new(0),
+        };
+        Ok((Arc::new(desired), journal))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held cannot leave half a change that matters more than running on.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a message and wakes whoever it concerns.
+    pub fn apply(&self, message: &Message) {
+        let (pods, services) = {
+            let mut state = self.lock();
+            state.apply(message);
+            (
+                !state.touched_pods.is_empty(),
+                !state.touched_services.is_empty(),
+            )
+        };
+        if pods {
+            self.pods.send_modify(|n| *n = n.wrapping_add(1));
+        }
+        if services {
+            self.services.send_modify(|n| *n = n.wrapping_add(1));
+        }
+    }
+
+    /// Writes a fresh journal from the whole state, unless a snapshot is arriving.
+    pub fn compact(&self, journal: &mut Journal) -> Result<(), JournalError> {
+        let messages = {
+            let state = self.lock();
+            if state.snapshot.is_some() {
+                return Ok(());
+            }
+            state.messages()
+        };
+        journal.rewrite(&messages)
+    }
+
+    /// Epoch and version to resume from.
+    pub fn resume(&self) -> Option<(String, u64)> {
+        self.lock().resume.clone()
+    }
+
+    /// The last Welcome, also one from before a restart.
+    pub fn welcome(&self) -> Option<Welcome> {
+        self.lock().welcome.clone()
+    }
+
+    /// Wakes when pods or what they refer to may have changed.
+    pub fn watch_pods(&self) -> watch::Receiver<u64> {
+        let mut receiver = self.pods.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    /// Wakes when Services, endpoints or peers may have changed.
+    pub fn watch_services(&self) -> watch::Receiver<u64> {
+        let mut receiver = self.services.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    /// What was touched since the last call.
+    pub fn take_touched_pods(&self) -> TouchedPods {
+        std::mem::take(&mut self.lock().touched_pods)
+    }
+
+    /// What was touched since the last call, with the values that hold now.
+    pub fn take_touched_services(&self) -> ServiceChanges {
+        let mut state = self.lock();
+        let touched = std::mem::take(&mut state.touched_services);
+        let services = touched.services.into_iter().map(|key| {
+            let value = state.services.get(&key).cloned();
+            (key, value)
+        });
+        let services = services.collect();
+        let endpoints = touched.endpoints.into_iter().map(|key| {
+            let value = state.endpoints.get(&key).cloned();
+            (key, value)
+        });
+        ServiceChanges {
+            services,
+            endpoints: endpoints.collect(),
+            peers: touched
+                .peers
+                .then(|| state.peers.values().cloned().collect()),
+            complete: touched.complete,
+        }
+    }
+
+    /// Marks everything as touched, for a consumer that starts.
+    pub fn touch_services(&self) {
+        let mut state = self.lock();
+        let services = state.services.keys().cloned().collect();
+        let endpoints = state.endpoints.keys().cloned().collect();
+        state.touched_services.services = services;
+        state.touched_services.endpoints = endpoints;
+        state.touched_services.peers = true;
+    }
+
+    /// UIDs of all pods.
+    pub fn pod_uids(&self) -> Vec<String> {
+        self.lock().pods.keys().cloned().collect()
+    }
+
+    /// One pod.
+    pub fn pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        self.lock().pods.get(uid).map(|entry| entry.pod.clone())
+    }
+
+    /// The ConfigMaps and Secrets of a namespace that this node has.
+    pub fn objects(&self, namespace: &str) -> Objects {
+        let state = self.lock();
+        let mut objects = Objects::default();
+        for ((kind, ns, name), set) in &state.objects {
+            if ns != namespace {
+                continue;
+            }
+            match kind.as_str() {
+                "ConfigMap" => {
+                    if let Ok(map) = serde_json::from_slice::<ConfigMap>(&set.object_json) {
+                        objects.config_maps.insert(name.clone(), Arc::new(map));
+                    }
+                }
+                "Secret" => {
+                    if let Ok(secret) = serde_json::from_slice::<Secret>(&set.object_json) {
+                        objects.secrets.insert(name.clone(), Arc::new(secret));
+                    }
+                }
+                other => tracing::debug!(kind = other, "an object of an unknown kind is ignored"),
+            }
+        }
+        objects
+    }
+
+    /// The Services that a pod of this namespace finds in its environment.
+    pub fn service_vars(&self, namespace: &str) -> Vec<ServiceVars> {
+        let state = self.lock();
+        let of_namespace = state
+            .services
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(|((ns, _), _)| ns == namespace)
+            .map(|(_, set)| set);
+        let master = state
+            .services
+            .get(&("default".to_owned(), "kubernetes".to_owned()))
+            .filter(|_| namespace != "default");
+        of_namespace
+            .chain(master)
+            .filter_map(|set| {
+                let ip = set.cluster_ips.first()?;
+                let ports = set.ports.iter().filter_map(|p| {
+                    let port = u16::try_from(p.port).ok()?;
+                    Some((p.name.clone(), protocol_name(p.protocol()), port))
+                });
+                Some(ServiceVars {
+                    name: set.name.clone(),
+                    cluster_ip: ip.clone(),
+                    ports: ports.collect(),
+                })
+            })
+            .collect()
+    }
+}
+
+fn protocol_name(protocol: knarr_api::feed::Protocol) -> &'static str {
+    use knarr_api::feed::Protocol;
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}
+
+/// Services, endpoints and peers that were touched; an absent value means that it is gone.
+#[derive(Debug, Default)]
+pub struct ServiceChanges {
+    /// Services.
+    pub services: Vec<(ServiceKey, Option<ServiceSet>)>,
+    /// Endpoints.
+    pub endpoints: Vec<(EndpointKey, Option<EndpointSet>)>,
+    /// All peers, when one of them was touched.
+    pub peers: Option<Vec<PeerSet>>,
+    /// The desired set is complete: what nobody asked for may go.
+    pub complete: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The agent's end of the node feed: one connection, kept, made again when it breaks, replaced without a
+//! gap when the certificate is renewed.
+//!
+//! Not here: what the desired state means (`desired`), what is reported (`outbox`'s callers). Spawned once
+//! by `run`.
+
+use crate::desired::Desired;
+use crate::desired::disk::Journal;
+use crate::join::identity::{Identity, KeyRequest};
+use crate::join::{JoinConfig, connect};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::streams::Streams;
+use knarr_api::feed::feed_client::FeedClient;
+use knarr_api::feed::{Ack, FromNode, Heartbeat, Hello, RenewRequest, ToNode, from_node, to_node};
+use rand::Rng;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+mod persist;
+
+/// The first and the longest pause between connections, in milliseconds.
+const RECONNECT_MS: (u64, u64) = (100, 10_000);
+/// A connection that lasted this long ends the row of failures.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// Messages on their way to the control plane.
+const OUTGOING_MAX: usize = 64;
+/// A delta may hold many objects of up to 3 MiB each.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Used until the control plane says how often.
+const HEARTBEAT_SECONDS_DEFAULT: u64 = 10;
+/// Between attempts to renew a certificate, in milliseconds.
+const RENEW_RETRY_MS: u64 = 30_000;
+/// A control plane that accepts the connection and then says nothing is left.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// A pause of half to all of `ms`, so that many nodes do not come back at the same moment.
+pub fn jitter(ms: u64) -> u64 {
+    rand::rng().random_range(ms / 2..=ms)
+}
+
+/// Everything the feed needs.
+pub struct Feed {
+    /// How to reach the control plane, and how to join again.
+    pub join: JoinConfig,
+    /// Key and certificate.
+    pub identity: Arc<Identity>,
+    /// The state it changes.
+    pub desired: Arc<Desired>,
+    /// The state's file.
+    pub journal: Journal,
+    /// What is to be said.
+    pub outbox: Arc<Outbox>,
+    /// Who answers `OpenStream`.
+    pub streams: Arc<Streams>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a connection ended.
+enum End {
+    /// By wish.
+    Shutdown,
+    /// A new certificate and a connection that uses it.
+    Renewed(Arc<Identity>, Channel),
+    /// Something broke.
+    Lost(String),
+}
+
+impl Feed {
+    /// Keeps a connection until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut pause_ms = RECONNECT_MS.0;
+        let mut ready: Option<Channel> = None;
+        let mut last_error = String::new();
+        loop {
+            let started = Instant::now();
+            let end = match ready.take() {
+                Some(channel) => self.session(channel, &shutdown).await,
+                None => match self.connect().await {
+                    Ok(channel) => self.session(channel, &shutdown).await,
+                    Err(message) => End::Lost(message),
+                },
+            };
+            self.metrics.connected(0);
+            match end {
+                End::Shutdown => return,
+                End::Renewed(identity, channel) => {
+                    self.identity = identity;
+                    ready = Some(channel);
+                    continue;
+                }
+                End::Lost(message) => {
+                    if started.elapsed() > STABLE_AFTER {
+                        pause_ms = RECONNECT_MS.0;
+                    }
+                    if message == last_error {
+                        tracing::debug!("still no control plane: {message}");
+                    } else {
+                        tracing::warn!("no control plane (pods and Services go on): {message}");
+                        last_error = message;
+                    }
+                }
+            }
+            // Both arms only wait.
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(jitter(pause_ms))) => {}
+                () = shutdown.cancelled() => return,
+            }
+            pause_ms = (pause_ms * 2).min(RECONNECT_MS.1);
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Channel, String> {
+        if self.identity.is_expired(crate::clock::now_ms()) {
+            self.identity = crate::join::join_again(&self.join)
+                .await
+                .map_err(|e| crate::cli::chain(&e.into()))?;
+        }
+        let tls = self
+            .identity
+            .client_config()
+            .map_err(|e| crate::cli::chain(&e.into()))?;
+        let server = self.join.server.authority();
+        connect::channel(&self.join.server, tls).await.map_err(|e| {
+            e.tls_advice(&server)
+                .unwrap_or_else(|| format!("{server}: {}", crate::cli::chain(&e.into())))
+        })
+    }
+
+    /// One connection from Hello to its end.
+    async fn session(&mut self, channel: Channel, shutdown: &CancellationToken) -> End {
+        let mut client = FeedClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
+        let (epoch, version) = self.desired.resume().unwrap_or_default();
+        let hello = from_node::Message::Hello(Hello {
+            node_json: self.outbox.node_json(),
+            epoch,
+            version,
+        });
+        if outgoing.send(from(hello)).await.is_err() {
+            return End::Lost("the connection ended before it began".to_owned());
+        }
+        let call =
+            tokio::time::timeout(WELCOME_TIMEOUT, client.sync(ReceiverStream::new(receiver)));
+        // Dropping the call ends the connection, which is what a shutdown wants.
+        let answer = tokio::select! {
+            answer = call => answer,
+            () = shutdown.cancelled() => return End::Shutdown,
+        };
+        let mut incoming = match answer {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return End::Lost(refused(&status)),
+            Err(_) => return End::Lost("no answer to hello".to_owned()),
+        };
+        let (acks, ack) = watch::channel(0);
+        let (beat, heartbeat) = watch::channel(HEARTBEAT_SECONDS_DEFAULT);
+        let syncer = persist::Syncer::new(acks);
+        let (identity, outbox, join) = (
+            self.identity.clone(),
+            self.outbox.clone(),
+            self.join.clone(),
+        );
+        let write = write(&outbox, outgoing, ack, heartbeat);
+        let renew = renew(&join, &identity, client.clone());
+        let read = async {
+            loop {
+                match incoming.message().await {
+                    Ok(Some(ToNode {
+                        message: Some(message),
+                    })) => {
+                        self.take(message, &client, &syncer, &beat);
+                    }
+                    Ok(Some(ToNode { message: None })) => {}
+                    Ok(None) => return "the control plane closed the connection".to_owned(),
+                    Err(status) => return refused(&status),
+                }
+            }
+        };
+        // Whichever ends first ends the connection; reports that were not sent are sent by the next one,
+        // changes that were not applied come again after the acknowledged version.
+        tokio::select! {
+            message = read => End::Lost(message),
+            () = write => End::Lost("the control plane stopped listening".to_owned()),
+            (identity, channel) = renew => End::Renewed(identity, channel),
+            () = shutdown.cancelled() => End::Shutdown,
+        }
+    }
+}
+
+fn from(message: from_node::Message) -> FromNode {
+    FromNode {
+        message: Some(message),
+    }
+}
+
+fn refused(status: &tonic::Status) -> String {
+    let mut text = format!("{}: {}", status.code(), status.message());
+    let mut source = std::error::Error::source(status);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    if matches!(
+        status.code(),
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied
+    ) {
+        text.push_str(
+            "; the control plane does not know this node's certificate: run `knarr-control token \
+             create` there, remove the pki directory in the agent's data directory and start the agent \
+             with the line it prints",
+        );
+    }
+    text
+}
+
+/// Says what there is to say, and that the node lives.
+async fn write(
+    outbox: &Outbox,
+    outgoing: mpsc::Sender<FromNode>,
+    mut ack: watch::Receiver<u64>,
+    mut heartbeat: watch::Receiver<u64>,
+) {
+    let mut wake = outbox.watch();
+    // The control plane answers Hello first; until then nothing is said.
+    if heartbeat.changed().await.is_err() {
+        return;
+    }
+    outbox.say_all_again();
+    let seconds = (*heartbeat.borrow()).max(1);
+    let mut tick = tokio::time::interval(Duration::from_secs(seconds));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        while let Some(message) = outbox.next() {
+            if outgoing.send(from(message)).await.is_err() {
+                return;
+            }
+        }
+        // Every arm only waits; what it waits for stays where it is.
+        let message = tokio::select! {
+            changed = wake.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            changed = ack.changed() => match changed {
+                Ok(()) => from_node::Message::Ack(Ack { version: *ack.borrow_and_update() }),
+                Err(_) => return,
+            },
+            _ = tick.tick() => from_node::Message::Heartbeat(Heartbeat {}),
+        };
+        if outgoing.send(from(message)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until the certificate is due, gets a new one and a connection that uses it.
+async fn renew(
+    join: &JoinConfig,
+    identity: &Identity,
+    mut client: FeedClient<Channel>,
+) -> (Arc<Identity>, Channel) {
+    tokio::time::sleep(crate::clock::until(identity.renew_at_ms())).await;
+    loop {
+        match try_renew(join, &mut client).await {
+            Ok(renewed) => return renewed,
+            Err(error) => {
+                let left_s = crate::clock::until(identity.not_after_ms()).as_secs();
+                tracing::warn!(
+                    left_s,
+                    "the certificate was not renewed: {}",
+                    crate::cli::chain(&error)
+                );
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(jitter(RENEW_RETRY_MS))).await;
+    }
+}
+
+async fn try_renew(
+    join: &JoinConfig,
+    client: &mut FeedClient<Channel>,
+) -> anyhow::Result<(Arc<Identity>, Channel)> {
+    let request = KeyRequest::new(&join.node_name)?;
+    let csr_pem = request.csr_pem()?;
+    let answer = client.renew(RenewRequest { csr_pem }).await?.into_inner();
+    let identity = request.complete(&answer, &join.node_name)?;
+    identity.save(&join.pki_dir)?;
+    let channel = connect::channel(&join.server, identity.client_config()?).await?;
+    tracing::info!("the node's certificate was renewed");
+    Ok((Arc::new(identity), channel))
+}
+
+impl Feed {
+    fn take(
+        &mut self,
+        message: to_node::Message,
+        client: &FeedClient<Channel>,
+        syncer: &persist::Syncer,
+        beat: &watch::Sender<u64>,
+    ) {
+        if let to_node::Message::OpenStream(open) = message {
+            self.streams.open(open, client.clone());
+            return;
+        }
+        let whole = ToNode {
+            message: Some(message),
+        };
+        if let Err(error) = self.journal.append(&whole) {
+            tracing::error!(
+                "{}: the node goes on, but would not remember this after a restart",
+                crate::cli::chain(&error.into())
+            );
+            self.metrics.journal_error();
+        }
+        let Some(message) = whole.message else { return };
+        self.desired.apply(&message);
+        match message {
+            to_node::Message::Welcome(welcome) => {
+                self.metrics.connected(1);
+                tracing::info!(
+                    epoch = welcome.epoch,
+                    resumed = welcome.resumed,
+                    "connected to the control plane"
+                );
+                let seconds = u64::from(welcome.heartbeat_seconds);
+                beat.send_replace(if seconds == 0 {
+                    HEARTBEAT_SECONDS_DEFAULT
+                } else {
+                    seconds
+                });
+            }
+            to_node::Message::Delta(_) | to_node::Message::OpenStream(_) => {}
+        }
+        if self.journal.wants_rewrite()
+            && let Err(error) = self.desired.compact(&mut self.journal)
+        {
+            tracing::warn!("{}", crate::cli::chain(&error.into()));
+        }
+        if let Some((_, version)) = self.desired.resume()
+            && let Some(file) = self.journal.to_sync()
+        {
+            syncer.sync(file, version);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The Node object as this machine sees itself: addresses, capacity, conditions, images. Looked at with
+//! each heartbeat, said only when it changed.
+//!
+//! Not here: the heartbeat itself (`feed`). Spawned once by `run`.
+
+use crate::machine::{Machine, meminfo};
+use crate::outbox::Outbox;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use knarr_agent_plan::Millis;
+use knarr_agent_plan::status::time;
+use knarr_api::quantity::Quantity;
+use knarr_runtime::{Image, Runtime};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often the machine is looked at: a condition is seen after this long at most.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// kubelet's memory.available hard eviction threshold, in bytes.
+const MEMORY_AVAILABLE_MIN: i64 = 100 << 20;
+/// kubelet's nodefs.available hard eviction threshold, in percent.
+const DISK_AVAILABLE_MIN_PERCENT: u64 = 10;
+/// kubelet's nodefs.inodesFree hard eviction threshold, in percent.
+const INODES_FREE_MIN_PERCENT: u64 = 5;
+/// Process numbers that must be free, in percent.
+const PIDS_FREE_MIN_PERCENT: u64 = 5;
+/// Images in the status (kubelet's nodeStatusMaxImages).
+const IMAGES_MAX: usize = 50;
+/// Kubernetes' version whose behaviour this node has.
+pub const KUBELET_VERSION: &str = concat!("v1.37.0+knarr.", env!("CARGO_PKG_VERSION"));
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// Memory that programs can still get, in bytes.
+    pub memory_available: i64,
+    /// Free space of the data directory in percent.
+    pub disk_free_percent: u64,
+    /// Free inodes of the data directory in percent.
+    pub inodes_free_percent: u64,
+    /// Free process numbers in percent.
+    pub pids_free_percent: u64,
+}
+
+/// Whether pods can have a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DatapathState {
+    /// Not yet.
+    #[default]
+    Down,
+    /// They can.
+    Up,
+}
+
+/// A condition as measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Condition {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: &'static str,
+}
+
+fn conditions(pressure: &Pressure, datapath: DatapathState) -> [Condition; 4] {
+    let memory = pressure.memory_available < MEMORY_AVAILABLE_MIN;
+    let disk = pressure.disk_free_percent < DISK_AVAILABLE_MIN_PERCENT
+        || pressure.inodes_free_percent < INODES_FREE_MIN_PERCENT;
+    let pids = pressure.pids_free_percent < PIDS_FREE_MIN_PERCENT;
+    let pick =
+        |kind, holds, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
+            let (reason, message) = if holds { yes } else { no };
+            Condition {
+                kind,
+                holds,
+                reason,
+                message,
+            }
+        };
+    [
+        pick(
+            "MemoryPressure",
+            memory,
+            (
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+            (
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+        ),
+        pick(
+            "DiskPressure",
+            disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        pick(
+            "PIDPressure",
+            pids,
+            (
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+            ),
+            (
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
+        ),
+        pick(
+            "Ready",
+            datapath == DatapathState::Up,
+            ("KubeletReady", "kubelet is posting ready status"),
+            (
+                "KubeletNotReady",
+                "container runtime network not ready: the eBPF programs are not attached yet",
+            ),
+        ),
+    ]
+}
+
+/// Makes the Node.
+pub struct NodeReporter {
+    machine: Arc<Machine>,
+    runtime: Runtime,
+    labels: Vec<(String, String)>,
+    max_pods: u32,
+    data_dir: PathBuf,
+    datapath: watch::Receiver<DatapathState>,
+    /// Last transition of each condition.
+    since: BTreeMap<&'static str, (bool, Millis)>,
+}
+
+impl NodeReporter {
+    /// For this machine.
+    pub fn new(
+        machine: Arc<Machine>,
+        runtime: Runtime,
+        labels: Vec<(String, String)>,
+        max_pods: u32,
+        data_dir: PathBuf,
+        datapath: watch::Receiver<DatapathState>,
+    ) -> NodeReporter {
+        NodeReporter {
+            machine,
+            runtime,
+            labels,
+            max_pods,
+            data_dir,
+            datapath,
+            since: BTreeMap::new(),
+        }
+    }
+
+    /// Looks again and again until `shutdown`.
+    pub async fn run(mut self, outbox: Arc<Outbox>, shutdown: CancellationToken) {
+        loop {
+            self.look(&outbox).await;
+            let changed = async {
+                if self.datapath.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            // Every arm only waits.
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Looks once.
+    pub async fn look(&mut self, outbox: &Outbox) {
+        let (store, data_dir) = (self.runtime.images().clone(), self.data_dir.clone());
+        let measured = tokio::task::spawn_blocking(move || {
+            let images = store.list();
+            if let Err(error) = &images {
+                tracing::debug!(%error, "the images cannot be listed");
+            }
+            (
+                measure(&data_dir),
+                images.unwrap_or_default(),
+                disk_bytes(&data_dir),
+            )
+        });
+        let Ok((pressure, images, disk_bytes)) = measured.await else {
+            return;
+        };
+        let node = self.node(&pressure, &images, disk_bytes, crate::clock::now_ms());
+        match serde_json::to_vec(&node) {
+            Ok(json) => outbox.node(json.into()),
+            Err(error) => tracing::error!(%error, "the Node cannot be written"),
+        }
+    }
+
+    fn node(
+        &mut self,
+        pressure: &Pressure,
+        images: &[Image],
+        disk_bytes: i64,
+        now_ms: Millis,
+    ) -> Node {
+        let machine = self.machine.clone();
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let mut labels: BTreeMap<String, String> = [
+            ("kubernetes.io/hostname", machine.node_name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", arch),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", arch),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
+        labels.extend(self.labels.iter().cloned());
+        let text = |q: Quantity| ApiQuantity(q.to_string());
+        let resources = |cpu_milli: i64, memory: i64| -> BTreeMap<String, ApiQuantity> {
+            BTreeMap::from([
+                ("cpu".to_owned(), text(Quantity::from_millis(cpu_milli))),
+                ("memory".to_owned(), text(Quantity::from_bytes(memory))),
+                (
+                    "ephemeral-storage".to_owned(),
+                    text(Quantity::from_bytes(disk_bytes)),
+                ),
+                (
+                    "pods".to_owned(),
+                    text(Quantity::from_units(self.max_pods.into())),
+                ),
+            ])
+        };
+        let cpu_milli = machine.cpus * 1000;
+        let capacity = resources(cpu_milli, machine.memory_bytes);
+        let allocatable = resources(
+            (cpu_milli - machine.reserved_cpu_milli).max(0),
+            (machine.memory_bytes - machine.reserved_memory_bytes).max(0),
+        );
+        let datapath = *self.datapath.borrow();
+        let conditions = conditions(pressure, datapath).map(|c| {
+            let since = self.since.entry(c.kind).or_insert((c.holds, now_ms));
+            if since.0 != c.holds {
+                *since = (c.holds, now_ms);
+            }
+            NodeCondition {
+                type_: c.kind.to_owned(),
+                status: if c.holds { "True" } else { "False" }.to_owned(),
+                reason: Some(c.reason.to_owned()),
+                message: Some(c.message.to_owned()),
+                last_transition_time: Some(time(since.1)),
+                // Kubernetes moves this with each heartbeat. Here heartbeats are not written, so it only
+                // moves when something else does.
+                last_heartbeat_time: Some(time(since.1)),
+            }
+        });
+        let address = |type_: &str, address: String| NodeAddress {
+            type_: type_.to_owned(),
+            address,
+        };
+        let status = NodeStatus {
+            addresses: Some(vec![
+                address("InternalIP", machine.node_ip.to_string()),
+                address("Hostname", machine.node_name.clone()),
+            ]),
+            capacity: Some(capacity),
+            allocatable: Some(allocatable),
+            conditions: Some(conditions.to_vec()),
+            daemon_endpoints: Some(NodeDaemonEndpoints::default()),
+            images: Some(container_images(images)),
+            node_info: Some(NodeSystemInfo {
+                architecture: arch.to_owned(),
+                boot_id: machine.boot_id.clone(),
+                container_runtime_version: concat!("knarr://", env!("CARGO_PKG_VERSION"))
+                    .to_owned(),
+                kernel_version: machine.kernel.clone(),
+                kube_proxy_version: String::new(),
+                kubelet_version: KUBELET_VERSION.to_owned(),
+                machine_id: machine.machine_id.clone(),
+                operating_system: "linux".to_owned(),
+                os_image: machine.os_image.clone(),
+                system_uuid: machine.system_uuid.clone(),
+                ..NodeSystemInfo::default()
+            }),
+            ..NodeStatus::default()
+        };
+        Node {
+            metadata: ObjectMeta {
+                name: Some(machine.node_name.clone()),
+                labels: Some(labels),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec::default()),
+            status: Some(status),
+        }
+    }
+}
+
+/// The largest images, as kubelet lists them.
+fn container_images(images: &[Image]) -> Vec<ContainerImage> {
+    let mut list: Vec<ContainerImage> = images
+        .iter()
+        .map(|image| ContainerImage {
+            names: Some(image.names.iter().map(ToString::to_string).collect()),
+            size_bytes: i64::try_from(image.size_bytes).ok(),
+        })
+        .collect();
+    list.sort_by(|a, b| {
+        b.size_bytes
+            .cmp(&a.size_bytes)
+            .then_with(|| a.names.cmp(&b.names))
+    });
+    list.truncate(IMAGES_MAX);
+    list
+}
+
+fn percent(part: u64, whole: u64) -> u64 {
+    match whole {
+        0 => 100,
+        whole => part.saturating_mul(100) / whole,
+    }
+}
+
+/// Looks at memory, disk and process numbers. What cannot be read is taken for sufficient.
+fn measure(data_dir: &std::path::Path) -> Pressure {
+    let (mut disk_free_percent, mut inodes_free_percent) = (100, 100);
+    if let Ok(disk) = nix::sys::statvfs::statvfs(data_dir) {
+        disk_free_percent = percent(disk.blocks_available(), disk.blocks());
+        inodes_free_percent = percent(disk.files_available(), disk.files());
+    }
+    Pressure {
+        memory_available: meminfo("MemAvailable:").unwrap_or(i64::MAX),
+        disk_free_percent,
+        inodes_free_percent,
+        pids_free_percent: pids_free_percent().unwrap_or(100),
+    }
+}
+
+fn pids_free_percent() -> Option<u64> {
+    let max: u64 = std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    let loadavg = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let running: u64 = loadavg
+        .split_whitespace()
+        .nth(3)?
+        .split('/')
+        .nth(1)?
+        .parse()
+        .ok()?;
+    Some(percent(max.saturating_sub(running), max))
+}
+
+fn disk_bytes(data_dir: &std::path::Path) -> i64 {
+    let bytes = nix::sys::statvfs::statvfs(data_dir)
+        .map(|disk| disk.blocks().saturating_mul(disk.fragment_size()));
+    i64::try_from(bytes.unwrap_or(0)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINE: Pressure = Pressure {
+        memory_available: 1 << 30,
+        disk_free_percent: 50,
+        inodes_free_percent: 50,
+        pids_free_percent: 50,
+    };
+
+    #[test]
+    fn pressure_becomes_a_condition_and_never_unready() {
+        let holds = |pressure: &Pressure, kind: &str| {
+            let all = conditions(pressure, DatapathState::Up);
+            all.iter()
+                .find(|c| c.kind == kind)
+                .expect("condition")
+                .holds
+        };
+        assert!(!holds(&FINE, "MemoryPressure"));
+        let tight = Pressure {
+            memory_available: 1 << 20,
+            disk_free_percent: 9,
+            inodes_free_percent: 50,
+            pids_free_percent: 1,
+        };
+        for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
+            assert!(holds(&tight, kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_its_datapath_is_not_ready() {
+        let all = conditions(&FINE, DatapathState::Down);
+        assert!(all.iter().any(|c| c.kind == "Ready" && !c.holds));
+    }
+
+    #[test]
+    fn this_machine_can_be_measured() {
+        let pressure = measure(std::path::Path::new("/"));
+        assert!(pressure.memory_available > 0);
+        assert!(pressure.pids_free_percent <= 100);
+        assert!(disk_bytes(std::path::Path::new("/")) > 0);
+    }
+}

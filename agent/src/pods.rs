@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+//! All pods of this node: one worker for each UID, and the pruning of what belongs to none.
+//!
+//! Not here: the life of one pod (`worker`), decisions (`knarr-agent-plan`). Spawned once by `run`.
+
+use crate::desired::Desired;
+use crate::events::Events;
+use crate::machine::Machine;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::services::SharedDatapath;
+use k8s_openapi::api::core::v1::Pod;
+use knarr_datapath::{Network, PodNetwork};
+use knarr_runtime::{Runtime, Sandbox};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+mod apply;
+pub mod ipam;
+pub mod live;
+mod observe;
+mod probes;
+pub mod records;
+mod spec;
+mod volumes;
+mod worker;
+
+use ipam::Ipam;
+use live::Live;
+use records::Records;
+use worker::Worker;
+
+/// Sandboxes and containers that are made at the same time: more only makes each slower.
+pub const STARTS_AT_ONCE: usize = 4;
+/// How long after a failed clean-up it is tried again.
+const PRUNE_RETRY: Duration = Duration::from_secs(10);
+
+/// What every worker shares.
+pub struct Context {
+    /// What is wanted.
+    pub desired: Arc<Desired>,
+    /// What is said.
+    pub outbox: Arc<Outbox>,
+    /// Events.
+    pub events: Arc<Events>,
+    /// Containers.
+    pub runtime: Runtime,
+    /// Interfaces and routes.
+    pub network: Network,
+    /// eBPF maps.
+    pub datapath: SharedDatapath,
+    /// Addresses.
+    pub ipam: Ipam,
+    /// Records.
+    pub records: Arc<Records>,
+    /// This machine.
+    pub machine: Arc<Machine>,
+    /// Process limit of a pod.
+    pub pod_pids: Option<i64>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Records for readers beside the workers.
+    pub live: Arc<Live>,
+    /// Limits [`STARTS_AT_ONCE`].
+    pub starts: Semaphore,
+}
+
+/// Namespace and name: at most one pod of a name lives at a time.
+type PodName = (String, String);
+
+struct Running {
+    wake: Arc<Notify>,
+    name: PodName,
+    namespace_wake: Arc<worker::Retry>,
+}
+
+/// The manager of the workers.
+pub struct Pods {
+    context: Arc<Context>,
+    workers: HashMap<String, Running>,
+    tasks: JoinSet<String>,
+    task_uids: HashMap<Id, String>,
+    /// Sandboxes of an agent before this one that no worker has taken over yet.
+    adopted: BTreeMap<String, Sandbox>,
+    /// Pods that are over and whose API object is still there.
+    released: BTreeSet<String>,
+    prune: Prune,
+}
+
+/// Whether there may be something that belongs to no pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prune {
+    Done,
+    Due,
+}
+
+fn pod_name(pod: &Pod) -> PodName {
+    let text = |s: &Option<String>| s.clone().unwrap_or_default();
+    (text(&pod.metadata.namespace), text(&pod.metadata.name))
+}
+
+impl Pods {
+    /// Finds what an agent before this one left running.
+    pub async fn adopt(context: Arc<Context>) -> Result<Pods, knarr_runtime::RuntimeError> {
+        let sandboxes = context.runtime.adopt().await?;
+        if !sandboxes.is_empty() {
+            tracing::info!(sandboxes = sandboxes.len(), "adopted running pods");
+        }
+        let adopted = sandboxes
+            .into_iter()
+            .map(|s| (s.uid().to_owned(), s))
+            .collect();
+        Ok(Pods {
+            context,
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            task_uids: HashMap::new(),
+            adopted,
+            released: BTreeSet::new(),
+            prune: Prune::Done,
+        })
+    }
+
+    /// Runs until `shutdown`; pods stay as they are.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut changes = self.context.desired.watch_pods();
+        loop {
+            changes.borrow_and_update();
+            self.take_touched();
+            if self.prune == Prune::Due {
+                self.prune().await;
+            }
+            self.spawn_missing(&shutdown);
+            let retry = async {
+                match self.prune {
+                    Prune::Due => tokio::time::sleep(PRUNE_RETRY).await,
+                    Prune::Done => std::future::pending().await,
+                }
+            };
+            // Every arm only waits: a dropped one waits again in the next round.
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { break },
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.ended(ended);
+                }
+                () = retry => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.ended(ended);
+        }
+    }
+
+    fn take_touched(&mut self) {
+        let touched = self.context.desired.take_touched_pods();
+        if touched.complete {
+            self.prune = Prune::Due;
+        }
+        for (uid, worker) in &self.workers {
+            let objects = touched.namespaces.contains(&worker.name.0);
+            if touched.all || objects {
+                worker.namespace_wake.now();
+            }
+            if touched.all || objects || touched.uids.contains(uid) {
+                worker.wake.notify_one();
+            }
+        }
+        let desired = &self.context.desired;
+        let gone: Vec<String> = self
+            .released
+            .iter()
+            .filter(|uid| desired.pod(uid).is_none())
+            .cloned()
+            .collect();
+        for uid in gone {
+            self.released.remove(&uid);
+            self.context.outbox.forget(&uid);
+        }
+    }
+
+    fn spawn_missing(&mut self, shutdown: &CancellationToken) {
+        let mut names: BTreeSet<PodName> = self.workers.values().map(|w| w.name.clone()).collect();
+        for uid in self.context.desired.pod_uids() {
+            if self.workers.contains_key(&uid) || self.released.contains(&uid) {
+                continue;
+            }
+            let Some(pod) = self.context.desired.pod(&uid) else {
+                continue;
+            };
+            let name = pod_name(&pod);
+            // A pod of the same name that is not over yet comes first.
+            if !names.insert(name.clone()) {
+                continue;
+            }
+            let wake = Arc::new(Notify::new());
+            let retry = Arc::new(worker::Retry::default());
+            let sandbox = self.adopted.remove(&uid);
+            let worker = Worker::new(
+                self.context.clone(),
+                uid.clone(),
+                pod,
+                sandbox,
+                wake.clone(),
+                retry.clone(),
+            );
+            let handle = self.tasks.spawn(worker.run(shutdown.clone()));
+            self.task_uids.insert(handle.id(), uid.clone());
+            let running = Running {
+                wake,
+                name,
+                namespace_wake: retry,
+            };
+            self.workers.insert(uid, running);
+        }
+        self.context.metrics.pods(self.workers.len());
+    }
+
+    fn ended(&mut self, ended: Result<(Id, String), tokio::task::JoinError>) {
+        match ended {
+            Ok((id, uid)) => {
+                self.task_uids.remove(&id);
+                self.workers.remove(&uid);
+                self.context.live.remove(&uid);
+                if self.context.desired.pod(&uid).is_some() {
+                    self.released.insert(uid);
+                } else {
+                    self.context.outbox.forget(&uid);
+                }
+            }
+            Err(error) => {
+                // The next round starts a worker again; what it had made is found by adoption only after a
+                // restart, so say it loudly.
+                let uid = self.task_uids.remove(&error.id());
+                tracing::error!(?uid, %error, "a pod worker failed");
+                if let Some(uid) = uid {
+                    self.workers.remove(&uid);
+                }
+            }
+        }
+    }
+
+    /// Removes whatever belongs to no desired pod: sandboxes, directories, cgroups, interfaces, addresses.
+    async fn prune(&mut self) {
+        let mut keep = self.context.desired.pod_uids();
+        keep.extend(self.workers.keys().cloned());
+        match prune(&self.context, &keep).await {
+            Ok(()) => {
+                self.adopted.retain(|uid, _| keep.contains(uid));
+                self.prune = Prune::Done;
+            }
+            Err(error) => tracing::warn!("cleaning up failed: {}", crate::cli::chain(&error)),
+        }
+    }
+}
+
+async fn prune(context: &Context, keep: &[String]) -> anyhow::Result<()> {
+    let networks: BTreeSet<String> = keep
+        .iter()
+        .map(|uid| PodNetwork::host_ifname(uid))
+        .collect();
+    for found in context.network.pod_networks().await? {
+        if !networks.contains(&found.host_ifname) {
+            tracing::info!(link = found.host_ifname, "removing a pod's leaked link");
+            context
+                .network
+                .pod_network_remove(&found.host_ifname)
+                .await?;
+        }
+    }
+    let pruned = context.runtime.prune(keep).await?;
+    for uid in &pruned.sandboxes {
+        tracing::info!(uid, "removed a leaked sandbox");
+    }
+    for uid in context.ipam.prune(keep)? {
+        tracing::info!(uid, "freed a leaked address");
+    }
+    context.records.prune(keep)?;
+    let ips = context.ipam.all();
+    context.datapath.call(move |d| d.retain_pods(&ips)).await?;
+    Ok(())
+}

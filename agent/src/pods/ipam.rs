@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Addresses of pods: a file for each, named by the address and holding the pod's UID, made exclusively.
+//! A restarted agent reads them back, so no address is given out twice.
+//!
+//! Not here: interfaces and routes (`knarr-datapath`). Kept in the run directory: a reboot ends all pods'
+//! networks anyway.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Why there is no address.
+#[derive(Debug, thiserror::Error)]
+pub enum IpamError {
+    /// All are taken.
+    #[error("no address is left in the node's pod range {0}")]
+    Exhausted(String),
+    /// The control plane gave the node no range that can be used.
+    #[error("the node has no IPv4 pod range yet")]
+    NoRange,
+    /// A file.
+    #[error("cannot {action} the address file {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An IPv4 range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    first: u32,
+    len: u32,
+}
+
+impl Range {
+    /// Reads `10.244.1.0/24`; from /8 to /30.
+    pub fn parse(cidr: &str) -> Option<Range> {
+        let (address, bits) = cidr.split_once('/')?;
+        let address: Ipv4Addr = address.parse().ok()?;
+        let bits: u32 = bits.parse().ok()?;
+        if !(8..=30).contains(&bits) {
+            return None;
+        }
+        let len = 1_u32 << (32 - bits);
+        let first = u32::from(address) & !(len - 1);
+        Some(Range { first, len })
+    }
+
+    fn contains(self, ip: Ipv4Addr) -> bool {
+        u32::from(ip).wrapping_sub(self.first) < self.len
+    }
+}
+
+struct Inner {
+    by_uid: BTreeMap<String, Ipv4Addr>,
+    /// Where the next search begins: an address rests as long as possible before it is used again.
+    next: u32,
+}
+
+/// See the module's comment.
+pub struct Ipam {
+    dir: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+impl Ipam {
+    /// Reads what is given out.
+    pub fn open(run_dir: &Path) -> Result<Ipam, IpamError> {
+        let dir = run_dir.join("addresses");
+        let fail = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| IpamError::File {
+                action,
+                path,
+                source,
+            }
+        };
+        crate::files::private_dir(&dir).map_err(fail("make the directory of", &dir))?;
+        let mut by_uid = BTreeMap::new();
+        for entry in std::fs::read_dir(&dir).map_err(fail("list", &dir))? {
+            let path = entry.map_err(fail("list", &dir))?.path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
+            match name.parse::<Ipv4Addr>() {
+                Ok(ip) => {
+                    let uid = std::fs::read_to_string(&path).map_err(fail("read", &path))?;
+                    by_uid.insert(uid.trim().to_owned(), ip);
+                }
+                // A file of an allocation that was cut off.
+                Err(_) => crate::files::remove(&path).map_err(fail("remove", &path))?,
+            }
+        }
+        let next = by_uid.values().map(|ip| u32::from(*ip)).max().unwrap_or(0);
+        Ok(Ipam {
+            dir,
+            inner: Mutex::new(Inner { by_uid, next }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of a pod, if it has one.
+    pub fn lookup(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.lock().by_uid.get(uid).copied()
+    }
+
+    /// All addresses that are given out.
+    pub fn all(&self) -> Vec<Ipv4Addr> {
+        self.lock().by_uid.values().copied().collect()
+    }
+
+    /// The address of a pod, a new one where it has none or one outside the range.
+    pub fn allocate(&self, uid: &str, range: Range) -> Result<Ipv4Addr, IpamError> {
+        if let Some(ip) = self.lookup(uid) {
+            if range.contains(ip) {
+                return Ok(ip);
+            }
+            self.free(uid)?;
+        }
+        let mut inner = self.lock();
+        let draft = self.dir.join(format!("new-{uid}"));
+        let fail = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| IpamError::File {
+                action,
+                path,
+                source,
+            }
+        };
+        std::fs::write(&draft, uid).map_err(fail("write", &draft))?;
+        // The first address names the range, the second is left for a gateway, the last is broadcast.
+        let usable = range.len - 3;
+        let start = inner.next.wrapping_sub(range.first).wrapping_sub(1) % range.len;
+        let mut result = Err(IpamError::Exhausted(format!(
+            "{}/{}",
+            Ipv4Addr::from(range.first),
+            32 - range.len.trailing_zeros()
+        )));
+        for n in 0..usable {
+            let offset = 2 + (start.wrapping_add(n) % usable);
+            let ip = Ipv4Addr::from(range.first + offset);
+            let path = self.dir.join(ip.to_string());
+            // A link is made or is not: the file is never there without the UID in it.
+            match std::fs::hard_link(&draft, &path) {
+                Ok(()) => {
+                    inner.by_uid.insert(uid.to_owned(), ip);
+                    inner.next = u32::from(ip);
+                    result = Ok(ip);
+                    break;
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => {
+                    result = Err(IpamError::File {
+                        action: "make",
+                        path,
+                        source,
+                    });
+                    break;
+                }
+            }
+        }
+        crate::files::remove(&draft).map_err(fail("remove", &draft))?;
+        result
+    }
+
+    /// Gives a pod's address back.
+    pub fn free(&self, uid: &str) -> Result<(), IpamError> {
+        let mut inner = self.lock();
+        if let Some(ip) = inner.by_uid.get(uid) {
+            let path = self.dir.join(ip.to_string());
+            crate::files::remove(&path).map_err(|source| IpamError::File {
+                action: "remove",
+                path,
+                source,
+            })?;
+            inner.by_uid.remove(uid);
+        }
+        Ok(())
+    }
+
+    /// Gives back the addresses of all pods but these.
+    pub fn prune(&self, keep: &[String]) -> Result<Vec<String>, IpamError> {
+        let leaked: Vec<String> = {
+            let inner = self.lock();
+            let uids = inner.by_uid.keys().filter(|uid| !keep.contains(uid));
+            uids.cloned().collect()
+        };
+        for uid in &leaked {
+            self.free(uid)?;
+        }
+        Ok(leaked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> Range {
+        Range::parse(text).expect("range")
+    }
+
+    #[test]
+    fn no_address_is_given_out_twice_also_after_a_restart() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let ipam = Ipam::open(dir.path()).expect("opens");
+        let mut all = std::collections::BTreeSet::new();
+        for n in 0..100 {
+            assert!(
+                all.insert(
+                    ipam.allocate(&format!("u{n}"), range("10.1.2.0/24"))
+                        .expect("ip")
+                )
+            );
+        }
+        let ipam = Ipam::open(dir.path()).expect("opens");
+        assert_eq!(
+            ipam.lookup("u7"),
+            Some(ipam.allocate("u7", range("10.1.2.0/24")).expect("ip"))
+        );
+        for n in 100..253 {
+            assert!(
+                all.insert(
+                    ipam.allocate(&format!("u{n}"), range("10.1.2.0/24"))
+                        .expect("ip")
+                )
+            );
+        }
+        assert!(all.iter().all(|ip| !matches!(ip.octets()[3], 0 | 1 | 255)));
+        let full = ipam
+            .allocate("more", range("10.1.2.0/24"))
+            .expect_err("full");
+        assert!(full.to_string().contains("10.1.2.0/24"), "{full}");
+    }
+
+    #[test]
+    fn an_address_that_was_freed_is_used_again_last() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let ipam = Ipam::open(dir.path()).expect("opens");
+        let a = ipam.allocate("a", range("10.1.2.0/24")).expect("ip");
+        ipam.free("a").expect("frees");
+        assert_ne!(ipam.allocate("b", range("10.1.2.0/24")).expect("ip"), a);
+        assert_eq!(ipam.prune(&[]).expect("prunes"), ["b"]);
+        assert_eq!(ipam.all(), []);
+    }
+
+    #[test]
+    fn an_allocation_that_was_cut_off_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        std::fs::create_dir_all(dir.path().join("addresses")).expect("dir");
+        std::fs::write(dir.path().join("addresses/new-x"), "x").expect("file");
+        let ipam = Ipam::open(dir.path()).expect("opens");
+        assert_eq!(ipam.all(), []);
+        assert!(!dir.path().join("addresses/new-x").exists());
+    }
+
+    #[test]
+    fn a_pod_of_a_range_that_changed_gets_a_new_address() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let ipam = Ipam::open(dir.path()).expect("opens");
+        ipam.allocate("a", range("10.1.2.0/24")).expect("ip");
+        let ip = ipam.allocate("a", range("10.1.3.0/24")).expect("ip");
+        assert_eq!(ip.octets()[2], 3);
+    }
+}

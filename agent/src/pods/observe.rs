@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The fetch step of a pod: from the runtime's states to the plan's view.
+
+use knarr_agent_plan::Millis;
+use knarr_agent_plan::pod::{
+    ContainerPhase, ContainerView, ImageView, Network, Observed, SandboxHealth, SandboxView,
+};
+use knarr_agent_plan::record::Exit;
+use knarr_runtime::{
+    ContainerPhase as RuntimePhase, ContainerState, ImageStore, Sandbox, SandboxState, Timestamp,
+};
+use std::collections::BTreeMap;
+
+fn ms(time: Timestamp) -> Millis {
+    i64::try_from(time.0 / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// One attempt.
+pub fn container(state: &ContainerState) -> ContainerView {
+    let phase = match &state.phase {
+        RuntimePhase::Created => ContainerPhase::Created,
+        RuntimePhase::Running { started_at } => ContainerPhase::Running {
+            started_ms: ms(*started_at),
+        },
+        RuntimePhase::Exited {
+            exit_code,
+            signal,
+            reason,
+            message,
+            started_at,
+            finished_at,
+        } => ContainerPhase::Exited(Exit {
+            id: state.id.clone(),
+            exit_code: *exit_code,
+            signal: *signal,
+            reason: reason.as_str().to_owned(),
+            message: Some(message.clone()).filter(|m| !m.is_empty()),
+            started_ms: Some(ms(*started_at)),
+            finished_ms: ms(*finished_at),
+        }),
+    };
+    ContainerView {
+        name: state.name.clone(),
+        attempt: state.attempt,
+        id: state.id.clone(),
+        image_id: state.image_id.clone(),
+        phase,
+    }
+}
+
+/// Whether a sandbox has the network that it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// It has, or needs none.
+    Done,
+    /// It cannot get it: no address is noted for it.
+    Impossible,
+}
+
+/// The sandbox and everything in it.
+pub fn sandbox(sandbox: &Sandbox, ips: Vec<String>, wiring: Wiring) -> Observed {
+    let health = match (sandbox.state(), wiring) {
+        (SandboxState::Ready, Wiring::Done) => SandboxHealth::Alive,
+        _ => SandboxHealth::Dead,
+    };
+    Observed {
+        sandbox: Some(SandboxView {
+            attempt: sandbox.spec().attempt,
+            ips,
+            health,
+        }),
+        containers: sandbox.containers().iter().map(container).collect(),
+        network: Network::Known,
+        ..Observed::default()
+    }
+}
+
+/// Which of these images are on the node. Blocking.
+pub fn images(store: &ImageStore, references: Vec<String>) -> BTreeMap<String, ImageView> {
+    let mut found = BTreeMap::new();
+    for reference in references {
+        match store.get(&reference) {
+            Ok(Some(image)) => {
+                found.insert(reference, ImageView { id: image.id });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(reference, %error, "an image cannot be looked up"),
+        }
+    }
+    found
+}

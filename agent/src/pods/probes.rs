@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asks the probes of one pod's running containers and keeps their verdicts.
+//!
+//! Not here: what a row of answers means (`knarr_agent_plan::probe`). One task for each running container
+//! that has probes; it ends with the attempt.
+
+use knarr_agent_plan::probe::{
+    Check, Outcome, ProbeKind, ProbeSpec, ProbeState, ProbeView, probe_view,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// A status line longer than this is none.
+const ANSWER_BYTES_MAX: usize = 4096;
+
+/// A failed answer, for the `Unhealthy` event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unhealthy {
+    /// Container name.
+    pub container: String,
+    /// Which probe.
+    pub probe: &'static str,
+    /// What was seen.
+    pub message: String,
+}
+
+type States = Arc<Mutex<Vec<(ProbeSpec, ProbeState)>>>;
+
+struct Prober {
+    attempt: u32,
+    states: States,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The probers of one pod.
+pub struct Probes {
+    wake: Arc<Notify>,
+    probers: BTreeMap<String, Prober>,
+    unhealthy: Arc<Mutex<Vec<Unhealthy>>>,
+}
+
+impl Probes {
+    /// Verdicts that change wake `wake`.
+    pub fn new(wake: Arc<Notify>) -> Probes {
+        Probes {
+            wake,
+            probers: BTreeMap::new(),
+            unhealthy: Arc::default(),
+        }
+    }
+
+    /// Begins to ask an attempt that runs, once.
+    pub fn start(
+        &mut self,
+        container: &str,
+        attempt: u32,
+        specs: Vec<ProbeSpec>,
+        pod_ip: &str,
+        age: Duration,
+    ) {
+        if specs.is_empty()
+            || self
+                .probers
+                .get(container)
+                .is_some_and(|p| p.attempt == attempt)
+        {
+            return;
+        }
+        let states: States = Arc::new(Mutex::new(
+            specs
+                .into_iter()
+                .map(|s| (s, ProbeState::default()))
+                .collect(),
+        ));
+        let asker = Asker {
+            container: container.to_owned(),
+            pod_ip: pod_ip.to_owned(),
+            states: states.clone(),
+            wake: self.wake.clone(),
+            unhealthy: self.unhealthy.clone(),
+        };
+        let task = tokio::spawn(asker.run(age));
+        let prober = Prober {
+            attempt,
+            states,
+            task,
+        };
+        self.probers.insert(container.to_owned(), prober);
+    }
+
+    /// Stops asking containers that do not run.
+    pub fn retain(&mut self, running: impl Fn(&str, u32) -> bool) {
+        self.probers.retain(|name, p| running(name, p.attempt));
+    }
+
+    /// The verdicts; containers with probes whose asking has not begun are not started and not ready.
+    pub fn views(&self) -> BTreeMap<String, ProbeView> {
+        let view = |p: &Prober| {
+            let states = p.states.lock().unwrap_or_else(PoisonError::into_inner);
+            probe_view(&states)
+        };
+        let views = self.probers.iter().map(|(name, p)| (name.clone(), view(p)));
+        views.collect()
+    }
+
+    /// Failed answers since the last call.
+    pub fn take_unhealthy(&self) -> Vec<Unhealthy> {
+        let mut list = self
+            .unhealthy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut list)
+    }
+}
+
+struct Asker {
+    container: String,
+    pod_ip: String,
+    states: States,
+    wake: Arc<Notify>,
+    unhealthy: Arc<Mutex<Vec<Unhealthy>>>,
+}
+
+impl Asker {
+    async fn run(self, age: Duration) {
+        let specs: Vec<ProbeSpec> = {
+            let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+            states.iter().map(|(s, _)| s.clone()).collect()
+        };
+        let now = Instant::now();
+        let mut due: Vec<Instant> = specs
+            .iter()
+            .map(|s| now + duration(s.initial_delay_ms).saturating_sub(age))
+            .collect();
+        loop {
+            let started = self.is_started();
+            let next = (0..specs.len())
+                .filter(|n| self.is_asked(&specs[*n], *n, started))
+                .min_by_key(|n| due[*n]);
+            let Some(n) = next else { return };
+            tokio::time::sleep_until(due[n]).await;
+            let answer = ask(&specs[n], &self.pod_ip).await;
+            due[n] = Instant::now() + duration(specs[n].period_ms);
+            self.take(n, &specs[n], answer);
+        }
+    }
+
+    fn is_started(&self) -> bool {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        probe_view(&states).started != Some(false)
+    }
+
+    /// The startup probe holds the others back, and is not asked again once it has passed.
+    fn is_asked(&self, spec: &ProbeSpec, n: usize, started: bool) -> bool {
+        match spec.kind {
+            ProbeKind::Startup => {
+                let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+                states[n].1.verdict.is_none()
+            }
+            ProbeKind::Liveness | ProbeKind::Readiness => started,
+        }
+    }
+
+    fn take(&self, n: usize, spec: &ProbeSpec, answer: Result<(), String>) {
+        let outcome = match &answer {
+            Ok(()) => Outcome::Pass,
+            Err(_) => Outcome::Fail,
+        };
+        let changed = {
+            let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = states[n].1.verdict;
+            states[n].1.take(spec, outcome);
+            before != states[n].1.verdict
+        };
+        if let Err(message) = answer {
+            let mut list = self
+                .unhealthy
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let unhealthy = Unhealthy {
+                container: self.container.clone(),
+                probe: spec.kind.as_str(),
+                message,
+            };
+            if !list.contains(&unhealthy) {
+                list.push(unhealthy);
+            }
+            self.wake.notify_one();
+        }
+        if changed {
+            self.wake.notify_one();
+        }
+    }
+}
+
+fn duration(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+async fn ask(spec: &ProbeSpec, pod_ip: &str) -> Result<(), String> {
+    let limit = duration(spec.timeout_ms);
+    let asked = match &spec.check {
+        Check::Tcp { host, port } => {
+            let target = (host.as_deref().unwrap_or(pod_ip), *port);
+            tokio::time::timeout(limit, TcpStream::connect(target))
+                .await
+                .map(|r| {
+                    r.map(|_| ())
+                        .map_err(|e| format!("dial tcp {}:{port}: {e}", target.0))
+                })
+        }
+        Check::Http {
+            host,
+            port,
+            path,
+            headers,
+        } => {
+            let host = host.as_deref().unwrap_or(pod_ip);
+            tokio::time::timeout(limit, ask_http(host, *port, path, headers)).await
+        }
+    };
+    asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", spec.timeout_ms)))
+}
+
+async fn ask_http(
+    host: &str,
+    port: u16,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<(), String> {
+    let url = format!("http://{host}:{port}{path}");
+    let fail = |e: std::io::Error| format!("Get \"{url}\": {e}");
+    let mut stream = TcpStream::connect((host, port)).await.map_err(fail)?;
+    let mut request = format!("GET {path} HTTP/1.1\r\n");
+    let has = |name: &str| headers.iter().any(|(k, _)| k.eq_ignore_ascii_case(name));
+    for (name, value) in [
+        ("Host", format!("{host}:{port}")),
+        ("User-Agent", "kube-probe/1.37".to_owned()),
+        ("Accept", "*/*".to_owned()),
+        ("Connection", "close".to_owned()),
+    ] {
+        if !has(name) {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    for (name, value) in headers {
+        let clean = |text: &str| text.replace(['\r', '\n'], "");
+        request.push_str(&format!("{}: {}\r\n", clean(name), clean(value)));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(fail)?;
+    let mut answer = Vec::new();
+    while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
+        if stream.read_buf(&mut answer).await.map_err(fail)? == 0 {
+            break;
+        }
+    }
+    let line = answer.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_whitespace();
+    let version = words.next().unwrap_or("");
+    let status = words.next().and_then(|s| s.parse::<u16>().ok());
+    match status {
+        Some(200..400) if version.starts_with("HTTP/") => Ok(()),
+        Some(status) => Err(format!("HTTP probe failed with statuscode: {status}")),
+        None => Err(format!(
+            "Get \"{url}\": malformed HTTP response {:?}",
+            line.trim()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn server(answer: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 1024];
+                let _ = stream.read(&mut buffer).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    fn spec(kind: ProbeKind, check: Check) -> ProbeSpec {
+        ProbeSpec {
+            kind,
+            check,
+            initial_delay_ms: 0,
+            period_ms: 1000,
+            timeout_ms: 1000,
+            success_threshold: 1,
+            failure_threshold: 1,
+            grace_ms: None,
+        }
+    }
+
+    fn http(port: u16) -> Check {
+        Check::Http {
+            host: None,
+            port,
+            path: "/".into(),
+            headers: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn an_http_probe_passes_from_200_to_399() {
+        for (answer, passes) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 302 Found\r\n\r\n", true),
+            ("HTTP/1.1 500 Oops\r\n\r\n", false),
+            ("SSH-2.0-x\r\n", false),
+        ] {
+            let spec = spec(ProbeKind::Readiness, http(server(answer).await));
+            assert_eq!(ask(&spec, "127.0.0.1").await.is_ok(), passes, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_fails_a_tcp_probe() {
+        let port = server("").await;
+        let ok = spec(ProbeKind::Liveness, Check::Tcp { host: None, port });
+        assert!(ask(&ok, "127.0.0.1").await.is_ok());
+        let closed = spec(
+            ProbeKind::Liveness,
+            Check::Tcp {
+                host: None,
+                port: 1,
+            },
+        );
+        assert!(ask(&closed, "127.0.0.1").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_verdict_wakes_the_worker_and_is_seen() {
+        let wake = Arc::new(Notify::new());
+        let mut probes = Probes::new(wake.clone());
+        let port = server("HTTP/1.1 200 OK\r\n\r\n").await;
+        let specs = vec![
+            spec(ProbeKind::Startup, http(port)),
+            spec(ProbeKind::Readiness, http(port)),
+        ];
+        probes.start("c", 0, specs, "127.0.0.1", Duration::ZERO);
+        assert_eq!(probes.views()["c"].started, Some(false));
+        while probes.views()["c"].ready != Some(true) {
+            tokio::time::timeout(Duration::from_secs(10), wake.notified())
+                .await
+                .expect("a verdict");
+        }
+        assert_eq!(probes.views()["c"].started, Some(true));
+        probes.retain(|_, attempt| attempt == 1);
+        assert!(probes.views().is_empty());
+    }
+}

@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The worker of one pod: fetch, plan, apply, report, wait. It ends when nothing of the pod is left.
+//!
+//! Not here: decisions (`knarr_agent_plan::pod`), effects (`apply`).
+
+use super::apply::ApplyError;
+use super::observe::{self, Wiring};
+use super::probes::Probes;
+use super::{Context, spec};
+use crate::clock;
+use crate::events::Kind;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use knarr_agent_plan::pod::{
+    Network, Observed, Plan, PodAction, Stage, Wanted, containers, host_network, plan,
+};
+use knarr_agent_plan::probe::{ProbeView, probe_specs};
+use knarr_agent_plan::record::{Learned, PodFailure, PodRecord};
+use knarr_agent_plan::status::status;
+use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
+use knarr_api::feed::PodReport;
+use knarr_runtime::Sandbox;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The first and the longest pause after an action failed, in milliseconds.
+const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
+/// How often the size of a limited emptyDir is looked at (kubelet's eviction interval).
+const SIZE_CHECK: Duration = Duration::from_secs(10);
+
+/// Tells a worker that something it refused for may be there now.
+#[derive(Default)]
+pub struct Retry(AtomicBool);
+
+impl Retry {
+    /// The next round does not wait for the retry time.
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// See the module's comment.
+pub struct Worker {
+    pub(super) context: Arc<Context>,
+    pub(super) uid: String,
+    pub(super) pod: Arc<Pod>,
+    pub(super) wanted: Wanted,
+    pub(super) sandbox: Option<Sandbox>,
+    pub(super) record: PodRecord,
+    pub(super) volumes: Option<Vec<VolumePlan>>,
+    /// Kept over rounds, so that a change between a look and a wait wakes.
+    changes: Option<watch::Receiver<u64>>,
+    wake: Arc<Notify>,
+    retry: Arc<Retry>,
+    live: watch::Sender<Arc<PodRecord>>,
+    wiring: Option<Wiring>,
+    saved: Option<PodRecord>,
+    probes: Probes,
+    released: bool,
+    /// Attempts whose back-off has been told.
+    told_back_off: std::collections::BTreeMap<String, u32>,
+    sizes_checked: tokio::time::Instant,
+}
+
+impl Worker {
+    /// A worker for a pod, with the sandbox that an agent before this one made, if it did.
+    pub fn new(
+        context: Arc<Context>,
+        uid: String,
+        pod: Arc<Pod>,
+        sandbox: Option<Sandbox>,
+        wake: Arc<Notify>,
+        retry: Arc<Retry>,
+    ) -> Worker {
+        let stored = context.records.load(&uid);
+        let record = stored
+            .clone()
+            .unwrap_or_else(|| PodRecord::new(&pod, clock::now_ms()));
+        let live = context.live.publish(&uid, &record);
+        Worker {
+            live,
+            context,
+            uid,
+            pod,
+            wanted: Wanted::Yes,
+            changes: sandbox.as_ref().map(Sandbox::changes),
+            sandbox,
+            record,
+            volumes: None,
+            probes: Probes::new(wake.clone()),
+            wake,
+            retry,
+            wiring: None,
+            saved: stored,
+            released: false,
+            told_back_off: Default::default(),
+            sizes_checked: tokio::time::Instant::now(),
+        }
+    }
+
+    /// Runs until nothing is left of the pod or the agent stops. Returns the UID.
+    pub async fn run(mut self, shutdown: CancellationToken) -> String {
+        let mut pause_ms = ERROR_PAUSE_MS.0;
+        loop {
+            if shutdown.is_cancelled() {
+                // Never to be taken for released: the manager is stopping as well.
+                return self.uid;
+            }
+            self.refresh();
+            let observed = self.observe().await;
+            let now_ms = clock::now_ms();
+            if self.record.absorb(&observed, now_ms) == Learned::Something {
+                self.tell_failed_starts(&observed);
+            }
+            self.save();
+            let round = plan(&self.pod, self.wanted, &self.record, &observed, now_ms);
+            if round.actions.is_empty() || round.stage == Stage::Terminated {
+                self.report(&observed);
+            }
+            let failed = self.apply_all(&round).await;
+            self.save();
+            if self.released {
+                return self.uid;
+            }
+            let pause = match (failed, round.actions.is_empty()) {
+                (false, false) => continue,
+                (false, true) => {
+                    pause_ms = ERROR_PAUSE_MS.0;
+                    round.wake_ms.map(clock::until)
+                }
+                (true, _) => {
+                    let pause = Duration::from_millis(crate::feed::jitter(pause_ms));
+                    pause_ms = (pause_ms * 2).min(ERROR_PAUSE_MS.1);
+                    Some(pause)
+                }
+            };
+            self.wait(pause, &shutdown).await;
+        }
+    }
+
+    fn refresh(&mut self) {
+        match self.context.desired.pod(&self.uid) {
+            Some(pod) => {
+                self.pod = pod;
+                self.wanted = Wanted::Yes;
+            }
+            None => self.wanted = Wanted::Removed,
+        }
+        if self.retry.take() {
+            self.record.retry_now();
+            self.volumes = None;
+        }
+    }
+
+    async fn observe(&mut self) -> Observed {
+        if let Some(changes) = &mut self.changes {
+            changes.borrow_and_update();
+        }
+        let host_ip = self.context.machine.node_ip.to_string();
+        let empty = PodSpec::default();
+        let pod = self.pod.clone();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let mut observed = match self.sandbox.clone() {
+            None => Observed::default(),
+            Some(sandbox) => {
+                let ips = match self.context.ipam.lookup(&self.uid) {
+                    _ if host_network(spec) => vec![host_ip],
+                    Some(ip) => vec![ip.to_string()],
+                    None => Vec::new(),
+                };
+                let wiring = self.ensure_wired(&sandbox, spec).await;
+                observe::sandbox(&sandbox, ips, wiring)
+            }
+        };
+        observed.network = match self.context.desired.welcome() {
+            Some(w) if !w.pod_cidrs.is_empty() => Network::Known,
+            _ => Network::Unknown,
+        };
+        let live = |name: &str| {
+            let record = self.record.containers.get(name);
+            record.is_some_and(|r| r.is_live())
+        };
+        let mut wanted: Vec<String> = containers(spec)
+            .filter(|(c, _)| !live(&c.name))
+            .filter_map(|(c, _)| c.image.clone())
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if observed.sandbox.is_some() && !wanted.is_empty() {
+            let store = self.context.runtime.images().clone();
+            let found = tokio::task::spawn_blocking(move || observe::images(&store, wanted)).await;
+            observed.images = found.unwrap_or_default();
+        }
+        self.observe_probes(spec, &mut observed);
+        observed
+    }
+
+    /// An adopted sandbox may have been cut off before it had its network; doing it again is harmless.
+    async fn ensure_wired(&mut self, sandbox: &Sandbox, spec: &PodSpec) -> Wiring {
+        if let Some(wiring) = self.wiring {
+            return wiring;
+        }
+        let wiring = match (host_network(spec), self.context.ipam.lookup(&self.uid)) {
+            (true, _) => Wiring::Done,
+            (false, None) => Wiring::Impossible,
+            (false, Some(ip)) => match self.wire(sandbox, ip).await {
+                Ok(()) => Wiring::Done,
+                Err(error) => {
+                    tracing::warn!(pod = self.name(), "an adopted pod's network: {error}");
+                    Wiring::Impossible
+                }
+            },
+        };
+        self.wiring = Some(wiring);
+        wiring
+    }
+
+    /// A new sandbox that has its network, or none.
+    pub(super) fn set_sandbox(&mut self, sandbox: Option<Sandbox>) {
+        self.wiring = sandbox.as_ref().map(|_| Wiring::Done);
+        self.changes = sandbox.as_ref().map(Sandbox::changes);
+        self.sandbox = sandbox;
+    }
+
+    fn observe_probes(&mut self, spec: &PodSpec, observed: &mut Observed) {
+        let running = |name: &str, attempt: u32| {
+            let record = self.record.containers.get(name);
+            record.is_some_and(|r| r.is_live() && r.attempt() == Some(attempt))
+        };
+        self.probes.retain(running);
+        let pod_ip = observed.sandbox.as_ref().and_then(|s| s.ips.first());
+        let now_ms = clock::now_ms();
+        for (container, _) in containers(spec) {
+            let Ok(specs) = probe_specs(container) else {
+                continue;
+            };
+            if specs.is_empty() {
+                continue;
+            }
+            let record = self.record.containers.get(&container.name);
+            let live = record.filter(|r| r.is_live());
+            if let (Some(attempt), Some(started_ms), Some(ip)) = (
+                live.and_then(|r| r.attempt()),
+                live.and_then(|r| r.started_ms),
+                pod_ip,
+            ) {
+                let age = now_ms.saturating_sub(started_ms).max(0);
+                let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+                self.probes
+                    .start(&container.name, attempt, specs.clone(), ip, age);
+            }
+            let fresh = specs.into_iter().map(|s| (s, Default::default()));
+            let fresh: Vec<_> = fresh.collect();
+            let unasked: ProbeView = knarr_agent_plan::probe::probe_view(&fresh);
+            observed.probes.insert(container.name.clone(), unasked);
+        }
+        observed.probes.extend(self.probes.views());
+        for unhealthy in self.probes.take_unhealthy() {
+            let probe = unhealthy.probe;
+            let title = format!("{}{}", probe[..1].to_uppercase(), &probe[1..]);
+            self.context.events.pod(
+                &self.pod,
+                Some(&unhealthy.container),
+                Kind::Warning,
+                "Unhealthy",
+                &format!("{title} probe failed: {}", unhealthy.message),
+            );
+        }
+    }
+
+    /// A container whose program could not be executed ends by itself; say why once.
+    fn tell_failed_starts(&self, observed: &Observed) {
+        use knarr_agent_plan::pod::ContainerPhase;
+        for view in &observed.containers {
+            let before = self
+                .saved
+                .as_ref()
+                .and_then(|r| r.containers.get(&view.name));
+            let known = before.is_some_and(|r| {
+                r.attempt() == Some(view.attempt) && r.exit.is_some()
+                    || r.attempts > view.attempt + 1
+            });
+            if let ContainerPhase::Exited(exit) = &view.phase
+                && !known
+                && exit.never_ran()
+            {
+                let message = exit
+                    .message
+                    .as_deref()
+                    .unwrap_or("the program could not be started");
+                let text = format!("Error: {message}");
+                let container = Some(view.name.as_str());
+                self.context
+                    .events
+                    .pod(&self.pod, container, Kind::Warning, "Failed", &text);
+            }
+        }
+    }
+
+    fn save(&mut self) {
+        if self.released || self.saved.as_ref() == Some(&self.record) {
+            return;
+        }
+        match self.context.records.save(&self.uid, &self.record) {
+            Ok(()) => {
+                self.live.send_replace(Arc::new(self.record.clone()));
+                self.saved = Some(self.record.clone());
+            }
+            Err(error) => {
+                tracing::warn!(pod = self.name(), "{}", crate::cli::chain(&error.into()));
+            }
+        }
+    }
+
+    fn report(&mut self, observed: &Observed) {
+        let host_ips = [self.context.machine.node_ip.to_string()];
+        let backing_off = |record: &PodRecord, status: &k8s_openapi::api::core::v1::PodStatus| {
+            let all = status.container_statuses.iter().flatten();
+            let all = all.chain(status.init_container_statuses.iter().flatten());
+            all.filter(|s| {
+                let waiting = s.state.as_ref().and_then(|s| s.waiting.as_ref());
+                waiting.is_some_and(|w| w.reason.as_deref() == Some("CrashLoopBackOff"))
+            })
+            .filter_map(|s| {
+                let attempts = record.containers.get(&s.name)?.attempts;
+                Some((s.name.clone(), attempts))
+            })
+            .collect::<Vec<_>>()
+        };
+        let now_ms = clock::now_ms();
+        let status = status(
+            &self.pod,
+            self.wanted,
+            &mut self.record,
+            observed,
+            &host_ips,
+            now_ms,
+        );
+        for (name, attempts) in backing_off(&self.record, &status) {
+            if self.told_back_off.get(&name) != Some(&attempts) {
+                self.told_back_off.insert(name.clone(), attempts);
+                let text = format!(
+                    "Back-off restarting failed container {name} in pod {}",
+                    self.long_name()
+                );
+                self.context
+                    .events
+                    .pod(&self.pod, Some(&name), Kind::Warning, "BackOff", &text);
+            }
+        }
+        if self.wanted == Wanted::Removed {
+            return;
+        }
+        match serde_json::to_vec(&status) {
+            Ok(json) => self.context.outbox.pod(PodReport {
+                namespace: self.pod.metadata.namespace.clone().unwrap_or_default(),
+                name: self.pod.metadata.name.clone().unwrap_or_default(),
+                uid: self.uid.clone(),
+                status_json: json.into(),
+            }),
+            Err(error) => tracing::error!(pod = self.name(), %error, "a status cannot be written"),
+        }
+    }
+
+    /// Applies in order; true when one failed.
+    async fn apply_all(&mut self, round: &Plan) -> bool {
+        for action in &round.actions {
+            tracing::debug!(pod = self.name(), ?action, "applying");
+            match self.apply(action).await {
+                Ok(()) => {}
+                Err(ApplyError::Refused) => return false,
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    tracing::warn!(pod = self.name(), "{}", crate::cli::chain(&error));
+                    self.context.metrics.action_failed();
+                    return true;
+                }
+            }
+            if *action == PodAction::Release {
+                self.released = true;
+            }
+        }
+        false
+    }
+
+    async fn wait(&mut self, pause: Option<Duration>, shutdown: &CancellationToken) {
+        let limited = self.limited_volumes();
+        let sandbox_changed = async {
+            match &mut self.changes {
+                Some(changes) => {
+                    if changes.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let timer = async {
+            match (pause, limited.is_empty()) {
+                (Some(pause), true) => tokio::time::sleep(pause).await,
+                (Some(pause), false) => tokio::time::sleep(pause.min(SIZE_CHECK)).await,
+                (None, false) => tokio::time::sleep(SIZE_CHECK).await,
+                (None, true) => std::future::pending().await,
+            }
+        };
+        // Every arm only waits; the next round looks at everything again.
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = sandbox_changed => {}
+            () = timer => {}
+            () = shutdown.cancelled() => {}
+        }
+        if !limited.is_empty() && self.sizes_checked.elapsed() >= SIZE_CHECK {
+            self.sizes_checked = tokio::time::Instant::now();
+            self.check_sizes(limited).await;
+        }
+    }
+
+    /// emptyDir volumes on disk that have a size limit.
+    fn limited_volumes(&self) -> Vec<(String, std::path::PathBuf, i64)> {
+        if self.record.termination.is_some() || self.sandbox.is_none() {
+            return Vec::new();
+        }
+        let plans = self.volumes.iter().flatten();
+        plans
+            .filter_map(|plan| match plan.source {
+                VolumeSource::Directory {
+                    size_bytes: Some(limit),
+                } => {
+                    let path = super::volumes::path_of(plan, |plugin, name| {
+                        self.context.runtime.volume_dir(&self.uid, plugin, name)
+                    });
+                    Some((plan.name.clone(), path, limit))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// kubelet evicts a pod whose emptyDir outgrows its limit.
+    async fn check_sizes(&mut self, limited: Vec<(String, std::path::PathBuf, i64)>) {
+        let measured = tokio::task::spawn_blocking(move || {
+            let over = limited.into_iter().find(|(_, path, limit)| {
+                i64::try_from(super::volumes::used_bytes(path)).unwrap_or(i64::MAX) > *limit
+            });
+            over.map(|(name, _, limit)| (name, limit))
+        });
+        if let Ok(Some((name, limit))) = measured.await {
+            let limit = knarr_api::quantity::Quantity::from_bytes(limit);
+            let failure = PodFailure {
+                reason: "Evicted".to_owned(),
+                message: format!(
+                    "Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". "
+                ),
+            };
+            self.context
+                .events
+                .pod(&self.pod, None, Kind::Warning, "Evicted", &failure.message);
+            self.begin_termination(Some(failure));
+        }
+    }
+
+    pub(super) fn begin_termination(&mut self, failure: Option<PodFailure>) {
+        self.record
+            .termination
+            .get_or_insert(knarr_agent_plan::record::Termination {
+                since_ms: clock::now_ms(),
+                failure,
+            });
+    }
+
+    /// For logs.
+    pub(super) fn name(&self) -> String {
+        let (namespace, name) = super::pod_name(&self.pod);
+        format!("{namespace}/{name}")
+    }
+
+    /// As Kubernetes' messages name a pod.
+    pub(super) fn long_name(&self) -> String {
+        let (namespace, name) = super::pod_name(&self.pod);
+        format!("{name}_{namespace}({})", self.uid)
+    }
+
+    /// The pod's addresses now.
+    pub(super) fn pod_ips(&self) -> Vec<String> {
+        match self.pod.spec.as_ref().is_some_and(host_network) {
+            true => vec![self.context.machine.node_ip.to_string()],
+            false => {
+                let ip = self.context.ipam.lookup(&self.uid);
+                ip.map(|ip| ip.to_string()).into_iter().collect()
+            }
+        }
+    }
+
+    /// The pod's container of this name.
+    pub(super) fn container(&self, name: &str) -> Option<k8s_openapi::api::core::v1::Container> {
+        spec::find(&self.pod, name).cloned()
+    }
+}

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Services: from the desired state through the plan into the maps, and routes to other nodes' pods.
+//!
+//! A burst of changes becomes one plan. Not here: decisions (`knarr_agent_plan::services`), maps and
+//! netlink (`knarr-datapath`). Spawned once by `run`.
+
+use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
+use crate::events::{Events, Kind};
+use crate::metrics::Metrics;
+use knarr_agent_plan::services::{
+    DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
+    ServiceProtocol, ServiceTable, TrafficPolicy,
+};
+use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
+use knarr_datapath::{Cidr, Datapath, DatapathError, Network, NodeRoute};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Changes that come within this time are one plan. A first change is not held back.
+const COALESCE: Duration = Duration::from_millis(2);
+/// After an operation failed, the maps are read again and compared with what is wanted.
+const RESYNC_AFTER: Duration = Duration::from_secs(5);
+
+/// The maps, used by this loop and by pod workers. Calls block briefly and run off the async threads.
+#[derive(Clone)]
+pub struct SharedDatapath(Arc<Mutex<Datapath>>);
+
+impl SharedDatapath {
+    /// Shares it.
+    pub fn new(datapath: Datapath) -> SharedDatapath {
+        SharedDatapath(Arc::new(Mutex::new(datapath)))
+    }
+
+    /// Runs a call on a thread for blocking work.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send + 'static,
+    ) -> Result<T, DatapathError> {
+        let shared = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut datapath = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            call(&mut datapath)
+        });
+        match done.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that shuts down cancels blocking work.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// The loop.
+pub struct Services {
+    /// What is wanted.
+    pub desired: Arc<Desired>,
+    /// The maps.
+    pub datapath: SharedDatapath,
+    /// Routes.
+    pub network: Network,
+    /// Where a full map is told.
+    pub events: Arc<Events>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// This node.
+    pub node_name: String,
+    /// This node's address.
+    pub node_ip: Ipv4Addr,
+}
+
+/// Whether the maps are known to hold what the table thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sync {
+    Clean,
+    Broken,
+}
+
+impl Services {
+    /// Runs until `shutdown`; the maps keep serving afterwards.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), DatapathError> {
+        let contents = self.datapath.call(|d| d.restore()).await?;
+        let mut table = ServiceTable::restore(&self.node_name, &contents);
+        drop(contents);
+        self.desired.touch_services();
+        let start = Instant::now();
+        let mut changes = self.desired.watch_services();
+        let mut welcome: Option<Welcome> = None;
+        let mut sync = Sync::Clean;
+        loop {
+            changes.borrow_and_update();
+            let now_welcome = self.desired.welcome();
+            if now_welcome != welcome {
+                self.take_welcome(now_welcome.as_ref()).await;
+                welcome = now_welcome;
+            }
+            let taken = self.desired.take_touched_services();
+            let received = Instant::now();
+            self.take(&mut table, taken).await;
+            if sync == Sync::Broken {
+                match self.datapath.call(|d| d.restore()).await {
+                    Ok(contents) => table.resync(&contents),
+                    Err(error) => tracing::warn!("{}", crate::cli::chain(&error.into())),
+                }
+            }
+            sync = self.carry_out(&mut table, start.elapsed()).await;
+            self.metrics.services_synced(received.elapsed());
+            let wake = match sync {
+                Sync::Broken => Some(RESYNC_AFTER),
+                Sync::Clean => table
+                    .next_wake()
+                    .map(|at| at.saturating_sub(start.elapsed()).max(COALESCE)),
+            };
+            let timer = async {
+                match wake {
+                    Some(wake) => tokio::time::sleep(wake).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Every arm only waits.
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    if received.elapsed() < COALESCE {
+                        tokio::time::sleep(COALESCE).await;
+                    }
+                }
+                () = timer => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Ranges that the control plane decides.
+    async fn take_welcome(&self, welcome: Option<&Welcome>) {
+        let Some(welcome) = welcome else { return };
+        let cidrs = |list: &[String]| -> Vec<Cidr> {
+            list.iter().filter_map(|text| text.parse().ok()).collect()
+        };
+        let pods = cidrs(&welcome.cluster_cidrs);
+        let services = cidrs(&welcome.service_cidrs);
+        if let Err(error) = self.network.prepare_node(&pods, &services).await {
+            let error = anyhow::Error::from(error);
+            tracing::error!(
+                "preparing the node's network: {}",
+                crate::cli::chain(&error)
+            );
+        }
+        let port = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        let (first, last) = (port(welcome.node_port_first), port(welcome.node_port_last));
+        if first > 0 && first <= last {
+            let set = self.datapath.call(move |d| d.set_node_ports(first, last));
+            if let Err(error) = set.await {
+                tracing::error!("{}", crate::cli::chain(&error.into()));
+            }
+        }
+    }
+
+    async fn take(&self, table: &mut ServiceTable, changes: ServiceChanges) {
+        let ServiceChanges {
+            services,
+            endpoints,
+            peers,
+            complete,
+        } = changes;
+        for (key, value) in services {
+            match value {
+                Some(set) => table.set_service(service(&set)),
+                None => table.remove_service(&name(&key)),
+            }
+        }
+        for (key, value) in endpoints {
+            match value.as_ref().map(endpoint) {
+                Some(Some(endpoint)) => table.set_endpoint(endpoint),
+                Some(None) => tracing::warn!(?key, "an endpoint without an address is ignored"),
+                None => {
+                    if let Some(key) = endpoint_key(&key) {
+                        table.remove_endpoint(&key);
+                    }
+                }
+            }
+        }
+        if complete {
+            table.desired_complete();
+        }
+        if let Some(peers) = peers {
+            let routes = routes(&peers, &self.node_name, self.node_ip);
+            if let Err(error) = self.network.sync_routes(&routes).await {
+                let error = anyhow::Error::from(error);
+                tracing::error!("routes to other nodes: {}", crate::cli::chain(&error));
+            }
+        }
+    }
+
+    async fn carry_out(&self, table: &mut ServiceTable, now: Duration) -> Sync {
+        let plan = table.plan(now);
+        for refusal in &plan.refusals {
+            tracing::warn!("{refusal}");
+            self.events
+                .node(Kind::Warning, "ServiceNotCarried", &refusal.to_string());
+        }
+        if plan.ops.is_empty() && plan.names.is_empty() {
+            return Sync::Clean;
+        }
+        tracing::debug!(operations = plan.ops.len(), "programming Services");
+        let ops = plan.ops;
+        let done = self.datapath.call(move |d| d.apply(&ops));
+        match done.await {
+            Ok(()) => Sync::Clean,
+            Err(error) => {
+                let text = crate::cli::chain(&error.into());
+                tracing::error!("programming Services: {text}");
+                self.events
+                    .node(Kind::Warning, "ServiceProgrammingFailed", &text);
+                self.metrics.services_failed();
+                Sync::Broken
+            }
+        }
+    }
+}
+
+fn name(key: &ServiceKey) -> ServiceName {
+    ServiceName::new(key.0.clone(), key.1.clone())
+}
+
+fn service(set: &ServiceSet) -> DesiredService {
+    let policy = |local: bool| match local {
+        true => TrafficPolicy::Local,
+        false => TrafficPolicy::Cluster,
+    };
+    let ports = set.ports.iter().filter_map(|p| {
+        Some(DesiredPort {
+            name: p.name.clone(),
+            protocol: match p.protocol() {
+                Protocol::Tcp => ServiceProtocol::Tcp,
+                Protocol::Udp => ServiceProtocol::Udp,
+                Protocol::Sctp => ServiceProtocol::Sctp,
+            },
+            port: u16::try_from(p.port).ok()?,
+            node_port: u16::try_from(p.node_port).ok().filter(|n| *n != 0),
+        })
+    });
+    DesiredService {
+        name: ServiceName::new(set.namespace.clone(), set.name.clone()),
+        cluster_ips: set
+            .cluster_ips
+            .iter()
+            .filter_map(|ip| ip.parse().ok())
+            .collect(),
+        ports: ports.collect(),
+        affinity_seconds: set.affinity_seconds,
+        internal_policy: policy(set.internal_local),
+        external_policy: policy(set.external_local),
+    }
+}
+
+fn endpoint(set: &EndpointSet) -> Option<DesiredEndpoint> {
+    Some(DesiredEndpoint {
+        service: ServiceName::new(set.namespace.clone(), set.service.clone()),
+        port_name: set.port_name.clone(),
+        address: set.address.parse().ok()?,
+        port: u16::try_from(set.port).ok()?,
+        ready: set.ready,
+        serving: set.serving,
+        terminating: set.terminating,
+        node_name: set.node_name.clone(),
+        pod: set.pod.clone(),
+    })
+}
+
+fn endpoint_key(key: &EndpointKey) -> Option<PlanKey> {
+    let (namespace, service, port_name, address, port) = key;
+    Some(PlanKey {
+        service: ServiceName::new(namespace.clone(), service.clone()),
+        port_name: port_name.clone(),
+        address: address.parse::<IpAddr>().ok()?,
+        port: u16::try_from(*port).ok()?,
+    })
+}
+
+/// A route for each IPv4 pod range of each other node.
+fn routes(peers: &[PeerSet], own: &str, own_ip: Ipv4Addr) -> Vec<NodeRoute> {
+    let mut routes = Vec::new();
+    for peer in peers.iter().filter(|p| p.name != own) {
+        let mut addresses = peer
+            .addresses
+            .iter()
+            .filter_map(|a| a.parse::<Ipv4Addr>().ok());
+        let Some(via) = addresses.find(|a| *a != own_ip) else {
+            continue;
+        };
+        for cidr in &peer.pod_cidrs {
+            if let Ok(pod_cidr) = cidr.parse::<Cidr>() {
+                routes.push(NodeRoute { pod_cidr, via });
+            }
+        }
+    }
+    routes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_other_node_gets_a_route_for_each_of_its_ranges() {
+        let peer = |name: &str, address: &str, cidr: &str| PeerSet {
+            name: name.into(),
+            addresses: vec![address.into()],
+            pod_cidrs: vec![cidr.into(), "fd00::/64".into()],
+        };
+        let peers = [
+            peer("n1", "192.0.2.1", "10.244.1.0/24"),
+            peer("n2", "192.0.2.2", "10.244.2.0/24"),
+        ];
+        let routes = routes(&peers, "n1", "192.0.2.1".parse().expect("ip"));
+        assert_eq!(
+            routes,
+            [NodeRoute {
+                pod_cidr: "10.244.2.0/24".parse().expect("cidr"),
+                via: "192.0.2.2".parse().expect("ip"),
+            }]
+        );
+    }
+}

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Wires the agent: opens what it needs in the order that lets pods and Services go on first, and
+//! supervises the loops.
+
+use crate::config::{
+    ConfigError, HEALTH_LISTEN_DEFAULT, MAX_PODS_DEFAULT, POD_PIDS_DEFAULT, RunOptions,
+};
+use crate::desired::Desired;
+use crate::events::Events;
+use crate::feed::Feed;
+use crate::health::{Health, HealthListener};
+use crate::join::JoinConfig;
+use crate::machine::Machine;
+use crate::metrics::Metrics;
+use crate::node::{DatapathState, NodeReporter};
+use crate::outbox::Outbox;
+use crate::pods::ipam::Ipam;
+use crate::pods::live::Live;
+use crate::pods::records::Records;
+use crate::pods::{Context, Pods, STARTS_AT_ONCE};
+use crate::services::{Services, SharedDatapath};
+use crate::streams::Streams;
+use anyhow::Context as _;
+use knarr_api::feed::Welcome;
+use knarr_datapath::{Datapath, DatapathConfig, MapSizes, Network, ProgramLog, TcHook};
+use knarr_runtime::{Runtime, RuntimeConfig};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long the loops may take to end after a signal.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
+/// Kubernetes' NodePort range, used until the control plane says its own.
+const NODE_PORTS_DEFAULT: (u16, u16) = (30_000, 32_767);
+
+/// Runs the agent until `shutdown`. Pods and Services stay as they are afterwards.
+pub async fn run(
+    options: RunOptions,
+    machine: Machine,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (data_dir, run_dir) = (options.data_dir(), options.run_dir());
+    let join = JoinConfig::new(&options, &machine.node_name)?;
+    let labels = options.labels()?;
+    let datapath_config = datapath_config(&options, &machine)?;
+    let object = crate::object::datapath_object()?;
+    crate::files::private_dir(&data_dir)
+        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    crate::files::private_dir(&run_dir)
+        .with_context(|| format!("cannot make the run directory {}", run_dir.display()))?;
+    let _lock = lock(&data_dir)?;
+    let listener = options
+        .health_listen
+        .as_deref()
+        .unwrap_or(HEALTH_LISTEN_DEFAULT);
+    let listener = HealthListener::bind(listener).await?;
+
+    let machine = Arc::new(machine);
+    let metrics = Arc::new(Metrics::default());
+    let outbox = Arc::new(Outbox::default());
+    let events = Arc::new(Events::new(outbox.clone(), &machine.node_name));
+    let (desired, journal) = Desired::open(&data_dir.join("desired"))?;
+    let shim = std::env::current_exe().context("cannot find the agent's own program")?;
+    let runtime_config = RuntimeConfig::new(&data_dir, &run_dir, machine.cgroups.clone(), shim);
+    let runtime = Runtime::open(runtime_config)
+        .await
+        .context("cannot open the container runtime")?;
+    let records = Arc::new(Records::open(&data_dir)?);
+    let live = Arc::new(Live::default());
+    let ipam = Ipam::open(&run_dir)?;
+
+    let (datapath_up, datapath_state) = watch::channel(DatapathState::Down);
+    let mut reporter = NodeReporter::new(
+        machine.clone(),
+        runtime.clone(),
+        labels,
+        options.max_pods.unwrap_or(MAX_PODS_DEFAULT),
+        data_dir.clone(),
+        datapath_state,
+    );
+    reporter.look(&outbox).await;
+    let streams = Arc::new(Streams::new(
+        desired.clone(),
+        runtime.clone(),
+        records.clone(),
+        live.clone(),
+    ));
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let feed = {
+        let (desired, outbox, metrics) = (desired.clone(), outbox.clone(), metrics.clone());
+        let shutdown = shutdown.clone();
+        async move {
+            // A node that has joined before starts its pods whether or not anybody answers.
+            let identity = tokio::select! {
+                identity = crate::join::identity(&join) => identity?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            let feed = Feed {
+                join,
+                identity,
+                desired,
+                journal,
+                outbox,
+                streams,
+                metrics,
+            };
+            feed.run(shutdown).await;
+            Ok(())
+        }
+    };
+    tasks.spawn(feed);
+    tasks.spawn(finish(reporter.run(outbox.clone(), shutdown.clone())));
+
+    // Ranges come with the first Welcome; a restarted agent has them on disk.
+    let welcome = tokio::select! {
+        welcome = first_welcome(&desired) => welcome,
+        ended = tasks.join_next() => return supervise(ended, tasks, shutdown).await,
+        () = shutdown.cancelled() => return drain(tasks).await,
+    };
+    let datapath = open_datapath(datapath_config, &welcome, object, &mut tasks).await?;
+    let network = Network::open().context("cannot open netlink")?;
+    prepare(&network, &welcome).await?;
+    datapath_up.send_replace(DatapathState::Up);
+    let services = Services {
+        desired: desired.clone(),
+        datapath: datapath.clone(),
+        network: network.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        node_name: machine.node_name.clone(),
+        node_ip: machine.node_ip,
+    };
+    let services = services.run(shutdown.clone());
+    tasks.spawn(async move { services.await.context("the Service loop ended") });
+    let health = Health {
+        metrics: metrics.clone(),
+        datapath: Some(datapath.clone()),
+    };
+    tasks.spawn(finish(health.run(listener, shutdown.clone())));
+    let context = Arc::new(Context {
+        desired,
+        outbox,
+        events,
+        runtime,
+        network,
+        datapath,
+        ipam,
+        records,
+        machine,
+        pod_pids: Some(options.pod_pids.unwrap_or(POD_PIDS_DEFAULT)).filter(|n| *n > 0),
+        metrics,
+        live,
+        starts: Semaphore::new(STARTS_AT_ONCE),
+    });
+    let pods = Pods::adopt(context)
+        .await
+        .context("cannot adopt running pods")?;
+    tasks.spawn(finish(pods.run(shutdown.clone())));
+    tracing::info!("the node is up");
+    tokio::select! {
+        ended = tasks.join_next() => supervise(ended, tasks, shutdown).await,
+        () = shutdown.cancelled() => drain(tasks).await,
+    }
+}
+
+async fn finish(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    task.await;
+    Ok(())
+}
+
+type Ended = Option<Result<anyhow::Result<()>, tokio::task::JoinError>>;
+
+/// A loop that ends before it should takes the agent with it: whoever started the agent starts it again,
+/// and the pods do not notice.
+async fn supervise(
+    ended: Ended,
+    tasks: JoinSet<anyhow::Result<()>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let stopping = shutdown.is_cancelled();
+    shutdown.cancel();
+    let result = match ended {
+        Some(Ok(Ok(()))) if stopping => Ok(()),
+        Some(Ok(Ok(()))) => Err(anyhow::anyhow!("a part of the agent ended by itself")),
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(error)) => Err(anyhow::Error::new(error).context("a part of the agent failed")),
+        None => Ok(()),
+    };
+    drain(tasks).await?;
+    result
+}
+
+async fn drain(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Ok(Err(error)) = ended {
+                tracing::warn!("while stopping: {}", crate::cli::chain(&error));
+            }
+        }
+    };
+    if tokio::time::timeout(SHUTDOWN_WITHIN, all).await.is_err() {
+        tracing::warn!("some work was cut off; the next start looks at everything again");
+    }
+    Ok(())
+}
+
+/// One agent for each data directory.
+fn lock(data_dir: &Path) -> anyhow::Result<Flock<File>> {
+    let path = data_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        anyhow::Error::new(errno).context(format!(
+            "another agent uses {}; stop it, or give this one its own --data-dir and --run-dir",
+            data_dir.display()
+        ))
+    })
+}
+
+async fn first_welcome(desired: &Desired) -> Welcome {
+    let mut changes = desired.watch_pods();
+    loop {
+        changes.borrow_and_update();
+        if let Some(welcome) = desired.welcome() {
+            return welcome;
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn datapath_config(options: &RunOptions, machine: &Machine) -> Result<DatapathConfig, ConfigError> {
+    let defaults = MapSizes::default();
+    let wrong = |option, value: &str, what: &str| ConfigError::Value {
+        option,
+        value: value.to_owned(),
+        what: what.to_owned(),
+    };
+    let log = match options.bpf_log.as_deref() {
+        None | Some("off") => ProgramLog::Off,
+        Some("warn") => ProgramLog::Warn,
+        Some("debug") => ProgramLog::Debug,
+        Some(other) => return Err(wrong("bpf-log", other, "is none of off, warn, debug")),
+    };
+    let tc_hook = match options.tc_hook.as_deref() {
+        None | Some("auto") => TcHook::Auto,
+        Some("classic") => TcHook::Classic,
+        Some(other) => return Err(wrong("tc-hook", other, "is neither auto nor classic")),
+    };
+    Ok(DatapathConfig {
+        bpf_root: options.bpf_root(),
+        cgroup_root: machine.cgroups.unified_root(),
+        uplinks: machine.uplinks.clone(),
+        node_ip: machine.node_ip,
+        cluster_cidr: None,
+        node_ports: NODE_PORTS_DEFAULT,
+        sizes: MapSizes {
+            services: options.bpf_services.unwrap_or(defaults.services),
+            backends: options.bpf_backends.unwrap_or(defaults.backends),
+            tables: options.bpf_tables.unwrap_or(defaults.tables),
+            affinity: options.bpf_affinity.unwrap_or(defaults.affinity),
+            flows: options.bpf_flows.unwrap_or(defaults.flows),
+        },
+        log,
+        tc_hook,
+    })
+}
+
+async fn open_datapath(
+    mut config: DatapathConfig,
+    welcome: &Welcome,
+    object: &'static [u8],
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<SharedDatapath> {
+    config.cluster_cidr = welcome.cluster_cidrs.iter().find_map(|c| c.parse().ok());
+    let port = |n: u32| u16::try_from(n).ok().filter(|n| *n > 0);
+    if let (Some(first), Some(last)) = (port(welcome.node_port_first), port(welcome.node_port_last))
+    {
+        config.node_ports = (first, last);
+    }
+    let (mut datapath, log) = tokio::task::spawn_blocking(move || {
+        let mut datapath = Datapath::open(&config, object)?;
+        let log = datapath.log_task()?;
+        Ok::<_, knarr_datapath::DatapathError>((datapath, log))
+    })
+    .await?
+    .context("cannot open the datapath")?;
+    datapath.refresh_node_addresses()?;
+    if let Some(log) = log {
+        tasks.spawn(async move { log.await.context("the programs' log ended") });
+    }
+    Ok(SharedDatapath::new(datapath))
+}
+
+async fn prepare(network: &Network, welcome: &Welcome) -> anyhow::Result<()> {
+    let cidrs = |list: &[String]| {
+        list.iter()
+            .filter_map(|c| c.parse().ok())
+            .collect::<Vec<_>>()
+    };
+    network
+        .prepare_node(
+            &cidrs(&welcome.cluster_cidrs),
+            &cidrs(&welcome.service_cidrs),
+        )
+        .await
+        .context("cannot prepare the node's network")
+}
