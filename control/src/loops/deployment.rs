@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use knarr_api::k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
+use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::Selector;
 use knarr_api::names::NamespacedName;
@@ -193,7 +194,7 @@ impl Loop {
                 }
                 Err(error) => {
                     let message = format!("Failed to create new replica set: {error}");
-                    self.tell(deployment, "Warning", "ReplicaSetCreateError", message);
+                    self.context.recorder.warning(about(deployment), "ReplicaSetCreateError", message);
                     Err(error)
                 }
             },
@@ -220,7 +221,7 @@ impl Loop {
             }
             Action::Status(status) => self.write_status(deployment, *status).await,
             Action::Event { reason, message } => {
-                self.tell(deployment, "Normal", reason, message);
+                self.context.recorder.normal(about(deployment), reason, message);
                 Ok(())
             }
         }
@@ -256,9 +257,8 @@ impl Loop {
         let client = &self.context.client;
         client.patch::<ReplicaSet>(namespace, &set.name, &patch, None).await.map(|_| ())
     }
+}
 
-    fn tell(&self, deployment: &Deployment, type_: &'static str, reason: &'static str, message: String) {
-        let about = super::reference("apps/v1", "Deployment", &deployment.metadata);
-        self.context.recorder.event(about, type_, reason, message);
-    }
+fn about(deployment: &Deployment) -> ObjectReference {
+    super::reference("apps/v1", "Deployment", &deployment.metadata)
 }

@@ -186,6 +186,8 @@ impl Loop {
     }
 
     async fn apply(&self, set: &ReplicaSet, plan: &Plan) -> Option<Failure> {
+        let recorder = &self.context.recorder;
+        let about = || super::reference("apps/v1", "ReplicaSet", &set.metadata);
         let mut failure = None;
         for pod in &plan.adopt {
             self.own(set, pod).await;
@@ -202,10 +204,10 @@ impl Loop {
                 match created {
                     Ok(pod) => {
                         let created = pod.metadata.name.unwrap_or_default();
-                        self.tell(set, "Normal", "SuccessfulCreate", format!("Created pod: {created}"));
+                        recorder.normal(about(), "SuccessfulCreate", format!("Created pod: {created}"));
                     }
                     Err(error) => {
-                        self.tell(set, "Warning", "FailedCreate", format!("Error creating: {error}"));
+                        recorder.warning(about(), "FailedCreate", format!("Error creating: {error}"));
                         failure = Some(refused("FailedCreate", &error));
                     }
                 }
@@ -218,10 +220,10 @@ impl Loop {
         for (pod, deleted) in join_all(deletions).await {
             let name = &pod.name.name;
             match deleted {
-                Ok(()) => self.tell(set, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}")),
+                Ok(()) => recorder.normal(about(), "SuccessfulDelete", format!("Deleted pod: {name}")),
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => {
-                    self.tell(set, "Warning", "FailedDelete", format!("Error deleting: {error}"));
+                    recorder.warning(about(), "FailedDelete", format!("Error deleting: {error}"));
                     failure = Some(refused("FailedDelete", &error));
                 }
             }
@@ -259,10 +261,6 @@ impl Loop {
         }
     }
 
-    fn tell(&self, set: &ReplicaSet, type_: &'static str, reason: &'static str, message: String) {
-        let about = super::reference("apps/v1", "ReplicaSet", &set.metadata);
-        self.context.recorder.event(about, type_, reason, message);
-    }
 }
 
 fn refused(reason: &'static str, error: &ApiError) -> Failure {

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writes the events that loops tell of, aside from their work: a loop never waits for an event.
+//!
+//! What is told again, too often or too similarly is decided by `knarr_control_plan::events`.
+
+use knarr_api::k8s_openapi::api::core::v1::{Event, ObjectReference};
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use knarr_api::k8s_openapi::jiff::Timestamp;
+use knarr_apiserver::{ApiError, Client, Patch};
+use knarr_control_plan::events::{Correlator, Note, Severity, Write};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Events on their way to the store. A burst beyond this is dropped and logged: events are for people, and
+/// the work that they tell of must not wait for them.
+const WAITING_MAX: usize = 1024;
+
+/// Takes events of one part of the control plane. Clones share the queue.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    notes: mpsc::Sender<Note>,
+    source: &'static str,
+}
+
+impl Recorder {
+    /// Starts the task that writes events; it ends at `shutdown`.
+    pub fn start(client: Client, shutdown: CancellationToken) -> Self {
+        let (notes, receiver) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(async move {
+            // Safe to drop: an event that is not written yet is lost, as at any end of the process.
+            tokio::select! {
+                () = write_all(client, receiver) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        Self {
+            notes,
+            source: "knarr-control",
+        }
+    }
+
+    /// The same recorder, speaking as `source`, e.g. `replicaset-controller`.
+    #[must_use]
+    pub fn speaking_as(&self, source: &'static str) -> Self {
+        Self {
+            notes: self.notes.clone(),
+            source,
+        }
+    }
+
+    /// Tells that something went its way.
+    pub fn normal(&self, about: ObjectReference, reason: &'static str, message: String) {
+        self.tell(about, Severity::Normal, reason, message);
+    }
+
+    /// Tells that something did not.
+    pub fn warning(&self, about: ObjectReference, reason: &'static str, message: String) {
+        self.tell(about, Severity::Warning, reason, message);
+    }
+
+    fn tell(&self, about: ObjectReference, severity: Severity, reason: &'static str, message: String) {
+        let note = Note {
+            about,
+            severity,
+            reason,
+            message,
+            source: self.source,
+        };
+        if let Err(error) = self.notes.try_send(note) {
+            tracing::warn!(%error, reason, "an event is dropped");
+        }
+    }
+}
+
+async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
+    let mut correlator = Correlator::default();
+    while let Some(note) = notes.recv().await {
+        let written = match correlator.correlate(&note, Timestamp::now()) {
+            Write::Nothing => Ok(()),
+            Write::Create(event) => client.create::<Event>(&event).await.map(|_| ()),
+            Write::Count {
+                namespace,
+                name,
+                count,
+                last,
+                message,
+            } => count_up(&client, &namespace, &name, count, last, message).await,
+        };
+        if let Err(error) = written {
+            // Usual for objects of a namespace that is ending.
+            tracing::debug!(%error, reason = note.reason, "an event was not written");
+        }
+    }
+}
+
+async fn count_up(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    count: i32,
+    last: Timestamp,
+    message: String,
+) -> Result<(), ApiError> {
+    let patch = Patch::Merge(json!({"count": count, "lastTimestamp": Time(last), "message": message}));
+    client.patch::<Event>(Some(namespace), name, &patch, None).await?;
+    Ok(())
+}
