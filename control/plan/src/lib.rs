@@ -2,14 +2,18 @@
 //! Every decision of the control plane as plain functions: no IO, no clock, no randomness.
 #![forbid(unsafe_code)]
 
+pub mod allocate;
 pub mod deployment;
 pub mod endpoint_mirror;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod events;
 pub mod feed;
+pub mod garbage;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod owners;
+pub mod pod_cidr;
 pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;

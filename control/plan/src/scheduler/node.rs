@@ -14,6 +14,8 @@ use super::taints::{Effect, TaintView, untolerated};
 
 /// Taint of a node whose `Ready` condition is not `True`.
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// Taint of a node that is not heard.
+pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// Taint of a node with `spec.unschedulable`.
 pub(crate) const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
@@ -56,11 +58,8 @@ impl NodeState {
             .into_iter()
             .flatten()
             .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        if !ready
-            && !taints
-                .iter()
-                .any(|taint| taint.effect == Effect::NoSchedule)
-        {
+        let is_told = |taint: &TaintView| matches!(&*taint.key, NOT_READY | UNREACHABLE);
+        if !ready && !taints.iter().any(is_told) {
             // Node lifecycle will write this taint; nothing may slip in before.
             taints.push(TaintView {
                 key: NOT_READY.into(),
