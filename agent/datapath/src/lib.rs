@@ -7,10 +7,17 @@
 //! here acts on the network namespace of the calling thread, which is the node's.
 #![deny(unsafe_code)]
 
+mod apply;
+mod attach;
 pub mod config;
 pub mod error;
+pub mod inspect;
 pub mod load;
+mod logs;
+mod maps;
+mod netns;
 pub mod network;
+mod sys;
 
 pub use config::{Cidr, DatapathConfig, MapSizes, ProgramLog, TcHook};
 pub use error::DatapathError;

@@ -1,60 +1,431 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Surface of the loader; bodies follow.
+//! Loading: adopts pinned maps, loads this version's programs, and puts them in the place of attached
+//! ones without a gap. What was loaded serves on while no agent runs.
+//!
+//! Attaching is in `attach`, map operations in `apply`. Made once by `knarr-agent`.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
-use knarr_ebpf_common::{MapContents, MapOp};
+use aya::programs::{CgroupSockAddr, SchedClassifier};
+use aya::{Ebpf, EbpfLoader};
+use knarr_ebpf_common::{Config, LAYOUT_VERSION, MapContents, MapOp, Stat, mapped};
+use nix::sys::statfs::{FsType, statfs};
 
-use crate::{DatapathConfig, DatapathError};
+use crate::apply::{self, IDS_BACKEND, IDS_SERVICE};
+use crate::attach;
+use crate::config::{DatapathConfig, MapSizes, ProgramLog};
+use crate::error::DatapathError;
+use crate::maps::{self, Maps, map_type};
+use crate::{logs, netns, sys};
+
+/// `BPF_FS_MAGIC` and `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const BPF_FS: FsType = FsType(0xcafe_4a11);
+const CGROUP2_FS: FsType = FsType(0x6367_7270);
+
+/// Source ports for flows to backends on other nodes: below NodePorts and ephemeral ports, above what
+/// servers listen on. 20,000 flows at a time from one node to one backend.
+const SNAT_PORTS: (u16, u16) = (10_000, 29_999);
 
 /// The loaded, pinned and attached datapath. Blocking calls, each far below a millisecond except `open`.
 #[derive(Debug)]
-pub struct Datapath {}
+pub struct Datapath {
+    maps: Maps,
+    cpus: usize,
+    ebpf: Ebpf,
+    log: ProgramLog,
+}
+
+/// Where the pins of this layout are.
+pub fn pin_root(bpf_root: &Path) -> PathBuf {
+    bpf_root.join("knarr").join(format!("v{LAYOUT_VERSION}"))
+}
+
+pub(crate) fn pinned_maps(bpf_root: &Path) -> PathBuf {
+    pin_root(bpf_root).join("maps")
+}
 
 impl Datapath {
-    /// Loads the programs from an object file's bytes, adopts pinned maps, swaps attached programs in place.
-    pub fn open(_config: &DatapathConfig, _object: &[u8]) -> Result<Self, DatapathError> {
-        Ok(Self {})
+    /// Loads the programs from an object file's bytes, adopts pinned maps, swaps attached programs in
+    /// place. Must be called in the node's network namespace.
+    pub fn open(config: &DatapathConfig, object: &[u8]) -> Result<Self, DatapathError> {
+        check_places(config)?;
+        let map_dir = pinned_maps(&config.bpf_root);
+        let link_dir = pin_root(&config.bpf_root).join("links");
+        for directory in [&map_dir, &link_dir] {
+            std::fs::create_dir_all(directory).map_err(|source| DatapathError::File {
+                action: "make",
+                path: directory.clone(),
+                source,
+            })?;
+        }
+        check_shapes(&map_dir, &config.sizes)?;
+        let cookie = netns::own_cookie()?;
+        let mut ebpf = load_object(config, object, &map_dir)?;
+        let maps = Maps::open(&map_dir)?;
+        let node = Config {
+            node_netns_cookie: cookie,
+            node_ip: mapped(config.node_ip.octets()),
+            node_port_first: config.node_ports.0,
+            node_port_last: config.node_ports.1,
+            snat_port_first: SNAT_PORTS.0,
+            snat_port_last: SNAT_PORTS.1,
+            cluster_cidr: config
+                .cluster_cidr
+                .map_or([0; 4], |cidr| cidr.address.octets()),
+            cluster_cidr_len: config
+                .cluster_cidr
+                .map_or(u32::from(u8::MAX), |cidr| u32::from(cidr.prefix_len)),
+        };
+        maps.config.insert(&0, &node)?;
+        let cpus = aya::util::nr_cpus().map_err(|(path, source)| DatapathError::File {
+            action: "read",
+            path: path.into(),
+            source,
+        })?;
+        attach_all(&mut ebpf, config, &link_dir)?;
+        let mut datapath = Self {
+            maps,
+            cpus,
+            ebpf,
+            log: config.log,
+        };
+        datapath.refresh_node_addresses()?;
+        Ok(datapath)
     }
-    /// Carries out operations in order. A full map is reported after everything else was done.
-    pub fn apply(&mut self, _ops: &[MapOp]) -> Result<(), DatapathError> {
-        Ok(())
+
+    /// Carries out operations in order. A full map is reported after everything else was done; then call
+    /// `ServiceTable::resync` with [`Self::restore`] before the next plan.
+    pub fn apply(&mut self, ops: &[MapOp]) -> Result<(), DatapathError> {
+        apply::apply(&self.maps, ops)
     }
+
     /// What the maps hold, for `ServiceTable::restore`.
     pub fn restore(&self) -> Result<MapContents, DatapathError> {
-        Ok(MapContents::default())
+        contents(&self.maps)
     }
+
     /// Changes the NodePort range (from the feed's Welcome).
-    pub fn set_node_ports(&mut self, _first: u16, _last: u16) -> Result<(), DatapathError> {
-        Ok(())
+    pub fn set_node_ports(&mut self, first: u16, last: u16) -> Result<(), DatapathError> {
+        let mut config = self.config()?;
+        config.node_port_first = first;
+        config.node_port_last = last;
+        self.maps.config.insert(&0, &config)
     }
+
+    fn config(&self) -> Result<Config, DatapathError> {
+        Ok(self.maps.config.get(&0)?.unwrap_or_default())
+    }
+
     /// Reads the addresses of this network namespace again: NodePorts hold on them.
     pub fn refresh_node_addresses(&mut self) -> Result<(), DatapathError> {
+        let addresses = nix::ifaddrs::getifaddrs().map_err(|errno| DatapathError::Network {
+            action: "read",
+            object: "the node's addresses".to_owned(),
+            source: errno.into(),
+        })?;
+        let mut wanted: BTreeSet<[u8; 16]> = addresses
+            .filter_map(|interface| interface.address)
+            .filter_map(|address| address.as_sockaddr_in().map(|v4| v4.ip()))
+            .filter(|address| !address.is_loopback())
+            .map(|address| mapped(address.octets()))
+            .collect();
+        let node_ip = self.config()?.node_ip;
+        wanted.insert(node_ip);
+        for old in self.maps.node_addrs.keys()? {
+            if !wanted.contains(&old) {
+                self.maps.node_addrs.remove(&old)?;
+            }
+        }
+        for address in &wanted {
+            self.maps.node_addrs.insert(address, &1)?;
+        }
         Ok(())
     }
-    /// Tells the socket programs whose sockets those of a network namespace are.
+
+    /// Tells the socket programs whose sockets those of a network namespace are. Call it again for each
+    /// pod that a restarted agent adopts, then [`Self::retain_pods`].
     pub fn set_pod(
         &mut self,
-        _netns: BorrowedFd<'_>,
-        _pod_ip: Ipv4Addr,
+        netns: BorrowedFd<'_>,
+        pod_ip: Ipv4Addr,
     ) -> Result<(), DatapathError> {
-        Ok(())
+        let cookie = netns::cookie_of(netns)?;
+        self.maps.pods.insert(&cookie, &mapped(pod_ip.octets()))
     }
+
     /// Forgets pods whose address is not in the list.
-    pub fn retain_pods(&mut self, _pod_ips: &[Ipv4Addr]) -> Result<(), DatapathError> {
+    pub fn retain_pods(&mut self, pod_ips: &[Ipv4Addr]) -> Result<(), DatapathError> {
+        let keep: BTreeSet<[u8; 16]> = pod_ips.iter().map(|ip| mapped(ip.octets())).collect();
+        for (cookie, ip) in self.maps.pods.entries()? {
+            if !keep.contains(&ip) {
+                self.maps.pods.remove(&cookie)?;
+            }
+        }
         Ok(())
     }
+
     /// Sums of the programs' statistics, by name.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
-        Ok(Vec::new())
+        stats(&self.maps, self.cpus)
     }
+
     /// Entries and sizes of the maps: (name, entries, max entries). Walks the maps.
     pub fn usage(&self) -> Result<Vec<(&'static str, u32, u32)>, DatapathError> {
-        Ok(Vec::new())
+        let maps = &self.maps;
+        Ok(vec![
+            (
+                maps.services.name,
+                maps.services.entries()?.len() as u32,
+                maps.services.max_entries,
+            ),
+            (
+                maps.slots.name,
+                maps.slots.entries()?.len() as u32,
+                maps.slots.max_entries,
+            ),
+            (
+                maps.tables.name,
+                maps.tables.keys()?.len() as u32,
+                maps.tables.max_entries,
+            ),
+            (
+                maps.backends.name,
+                maps.backends.entries()?.len() as u32,
+                maps.backends.max_entries,
+            ),
+            (
+                maps.affinity.name,
+                maps.affinity.entries()?.len() as u32,
+                maps.affinity.max_entries,
+            ),
+            (
+                maps.flows.name,
+                maps.flows.entries()?.len() as u32,
+                maps.flows.max_entries,
+            ),
+            (
+                maps.nat.name,
+                maps.nat.entries()?.len() as u32,
+                maps.nat.max_entries,
+            ),
+        ])
     }
-    /// Carries the programs' own log lines into `tracing` until dropped; does nothing when the log is off.
+
+    /// Carries the programs' own log lines into `tracing` until dropped; ends at once when the log is off.
     pub async fn forward_logs(&mut self) -> Result<(), DatapathError> {
-        Ok(())
+        match self.log {
+            ProgramLog::Off => Ok(()),
+            ProgramLog::Warn | ProgramLog::Debug => logs::forward(&mut self.ebpf).await,
+        }
+    }
+
+    /// A task that carries the programs' own log lines into `tracing`, to be spawned beside this value;
+    /// `None` when the log is off.
+    pub fn log_task(
+        &mut self,
+    ) -> Result<Option<impl Future<Output = Result<(), DatapathError>> + use<>>, DatapathError>
+    {
+        match self.log {
+            ProgramLog::Off => Ok(None),
+            ProgramLog::Warn | ProgramLog::Debug => logs::task(&mut self.ebpf).map(Some),
+        }
+    }
+}
+
+/// What the maps hold.
+pub(crate) fn contents(maps: &Maps) -> Result<MapContents, DatapathError> {
+    Ok(MapContents {
+        services: maps.services.entries()?,
+        slots: maps
+            .slots
+            .entries()?
+            .into_iter()
+            .map(|(key, backend)| (key.set, key.generation, key.slot, backend))
+            .collect(),
+        tables: maps
+            .tables
+            .keys()?
+            .into_iter()
+            .map(|key| (key.set, key.generation, key.chunk))
+            .collect(),
+        backends: maps.backends.entries()?,
+        service_id_high: maps.ids.get(&IDS_SERVICE)?.unwrap_or_default(),
+        backend_id_high: maps.ids.get(&IDS_BACKEND)?.unwrap_or_default(),
+    })
+}
+
+pub(crate) fn stats(maps: &Maps, cpus: usize) -> Result<Vec<(&'static str, u64)>, DatapathError> {
+    Stat::NAMES
+        .iter()
+        .map(|(stat, name)| {
+            let values = maps.stats.get_per_cpu(&(*stat as u32), cpus)?;
+            Ok((*name, values.unwrap_or_default().iter().sum()))
+        })
+        .collect()
+}
+
+fn check_places(config: &DatapathConfig) -> Result<(), DatapathError> {
+    let is = |path: &Path, wanted: FsType| {
+        statfs(path).is_ok_and(|stat| stat.filesystem_type().0 as u32 == wanted.0 as u32)
+    };
+    if !is(&config.bpf_root, BPF_FS) {
+        return Err(DatapathError::NoBpfFs {
+            path: config.bpf_root.clone(),
+            root: config.bpf_root.clone(),
+        });
+    }
+    if !is(&config.cgroup_root, CGROUP2_FS) {
+        return Err(DatapathError::NoCgroup2 {
+            path: config.cgroup_root.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// Refuses pinned maps of another shape; a size other than the asked one is kept and said.
+fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
+    for wanted in maps::all(sizes) {
+        let path = map_dir.join(wanted.name);
+        let Ok(fd) = sys::object_get(&path) else {
+            continue;
+        };
+        let shape = sys::map_shape(fd.as_fd()).map_err(|source| DatapathError::Map {
+            action: "describe",
+            map: wanted.name,
+            source,
+        })?;
+        let found = (
+            shape.map_type,
+            shape.key_size as usize,
+            shape.value_size as usize,
+        );
+        // The key of socket storage is the socket; the kernel reports four bytes.
+        let key_size = match wanted.map_type {
+            map_type::SK_STORAGE => found.1,
+            _ => wanted.key_size,
+        };
+        let asked = (wanted.map_type, key_size, wanted.value_size);
+        if found != asked {
+            let say = |(kind, key, value): (u32, usize, usize)| {
+                format!("of type {kind} with keys of {key} and values of {value} bytes")
+            };
+            return Err(DatapathError::MapShape {
+                name: wanted.name.to_owned(),
+                found: say(found),
+                wanted: say(asked),
+                path,
+            });
+        }
+        if let Some(max_entries) = wanted.max_entries
+            && wanted.map_type != map_type::LRU_HASH
+            && max_entries != shape.max_entries
+        {
+            tracing::warn!(
+                map = wanted.name,
+                size = shape.max_entries,
+                asked = max_entries,
+                "the pinned map keeps its size until its pin is removed"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn load_object(
+    config: &DatapathConfig,
+    object: &[u8],
+    map_dir: &Path,
+) -> Result<Ebpf, DatapathError> {
+    let log_level: u8 = match config.log {
+        ProgramLog::Off => 0,
+        ProgramLog::Warn => 2,
+        ProgramLog::Debug => 4,
+    };
+    let set_retval = u8::from(attach::kernel_at_least(5, 18));
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AYA_LOG_LEVEL", &log_level, true);
+    loader.override_global("HAS_SET_RETVAL", &set_retval, true);
+    let wanted = maps::all(&config.sizes);
+    for map in &wanted {
+        loader.map_pin_path(map.name, map_dir.join(map.name));
+        if let Some(max_entries) = map.max_entries {
+            loader.map_max_entries(map.name, max_entries);
+        }
+    }
+    loader.load(object).map_err(|error| match os_error(&error) {
+        Some(libc::EPERM) => DatapathError::NotPermitted {
+            what: "loading eBPF maps",
+            source: std::io::Error::from_raw_os_error(libc::EPERM),
+        },
+        _ => DatapathError::Object(Box::new(error)),
+    })
+}
+
+/// The operating system's error number at the root of an error, where there is one.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn attach_all(
+    ebpf: &mut Ebpf,
+    config: &DatapathConfig,
+    link_dir: &Path,
+) -> Result<(), DatapathError> {
+    let cgroup =
+        std::fs::File::open(&config.cgroup_root).map_err(|source| DatapathError::File {
+            action: "open",
+            path: config.cgroup_root.clone(),
+            source,
+        })?;
+    for name in attach::SOCKET_PROGRAMS {
+        let program: &mut CgroupSockAddr = find(ebpf, name)?;
+        program.load().map_err(|source| load_error(name, source))?;
+        attach::socket(program, name, &cgroup, &config.cgroup_root, link_dir)?;
+    }
+    for (name, direction) in attach::PACKET_PROGRAMS {
+        let program: &mut SchedClassifier = find(ebpf, name)?;
+        program.load().map_err(|source| load_error(name, source))?;
+        for uplink in &config.uplinks {
+            attach::packet(program, name, direction, uplink, config.tc_hook, link_dir)?;
+        }
+    }
+    attach::forget_other_uplinks(&config.uplinks, link_dir);
+    Ok(())
+}
+
+fn find<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, DatapathError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| DatapathError::Attach {
+            action: "find",
+            program: name,
+            source: std::io::ErrorKind::NotFound.into(),
+        })?
+        .try_into()
+        .map_err(|source| load_error(name, source))
+}
+
+fn load_error(program: &'static str, source: aya::programs::ProgramError) -> DatapathError {
+    match os_error(&source) {
+        Some(libc::EPERM) => DatapathError::NotPermitted {
+            what: "loading eBPF programs",
+            source: std::io::Error::from_raw_os_error(libc::EPERM),
+        },
+        _ => DatapathError::Load {
+            program,
+            source: Box::new(source),
+        },
     }
 }

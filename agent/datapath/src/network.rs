@@ -1,13 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Surface of pod networks and routes; bodies follow.
+//! The network of pods and the routes between nodes, over netlink.
+//!
+//! ```text
+//! pod:  eth0 POD_IP/32, default via 169.254.1.1 (a permanent neighbour, so nobody ever asks who has it)
+//! node: knrXXXXXXXXXXXX, no address; route POD_IP/32 to it, a permanent neighbour for the pod
+//!       OTHER_PODCIDR via OTHER_NODE_IP; unreachable CLUSTER_CIDR and SERVICE_CIDR, so nothing leaks
+//! ```
+//!
+//! No bridge and no firewall rule. Called by the agent for each sandbox and for each change of peers.
 
+mod pod;
+mod routes;
+
+use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::{Cidr, DatapathError};
+use futures::TryStreamExt;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+use crate::config::Cidr;
+use crate::error::DatapathError;
+
+/// Our mark on routes (`rtm_protocol`); values from 3 up are free for daemons, and this one is nobody's.
+pub(crate) const ROUTE_PROTOCOL: u8 = 107;
+
+/// All our veths on the node begin with this.
+const HOST_PREFIX: &str = "knr";
 
 /// The network of one pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodNetwork {
     /// Name of the veth's end on the node, at most 15 bytes; see [`PodNetwork::host_ifname`].
     pub host_ifname: String,
@@ -23,12 +46,12 @@ impl PodNetwork {
             .filter(char::is_ascii_hexdigit)
             .take(12)
             .collect();
-        format!("knr{digits}")
+        format!("{HOST_PREFIX}{digits}")
     }
 }
 
 /// The way to another node's pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRoute {
     /// Its PodCIDR.
     pub pod_cidr: Cidr,
@@ -36,41 +59,167 @@ pub struct NodeRoute {
     pub via: Ipv4Addr,
 }
 
-/// Netlink in the node's network namespace. Make it inside a tokio runtime.
-#[derive(Debug)]
-pub struct Network {}
+/// Netlink in the node's network namespace. Make it inside a tokio runtime, in the node's namespace.
+#[derive(Clone, Debug)]
+pub struct Network {
+    handle: Handle,
+}
 
 impl Network {
     /// Opens netlink in the network namespace of the calling thread.
     pub fn open() -> Result<Self, DatapathError> {
-        Ok(Self {})
+        let (connection, handle, _messages) =
+            rtnetlink::new_connection().map_err(|source| DatapathError::Network {
+                action: "open",
+                object: "netlink".to_owned(),
+                source,
+            })?;
+        // Ends by itself when the last handle is dropped.
+        tokio::spawn(connection);
+        Ok(Self { handle })
     }
-    /// Sysctls of the node (forwarding) and `unreachable` routes for pod and Service ranges.
+
+    /// Sysctls of the node (forwarding) and `unreachable` routes for pod and Service ranges, so that a
+    /// packet for an address that nobody has never leaves the node.
     pub async fn prepare_node(
         &self,
-        _cluster_cidrs: &[Cidr],
-        _service_cidrs: &[Cidr],
+        cluster_cidrs: &[Cidr],
+        service_cidrs: &[Cidr],
     ) -> Result<(), DatapathError> {
-        Ok(())
+        set_sysctl("net/ipv4/ip_forward", "1")?;
+        routes::guard(&self.handle, cluster_cidrs, service_cidrs).await
     }
+
     /// Makes a pod's network: veth, address, default route, host route. Repeating it is harmless.
     pub async fn pod_network_add(
         &self,
-        _netns: BorrowedFd<'_>,
-        _network: &PodNetwork,
+        netns: BorrowedFd<'_>,
+        network: &PodNetwork,
     ) -> Result<(), DatapathError> {
-        Ok(())
+        pod::add(&self.handle, netns, network).await
     }
-    /// Removes a pod's network from the node's side. A missing one is fine.
-    pub async fn pod_network_remove(&self, _host_ifname: &str) -> Result<(), DatapathError> {
-        Ok(())
+
+    /// Removes a pod's network from the node's side, which takes the other end with it. A missing one is
+    /// fine. The host route goes with the link.
+    pub async fn pod_network_remove(&self, host_ifname: &str) -> Result<(), DatapathError> {
+        let Some(index) = link_index(&self.handle, host_ifname).await? else {
+            return Ok(());
+        };
+        match self.handle.link().del(index).execute().await {
+            Err(error) if is(&error, libc::ENODEV) => Ok(()),
+            result => result.map_err(|error| network_error("remove", host_ifname, error)),
+        }
     }
-    /// Pod networks that exist on this node.
+
+    /// Pod networks that exist on this node: our veths with the address that is routed to each. One that
+    /// was begun and not finished has the address 0.0.0.0.
     pub async fn pod_networks(&self) -> Result<Vec<PodNetwork>, DatapathError> {
-        Ok(Vec::new())
+        let mut links = self.handle.link().get().execute();
+        let mut found: Vec<(u32, PodNetwork)> = Vec::new();
+        while let Some(link) = links
+            .try_next()
+            .await
+            .map_err(|error| network_error("list", "links", error))?
+        {
+            for attribute in &link.attributes {
+                if let LinkAttribute::IfName(name) = attribute
+                    && name.starts_with(HOST_PREFIX)
+                    && name.len() == HOST_PREFIX.len() + 12
+                {
+                    let network = PodNetwork {
+                        host_ifname: name.clone(),
+                        pod_ip: Ipv4Addr::UNSPECIFIED,
+                    };
+                    found.push((link.header.index, network));
+                }
+            }
+        }
+        for route in routes::ours(&self.handle).await? {
+            if route.prefix_len == 32
+                && let Some((_, network)) = found
+                    .iter_mut()
+                    .find(|(index, _)| Some(*index) == route.output_interface)
+            {
+                network.pod_ip = route.destination;
+            }
+        }
+        let mut networks: Vec<PodNetwork> = found.into_iter().map(|(_, network)| network).collect();
+        networks.sort();
+        Ok(networks)
     }
+
     /// Makes the routes to other nodes' pods exactly these.
-    pub async fn sync_routes(&self, _routes: &[NodeRoute]) -> Result<(), DatapathError> {
-        Ok(())
+    pub async fn sync_routes(&self, routes: &[NodeRoute]) -> Result<(), DatapathError> {
+        routes::sync(&self.handle, routes).await
+    }
+}
+
+pub(crate) fn route_builder() -> RouteMessageBuilder<Ipv4Addr> {
+    RouteMessageBuilder::<Ipv4Addr>::new().protocol(ROUTE_PROTOCOL.into())
+}
+
+/// The index of a link, where there is one of this name.
+pub(crate) async fn link_index(handle: &Handle, name: &str) -> Result<Option<u32>, DatapathError> {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    match links.try_next().await {
+        Ok(link) => Ok(link.map(|link| link.header.index)),
+        Err(error) if is(&error, libc::ENODEV) => Ok(None),
+        Err(error) => Err(network_error("find", name, error)),
+    }
+}
+
+pub(crate) fn is(error: &rtnetlink::Error, errno: i32) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -errno)
+}
+
+pub(crate) fn network_error(
+    action: &'static str,
+    object: &str,
+    error: rtnetlink::Error,
+) -> DatapathError {
+    let source = match &error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        _ => io::Error::other(error),
+    };
+    DatapathError::Network {
+        action,
+        object: object.to_owned(),
+        source,
+    }
+}
+
+/// Writes a sysctl of the network namespace of the calling thread.
+fn set_sysctl(name: &str, value: &str) -> Result<(), DatapathError> {
+    let path = std::path::Path::new("/proc/sys").join(name);
+    if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) {
+        return Ok(());
+    }
+    std::fs::write(&path, value).map_err(|source| DatapathError::File {
+        action: "write",
+        path,
+        source,
+    })
+}
+
+/// A descriptor of our own for work on another thread.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<std::os::fd::OwnedFd, DatapathError> {
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| DatapathError::Network {
+            action: "keep",
+            object: "a network namespace".to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_veth_is_named_by_its_pods_uid_and_fits_the_kernel() {
+        let name = PodNetwork::host_ifname("3f2a8c1e-0b7d-4e55-9c36-1234567890ab");
+        assert_eq!(name, "knr3f2a8c1e0b7d");
+        assert_eq!(name.len(), 15);
     }
 }

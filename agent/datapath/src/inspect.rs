@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads the pinned maps for people: `knarr-agent service ls|get|trace`, metrics and tests.
+//!
+//! Works without a running agent. Writes nothing, except what tests ask for by name.
+
+use std::path::Path;
+
+use knarr_ebpf_common::{
+    Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, MapContents,
+    ServiceEntry, ServiceKey, SlotKey, TableKey, choose,
+};
+
+use crate::error::DatapathError;
+use crate::load;
+use crate::maps::Maps;
+
+/// One of the two records that each flow from outside has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Found by the client's packets.
+    Client,
+    /// Found by the backend's packets.
+    Backend,
+}
+
+/// The pinned maps of a node.
+#[derive(Debug)]
+pub struct Inspector {
+    maps: Maps,
+    cpus: usize,
+}
+
+impl Inspector {
+    /// Opens the pins under a bpffs root.
+    pub fn open(bpf_root: &Path) -> Result<Self, DatapathError> {
+        Ok(Self {
+            maps: Maps::open(&load::pinned_maps(bpf_root))?,
+            cpus: aya::util::nr_cpus().map_err(|(path, source)| DatapathError::File {
+                action: "read",
+                path: path.into(),
+                source,
+            })?,
+        })
+    }
+
+    /// Everything about Services.
+    pub fn contents(&self) -> Result<MapContents, DatapathError> {
+        load::contents(&self.maps)
+    }
+
+    /// What the agent told the programs about the node.
+    pub fn config(&self) -> Result<Config, DatapathError> {
+        Ok(self.maps.config.get(&0)?.unwrap_or_default())
+    }
+
+    /// The Service that answers for an address.
+    pub fn service(&self, key: &ServiceKey) -> Result<Option<ServiceEntry>, DatapathError> {
+        self.maps.services.get(key)
+    }
+
+    /// A backend.
+    pub fn backend(&self, id: u32) -> Result<Option<BackendEntry>, DatapathError> {
+        self.maps.backends.get(&id)
+    }
+
+    /// The backend id in a slot of the generation that a Service uses.
+    pub fn slot(&self, entry: &ServiceEntry, slot: u32) -> Result<Option<u32>, DatapathError> {
+        self.maps.slots.get(&SlotKey {
+            set: entry.set,
+            generation: entry.generation,
+            slot,
+        })
+    }
+
+    /// The backend id that the consistent hash table gives for a hash.
+    pub fn by_table(&self, entry: &ServiceEntry, hash: u32) -> Result<Option<u32>, DatapathError> {
+        if entry.table_len == 0 {
+            return Ok(None);
+        }
+        let (chunk, index) = choose::table_position(entry.table_len, hash);
+        let key = TableKey {
+            set: entry.set,
+            generation: entry.generation,
+            chunk,
+        };
+        Ok(self
+            .maps
+            .tables
+            .get(&key)?
+            .and_then(|chunk| chunk.backends.get(index as usize).copied()))
+    }
+
+    /// What is remembered about one client of a Service.
+    pub fn affinity(
+        &self,
+        service: u32,
+        client: &Address,
+    ) -> Result<Option<AffinityEntry>, DatapathError> {
+        self.maps.affinity.get(&AffinityKey {
+            client: *client,
+            service,
+        })
+    }
+
+    /// All remembered clients.
+    pub fn affinities(&self) -> Result<Vec<(AffinityKey, AffinityEntry)>, DatapathError> {
+        self.maps.affinity.entries()
+    }
+
+    /// The counters of a Service port, summed over CPUs; `None` when it was never used.
+    pub fn counters(&self, service: u32) -> Result<Option<Counters>, DatapathError> {
+        Ok(self
+            .maps
+            .counters
+            .get_per_cpu(&service, self.cpus)?
+            .map(|all| all.iter().fold(Counters::default(), sum)))
+    }
+
+    /// Flows from outside.
+    pub fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        Ok(self
+            .maps
+            .flows
+            .entries()?
+            .into_iter()
+            .map(|(_, flow)| flow)
+            .collect())
+    }
+
+    /// Addresses on which NodePorts hold.
+    pub fn node_addresses(&self) -> Result<Vec<Address>, DatapathError> {
+        self.maps.node_addrs.keys()
+    }
+
+    /// Addresses of the pods whose sockets are told apart.
+    pub fn pods(&self) -> Result<Vec<Address>, DatapathError> {
+        Ok(self
+            .maps
+            .pods
+            .entries()?
+            .into_iter()
+            .map(|(_, address)| address)
+            .collect())
+    }
+
+    /// Sums of the programs' statistics, by name.
+    pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
+        load::stats(&self.maps, self.cpus)
+    }
+
+    /// Deletes one half of all flow records, as an LRU under pressure does; for tests of their rebuilding.
+    pub fn forget_flows(&self, half: Half) -> Result<usize, DatapathError> {
+        let map = match half {
+            Half::Client => &self.maps.flows,
+            Half::Backend => &self.maps.nat,
+        };
+        let keys: Vec<_> = map.entries()?.into_iter().map(|(key, _)| key).collect();
+        map.remove_all(&keys)?;
+        Ok(keys.len())
+    }
+}
+
+fn sum(mut total: Counters, one: &Counters) -> Counters {
+    total.connects += one.connects;
+    total.refused += one.refused;
+    total.flows += one.flows;
+    total.flows_refused += one.flows_refused;
+    total.packets_in += one.packets_in;
+    total.packets_out += one.packets_out;
+    total.affinity_hits += one.affinity_hits;
+    total
+}

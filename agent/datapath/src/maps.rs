@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Typed access to the pinned maps, one entry or many at a time. Full maps become an error that names
+//! the map and the flag that makes it larger.
+//!
+//! Used by `load` (writes), `inspect` (reads). No decisions about Services.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use knarr_ebpf_common::{
+    Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
+    FragmentKey, FragmentPorts, Plain, ServiceEntry, ServiceKey, SlotKey, SocketOrigin, TableChunk,
+    TableKey,
+};
+
+use crate::config::MapSizes;
+use crate::error::DatapathError;
+use crate::sys::{self, Cursor};
+
+/// Entries handed to the kernel in one call: large enough that the calls do not show, small enough that
+/// buffers stay below a few megabytes.
+const BATCH: usize = 4_096;
+
+/// Map types of linux/bpf.h that are used here.
+pub(crate) mod map_type {
+    pub(crate) const HASH: u32 = 1;
+    pub(crate) const ARRAY: u32 = 2;
+    pub(crate) const PERCPU_HASH: u32 = 5;
+    pub(crate) const PERCPU_ARRAY: u32 = 6;
+    pub(crate) const LRU_HASH: u32 = 9;
+    pub(crate) const SK_STORAGE: u32 = 24;
+}
+
+/// What a pinned map has to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) name: &'static str,
+    pub(crate) map_type: u32,
+    pub(crate) key_size: usize,
+    pub(crate) value_size: usize,
+    pub(crate) max_entries: Option<u32>,
+}
+
+fn wanted<K, V>(name: &'static str, map_type: u32, max_entries: Option<u32>) -> Wanted {
+    Wanted {
+        name,
+        map_type,
+        key_size: size_of::<K>(),
+        value_size: size_of::<V>(),
+        max_entries,
+    }
+}
+
+/// All maps that are pinned.
+pub(crate) fn all(sizes: &MapSizes) -> Vec<Wanted> {
+    use map_type::{ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, SK_STORAGE};
+    let slots = sizes.backends.saturating_mul(4);
+    vec![
+        wanted::<ServiceKey, ServiceEntry>("SERVICES", HASH, Some(sizes.services)),
+        wanted::<SlotKey, u32>("SLOTS", HASH, Some(slots)),
+        wanted::<TableKey, TableChunk>("TABLES", HASH, Some(sizes.tables)),
+        wanted::<u32, BackendEntry>("BACKENDS", HASH, Some(sizes.backends)),
+        wanted::<AffinityKey, AffinityEntry>("AFFINITY", LRU_HASH, Some(sizes.affinity)),
+        wanted::<FlowKey, Flow>("FLOWS", LRU_HASH, Some(sizes.flows)),
+        wanted::<FlowKey, Flow>("NAT", LRU_HASH, Some(sizes.flows)),
+        wanted::<FragmentKey, FragmentPorts>("FRAGMENTS", LRU_HASH, None),
+        wanted::<u32, Counters>("COUNTERS", PERCPU_HASH, Some(sizes.services)),
+        wanted::<u32, u64>("STATS", PERCPU_ARRAY, None),
+        wanted::<u32, Config>("CONFIG", ARRAY, None),
+        wanted::<Address, u32>("NODE_ADDRS", HASH, None),
+        wanted::<u64, Address>("PODS", HASH, None),
+        wanted::<u32, u32>("IDS", ARRAY, None),
+        wanted::<u32, SocketOrigin>("ORIGINS", SK_STORAGE, None),
+    ]
+}
+
+/// One pinned map.
+#[derive(Debug)]
+pub(crate) struct Map<K, V> {
+    fd: OwnedFd,
+    pub(crate) name: &'static str,
+    flag: &'static str,
+    pub(crate) max_entries: u32,
+    of: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Plain, V: Plain> Map<K, V> {
+    /// Opens a pinned map.
+    pub(crate) fn open(
+        directory: &Path,
+        name: &'static str,
+        flag: &'static str,
+    ) -> Result<Self, DatapathError> {
+        let path = directory.join(name);
+        let fd = sys::object_get(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => DatapathError::NotPermitted {
+                what: "reading pinned maps",
+                source,
+            },
+            _ => DatapathError::NotPinned { path, source },
+        })?;
+        let shape = sys::map_shape(fd.as_fd()).map_err(|source| DatapathError::Map {
+            action: "describe",
+            map: name,
+            source,
+        })?;
+        Ok(Self {
+            fd,
+            name,
+            flag,
+            max_entries: shape.max_entries,
+            of: PhantomData,
+        })
+    }
+
+    fn error(&self, action: &'static str, source: io::Error) -> DatapathError {
+        match source.raw_os_error() {
+            Some(libc::E2BIG) => DatapathError::MapFull {
+                map: self.name,
+                max_entries: self.max_entries,
+                flag: self.flag,
+            },
+            _ => DatapathError::Map {
+                action,
+                map: self.name,
+                source,
+            },
+        }
+    }
+
+    /// Writes one entry.
+    pub(crate) fn insert(&self, key: &K, value: &V) -> Result<(), DatapathError> {
+        sys::map_update(self.fd.as_fd(), key, std::slice::from_ref(value))
+            .map_err(|source| self.error("write", source))
+    }
+
+    /// Reads one entry.
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, DatapathError> {
+        let mut value = sys::zeroed::<V>();
+        self.read(key, std::slice::from_mut(&mut value))
+            .map(|found| found.then_some(value))
+    }
+
+    /// Reads one entry of a per-CPU map.
+    pub(crate) fn get_per_cpu(
+        &self,
+        key: &K,
+        cpus: usize,
+    ) -> Result<Option<Vec<V>>, DatapathError> {
+        let mut values = vec![sys::zeroed::<V>(); cpus];
+        self.read(key, &mut values)
+            .map(|found| found.then_some(values))
+    }
+
+    fn read(&self, key: &K, into: &mut [V]) -> Result<bool, DatapathError> {
+        match sys::map_lookup(self.fd.as_fd(), key, into) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(source) => Err(self.error("read", source)),
+        }
+    }
+
+    /// Deletes one entry; a missing one is fine.
+    pub(crate) fn remove(&self, key: &K) -> Result<(), DatapathError> {
+        match sys::map_delete(self.fd.as_fd(), key) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result.map_err(|source| self.error("delete from", source)),
+        }
+    }
+
+    /// Writes many entries. An entry that does not fit does not stop the others: the keys that were not
+    /// written come back with the first error.
+    pub(crate) fn insert_all(
+        &self,
+        keys: &[K],
+        values: &[V],
+    ) -> Result<(), (Vec<K>, DatapathError)> {
+        let mut failed = Vec::new();
+        let mut first = None;
+        for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
+            let (mut keys, mut values) = (keys, values);
+            while !keys.is_empty() {
+                let Err((done, source)) = sys::map_update_batch(self.fd.as_fd(), keys, values)
+                else {
+                    break;
+                };
+                let done = done.min(keys.len() - 1);
+                failed.push(keys[done]);
+                first.get_or_insert_with(|| self.error("write", source));
+                keys = &keys[done + 1..];
+                values = &values[done + 1..];
+            }
+        }
+        match first {
+            Some(error) => Err((failed, error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes many entries; missing ones are fine.
+    pub(crate) fn remove_all(&self, keys: &[K]) -> Result<(), DatapathError> {
+        for keys in keys.chunks(BATCH) {
+            let mut keys = keys;
+            while !keys.is_empty() {
+                match sys::map_delete_batch(self.fd.as_fd(), keys) {
+                    Ok(()) => break,
+                    Err((done, error)) if error.raw_os_error() == Some(libc::ENOENT) => {
+                        keys = keys.get(done + 1..).unwrap_or_default();
+                    }
+                    Err((_, source)) => return Err(self.error("delete from", source)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All entries of a hash map.
+    pub(crate) fn entries(&self) -> Result<Vec<(K, V)>, DatapathError> {
+        let mut entries = Vec::new();
+        let mut room = BATCH;
+        let mut cursor = Cursor::default();
+        loop {
+            let mut keys = vec![sys::zeroed::<K>(); room];
+            let mut values = vec![sys::zeroed::<V>(); room];
+            match sys::map_lookup_batch(self.fd.as_fd(), cursor, &mut keys, &mut values) {
+                Ok((count, next)) => {
+                    entries.extend(keys.into_iter().zip(values).take(count));
+                    match next {
+                        Some(next) => cursor = next,
+                        None => return Ok(entries),
+                    }
+                }
+                // One bucket has more entries than there was room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => room *= 2,
+                Err(source) => return Err(self.error("read", source)),
+            }
+        }
+    }
+
+    /// All keys of any map, one by one.
+    pub(crate) fn keys(&self) -> Result<Vec<K>, DatapathError> {
+        let mut keys: Vec<K> = Vec::new();
+        while let Some(key) = sys::map_next_key(self.fd.as_fd(), keys.last())
+            .map_err(|source| self.error("read", source))?
+        {
+            keys.push(key);
+            if keys.len() > self.max_entries as usize {
+                break;
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// The maps that user space reads and writes.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    pub(crate) services: Map<ServiceKey, ServiceEntry>,
+    pub(crate) slots: Map<SlotKey, u32>,
+    pub(crate) tables: Map<TableKey, TableChunk>,
+    pub(crate) backends: Map<u32, BackendEntry>,
+    pub(crate) affinity: Map<AffinityKey, AffinityEntry>,
+    pub(crate) flows: Map<FlowKey, Flow>,
+    pub(crate) nat: Map<FlowKey, Flow>,
+    pub(crate) counters: Map<u32, Counters>,
+    pub(crate) stats: Map<u32, u64>,
+    pub(crate) config: Map<u32, Config>,
+    pub(crate) node_addrs: Map<Address, u32>,
+    pub(crate) pods: Map<u64, Address>,
+    pub(crate) ids: Map<u32, u32>,
+}
+
+impl Maps {
+    /// Opens all of them.
+    pub(crate) fn open(directory: &Path) -> Result<Self, DatapathError> {
+        Ok(Self {
+            services: Map::open(directory, "SERVICES", "--max-service-ports")?,
+            slots: Map::open(directory, "SLOTS", "--max-endpoints")?,
+            tables: Map::open(directory, "TABLES", "--max-table-chunks")?,
+            backends: Map::open(directory, "BACKENDS", "--max-endpoints")?,
+            affinity: Map::open(directory, "AFFINITY", "--max-affinity-clients")?,
+            flows: Map::open(directory, "FLOWS", "--max-flows")?,
+            nat: Map::open(directory, "NAT", "--max-flows")?,
+            counters: Map::open(directory, "COUNTERS", "--max-service-ports")?,
+            stats: Map::open(directory, "STATS", "no flag")?,
+            config: Map::open(directory, "CONFIG", "no flag")?,
+            node_addrs: Map::open(directory, "NODE_ADDRS", "no flag")?,
+            pods: Map::open(directory, "PODS", "no flag")?,
+            ids: Map::open(directory, "IDS", "no flag")?,
+        })
+    }
+}

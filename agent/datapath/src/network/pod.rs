@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The veth pair of one pod and both of its ends.
+//!
+//! The pod's end is made inside the pod's namespace at once, so no half-made link is ever seen on the
+//! node under its name. Neighbours on both ends are permanent: no ARP, and no link needs an address.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::{PodNetwork, duplicate, is, link_index, network_error, route_builder};
+use crate::error::DatapathError;
+use crate::netns;
+
+/// The gateway that every pod sees; link-local, so it is on no real network.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The pod's end.
+const POD_IFNAME: &str = "eth0";
+/// Hardware address of every veth's end on the node: locally administered, the same everywhere, as no
+/// two of them share a link.
+const HOST_MAC: [u8; 6] = [0x0a, 0x6b, 0x6e, 0x00, 0x00, 0x01];
+
+/// Hardware address of a pod: locally administered, made from its address.
+fn pod_mac(pod_ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = pod_ip.octets();
+    [0x0a, 0x58, a, b, c, d]
+}
+
+pub(super) async fn add(
+    handle: &Handle,
+    pod: BorrowedFd<'_>,
+    network: &PodNetwork,
+) -> Result<(), DatapathError> {
+    let name = &network.host_ifname;
+    if configure_pod_end(pod, network.pod_ip).await?.is_none() {
+        // What stands on the node under this name belongs to a namespace that is gone.
+        if let Some(stale) = link_index(handle, name).await? {
+            handle
+                .link()
+                .del(stale)
+                .execute()
+                .await
+                .map_err(|error| network_error("remove", name, error))?;
+        }
+        make_pair(handle, pod, network).await?;
+        configure_pod_end(pod, network.pod_ip)
+            .await?
+            .ok_or_else(|| DatapathError::Network {
+                action: "find",
+                object: format!("{POD_IFNAME} in the pod's network namespace"),
+                source: io::ErrorKind::NotFound.into(),
+            })?;
+    }
+    configure_host_end(handle, network).await
+}
+
+async fn make_pair(
+    handle: &Handle,
+    pod: BorrowedFd<'_>,
+    network: &PodNetwork,
+) -> Result<(), DatapathError> {
+    let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(POD_IFNAME.to_owned())
+        .address(pod_mac(network.pod_ip).to_vec())
+        .build();
+    peer.attributes
+        .push(LinkAttribute::NetNsFd(pod.as_fd().as_raw_fd()));
+    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(network.host_ifname.clone())
+        .address(HOST_MAC.to_vec())
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .up()
+        .build();
+    handle
+        .link()
+        .add(pair)
+        .execute()
+        .await
+        .map_err(|error| network_error("make the veth", &network.host_ifname, error))
+}
+
+async fn configure_host_end(handle: &Handle, network: &PodNetwork) -> Result<(), DatapathError> {
+    let name = &network.host_ifname;
+    let index = link_index(handle, name)
+        .await?
+        .ok_or_else(|| DatapathError::Network {
+            action: "find",
+            object: name.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
+    handle
+        .link()
+        .set(LinkUnspec::new_with_index(index).up().build())
+        .execute()
+        .await
+        .map_err(|error| network_error("bring up", name, error))?;
+    handle
+        .neighbours()
+        .add(index, IpAddr::V4(network.pod_ip))
+        .link_layer_address(&pod_mac(network.pod_ip))
+        .replace()
+        .execute()
+        .await
+        .map_err(|error| network_error("set the neighbour of", name, error))?;
+    let route = route_builder()
+        .destination_prefix(network.pod_ip, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build();
+    handle
+        .route()
+        .add(route)
+        .replace()
+        .execute()
+        .await
+        .map_err(|error| network_error("set the route to", name, error))
+}
+
+/// Sets up the pod's end inside its namespace; `None` when there is no such link.
+async fn configure_pod_end(
+    pod: BorrowedFd<'_>,
+    pod_ip: Ipv4Addr,
+) -> Result<Option<()>, DatapathError> {
+    let pod = duplicate(pod)?;
+    let joined = tokio::task::spawn_blocking(move || {
+        netns::inside(pod.as_fd(), || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            Ok(runtime.block_on(async {
+                let (connection, handle, _messages) =
+                    rtnetlink::new_connection().map_err(|source| DatapathError::Network {
+                        action: "open",
+                        object: "netlink of a pod".to_owned(),
+                        source,
+                    })?;
+                let connection = tokio::spawn(connection);
+                let result = pod_end(&handle, pod_ip).await;
+                connection.abort();
+                result
+            }))
+        })
+    })
+    .await;
+    let entered = joined.unwrap_or_else(|error| Err(io::Error::other(error)));
+    entered.unwrap_or_else(|source| {
+        Err(DatapathError::Network {
+            action: "enter",
+            object: "a pod's network namespace".to_owned(),
+            source,
+        })
+    })
+}
+
+async fn pod_end(handle: &Handle, pod_ip: Ipv4Addr) -> Result<Option<()>, DatapathError> {
+    let Some(index) = link_index(handle, POD_IFNAME).await? else {
+        return Ok(None);
+    };
+    for (name, index) in [
+        ("lo", link_index(handle, "lo").await?),
+        (POD_IFNAME, Some(index)),
+    ] {
+        let Some(index) = index else { continue };
+        handle
+            .link()
+            .set(LinkUnspec::new_with_index(index).up().build())
+            .execute()
+            .await
+            .map_err(|error| network_error("bring up", name, error))?;
+    }
+    match handle
+        .address()
+        .add(index, IpAddr::V4(pod_ip), 32)
+        .execute()
+        .await
+    {
+        Err(error) if is(&error, libc::EEXIST) => {}
+        result => result.map_err(|error| network_error("add the address of", POD_IFNAME, error))?,
+    }
+    handle
+        .neighbours()
+        .add(index, IpAddr::V4(GATEWAY))
+        .link_layer_address(&HOST_MAC)
+        .replace()
+        .execute()
+        .await
+        .map_err(|error| network_error("set the gateway of", POD_IFNAME, error))?;
+    let to_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(GATEWAY, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build();
+    let default = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(GATEWAY)
+        .output_interface(index)
+        .build();
+    for route in [to_gateway, default] {
+        handle
+            .route()
+            .add(route)
+            .replace()
+            .execute()
+            .await
+            .map_err(|error| network_error("set a route of", POD_IFNAME, error))?;
+    }
+    Ok(Some(()))
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pod networks and routes.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use knarr_datapath::{NodeRoute, PodNetwork};
+
+use crate::lab::{Lab, ask_tcp, inside, run};
+
+#[test]
+fn pods_reach_each_other_across_nodes_with_their_own_addresses() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let a = lab.pod(1, 2)?;
+    let b = lab.pod(1, 3)?;
+    let c = lab.pod(2, 2)?;
+    for to in [b, c] {
+        let answer = inside(lab.one.pod(a), || ask_tcp((to, 8080)))?;
+        ensure!(answer.server == to);
+        ensure!(
+            answer.peer.ip() == a,
+            "the source stays the pod's: {answer:?}"
+        );
+    }
+    let answer = inside(&lab.one.netns, || ask_tcp((c, 8080)))?;
+    ensure!(answer.peer.ip() == lab.one.ip);
+    Ok(())
+}
+
+#[test]
+fn addresses_that_nobody_has_are_unreachable_at_once() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let pod = lab.pod(1, 2)?;
+    for to in [Ipv4Addr::new(10, 96, 7, 7), Ipv4Addr::new(10, 244, 77, 7)] {
+        for netns in [lab.one.pod(pod), &lab.one.netns] {
+            let (error, took) = inside(netns, || {
+                let started = Instant::now();
+                let error =
+                    TcpStream::connect_timeout(&SocketAddr::from((to, 80)), Duration::from_secs(2))
+                        .err()
+                        .context("nobody answered")?;
+                Ok((error, started.elapsed()))
+            })?;
+            ensure!(
+                error.kind() == std::io::ErrorKind::HostUnreachable,
+                "{error}"
+            );
+            ensure!(took < Duration::from_millis(500), "{took:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn networks_are_listed_repeated_and_removed_with_nothing_left() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let pod = lab.pod(1, 2)?;
+    let known = lab
+        .one
+        .with_network(async |network| Ok(network.pod_networks().await?))?;
+    ensure!(known.len() == 1 && known[0].pod_ip == pod, "{known:?}");
+    let file = std::fs::File::open(format!("/run/netns/{}", lab.one.pod(pod)))?;
+    let network = known[0].clone();
+    lab.one.with_network(async |handle| {
+        handle.pod_network_add(file.as_fd(), &network).await?;
+        Ok(())
+    })?;
+    let answer = inside(&lab.one.netns, || ask_tcp((pod, 8080)))?;
+    ensure!(answer.server == pod);
+    lab.one.with_network(async |handle| {
+        handle.pod_network_remove(&network.host_ifname).await?;
+        handle.pod_network_remove(&network.host_ifname).await?;
+        Ok(())
+    })?;
+    let known = lab
+        .one
+        .with_network(async |network| Ok(network.pod_networks().await?))?;
+    ensure!(known.is_empty(), "{known:?}");
+    let routes = run(&["ip", "-n", &lab.one.netns, "route"])?;
+    ensure!(!routes.contains(&pod.to_string()), "{routes}");
+    Ok(())
+}
+
+#[test]
+fn a_veth_left_by_a_pod_that_died_is_replaced() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let pod = lab.pod(1, 2)?;
+    lab.servers.clear();
+    let fresh = format!("{}x", lab.one.pod(pod));
+    run(&["ip", "netns", "add", &fresh])?;
+    let file = std::fs::File::open(format!("/run/netns/{fresh}"))?;
+    let network = PodNetwork {
+        host_ifname: PodNetwork::host_ifname(&format!("{:012x}", u32::from(pod))),
+        pod_ip: pod,
+    };
+    let added = lab.one.with_network(async |handle| {
+        handle.pod_network_add(file.as_fd(), &network).await?;
+        Ok(handle.pod_networks().await?)
+    });
+    let seen = run(&["ip", "-n", &fresh, "-brief", "address", "show", "eth0"]);
+    run(&["ip", "netns", "del", &fresh])?;
+    ensure!(added?.len() == 1);
+    ensure!(seen?.contains(&pod.to_string()));
+    Ok(())
+}
+
+#[test]
+fn routes_to_other_nodes_are_exactly_those_asked_for() -> Result<()> {
+    let lab = Lab::bare()?;
+    let route = |pods: &str, via: [u8; 4]| -> Result<NodeRoute> {
+        Ok(NodeRoute {
+            pod_cidr: pods.parse()?,
+            via: via.into(),
+        })
+    };
+    let wanted = [
+        route("10.244.2.0/24", [198, 18, 0, 9])?,
+        route("10.244.3.0/24", [198, 18, 0, 2])?,
+    ];
+    lab.one.with_network(async |network| {
+        network.sync_routes(&wanted).await?;
+        Ok(())
+    })?;
+    let routes = run(&["ip", "-n", &lab.one.netns, "route"])?;
+    ensure!(routes.contains("10.244.2.0/24 via 198.18.0.9"), "{routes}");
+    ensure!(routes.contains("10.244.3.0/24 via 198.18.0.2"), "{routes}");
+    ensure!(!routes.contains("10.244.2.0/24 via 198.18.0.2"), "{routes}");
+    lab.one.with_network(async |network| {
+        network.sync_routes(&[]).await?;
+        Ok(())
+    })?;
+    let routes = run(&["ip", "-n", &lab.one.netns, "route"])?;
+    ensure!(!routes.contains(" via "), "{routes}");
+    ensure!(routes.contains("unreachable 10.244.0.0/16"), "{routes}");
+    Ok(())
+}

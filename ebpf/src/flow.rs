@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! Connection tracking of our own: `FLOWS` finds a flow by the client's packets, `NAT` by the backend's.
+//! Both hold the same whole record, so whichever half an LRU lost is written again from the other.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use knarr_ebpf_common::{Flow, FlowKey, Stat, choose, hash};
+
+use crate::maps::{FLOWS, NAT, Scratch, count};
+
+/// How many source ports are tried before a flow is given up. At three quarters of all ports taken, one
+/// flow in ten thousand does not find one.
+const PORT_TRIES: u32 = 32;
+
+/// Writes down the client's side of a flow.
+#[inline(always)]
+fn write_client_key(key: &mut FlowKey, flow: &Flow) {
+    key.source = flow.client;
+    key.destination = flow.called;
+    key.source_port_be = flow.client_port_be;
+    key.destination_port_be = flow.called_port_be;
+    key.protocol = flow.protocol;
+    key.reserved = [0; 3];
+}
+
+/// Writes down the backend's side of a flow: what its replies look like.
+#[inline(always)]
+fn write_backend_key(key: &mut FlowKey, flow: &Flow) {
+    key.source = flow.backend;
+    key.destination = flow.snat;
+    key.source_port_be = flow.backend_port_be;
+    key.destination_port_be = flow.snat_port_be;
+    key.protocol = flow.protocol;
+    key.reserved = [0; 3];
+}
+
+#[inline(always)]
+fn same_client(a: &Flow, b: &Flow) -> bool {
+    a.client == b.client
+        && a.client_port_be == b.client_port_be
+        && a.called == b.called
+        && a.called_port_be == b.called_port_be
+}
+
+/// What [`enter`] answers; plain numbers, because it is a call of its own.
+pub const ENTERED: i32 = 0;
+/// No source port was free among those tried.
+pub const PORTS_EXHAUSTED: i32 = 1;
+/// A map refused the entry.
+pub const MAP_FULL: i32 = 2;
+
+/// Enters the flow in `scratch.flow`, whose client's side is `scratch.packet_key`. `snat_port_be` is the
+/// port to try first; the one found is left in it. The order of ports depends on the flow alone, so a
+/// flow whose client half was lost finds its old port.
+#[inline(never)]
+pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
+    let Scratch {
+        flow,
+        packet_key,
+        other_key: key,
+    } = scratch;
+    write_backend_key(key, flow);
+    let width = u32::from(last.saturating_sub(first)) + 1;
+    let mut place = hash::flow(packet_key) % width;
+    let mut found = 0_u32;
+    for _try in 0..PORT_TRIES {
+        if NAT.insert(&*key, &*flow, u64::from(BPF_NOEXIST)).is_ok() {
+            found = 1;
+            break;
+        }
+        // SAFETY: the entry is read at once; if it changes meanwhile the insertion below decides anew.
+        let Some(taken) = (unsafe { NAT.get(&*key) }) else {
+            return MAP_FULL;
+        };
+        if same_client(taken, flow) || choose::is_over(taken, now) {
+            if NAT.insert(&*key, &*flow, u64::from(BPF_ANY)).is_err() {
+                return MAP_FULL;
+            }
+            found = 1;
+            break;
+        }
+        place = (place + 1) % width;
+        flow.snat_port_be = (first + place as u16).to_be();
+        key.destination_port_be = flow.snat_port_be;
+    }
+    if found == 0 {
+        return PORTS_EXHAUSTED;
+    }
+    if FLOWS
+        .insert(&*packet_key, &*flow, u64::from(BPF_ANY))
+        .is_err()
+    {
+        return MAP_FULL;
+    }
+    ENTERED
+}
+
+/// Takes a flow out, whose client's side is `scratch.packet_key`.
+#[inline(always)]
+pub fn leave(flow: &Flow, scratch: &mut Scratch) {
+    write_backend_key(&mut scratch.other_key, flow);
+    // An LRU may have taken either half already.
+    let _gone = NAT.remove(&scratch.other_key);
+    let _gone = FLOWS.remove(&scratch.packet_key);
+}
+
+/// After a packet from the client: notes time and TCP flags in both halves, and makes the backend's half
+/// again if it is lost.
+#[inline(always)]
+pub fn touch_from_client(flow: &mut Flow, key: &mut FlowKey, tcp_flags: u8, now: u64) {
+    note(flow, choose::after_client(flow.flags, tcp_flags), now);
+    write_backend_key(key, flow);
+    match NAT.get_ptr_mut(&*key) {
+        // SAFETY: the element may be given to another flow meanwhile; a wrong time there is harmless,
+        // and flags only ever make a flow end sooner.
+        Some(other) => mirror(unsafe { &mut *other }, flow),
+        None => rebuild(NAT.insert(&*key, &*flow, u64::from(BPF_ANY))),
+    }
+}
+
+/// After a packet from the backend; the mirror image of [`touch_from_client`].
+#[inline(always)]
+pub fn touch_from_backend(flow: &mut Flow, key: &mut FlowKey, tcp_flags: u8, now: u64) {
+    note(flow, choose::after_backend(flow.flags, tcp_flags), now);
+    write_client_key(key, flow);
+    match FLOWS.get_ptr_mut(&*key) {
+        // SAFETY: as above.
+        Some(other) => mirror(unsafe { &mut *other }, flow),
+        None => rebuild(FLOWS.insert(&*key, &*flow, u64::from(BPF_ANY))),
+    }
+}
+
+#[inline(always)]
+fn note(flow: &mut Flow, flags: u8, now: u64) {
+    if flow.flags != flags || now.wrapping_sub(flow.last_seen_ns) > choose::FLOW_TOUCH_NS {
+        flow.flags = flags;
+        flow.last_seen_ns = now;
+    }
+}
+
+#[inline(always)]
+fn mirror(other: &mut Flow, flow: &Flow) {
+    if other.flags != flow.flags || other.last_seen_ns != flow.last_seen_ns {
+        other.flags = flow.flags;
+        other.last_seen_ns = flow.last_seen_ns;
+    }
+}
+
+#[inline(always)]
+fn rebuild(inserted: Result<(), i32>) {
+    match inserted {
+        Ok(()) => count(Stat::FlowRebuilt),
+        Err(_) => count(Stat::FlowInsertFailed),
+    }
+}

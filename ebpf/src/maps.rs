@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! The maps that all programs share. Sizes here are defaults; the loader sets them from the agent's
+//! flags and pins each map by its name under the layout version.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
+use knarr_ebpf_common::{
+    Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
+    FragmentKey, FragmentPorts, ServiceEntry, ServiceKey, SlotKey, SocketOrigin, Stat, TableChunk,
+    TableKey,
+};
+
+#[map]
+pub static SERVICES: HashMap<ServiceKey, ServiceEntry> =
+    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static SLOTS: HashMap<SlotKey, u32> = HashMap::with_max_entries(2_097_152, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static TABLES: HashMap<TableKey, TableChunk> =
+    HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static BACKENDS: HashMap<u32, BackendEntry> =
+    HashMap::with_max_entries(524_288, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static AFFINITY: LruHashMap<AffinityKey, AffinityEntry> =
+    LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub static NAT: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(4_096, 0);
+
+#[map]
+pub static COUNTERS: PerCpuHashMap<u32, Counters> =
+    PerCpuHashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Stat::COUNT, 0);
+
+#[map]
+pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+/// Addresses of this node, on which NodePorts hold.
+#[map]
+pub static NODE_ADDRS: HashMap<Address, u32> = HashMap::with_max_entries(1_024, BPF_F_NO_PREALLOC);
+
+/// Cookie of a pod's network namespace to the pod's address.
+#[map]
+pub static PODS: HashMap<u64, Address> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+
+/// Highest ids ever given: 0 for Services, 1 for backends. Written and read by user space.
+#[map]
+pub static IDS: Array<u32> = Array::with_max_entries(2, 0);
+
+#[btf_map]
+pub static ORIGINS: SkStorage<SocketOrigin> = SkStorage::new();
+
+/// Room that does not fit on the stack, which is 512 bytes for all calls together.
+#[repr(C)]
+pub struct Scratch {
+    /// A flow that is being made.
+    pub flow: Flow,
+    /// The flow as the packet at hand shows it.
+    pub packet_key: FlowKey,
+    /// The key of the other half of its record.
+    pub other_key: FlowKey,
+}
+
+/// Packet programs of one CPU do not interrupt each other (bottom halves are off), so each has it for
+/// itself.
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's room.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the element lives as long as the program, and no other program of this CPU that uses it
+    // runs meanwhile.
+    Some(unsafe { &mut *scratch })
+}
+
+/// 1 where the kernel has `bpf_set_retval` (5.18); set by the loader, so the other branch is no part of
+/// the loaded program.
+#[unsafe(no_mangle)]
+pub static HAS_SET_RETVAL: Global<u8> = Global::new(1);
+
+/// Adds one to a statistic.
+#[inline(always)]
+pub fn count(stat: Stat) {
+    if let Some(value) = STATS.get_ptr_mut(stat as u32) {
+        // SAFETY: the pointer is this CPU's element of the array, which lives as long as the program.
+        unsafe { *value += 1 };
+    }
+}

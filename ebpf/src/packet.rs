@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! Reading and changing packets: every offset and every checksum rule of the packet programs is here.
+//!
+//! Ethernet and IPv4. Later fragments carry no ports; they are looked up from their first fragment.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_fib_lookup};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh,
+};
+use aya_ebpf::programs::TcContext;
+use knarr_ebpf_common::{
+    FlowKey, FragmentKey, FragmentPorts, PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, Stat, choose,
+    mapped,
+};
+
+use crate::maps::{FRAGMENTS, count};
+
+/// Let the kernel go on with the packet.
+pub const TC_ACT_OK: i32 = 0;
+/// Drop it.
+pub const TC_ACT_SHOT: i32 = 2;
+
+const ETH_LEN: usize = 14;
+const ETH_P_IP_BE: u32 = 0x0800_u16.to_be() as u32;
+const IP_TTL: usize = ETH_LEN + 8;
+const IP_CHECKSUM: usize = ETH_LEN + 10;
+const IP_SOURCE: usize = ETH_LEN + 12;
+const IP_DESTINATION: usize = ETH_LEN + 16;
+const IP_HEADER_MIN: usize = 20;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+const AF_INET: u8 = 2;
+const FIB_SUCCESS: i64 = 0;
+const FIB_NO_NEIGH: i64 = 7;
+
+/// Something about the packet could not be read or changed; counted and dropped by the caller.
+pub struct Unreadable;
+
+impl From<i64> for Unreadable {
+    fn from(_code: i64) -> Self {
+        Self
+    }
+}
+
+/// An IPv4 packet that may belong to a Service.
+#[derive(Clone, Copy)]
+pub struct Packet {
+    pub source: [u8; 4],
+    pub destination: [u8; 4],
+    pub source_port_be: u16,
+    pub destination_port_be: u16,
+    /// Offset of the TCP, UDP or ICMP header.
+    pub l4: usize,
+    pub protocol: u8,
+    pub ttl: u8,
+    /// TCP flags; 0 for other protocols.
+    pub tcp_flags: u8,
+    pub part: Part,
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it, or the first fragment.
+    WithPorts,
+    /// A later fragment: no transport header in it.
+    Later,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct IpHeader {
+    version_and_len: u8,
+    tos: u8,
+    total_len_be: u16,
+    id_be: u16,
+    fragment_be: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: [u8; 4],
+    destination: [u8; 4],
+}
+
+impl Packet {
+    /// Reads a packet; `None` for what no Service can be about.
+    #[inline(always)]
+    pub fn parse(ctx: &TcContext) -> Result<Option<Self>, Unreadable> {
+        // SAFETY: the context is valid while the program runs.
+        if unsafe { (*ctx.skb.skb).protocol } != ETH_P_IP_BE {
+            return Ok(None);
+        }
+        let ip: IpHeader = ctx.load(ETH_LEN).map_err(|_| Unreadable)?;
+        if !matches!(ip.protocol, PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_ICMP) {
+            return Ok(None);
+        }
+        let header = usize::from(ip.version_and_len & 0x0f) * 4;
+        if header < IP_HEADER_MIN {
+            return Ok(None);
+        }
+        let l4 = ETH_LEN + header;
+        let fragment = u16::from_be(ip.fragment_be);
+        let mut packet = Self {
+            source: ip.source,
+            destination: ip.destination,
+            source_port_be: 0,
+            destination_port_be: 0,
+            l4,
+            protocol: ip.protocol,
+            ttl: ip.ttl,
+            tcp_flags: 0,
+            part: Part::WithPorts,
+        };
+        if ip.protocol == PROTOCOL_ICMP {
+            return Ok((fragment & FRAGMENT_OFFSET == 0).then_some(packet));
+        }
+        if fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0 {
+            return packet.parse_fragment(ctx, ip.id_be, fragment);
+        }
+        packet.read_ports(ctx)?;
+        Ok(Some(packet))
+    }
+
+    #[inline(always)]
+    fn read_ports(&mut self, ctx: &TcContext) -> Result<(), Unreadable> {
+        let ports: [u16; 2] = ctx.load(self.l4).map_err(|_| Unreadable)?;
+        self.source_port_be = ports[0];
+        self.destination_port_be = ports[1];
+        if self.protocol == PROTOCOL_TCP {
+            self.tcp_flags = ctx.load(self.l4 + 13).map_err(|_| Unreadable)?;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn parse_fragment(
+        mut self,
+        ctx: &TcContext,
+        id_be: u16,
+        fragment: u16,
+    ) -> Result<Option<Self>, Unreadable> {
+        let key = FragmentKey {
+            source: mapped(self.source),
+            destination: mapped(self.destination),
+            id_be,
+            protocol: self.protocol,
+            reserved: 0,
+        };
+        if fragment & FRAGMENT_OFFSET == 0 {
+            self.read_ports(ctx)?;
+            let ports = FragmentPorts {
+                source_be: self.source_port_be,
+                destination_be: self.destination_port_be,
+            };
+            // Without room the later fragments are counted as lost below.
+            let _full = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
+            return Ok(Some(self));
+        }
+        // SAFETY: the value is copied at once; an LRU element given to another datagram meanwhile leads
+        // to a wrong port and a checksum that its receiver refuses.
+        let Some(ports) = (unsafe { FRAGMENTS.get(key) }) else {
+            count(Stat::FragmentWithoutFirst);
+            return Ok(None);
+        };
+        self.source_port_be = ports.source_be;
+        self.destination_port_be = ports.destination_be;
+        self.part = Part::Later;
+        Ok(Some(self))
+    }
+
+    /// Whether the packet opens a TCP connection.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.protocol == PROTOCOL_TCP
+            && self.part == Part::WithPorts
+            && choose::is_opening(self.tcp_flags)
+    }
+
+    /// Writes down the flow as this packet shows it.
+    #[inline(always)]
+    pub fn write_key(&self, key: &mut FlowKey) {
+        key.source = mapped(self.source);
+        key.destination = mapped(self.destination);
+        key.source_port_be = self.source_port_be;
+        key.destination_port_be = self.destination_port_be;
+        key.protocol = self.protocol;
+        key.reserved = [0; 3];
+    }
+
+    /// Gives the packet another source.
+    #[inline(always)]
+    pub fn set_source(
+        &mut self,
+        ctx: &TcContext,
+        address: [u8; 4],
+        port_be: u16,
+    ) -> Result<(), Unreadable> {
+        self.replace_address(ctx, IP_SOURCE, self.source, address)?;
+        self.replace_port(ctx, self.l4, self.source_port_be, port_be)?;
+        self.source = address;
+        self.source_port_be = port_be;
+        Ok(())
+    }
+
+    /// Gives the packet another destination.
+    #[inline(always)]
+    pub fn set_destination(
+        &mut self,
+        ctx: &TcContext,
+        address: [u8; 4],
+        port_be: u16,
+    ) -> Result<(), Unreadable> {
+        self.replace_address(ctx, IP_DESTINATION, self.destination, address)?;
+        self.replace_port(ctx, self.l4 + 2, self.destination_port_be, port_be)?;
+        self.destination = address;
+        self.destination_port_be = port_be;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn checksum(&self) -> (usize, u64) {
+        match self.protocol {
+            PROTOCOL_TCP => (self.l4 + 16, 0),
+            // A UDP checksum of zero means that there is none, and stays.
+            _ => (self.l4 + 6, u64::from(BPF_F_MARK_MANGLED_0)),
+        }
+    }
+
+    #[inline(always)]
+    fn replace_address(
+        &self,
+        ctx: &TcContext,
+        at: usize,
+        from: [u8; 4],
+        to: [u8; 4],
+    ) -> Result<(), Unreadable> {
+        if from == to {
+            return Ok(());
+        }
+        let (from, new) = (word(from), word(to));
+        if self.part == Part::WithPorts && self.protocol != PROTOCOL_ICMP {
+            let (checksum, flags) = self.checksum();
+            ctx.l4_csum_replace(checksum, from, new, flags | u64::from(BPF_F_PSEUDO_HDR) | 4)
+                .map_err(|_| Unreadable)?;
+        }
+        ctx.l3_csum_replace(IP_CHECKSUM, from, new, 4)
+            .map_err(|_| Unreadable)?;
+        ctx.store(at, &to, 0).map_err(|_| Unreadable)
+    }
+
+    #[inline(always)]
+    fn replace_port(
+        &self,
+        ctx: &TcContext,
+        at: usize,
+        from_be: u16,
+        to_be: u16,
+    ) -> Result<(), Unreadable> {
+        if from_be == to_be || self.part == Part::Later || self.protocol == PROTOCOL_ICMP {
+            return Ok(());
+        }
+        let (checksum, flags) = self.checksum();
+        ctx.l4_csum_replace(checksum, u64::from(from_be), u64::from(to_be), flags | 2)
+            .map_err(|_| Unreadable)?;
+        ctx.store(at, &to_be, 0).map_err(|_| Unreadable)
+    }
+
+    /// Sends the packet on to its destination by the kernel's routes, past its input path, which would
+    /// refuse one whose source is the node itself.
+    #[inline(always)]
+    pub fn route(&self, ctx: &TcContext) -> Result<i32, Unreadable> {
+        if self.ttl <= 1 {
+            count(Stat::TtlExceeded);
+            return Ok(TC_ACT_SHOT);
+        }
+        let old: u16 = u16::from_ne_bytes([self.ttl, self.protocol]);
+        let new: u16 = u16::from_ne_bytes([self.ttl - 1, self.protocol]);
+        ctx.l3_csum_replace(IP_CHECKSUM, u64::from(old), u64::from(new), 2)
+            .map_err(|_| Unreadable)?;
+        ctx.store(IP_TTL, &(self.ttl - 1), 0)
+            .map_err(|_| Unreadable)?;
+        Ok(send(ctx, self.source, self.destination, self.protocol))
+    }
+}
+
+#[inline(always)]
+fn word(bytes: [u8; 4]) -> u64 {
+    u64::from(u32::from_ne_bytes(bytes))
+}
+
+#[inline(never)]
+fn send(ctx: &TcContext, source: [u8; 4], destination: [u8; 4], protocol: u8) -> i32 {
+    // SAFETY: the structure is plain integers and unions of them.
+    let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    params.family = AF_INET;
+    params.l4_protocol = protocol;
+    params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source);
+    params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination);
+    // SAFETY: the context is valid while the program runs.
+    params.ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: the helper gets the program's context and a structure of the size it is told.
+    let found = unsafe {
+        fib_lookup(
+            ctx.as_ptr(),
+            &raw mut params,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    if found != FIB_SUCCESS && found != FIB_NO_NEIGH {
+        count(Stat::NoRoute);
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: without parameters the helper looks the neighbour up by the packet's own destination.
+    (unsafe { bpf_redirect_neigh(params.ifindex, core::ptr::null_mut(), 0, 0) }) as i32
+}
+
+/// Turns a SYN into the reset that answers it and sends it back where it came from.
+///
+/// Swapping addresses and ports leaves the checksum as it was; the fields that change are updated one by
+/// one, which is right for packets whose checksum a device has still to fill in, too.
+#[inline(always)]
+pub fn reset(ctx: &TcContext, packet: &Packet) -> Result<i32, Unreadable> {
+    const RST_ACK: u8 = choose::TCP_RST | choose::TCP_ACK;
+    let checksum = packet.l4 + 16;
+    let sequence: [u8; 4] = ctx.load(packet.l4 + 4).map_err(|_| Unreadable)?;
+    let acknowledged: [u8; 4] = ctx.load(packet.l4 + 8).map_err(|_| Unreadable)?;
+    let offset_and_flags: [u8; 2] = ctx.load(packet.l4 + 12).map_err(|_| Unreadable)?;
+    let answer = u32::from_be_bytes(sequence).wrapping_add(1).to_be_bytes();
+    ctx.l4_csum_replace(checksum, word(sequence), 0, 4)
+        .map_err(|_| Unreadable)?;
+    ctx.store(packet.l4 + 4, &[0_u8; 4], 0)
+        .map_err(|_| Unreadable)?;
+    ctx.l4_csum_replace(checksum, word(acknowledged), word(answer), 4)
+        .map_err(|_| Unreadable)?;
+    ctx.store(packet.l4 + 8, &answer, 0)
+        .map_err(|_| Unreadable)?;
+    let flags = [offset_and_flags[0], RST_ACK];
+    ctx.l4_csum_replace(
+        checksum,
+        u64::from(u16::from_ne_bytes(offset_and_flags)),
+        u64::from(u16::from_ne_bytes(flags)),
+        2,
+    )
+    .map_err(|_| Unreadable)?;
+    ctx.store(packet.l4 + 12, &flags, 0)
+        .map_err(|_| Unreadable)?;
+    let ports = [packet.destination_port_be, packet.source_port_be];
+    ctx.store(packet.l4, &ports, 0).map_err(|_| Unreadable)?;
+    let addresses = [packet.destination, packet.source];
+    ctx.store(IP_SOURCE, &addresses, 0)
+        .map_err(|_| Unreadable)?;
+    let macs: [[u8; 6]; 2] = ctx.load(0).map_err(|_| Unreadable)?;
+    ctx.store(0, &[macs[1], macs[0]], 0)
+        .map_err(|_| Unreadable)?;
+    // SAFETY: the context is valid; the helper takes no pointers.
+    Ok((unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) }) as i32)
+}
+
+/// The packet that an ICMP error is about, as it stands inside the error.
+#[derive(Clone, Copy)]
+pub struct Inner {
+    /// Offset of the inner IP header.
+    at: usize,
+    /// Offset of the inner transport header.
+    l4: usize,
+    /// Offset of the checksum of the ICMP message.
+    icmp_checksum: usize,
+    pub source: [u8; 4],
+    pub destination: [u8; 4],
+    pub source_port_be: u16,
+    pub destination_port_be: u16,
+    pub protocol: u8,
+}
+
+impl Inner {
+    /// Reads the packet inside an ICMP error; `None` for other messages.
+    #[inline(always)]
+    pub fn parse(ctx: &TcContext, packet: &Packet) -> Result<Option<Self>, Unreadable> {
+        const UNREACHABLE: u8 = 3;
+        const TIME_EXCEEDED: u8 = 11;
+        const PARAMETER_PROBLEM: u8 = 12;
+        const ICMP_HEADER: usize = 8;
+        let kind: u8 = ctx.load(packet.l4).map_err(|_| Unreadable)?;
+        if !matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM) {
+            return Ok(None);
+        }
+        let at = packet.l4 + ICMP_HEADER;
+        // A message too short to hold a packet is nobody's business here.
+        let Ok(ip) = ctx.load::<IpHeader>(at) else {
+            return Ok(None);
+        };
+        let header = usize::from(ip.version_and_len & 0x0f) * 4;
+        if header < IP_HEADER_MIN || !matches!(ip.protocol, PROTOCOL_TCP | PROTOCOL_UDP) {
+            return Ok(None);
+        }
+        let l4 = at + header;
+        let Ok(ports) = ctx.load::<[u16; 2]>(l4) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            at,
+            l4,
+            icmp_checksum: packet.l4 + 2,
+            source: ip.source,
+            destination: ip.destination,
+            source_port_be: ports[0],
+            destination_port_be: ports[1],
+            protocol: ip.protocol,
+        }))
+    }
+
+    /// Writes down the flow in the direction opposite to the inner packet's.
+    #[inline(always)]
+    pub fn write_reversed_key(&self, key: &mut FlowKey) {
+        key.source = mapped(self.destination);
+        key.destination = mapped(self.source);
+        key.source_port_be = self.destination_port_be;
+        key.destination_port_be = self.source_port_be;
+        key.protocol = self.protocol;
+        key.reserved = [0; 3];
+    }
+
+    /// Rewrites both ends of the inner packet. The inner header's own checksum keeps the sum over its
+    /// addresses constant, so only the ports change the checksum of the ICMP message.
+    #[inline(always)]
+    pub fn rewrite(
+        &self,
+        ctx: &TcContext,
+        source: ([u8; 4], u16),
+        destination: ([u8; 4], u16),
+    ) -> Result<(), Unreadable> {
+        let inner_checksum = self.at + 10;
+        ctx.l3_csum_replace(inner_checksum, word(self.source), word(source.0), 4)
+            .map_err(|_| Unreadable)?;
+        ctx.store(self.at + 12, &source.0, 0)
+            .map_err(|_| Unreadable)?;
+        ctx.l3_csum_replace(
+            inner_checksum,
+            word(self.destination),
+            word(destination.0),
+            4,
+        )
+        .map_err(|_| Unreadable)?;
+        ctx.store(self.at + 16, &destination.0, 0)
+            .map_err(|_| Unreadable)?;
+        self.replace_port(ctx, self.l4, self.source_port_be, source.1)?;
+        self.replace_port(ctx, self.l4 + 2, self.destination_port_be, destination.1)
+    }
+
+    #[inline(always)]
+    fn replace_port(
+        &self,
+        ctx: &TcContext,
+        at: usize,
+        from_be: u16,
+        to_be: u16,
+    ) -> Result<(), Unreadable> {
+        if from_be == to_be {
+            return Ok(());
+        }
+        ctx.l4_csum_replace(self.icmp_checksum, u64::from(from_be), u64::from(to_be), 2)
+            .map_err(|_| Unreadable)?;
+        ctx.store(at, &to_be, 0).map_err(|_| Unreadable)
+    }
+}

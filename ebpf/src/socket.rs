@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! Socket programs: a `connect()` to a Service gets a backend once, and the packets need nothing. The
+//! application keeps seeing the Service as its peer.
+//!
+//! IPv6 sockets that connect to a v4-mapped address (Java, dual-stack Go) go the same way. Attached to the
+//! node's cgroup by `knarr-datapath`.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use aya_log_ebpf::{debug, warn};
+use knarr_ebpf_common::{
+    Address, Config, PROTOCOL_TCP, PROTOCOL_UDP, SCOPE_CLUSTER_IP, SCOPE_NODE_PORT_INTERNAL,
+    ServiceEntry, ServiceKey, SocketOrigin, Stat, mapped, unmapped,
+};
+
+use crate::maps::{CONFIG, HAS_SET_RETVAL, NODE_ADDRS, ORIGINS, PODS, SERVICES, count};
+use crate::select::{self, Spread};
+
+const ECONNREFUSED: i32 = 111;
+const PROCEED: i32 = 1;
+const REJECT: i32 = 0;
+const LOOPBACK: u8 = 127;
+
+/// What becomes of a `connect()`.
+#[must_use]
+enum Verdict {
+    /// It is for no Service: as it was asked for.
+    Pass,
+    /// To this backend.
+    To { address: [u8; 4], port_be: u16 },
+    /// There is no backend.
+    Refuse,
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn knarr_connect4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is valid; the verifier wants whole words read as they are.
+    let ip = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    match connect(&ctx, ip.to_ne_bytes()) {
+        Verdict::Pass => PROCEED,
+        Verdict::To { address, port_be } => {
+            // SAFETY: as above.
+            unsafe {
+                write_volatile(
+                    &raw mut (*ctx.sock_addr).user_ip4,
+                    u32::from_ne_bytes(address),
+                )
+            };
+            write_port(&ctx, port_be);
+            PROCEED
+        }
+        Verdict::Refuse => refuse(&ctx, Family::V4),
+    }
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn knarr_connect6(ctx: SockAddrContext) -> i32 {
+    let Some(ip) = mapped_ip(&ctx) else {
+        return PROCEED;
+    };
+    match connect(&ctx, ip) {
+        Verdict::Pass => PROCEED,
+        Verdict::To { address, port_be } => {
+            write_mapped_ip(&ctx, address);
+            write_port(&ctx, port_be);
+            PROCEED
+        }
+        Verdict::Refuse => refuse(&ctx, Family::V6),
+    }
+}
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn knarr_getpeername4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the context is valid; the verifier wants whole words read as they are.
+    let ip = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    if let Some((address, port_be)) = called(&ctx, ip.to_ne_bytes()) {
+        // SAFETY: as above.
+        unsafe {
+            write_volatile(
+                &raw mut (*ctx.sock_addr).user_ip4,
+                u32::from_ne_bytes(address),
+            )
+        };
+        write_port(&ctx, port_be);
+    }
+    PROCEED
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn knarr_getpeername6(ctx: SockAddrContext) -> i32 {
+    if let Some(ip) = mapped_ip(&ctx)
+        && let Some((address, port_be)) = called(&ctx, ip)
+    {
+        write_mapped_ip(&ctx, address);
+        write_port(&ctx, port_be);
+    }
+    PROCEED
+}
+
+enum Family {
+    V4,
+    V6,
+}
+
+#[inline(always)]
+fn connect(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
+    // SAFETY: the context is valid; the verifier wants whole words read as they are.
+    let protocol = unsafe { read_volatile(&raw const (*ctx.sock_addr).protocol) } as u8;
+    if protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
+        return Verdict::Pass;
+    }
+    let port_be = read_port(ctx);
+    let key = ServiceKey {
+        vip: mapped(ip),
+        port_be,
+        protocol,
+        scope: SCOPE_CLUSTER_IP,
+    };
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
+    if let Some(entry) = unsafe { SERVICES.get(key) } {
+        return translate(ctx, ip, port_be, entry);
+    }
+    let Some(config) = CONFIG.get(0) else {
+        return Verdict::Pass;
+    };
+    let port = u16::from_be(port_be);
+    if port < config.node_port_first || port > config.node_port_last {
+        return Verdict::Pass;
+    }
+    if !is_this_node(ctx, config, ip) {
+        return Verdict::Pass;
+    }
+    let key = ServiceKey {
+        vip: [0; 16],
+        port_be,
+        protocol,
+        scope: SCOPE_NODE_PORT_INTERNAL,
+    };
+    // SAFETY: as above.
+    match unsafe { SERVICES.get(key) } {
+        Some(entry) => translate(ctx, ip, port_be, entry),
+        None => Verdict::Pass,
+    }
+}
+
+/// Whether NodePorts hold on the address: one of the node's own, or loopback when asked by the node.
+#[inline(always)]
+fn is_this_node(ctx: &SockAddrContext, config: &Config, ip: [u8; 4]) -> bool {
+    if ip[0] == LOOPBACK || ip == [0; 4] {
+        return netns_cookie(ctx) == config.node_netns_cookie;
+    }
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
+    unsafe { NODE_ADDRS.get(mapped(ip)) }.is_some()
+}
+
+#[inline(always)]
+fn netns_cookie(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the helper takes the program's own context.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// The address that affinity knows the caller by.
+#[inline(always)]
+fn client(ctx: &SockAddrContext) -> Address {
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
+    if let Some(pod) = unsafe { PODS.get(netns_cookie(ctx)) } {
+        return *pod;
+    }
+    match CONFIG.get(0) {
+        Some(config) => config.node_ip,
+        None => [0; 16],
+    }
+}
+
+#[inline(always)]
+fn translate(ctx: &SockAddrContext, ip: [u8; 4], port_be: u16, entry: &ServiceEntry) -> Verdict {
+    let counters = select::counters(entry.service);
+    let client = if entry.affinity_seconds > 0 {
+        client(ctx)
+    } else {
+        [0; 16]
+    };
+    let Some(choice) = select::select(entry, &client, Spread::InTurn, counters) else {
+        if let Some(counters) = counters {
+            // SAFETY: this CPU's own element; it lives until the program ends.
+            unsafe { (*counters).refused += 1 };
+        }
+        warn!(
+            ctx,
+            "connect to {:i}:{}: no backend, refused",
+            u32::from_be_bytes(ip),
+            u16::from_be(port_be)
+        );
+        return Verdict::Refuse;
+    };
+    let mut origin = SocketOrigin {
+        vip: mapped(ip),
+        backend: choice.backend.address,
+        vip_port_be: port_be,
+        backend_port_be: choice.backend.port_be,
+        backend_id: choice.id,
+    };
+    // SAFETY: the socket belongs to the context.
+    let kept = unsafe { ORIGINS.get_or_insert_ptr_mut(ctx, Some(&mut origin)) };
+    if kept.is_null() {
+        count(Stat::OriginInsertFailed);
+    } else {
+        // A UDP socket that connects again has an older origin.
+        // SAFETY: the storage of this socket, which the caller of connect() holds.
+        unsafe { *kept = origin };
+    }
+    if let Some(counters) = counters {
+        // SAFETY: this CPU's own element; it lives until the program ends.
+        unsafe { (*counters).connects += 1 };
+    }
+    debug!(
+        ctx,
+        "connect to {:i}:{}: backend {} at {:i}:{}",
+        u32::from_be_bytes(ip),
+        u16::from_be(port_be),
+        choice.id,
+        u32::from_be_bytes(unmapped(&choice.backend.address)),
+        u16::from_be(choice.backend.port_be)
+    );
+    Verdict::To {
+        address: unmapped(&choice.backend.address),
+        port_be: choice.backend.port_be,
+    }
+}
+
+/// The Service address that this socket asked for, if its peer is still the backend it got.
+#[inline(always)]
+fn called(ctx: &SockAddrContext, peer: [u8; 4]) -> Option<([u8; 4], u16)> {
+    // SAFETY: the socket belongs to the context.
+    let origin = unsafe { ORIGINS.get_ptr_mut(ctx) };
+    if origin.is_null() {
+        return None;
+    }
+    // SAFETY: checked above; the storage lives as long as the socket.
+    let origin = unsafe { &*origin };
+    if origin.backend_port_be != read_port(ctx) || unmapped(&origin.backend) != peer {
+        return None;
+    }
+    Some((unmapped(&origin.vip), origin.vip_port_be))
+}
+
+/// Fails the connect with `ECONNREFUSED`. A kernel before 5.18 cannot say that from here; there the
+/// connect goes to port 0 of the loopback address, where nobody can listen, and gets the same answer.
+#[inline(always)]
+fn refuse(ctx: &SockAddrContext, family: Family) -> i32 {
+    if HAS_SET_RETVAL.load() != 0 {
+        // SAFETY: the helper takes no pointers.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+        return REJECT;
+    }
+    let loopback = [LOOPBACK, 0, 0, 1];
+    match family {
+        // SAFETY: the context is valid; the verifier wants whole words.
+        Family::V4 => unsafe {
+            write_volatile(
+                &raw mut (*ctx.sock_addr).user_ip4,
+                u32::from_ne_bytes(loopback),
+            )
+        },
+        Family::V6 => write_mapped_ip(ctx, loopback),
+    }
+    write_port(ctx, 0);
+    PROCEED
+}
+
+#[inline(always)]
+fn read_port(ctx: &SockAddrContext) -> u16 {
+    // SAFETY: the context is valid; the port is the low half, in network order.
+    unsafe { read_volatile(&raw const (*ctx.sock_addr).user_port) as u16 }
+}
+
+#[inline(always)]
+fn write_port(ctx: &SockAddrContext, port_be: u16) {
+    // SAFETY: the context is valid; the port is the low half, in network order.
+    unsafe { write_volatile(&raw mut (*ctx.sock_addr).user_port, u32::from(port_be)) };
+}
+
+#[inline(always)]
+fn mapped_ip(ctx: &SockAddrContext) -> Option<[u8; 4]> {
+    // SAFETY: the context is valid; the verifier wants whole words.
+    let first = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[0]) };
+    // SAFETY: as above.
+    let second = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[1]) };
+    // SAFETY: as above.
+    let third = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[2]) };
+    if first != 0 || second != 0 || third != u32::from_ne_bytes([0, 0, 0xff, 0xff]) {
+        return None;
+    }
+    // SAFETY: as above.
+    let last = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[3]) };
+    Some(last.to_ne_bytes())
+}
+
+#[inline(always)]
+fn write_mapped_ip(ctx: &SockAddrContext, ip: [u8; 4]) {
+    // The other three words already say "v4-mapped".
+    // SAFETY: the context is valid; the verifier wants whole words.
+    unsafe {
+        write_volatile(
+            &raw mut (*ctx.sock_addr).user_ip6[3],
+            u32::from_ne_bytes(ip),
+        )
+    };
+}

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! Packet programs of the uplink: NodePorts called from outside.
+//!
+//! ```text
+//!            ingress                                egress
+//! client --> NodePort: choose, DNAT
+//!              local backend  -> kernel routes      backend's reply: source becomes the address called
+//!              remote backend -> SNAT, out again
+//!            remote backend's reply: back to the
+//!            client, source becomes the address called
+//! ```
+//!
+//! Everything else passes untouched. Attached by `knarr-datapath` by TCX or classic TC; the same code.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::{debug, warn};
+use knarr_ebpf_common::{
+    BACKEND_DRAINED, BACKEND_LOCAL, Config, Counters, FLOW_LOCAL, Flow, FlowKey, PROTOCOL_ICMP,
+    PROTOCOL_TCP, SCOPE_NODE_PORT_EXTERNAL, SCOPE_NODE_PORT_INTERNAL, SERVICE_DROP_WHEN_EMPTY,
+    ServiceEntry, ServiceKey, Stat, choose, hash, mapped, unmapped,
+};
+
+use crate::flow;
+use crate::maps::{BACKENDS, CONFIG, FLOWS, NAT, NODE_ADDRS, SERVICES, Scratch, count, scratch};
+use crate::packet::{Inner, Packet, Part, TC_ACT_OK, TC_ACT_SHOT, Unreadable, reset};
+use crate::select::{self, Choice, Spread};
+
+#[classifier]
+pub fn knarr_ingress(ctx: TcContext) -> i32 {
+    verdict(ingress(&ctx))
+}
+
+#[classifier]
+pub fn knarr_egress(ctx: TcContext) -> i32 {
+    verdict(egress(&ctx))
+}
+
+/// What the kernel is told; a packet that could not be read or changed is dropped and counted.
+#[inline(always)]
+fn verdict(result: Result<i32, Unreadable>) -> i32 {
+    match result {
+        Ok(verdict) => verdict,
+        Err(Unreadable) => {
+            count(Stat::PacketUnreadable);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
+    // What cannot even be read is the kernel's to judge.
+    let Ok(Some(mut packet)) = Packet::parse(ctx) else {
+        return Ok(TC_ACT_OK);
+    };
+    let Some(config) = CONFIG.get(0) else {
+        return Ok(TC_ACT_OK);
+    };
+    if packet.protocol == PROTOCOL_ICMP {
+        return Ok(icmp_in(ctx, &mut packet));
+    }
+    let port = u16::from_be(packet.destination_port_be);
+    if port >= config.node_port_first && port <= config.node_port_last {
+        // SAFETY: entries of a map without preallocation stay valid until the program ends.
+        if unsafe { NODE_ADDRS.get(mapped(packet.destination)) }.is_none() {
+            return Ok(TC_ACT_OK);
+        }
+        let key = ServiceKey {
+            vip: [0; 16],
+            port_be: packet.destination_port_be,
+            protocol: packet.protocol,
+            scope: scope(config, packet.source),
+        };
+        // SAFETY: as above.
+        return match unsafe { SERVICES.get(key) } {
+            Some(entry) => Ok(from_client(ctx, &mut packet, config, entry)),
+            None => Ok(TC_ACT_OK),
+        };
+    }
+    if port >= config.snat_port_first && port <= config.snat_port_last {
+        return Ok(from_remote_backend(ctx, &mut packet));
+    }
+    Ok(TC_ACT_OK)
+}
+
+/// Pods of the cluster are not "outside": for them traffic policy Local does not count (as kube-proxy has it).
+#[inline(always)]
+fn scope(config: &Config, source: [u8; 4]) -> u8 {
+    if config.cluster_cidr_len > 32 {
+        return SCOPE_NODE_PORT_EXTERNAL;
+    }
+    let differ = u32::from_be_bytes(source) ^ u32::from_be_bytes(config.cluster_cidr);
+    let host_bits = 32 - config.cluster_cidr_len;
+    if u64::from(differ) >> host_bits == 0 {
+        SCOPE_NODE_PORT_INTERNAL
+    } else {
+        SCOPE_NODE_PORT_EXTERNAL
+    }
+}
+
+#[inline(never)]
+fn from_client(ctx: &TcContext, packet: &mut Packet, config: &Config, entry: &ServiceEntry) -> i32 {
+    verdict(translate_from_client(ctx, packet, config, entry))
+}
+
+#[inline(always)]
+fn translate_from_client(
+    ctx: &TcContext,
+    packet: &mut Packet,
+    config: &Config,
+    entry: &ServiceEntry,
+) -> Result<i32, Unreadable> {
+    // SAFETY: the helper takes no pointers.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let counters = select::counters(entry.service);
+    let Some(scratch) = scratch() else {
+        return Ok(TC_ACT_SHOT);
+    };
+    packet.write_key(&mut scratch.packet_key);
+    if let Some(known) = FLOWS.get_ptr_mut(&scratch.packet_key) {
+        // SAFETY: an LRU element may be given to another flow meanwhile. The translation is read from it
+        // once; a packet sent astray that way fails its receiver's checks, as any stray packet does.
+        let known = unsafe { &mut *known };
+        if may_go_on(packet, entry, known, now) {
+            flow::touch_from_client(known, &mut scratch.other_key, packet.tcp_flags, now);
+            let (backend, snat) = (unmapped(&known.backend), unmapped(&known.snat));
+            let (backend_port_be, snat_port_be) = (known.backend_port_be, known.snat_port_be);
+            let local = known.flags & FLOW_LOCAL != 0;
+            add(counters, |counters| counters.packets_in += 1);
+            packet.set_destination(ctx, backend, backend_port_be)?;
+            packet.set_source(ctx, snat, snat_port_be)?;
+            return deliver(ctx, packet, local);
+        }
+        flow::leave(known, scratch);
+        count(Stat::FlowReselected);
+    }
+    let counters_or_null = counters.unwrap_or(core::ptr::null_mut());
+    if begin(scratch, config, entry, counters_or_null, now) == NO_BACKEND {
+        return refuse(ctx, packet, entry, counters);
+    }
+    let (first, last) = (config.snat_port_first, config.snat_port_last);
+    let entered = flow::enter(scratch, first, last, now);
+    if entered != flow::ENTERED {
+        count(if entered == flow::PORTS_EXHAUSTED {
+            Stat::SnatPortsExhausted
+        } else {
+            Stat::FlowInsertFailed
+        });
+        let port = u16::from_be(packet.destination_port_be);
+        warn!(ctx, "flow to NodePort {}: no room, dropped", port);
+        return Ok(TC_ACT_SHOT);
+    }
+    let flow = &scratch.flow;
+    add(counters, |counters| {
+        counters.flows += 1;
+        counters.packets_in += 1;
+    });
+    debug!(
+        ctx,
+        "flow {:i}:{} to NodePort {}: backend {} at {:i}",
+        u32::from_be_bytes(packet.source),
+        u16::from_be(packet.source_port_be),
+        u16::from_be(packet.destination_port_be),
+        flow.backend_id,
+        u32::from_be_bytes(unmapped(&flow.backend))
+    );
+    let local = flow.flags & FLOW_LOCAL != 0;
+    packet.set_destination(ctx, unmapped(&flow.backend), flow.backend_port_be)?;
+    packet.set_source(ctx, unmapped(&flow.snat), flow.snat_port_be)?;
+    deliver(ctx, packet, local)
+}
+
+/// What [`begin`] answers; plain numbers, because it is a call of its own.
+const BEGUN: i32 = 0;
+const NO_BACKEND: i32 = 1;
+
+/// Chooses a backend for a new flow and describes the flow in `scratch`. A function of its own, for the
+/// stack's sake.
+#[inline(never)]
+fn begin(
+    scratch: &mut Scratch,
+    config: &Config,
+    entry: &ServiceEntry,
+    counters: *mut Counters,
+    now: u64,
+) -> i32 {
+    let hash = hash::flow(&scratch.packet_key);
+    let counters = (!counters.is_null()).then_some(counters);
+    let client = &scratch.packet_key.source;
+    let Some(choice) = select::select(entry, client, Spread::Hash(hash), counters) else {
+        return NO_BACKEND;
+    };
+    new_flow(scratch, config, entry, &choice, hash, now);
+    BEGUN
+}
+
+#[inline(always)]
+fn add(counters: Option<*mut Counters>, change: impl FnOnce(&mut Counters)) {
+    if let Some(counters) = counters {
+        // SAFETY: this CPU's own element; it lives until the program ends.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// Whether a packet of a known flow goes where the flow went. A SYN that meets a flow that has ended or
+/// whose backend takes nothing new chooses again; so does UDP when its backend is gone or it was idle.
+#[inline(always)]
+fn may_go_on(packet: &Packet, entry: &ServiceEntry, known: &Flow, now: u64) -> bool {
+    if packet.protocol == PROTOCOL_TCP && !packet.opens() {
+        return true;
+    }
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
+    let Some(backend) = (unsafe { BACKENDS.get(known.backend_id) }) else {
+        return false;
+    };
+    if packet.protocol == PROTOCOL_TCP {
+        !choose::is_closed(known.flags) && choose::affinity_backend_fits(entry, backend)
+    } else {
+        backend.state != BACKEND_DRAINED && !choose::is_over(known, now)
+    }
+}
+
+#[inline(always)]
+fn new_flow(
+    scratch: &mut Scratch,
+    config: &Config,
+    entry: &ServiceEntry,
+    choice: &Choice,
+    hash: u32,
+    now: u64,
+) {
+    let Scratch {
+        flow,
+        packet_key: key,
+        ..
+    } = scratch;
+    let local = choice.backend.flags & BACKEND_LOCAL != 0;
+    let width = u32::from(config.snat_port_last.saturating_sub(config.snat_port_first)) + 1;
+    flow.last_seen_ns = now;
+    flow.client = key.source;
+    flow.called = key.destination;
+    flow.backend = choice.backend.address;
+    if local {
+        flow.snat = key.source;
+        flow.snat_port_be = key.source_port_be;
+        flow.flags = FLOW_LOCAL;
+    } else {
+        flow.snat = config.node_ip;
+        flow.snat_port_be = (config.snat_port_first + (hash % width) as u16).to_be();
+        flow.flags = 0;
+    }
+    flow.client_port_be = key.source_port_be;
+    flow.called_port_be = key.destination_port_be;
+    flow.backend_port_be = choice.backend.port_be;
+    flow.backend_id = choice.id;
+    flow.service = entry.service;
+    flow.protocol = key.protocol;
+    flow.reserved = [0; 6];
+}
+
+/// To a backend here by the kernel's own path, to another node straight out again.
+#[inline(always)]
+fn deliver(ctx: &TcContext, packet: &Packet, local: bool) -> Result<i32, Unreadable> {
+    if local {
+        Ok(TC_ACT_OK)
+    } else {
+        packet.route(ctx)
+    }
+}
+
+/// No backend. TCP gets a reset made here; everything else goes on to the node's own stack, which
+/// answers for a closed port: with a reset, or with an ICMP error for UDP.
+#[inline(always)]
+fn refuse(
+    ctx: &TcContext,
+    packet: &Packet,
+    entry: &ServiceEntry,
+    counters: Option<*mut Counters>,
+) -> Result<i32, Unreadable> {
+    add(counters, |counters| counters.flows_refused += 1);
+    if entry.flags & SERVICE_DROP_WHEN_EMPTY != 0 {
+        count(Stat::DroppedNoLocalBackend);
+        return Ok(TC_ACT_SHOT);
+    }
+    count(Stat::RefusedNoBackend);
+    warn!(
+        ctx,
+        "flow {:i} to NodePort {}: no backend, refused",
+        u32::from_be_bytes(packet.source),
+        u16::from_be(packet.destination_port_be)
+    );
+    if packet.opens() {
+        return reset(ctx, packet);
+    }
+    Ok(TC_ACT_OK)
+}
+
+#[inline(never)]
+fn from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> i32 {
+    verdict(translate_from_remote_backend(ctx, packet))
+}
+
+#[inline(always)]
+fn translate_from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unreadable> {
+    let Some(scratch) = scratch() else {
+        return Ok(TC_ACT_OK);
+    };
+    packet.write_key(&mut scratch.packet_key);
+    let Some(known) = NAT.get_ptr_mut(&scratch.packet_key) else {
+        return Ok(TC_ACT_OK);
+    };
+    // SAFETY: as for the client's half in `from_client`.
+    let known = unsafe { &mut *known };
+    if known.flags & FLOW_LOCAL != 0 {
+        return Ok(TC_ACT_OK);
+    }
+    back_to_client(ctx, packet, known, &mut scratch.other_key)?;
+    packet.route(ctx)
+}
+
+#[inline(always)]
+fn egress(ctx: &TcContext) -> Result<i32, Unreadable> {
+    let Ok(Some(mut packet)) = Packet::parse(ctx) else {
+        return Ok(TC_ACT_OK);
+    };
+    if packet.protocol == PROTOCOL_ICMP {
+        return Ok(icmp_out(ctx, &mut packet));
+    }
+    let Some(scratch) = scratch() else {
+        return Ok(TC_ACT_OK);
+    };
+    packet.write_key(&mut scratch.packet_key);
+    let Some(known) = NAT.get_ptr_mut(&scratch.packet_key) else {
+        return Ok(TC_ACT_OK);
+    };
+    // SAFETY: as for the client's half in `from_client`.
+    let known = unsafe { &mut *known };
+    if known.flags & FLOW_LOCAL != 0 {
+        back_to_client(ctx, &mut packet, known, &mut scratch.other_key)?;
+    }
+    Ok(TC_ACT_OK)
+}
+
+#[inline(always)]
+fn back_to_client(
+    ctx: &TcContext,
+    packet: &mut Packet,
+    known: &mut Flow,
+    key: &mut FlowKey,
+) -> Result<(), Unreadable> {
+    // SAFETY: the helper takes no pointers.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let tcp_flags = if packet.part == Part::WithPorts {
+        packet.tcp_flags
+    } else {
+        0
+    };
+    flow::touch_from_backend(known, key, tcp_flags, now);
+    let (called, client) = (unmapped(&known.called), unmapped(&known.client));
+    let (called_port_be, client_port_be) = (known.called_port_be, known.client_port_be);
+    add(select::counters(known.service), |counters| {
+        counters.packets_out += 1;
+    });
+    packet.set_source(ctx, called, called_port_be)?;
+    packet.set_destination(ctx, client, client_port_be)
+}
+
+/// ICMP errors that arrive: about packets sent on to a remote backend, or about replies to the client.
+#[inline(never)]
+fn icmp_in(ctx: &TcContext, packet: &mut Packet) -> i32 {
+    verdict(translate_icmp_in(ctx, packet))
+}
+
+#[inline(always)]
+fn translate_icmp_in(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unreadable> {
+    let Ok(Some(inner)) = Inner::parse(ctx, packet) else {
+        return Ok(TC_ACT_OK);
+    };
+    let Some(scratch) = scratch() else {
+        return Ok(TC_ACT_OK);
+    };
+    inner.write_reversed_key(&mut scratch.packet_key);
+    let key = &scratch.packet_key;
+    // SAFETY: the record is copied at once.
+    if let Some(flow) = unsafe { NAT.get(key) } {
+        if flow.flags & FLOW_LOCAL != 0 {
+            return Ok(TC_ACT_OK);
+        }
+        let (client, called) = (unmapped(&flow.client), unmapped(&flow.called));
+        let from_backend = packet.source == unmapped(&flow.backend);
+        let (client_port_be, called_port_be) = (flow.client_port_be, flow.called_port_be);
+        inner.rewrite(ctx, (client, client_port_be), (called, called_port_be))?;
+        if from_backend {
+            packet.set_source(ctx, called, 0)?;
+        }
+        packet.set_destination(ctx, client, 0)?;
+        count(Stat::IcmpTranslated);
+        return packet.route(ctx);
+    }
+    // SAFETY: the record is copied at once.
+    if let Some(flow) = unsafe { FLOWS.get(key) } {
+        let (backend, snat) = (unmapped(&flow.backend), unmapped(&flow.snat));
+        let (backend_port_be, snat_port_be) = (flow.backend_port_be, flow.snat_port_be);
+        let local = flow.flags & FLOW_LOCAL != 0;
+        inner.rewrite(ctx, (backend, backend_port_be), (snat, snat_port_be))?;
+        packet.set_destination(ctx, backend, 0)?;
+        count(Stat::IcmpTranslated);
+        return deliver(ctx, packet, local);
+    }
+    Ok(TC_ACT_OK)
+}
+
+/// ICMP errors that a local backend sends about a client's packets.
+#[inline(never)]
+fn icmp_out(ctx: &TcContext, packet: &mut Packet) -> i32 {
+    verdict(translate_icmp_out(ctx, packet))
+}
+
+#[inline(always)]
+fn translate_icmp_out(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unreadable> {
+    let Ok(Some(inner)) = Inner::parse(ctx, packet) else {
+        return Ok(TC_ACT_OK);
+    };
+    let Some(scratch) = scratch() else {
+        return Ok(TC_ACT_OK);
+    };
+    inner.write_reversed_key(&mut scratch.packet_key);
+    // SAFETY: the record is copied at once.
+    let Some(flow) = (unsafe { NAT.get(&scratch.packet_key) }) else {
+        return Ok(TC_ACT_OK);
+    };
+    if flow.flags & FLOW_LOCAL == 0 {
+        return Ok(TC_ACT_OK);
+    }
+    let (client, called) = (unmapped(&flow.client), unmapped(&flow.called));
+    let (client_port_be, called_port_be) = (flow.client_port_be, flow.called_port_be);
+    let from_backend = packet.source == unmapped(&flow.backend);
+    inner.rewrite(ctx, (client, client_port_be), (called, called_port_be))?;
+    if from_backend {
+        packet.set_source(ctx, called, 0)?;
+    }
+    count(Stat::IcmpTranslated);
+    Ok(TC_ACT_OK)
+}
