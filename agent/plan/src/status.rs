@@ -463,6 +463,3 @@ fn keep_transitions(
     }
     conditions
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,3 +1,156 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tests of `container`.
+//! Containers over images.
 use super::*;
+use serde_json::json;
+
+fn plan(pod_spec: serde_json::Value, image: &ImageDefaults) -> Result<ContainerPlan, ConfigError> {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": pod_spec}))
+    .expect("pod");
+    let container = &pod.spec.as_ref().expect("spec").containers[0];
+    let limits = NodeLimits {
+        memory_bytes: 1 << 30,
+    };
+    container_plan(
+        &pod,
+        container,
+        image,
+        &Surroundings::default(),
+        "p",
+        &limits,
+    )
+}
+
+fn image() -> ImageDefaults {
+    ImageDefaults {
+        entrypoint: vec!["/entry".into()],
+        cmd: vec!["default".into()],
+        env: vec!["PATH=/own".into(), "A=image".into()],
+        working_dir: "/work".into(),
+        user: "1000:2000".into(),
+    }
+}
+
+#[test]
+fn command_and_args_replace_entrypoint_and_cmd_as_kubernetes_says() {
+    for (own, expect) in [
+        (json!({}), vec!["/entry", "default"]),
+        (json!({"command": ["/c"]}), vec!["/c"]),
+        (json!({"args": ["a"]}), vec!["/entry", "a"]),
+        (json!({"command": ["/c"], "args": ["a"]}), vec!["/c", "a"]),
+    ] {
+        let mut container = json!({"name": "c", "image": "i"});
+        for (key, value) in own.as_object().expect("object") {
+            container[key] = value.clone();
+        }
+        let plan = plan(json!({"containers": [container]}), &image()).expect("plan");
+        assert_eq!(plan.args, expect, "{own}");
+    }
+    let error = plan(
+        json!({"containers": [{"name": "c"}]}),
+        &ImageDefaults::default(),
+    );
+    assert_eq!(error, Err(ConfigError::NoCommand));
+}
+
+#[test]
+fn variables_stand_in_arguments() {
+    let plan = plan(
+        json!({"containers": [{"name": "c", "env": [{"name": "N", "value": "7"}],
+            "args": ["$(N)", "$(NONE)", "$$(N)"]}]}),
+        &image(),
+    )
+    .expect("plan");
+    assert_eq!(plan.args, ["/entry", "7", "$(NONE)", "$(N)"]);
+}
+
+#[test]
+fn the_image_gives_what_the_container_leaves_open() {
+    let own = plan(
+        json!({"containers": [{"name": "c", "env": [{"name": "A", "value": "pod"}]}]}),
+        &image(),
+    )
+    .expect("plan");
+    assert_eq!(own.env, ["HOSTNAME=p", "PATH=/own", "A=pod"]);
+    assert_eq!(
+        (own.cwd.as_str(), own.user.user.as_str()),
+        ("/work", "1000:2000")
+    );
+    let bare = ImageDefaults {
+        entrypoint: vec!["/x".into()],
+        ..ImageDefaults::default()
+    };
+    let bare = plan(json!({"containers": [{"name": "c"}]}), &bare).expect("plan");
+    assert_eq!(bare.env[0], PATH_DEFAULT);
+    assert_eq!(bare.cwd, "/");
+}
+
+#[test]
+fn the_user_comes_from_the_container_then_the_pod_then_the_image() {
+    for (pod_sc, sc, expect) in [
+        (json!({}), json!({}), "1000:2000"),
+        (json!({"runAsUser": 5}), json!({}), "5"),
+        (
+            json!({"runAsUser": 5, "runAsGroup": 6}),
+            json!({"runAsUser": 7}),
+            "7:6",
+        ),
+        (json!({"runAsGroup": 6}), json!({}), "1000:6"),
+    ] {
+        let plan = plan(
+            json!({"securityContext": pod_sc, "containers": [{"name": "c", "securityContext": sc}]}),
+            &image(),
+        )
+        .expect("plan");
+        assert_eq!(plan.user.user, expect);
+    }
+}
+
+#[test]
+fn run_as_non_root_is_enforced_before_the_start() {
+    let spec = json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]});
+    assert!(plan(spec.clone(), &image()).is_ok());
+    let with_user = |user: &str| ImageDefaults {
+        user: user.into(),
+        ..image()
+    };
+    let root = plan(spec.clone(), &with_user("")).expect_err("root");
+    assert!(
+        root.to_string()
+            .contains("image will run as root (pod: \"p_ns(u)\""),
+        "{root}"
+    );
+    let named = plan(spec, &with_user("web")).expect_err("named");
+    assert!(
+        named.to_string().contains("non-numeric user (web)"),
+        "{named}"
+    );
+}
+
+#[test]
+fn groups_of_volumes_and_supplements_are_joined() {
+    let plan = plan(
+        json!({"securityContext": {"fsGroup": 9, "supplementalGroups": [4, 9]},
+               "containers": [{"name": "c"}]}),
+        &image(),
+    )
+    .expect("plan");
+    assert_eq!(plan.user.additional_gids, [4, 9]);
+}
+
+#[test]
+fn security_settings_reach_the_plan() {
+    let plan = plan(
+        json!({"containers": [{"name": "c", "terminationMessagePath": "/x", "securityContext": {
+            "privileged": true, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
+            "capabilities": {"add": ["cap_net_admin"], "drop": ["ALL"]}}}]}),
+        &image(),
+    )
+    .expect("plan");
+    assert_eq!(plan.privilege, Privilege::Privileged);
+    assert_eq!(plan.root, RootAccess::ReadOnly);
+    assert_eq!(plan.escalation, Escalation::Forbidden);
+    assert_eq!(plan.capabilities.add, ["NET_ADMIN"]);
+    assert_eq!(plan.capabilities.drop, ["ALL"]);
+    assert_eq!(plan.termination_message_path, "/x");
+}
