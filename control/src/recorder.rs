@@ -59,7 +59,13 @@ impl Recorder {
         self.tell(about, Severity::Warning, reason, message);
     }
 
-    fn tell(&self, about: ObjectReference, severity: Severity, reason: &'static str, message: String) {
+    fn tell(
+        &self,
+        about: ObjectReference,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+    ) {
         let note = Note {
             about,
             severity,
@@ -102,7 +108,10 @@ async fn count_up(
     last: Timestamp,
     message: String,
 ) -> Result<(), ApiError> {
-    let patch = Patch::Merge(json!({"count": count, "lastTimestamp": Time(last), "message": message}));
-    client.patch::<Event>(Some(namespace), name, &patch, None).await?;
+    let patch =
+        Patch::Merge(json!({"count": count, "lastTimestamp": Time(last), "message": message}));
+    client
+        .patch::<Event>(Some(namespace), name, &patch, None)
+        .await?;
     Ok(())
 }

@@ -75,7 +75,11 @@ pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<
     sets.synced().await;
     pods.synced().await;
     let shutdown = context.shutdown.clone();
-    let this = Arc::new(Loop { context, pods, sets });
+    let this = Arc::new(Loop {
+        context,
+        pods,
+        sets,
+    });
     queue
         .work(WORKERS, shutdown, move |name| {
             let this = this.clone();
@@ -114,7 +118,11 @@ pub(super) fn pod_changed(queue: &Queue<NamespacedName>, changed: &Changed<'_, P
     let (Some(old), None) = (changed.old, changed.new) else {
         return;
     };
-    let Some(owner) = old.controller.as_ref().filter(|owner| &*owner.kind == "ReplicaSet") else {
+    let Some(owner) = old
+        .controller
+        .as_ref()
+        .filter(|owner| &*owner.kind == "ReplicaSet")
+    else {
         return;
     };
     if let Some((deployment, _hash)) = owner.name.rsplit_once('-') {
@@ -138,7 +146,11 @@ impl Loop {
         self.context.client.sync().await?;
         self.sets.catch_up().await;
         self.pods.catch_up().await;
-        let deployment = self.context.client.get::<Deployment>(name.namespace(), &name.name).await;
+        let deployment = self
+            .context
+            .client
+            .get::<Deployment>(name.namespace(), &name.name)
+            .await;
         let mut deployment = match deployment {
             Ok(deployment) => deployment,
             Err(error) if error.is_not_found() => return Ok(Outcome::Done),
@@ -189,12 +201,14 @@ impl Loop {
             }
             Action::CreateSet(set) => match client.create(&*set).await {
                 Ok(_) => Ok(()),
-                Err(error) if error.is_already_exists() => {
-                    self.settle_name(deployment, &set).await
-                }
+                Err(error) if error.is_already_exists() => self.settle_name(deployment, &set).await,
                 Err(error) => {
                     let message = format!("Failed to create new replica set: {error}");
-                    self.context.recorder.warning(about(deployment), "ReplicaSetCreateError", message);
+                    self.context.recorder.warning(
+                        about(deployment),
+                        "ReplicaSetCreateError",
+                        message,
+                    );
                     Err(error)
                 }
             },
@@ -206,7 +220,10 @@ impl Loop {
                     ..DeleteParams::default()
                 };
                 let namespace = deployment.metadata.namespace.as_deref();
-                match client.delete::<ReplicaSet>(namespace, &set.name, &params).await {
+                match client
+                    .delete::<ReplicaSet>(namespace, &set.name, &params)
+                    .await
+                {
                     Err(error) if !error.is_not_found() => Err(error),
                     _ => Ok(()),
                 }
@@ -215,30 +232,46 @@ impl Loop {
                 let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
                 let namespace = deployment.metadata.namespace.clone();
                 let name = deployment.metadata.name.clone().unwrap_or_default();
-                let patched: Deployment = client.patch(namespace.as_deref(), &name, &patch, None).await?;
+                let patched: Deployment = client
+                    .patch(namespace.as_deref(), &name, &patch, None)
+                    .await?;
                 deployment.metadata.resource_version = patched.metadata.resource_version;
                 Ok(())
             }
             Action::Status(status) => self.write_status(deployment, *status).await,
             Action::Event { reason, message } => {
-                self.context.recorder.normal(about(deployment), reason, message);
+                self.context
+                    .recorder
+                    .normal(about(deployment), reason, message);
                 Ok(())
             }
         }
     }
 
     /// The name of the set to create is taken: by the same set, or by one that merely has the same hash.
-    async fn settle_name(&self, deployment: &mut Deployment, set: &ReplicaSet) -> Result<(), ApiError> {
+    async fn settle_name(
+        &self,
+        deployment: &mut Deployment,
+        set: &ReplicaSet,
+    ) -> Result<(), ApiError> {
         let namespace = set.metadata.namespace.as_deref();
         let name = set.metadata.name.as_deref().unwrap_or_default();
-        let existing = self.context.client.get::<ReplicaSet>(namespace, name).await?;
+        let existing = self
+            .context
+            .client
+            .get::<ReplicaSet>(namespace, name)
+            .await?;
         match deployment::name_taken(deployment, &existing) {
             NameTaken::IsOurs => Ok(()),
             NameTaken::Collision(status) => self.write_status(deployment, *status).await,
         }
     }
 
-    async fn write_status(&self, deployment: &mut Deployment, status: DeploymentStatus) -> Result<(), ApiError> {
+    async fn write_status(
+        &self,
+        deployment: &mut Deployment,
+        status: DeploymentStatus,
+    ) -> Result<(), ApiError> {
         let mut updated = deployment.clone();
         updated.status = Some(status);
         let written = self.context.client.update_status(&updated).await?;
@@ -252,10 +285,14 @@ impl Loop {
         set: &SetRef,
         owners: serde_json::Value,
     ) -> Result<(), ApiError> {
-        let patch = Patch::Strategic(json!({"metadata": {"uid": set.uid, "ownerReferences": owners}}));
+        let patch =
+            Patch::Strategic(json!({"metadata": {"uid": set.uid, "ownerReferences": owners}}));
         let namespace = deployment.metadata.namespace.as_deref();
         let client = &self.context.client;
-        client.patch::<ReplicaSet>(namespace, &set.name, &patch, None).await.map(|_| ())
+        client
+            .patch::<ReplicaSet>(namespace, &set.name, &patch, None)
+            .await
+            .map(|_| ())
     }
 }
 

@@ -66,9 +66,15 @@ pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<
     sets.synced().await;
     pods.synced().await;
     let shutdown = context.shutdown.clone();
-    let this = Arc::new(Loop { context, pods, sets });
+    let this = Arc::new(Loop {
+        context,
+        pods,
+        sets,
+    });
     // Orphans may belong to a set that no change of theirs would wake.
-    let orphans = this.pods.select(|_, pod| pod.controller.is_none() && pod.is_active());
+    let orphans = this
+        .pods
+        .select(|_, pod| pod.controller.is_none() && pod.is_active());
     for pod in orphans {
         this.wake_for_orphan(&queue, &pod);
     }
@@ -114,7 +120,11 @@ impl Loop {
     async fn try_reconcile(&self, name: &NamespacedName) -> Result<Outcome, ApiError> {
         self.context.client.sync().await?;
         self.pods.catch_up().await;
-        let set = self.context.client.get::<ReplicaSet>(name.namespace(), &name.name).await;
+        let set = self
+            .context
+            .client
+            .get::<ReplicaSet>(name.namespace(), &name.name)
+            .await;
         let set = match set {
             Ok(set) => set,
             Err(error) if error.is_not_found() => return Ok(Outcome::Done),
@@ -204,10 +214,18 @@ impl Loop {
                 match created {
                     Ok(pod) => {
                         let created = pod.metadata.name.unwrap_or_default();
-                        recorder.normal(about(), "SuccessfulCreate", format!("Created pod: {created}"));
+                        recorder.normal(
+                            about(),
+                            "SuccessfulCreate",
+                            format!("Created pod: {created}"),
+                        );
                     }
                     Err(error) => {
-                        recorder.warning(about(), "FailedCreate", format!("Error creating: {error}"));
+                        recorder.warning(
+                            about(),
+                            "FailedCreate",
+                            format!("Error creating: {error}"),
+                        );
                         failure = Some(refused("FailedCreate", &error));
                     }
                 }
@@ -216,11 +234,16 @@ impl Loop {
                 break 'creation;
             }
         }
-        let deletions = plan.delete.iter().map(|pod| async move { (pod, self.delete(pod).await) });
+        let deletions = plan
+            .delete
+            .iter()
+            .map(|pod| async move { (pod, self.delete(pod).await) });
         for (pod, deleted) in join_all(deletions).await {
             let name = &pod.name.name;
             match deleted {
-                Ok(()) => recorder.normal(about(), "SuccessfulDelete", format!("Deleted pod: {name}")),
+                Ok(()) => {
+                    recorder.normal(about(), "SuccessfulDelete", format!("Deleted pod: {name}"))
+                }
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => {
                     recorder.warning(about(), "FailedDelete", format!("Error deleting: {error}"));
@@ -237,7 +260,10 @@ impl Loop {
             ..DeleteParams::default()
         };
         let PodRef { name, .. } = pod;
-        self.context.client.delete::<Pod>(name.namespace(), &name.name, &params).await
+        self.context
+            .client
+            .delete::<Pod>(name.namespace(), &name.name, &params)
+            .await
     }
 
     async fn own(&self, set: &ReplicaSet, pod: &PodRef) {
@@ -256,11 +282,13 @@ impl Loop {
         let PodRef { name, .. } = pod;
         let client = &self.context.client;
         // Adoption and release are planned again until they hold.
-        if let Err(error) = client.patch::<Pod>(name.namespace(), &name.name, patch, None).await {
+        if let Err(error) = client
+            .patch::<Pod>(name.namespace(), &name.name, patch, None)
+            .await
+        {
             tracing::debug!(pod = %name, %error, "an owner reference was not changed");
         }
     }
-
 }
 
 fn refused(reason: &'static str, error: &ApiError) -> Failure {

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Binds pods to nodes; `knarr_control_plan::scheduler` picks the node.
+//!
+//! One task owns the scheduler's picture of the cluster and decides one pod after the other; bindings are
+//! written by others, several at once, while it goes on with its assumption that they succeed. A pod that
+//! fits nowhere waits until a change may have made room.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, Service};
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use knarr_api::k8s_openapi::jiff::Timestamp;
+use knarr_api::names::NamespacedName;
+use knarr_apiserver::{ApiError, CacheEvent, CacheEventKind, Client, EventStream, Object, Patch};
+use knarr_control_plan::endpoint_slice::selector_of;
+use knarr_control_plan::scheduler::{Cluster, Effects, PodInfo};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::Context;
+use crate::informer::name_of;
+
+/// Bindings on their way at once: enough to fill the store's commits.
+const BINDINGS_MAX: usize = 64;
+/// Pods placed before changes are taken in again.
+const BATCH_MAX: usize = 256;
+
+/// Order in the queue: higher priority first, then older, then by uid so that no two are equal.
+type Place = (Reverse<i32>, Option<Timestamp>, Arc<str>);
+
+/// What became of a binding.
+struct Bound {
+    uid: Arc<str>,
+    failed: Option<ApiError>,
+}
+
+struct Scheduler {
+    context: Context,
+    cluster: Cluster,
+    /// Pods to place, in order.
+    active: BTreeSet<Place>,
+    /// Pods that fitted nowhere when last tried.
+    waiting: HashMap<Arc<str>, Place>,
+    /// Uids by name, because the end of an object names it only so.
+    uids: HashMap<NamespacedName, Arc<str>>,
+    bindings: JoinSet<Bound>,
+    slots: Arc<Semaphore>,
+}
+
+/// Runs the scheduler until shutdown.
+pub(super) async fn run(context: Context) {
+    let shutdown = context.shutdown.clone();
+    let scheduler = Scheduler {
+        context,
+        cluster: Cluster::default(),
+        active: BTreeSet::new(),
+        waiting: HashMap::new(),
+        uids: HashMap::new(),
+        bindings: JoinSet::new(),
+        slots: Arc::new(Semaphore::new(BINDINGS_MAX)),
+    };
+    // Safe to drop: a binding that is not written is decided anew at the next start.
+    tokio::select! {
+        result = scheduler.work() => {
+            if let Err(error) = result {
+                tracing::error!(%error, "the scheduler cannot run");
+            }
+        }
+        () = shutdown.cancelled() => {}
+    }
+}
+
+struct Streams {
+    pods: EventStream,
+    nodes: EventStream,
+    services: EventStream,
+}
+
+impl Scheduler {
+    async fn work(mut self) -> Result<(), ApiError> {
+        loop {
+            let streams = self.list()?;
+            self.follow(streams).await;
+            tracing::warn!("the scheduler fell behind and lists everything again");
+            self.cluster = Cluster::default();
+            self.active.clear();
+            self.waiting.clear();
+            self.uids.clear();
+        }
+    }
+
+    fn list(&mut self) -> Result<Streams, ApiError> {
+        let client = &self.context.client;
+        let (nodes, node_events) = client.cache_of::<Node>()?.watch();
+        let (services, service_events) = client.cache_of::<Service>()?.watch();
+        let (pods, pod_events) = client.cache_of::<Pod>()?.watch();
+        for node in &nodes.objects {
+            self.node(node);
+        }
+        for service in &services.objects {
+            self.service(service);
+        }
+        for pod in &pods.objects {
+            self.pod(pod);
+        }
+        Ok(Streams {
+            pods: pod_events,
+            nodes: node_events,
+            services: service_events,
+        })
+    }
+
+    /// Takes in changes and places pods until a stream falls behind.
+    async fn follow(&mut self, mut streams: Streams) {
+        loop {
+            while let Some(bound) = self.bindings.try_join_next() {
+                self.settle(bound);
+            }
+            if self.take_changes(&mut streams).is_err() {
+                return;
+            }
+            if self.place_some().await {
+                continue;
+            }
+            // Safe to drop: each arm only waits for something that stays where it is.
+            let changed = tokio::select! {
+                event = streams.pods.next() => event.map(|event| self.pod_event(&event)),
+                event = streams.nodes.next() => event.map(|event| self.node_event(&event)),
+                event = streams.services.next() => event.map(|event| self.service_event(&event)),
+                Some(bound) = self.bindings.join_next() => {
+                    self.settle(bound);
+                    Ok(())
+                }
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn take_changes(&mut self, streams: &mut Streams) -> Result<(), knarr_apiserver::Lagged> {
+        while let Some(event) = streams.nodes.try_next()? {
+            self.node_event(&event);
+        }
+        while let Some(event) = streams.services.try_next()? {
+            self.service_event(&event);
+        }
+        while let Some(event) = streams.pods.try_next()? {
+            self.pod_event(&event);
+        }
+        Ok(())
+    }
+
+    fn pod_event(&mut self, event: &CacheEvent) {
+        if event.kind != CacheEventKind::Deleted {
+            self.pod(&event.object);
+            return;
+        }
+        if let Some(uid) = self.uids.remove(&name_of(&event.object)) {
+            self.unqueue(&uid);
+            let effects = self.cluster.remove_pod(&uid);
+            self.react(effects);
+        }
+    }
+
+    fn node_event(&mut self, event: &CacheEvent) {
+        if event.kind == CacheEventKind::Deleted {
+            self.cluster.remove_node(&event.object.meta.name);
+        } else {
+            self.node(&event.object);
+        }
+    }
+
+    fn service_event(&mut self, event: &CacheEvent) {
+        if event.kind == CacheEventKind::Deleted {
+            self.cluster.remove_service(&name_of(&event.object));
+        } else {
+            self.service(&event.object);
+        }
+    }
+
+    fn pod(&mut self, object: &Object) {
+        let Ok(pod) = object.parse::<Pod>() else {
+            return;
+        };
+        let info = PodInfo::of(&pod);
+        let uid = info.uid.clone();
+        let name = info.name.clone();
+        if let Some(old) = self
+            .uids
+            .insert(name, uid.clone())
+            .filter(|old| *old != uid)
+        {
+            // The same name again, and the end of the first was not seen by itself.
+            self.unqueue(&old);
+            let effects = self.cluster.remove_pod(&old);
+            self.react(effects);
+        }
+        let needs_node = info.needs_node();
+        let place: Place = (Reverse(info.priority), info.created_at, uid.clone());
+        let known = self
+            .cluster
+            .pod(&uid)
+            .map(|known| (known.wants.clone(), known.is_gated));
+        let asks_anew = known.is_none_or(|known| known != (info.wants.clone(), info.is_gated));
+        let effects = self.cluster.set_pod(info);
+        self.react(effects);
+        if !needs_node {
+            self.unqueue(&uid);
+        } else if self.cluster.node_of(&uid).is_none()
+            && (asks_anew || !self.waiting.contains_key(&uid))
+        {
+            self.waiting.remove(&uid);
+            self.active.insert(place);
+        }
+    }
+
+    fn node(&mut self, object: &Object) {
+        if let Ok(node) = object.parse::<Node>() {
+            let effects = self.cluster.set_node(&node);
+            self.react(effects);
+        }
+    }
+
+    fn service(&mut self, object: &Object) {
+        if let Ok(service) = object.parse::<Service>() {
+            self.cluster
+                .set_service(&name_of(object), selector_of(&service));
+        }
+    }
+
+    fn unqueue(&mut self, uid: &Arc<str>) {
+        self.waiting.remove(uid);
+        if let Some(info) = self.cluster.pod(uid) {
+            let place = (Reverse(info.priority), info.created_at, uid.clone());
+            self.active.remove(&place);
+        }
+    }
+
+    fn react(&mut self, effects: Effects) {
+        if effects == Effects::MayFit {
+            self.active
+                .extend(self.waiting.drain().map(|(_, place)| place));
+        }
+    }
+
+    /// Places the first pods of the queue. False when there was none.
+    async fn place_some(&mut self) -> bool {
+        for _ in 0..BATCH_MAX {
+            let Some(place) = self.active.pop_first() else {
+                return false;
+            };
+            let uid = place.2.clone();
+            let Some(name) = self.cluster.pod(&uid).map(|info| info.name.clone()) else {
+                continue;
+            };
+            match self.cluster.place(&uid) {
+                Ok(node) => {
+                    self.cluster.assume(&uid, &node);
+                    self.bind(uid, name, node).await;
+                }
+                Err(refusal) => {
+                    self.waiting.insert(uid.clone(), place);
+                    self.refuse(&uid, name, refusal.to_string());
+                }
+            }
+        }
+        true
+    }
+
+    async fn bind(&mut self, uid: Arc<str>, name: NamespacedName, node: Arc<str>) {
+        // The semaphore lives as long as the scheduler and is never closed.
+        let Ok(slot) = self.slots.clone().acquire_owned().await else {
+            return;
+        };
+        let (client, recorder) = (self.context.client.clone(), self.context.recorder.clone());
+        self.bindings.spawn(async move {
+            let result = client.bind(&name.namespace, &name.name, &node).await;
+            drop(slot);
+            if result.is_ok() {
+                let message = format!("Successfully assigned {name} to {node}");
+                recorder.normal(reference(&name, &uid), "Scheduled", message);
+            }
+            let failed = result.err();
+            Bound { uid, failed }
+        });
+    }
+
+    fn settle(&mut self, bound: Result<Bound, tokio::task::JoinError>) {
+        let Ok(Bound { uid, failed }) = bound else {
+            return;
+        };
+        let Some(error) = failed else {
+            return;
+        };
+        let effects = self.cluster.forget(&uid);
+        self.react(effects);
+        // It was bound by somebody else, or is gone: the change that shows it is on its way.
+        if error.is_conflict() || error.is_not_found() {
+            return;
+        }
+        tracing::warn!(uid = %uid, %error, "a pod was not bound");
+        if let Some(info) = self.cluster.pod(&uid).filter(|info| info.needs_node()) {
+            let place = (Reverse(info.priority), info.created_at, uid.clone());
+            // Tried again with the next change; a store that refuses now would refuse a tight loop too.
+            self.waiting.insert(uid, place);
+        }
+    }
+
+    /// Says why a pod fits nowhere, once for each reason.
+    fn refuse(&self, uid: &Arc<str>, name: NamespacedName, message: String) {
+        let told = self
+            .cluster
+            .pod(uid)
+            .and_then(|info| info.unschedulable_message.as_deref());
+        if told == Some(message.as_str()) {
+            return;
+        }
+        let about = reference(&name, uid);
+        self.context
+            .recorder
+            .warning(about, "FailedScheduling", message.clone());
+        let client = self.context.client.clone();
+        let uid = uid.clone();
+        tokio::spawn(async move {
+            if let Err(error) = mark_unschedulable(&client, &name, &uid, &message).await {
+                tracing::debug!(pod = %name, %error, "a pod was not marked unschedulable");
+            }
+        });
+    }
+}
+
+fn reference(
+    name: &NamespacedName,
+    uid: &str,
+) -> knarr_api::k8s_openapi::api::core::v1::ObjectReference {
+    let meta = ObjectMeta {
+        namespace: Some(name.namespace.clone()),
+        name: Some(name.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectMeta::default()
+    };
+    super::reference("v1", "Pod", &meta)
+}
+
+async fn mark_unschedulable(
+    client: &Client,
+    name: &NamespacedName,
+    uid: &str,
+    message: &str,
+) -> Result<(), ApiError> {
+    let condition = json!({
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": message,
+        "lastTransitionTime": Time(Timestamp::now()),
+    });
+    let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+    let patch = Patch::Strategic(patch);
+    client
+        .patch::<Pod>(name.namespace(), &name.name, &patch, Some("status"))
+        .await?;
+    Ok(())
+}
