@@ -124,11 +124,6 @@ impl Core {
         *self.progress.borrow()
     }
 
-    /// Told of every advance of [`Core::applied`].
-    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
-        self.progress.subscribe()
-    }
-
     pub(crate) fn cache(&self, kind: &'static Kind) -> Cache {
         let stored = kind.stored();
         let found = self

@@ -18,8 +18,6 @@ enum FieldErrorKind {
     TooLong,
     TooMany,
     NotFound,
-    TypeInvalid,
-    Internal,
 }
 
 /// One thing that is wrong with one field.
@@ -47,8 +45,6 @@ impl FieldError {
             FieldErrorKind::TooLong => "FieldValueTooLong",
             FieldErrorKind::TooMany => "FieldValueTooMany",
             FieldErrorKind::NotFound => "FieldValueNotFound",
-            FieldErrorKind::TypeInvalid => "FieldValueTypeInvalid",
-            FieldErrorKind::Internal => "InternalError",
         }
     }
 
@@ -63,8 +59,6 @@ impl FieldError {
             FieldErrorKind::TooLong => ("Too long", false),
             FieldErrorKind::TooMany => ("Too many", true),
             FieldErrorKind::NotFound => ("Not found", true),
-            FieldErrorKind::TypeInvalid => ("Invalid value", true),
-            FieldErrorKind::Internal => ("Internal error", false),
         };
         let mut body = name.to_owned();
         if with_value {
@@ -155,10 +149,6 @@ impl FieldErrors {
     pub(crate) fn not_found(&mut self, field: &str, value: impl Into<Value>) {
         let value = shown(&value.into());
         self.push(FieldErrorKind::NotFound, field, value, "");
-    }
-
-    pub(crate) fn internal(&mut self, field: &str, detail: &str) {
-        self.push(FieldErrorKind::Internal, field, String::new(), detail);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

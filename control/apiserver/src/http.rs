@@ -1,13 +1,228 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The HTTP face of the API.
+//! The HTTP face of the API: who calls, what is asked for, is it allowed, then the verb.
+//!
+//! Every path goes through [`handle`]; the files below answer one family of paths each.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::request::Parts;
+use http::{Method, Request};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
+use crate::metrics::{DurationLabels, RequestLabels};
+use crate::serve::ShutdownSignal;
+use crate::{ApiError, Reason};
 
-/// The router.
-pub(crate) fn router(core: Arc<Core>) -> Router {
-    Router::new().with_state(core)
+mod auth;
+mod body;
+mod discovery;
+mod health;
+mod list;
+mod logs;
+mod negotiate;
+mod openapi;
+mod options;
+mod path;
+mod resource;
+mod respond;
+mod reviews;
+mod subresource;
+mod watch;
+
+use auth::Caller;
+use negotiate::Accept;
+use path::{Query, ResourcePath, Target};
+
+/// What every request shares.
+#[derive(Debug)]
+pub(crate) struct Http {
+    pub(crate) core: Arc<Core>,
+    reads: Semaphore,
+    writes: Semaphore,
 }
+
+/// A request taken apart.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) query: Query,
+    pub(crate) accept: Accept,
+    pub(crate) content_type: String,
+    pub(crate) caller: Caller,
+    /// Cancelled when the server is to end.
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) body: body::Unread,
+}
+
+/// The router: one fallback that takes every path.
+pub(crate) fn router(core: Arc<Core>) -> Router {
+    let http = Arc::new(Http {
+        reads: Semaphore::new(core.config.reads_in_flight_max),
+        writes: Semaphore::new(core.config.writes_in_flight_max),
+        core,
+    });
+    Router::new().fallback(handle).with_state(http)
+}
+
+async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let target = Target::parse(parts.uri.path());
+    let query = Query::parse(&parts.uri);
+    let accept = Accept::parse(&parts.headers);
+    let verb = verb(&parts.method, &target, &query);
+    let long = matches!(verb, "watch" | "log");
+    let resource = match &target {
+        Target::Resource(path) => path.kind.plural,
+        _ => "",
+    };
+    let outcome = answer(&http, &parts, body, &target, query, accept, verb).await;
+    let response = outcome.unwrap_or_else(|error| respond::status(&error));
+    let labels = RequestLabels {
+        verb,
+        resource,
+        code: response.status().as_u16(),
+    };
+    http.core.metrics.requests.get_or_create(&labels).inc();
+    if !long {
+        http.core
+            .metrics
+            .duration
+            .get_or_create(&DurationLabels { verb })
+            .observe(started.elapsed().as_secs_f64());
+    }
+    response
+}
+
+async fn answer(
+    http: &Arc<Http>,
+    parts: &Parts,
+    body: Body,
+    target: &Target,
+    query: Query,
+    accept: Accept,
+    verb: &'static str,
+) -> Result<Response, ApiError> {
+    if let Target::Health(check) = target {
+        return Ok(health::check(&http.core, check, &query));
+    }
+    if matches!(target, Target::Version) {
+        return Ok(health::version(&http.core));
+    }
+    let caller = auth::authenticate(&http.core, parts).await?;
+    auth::authorize(&caller, target, verb)?;
+    let _permit = match (verb, &parts.method) {
+        ("watch" | "log", _) => None,
+        (_, &Method::GET | &Method::HEAD) => Some(permit(&http.reads)?),
+        _ => Some(permit(&http.writes)?),
+    };
+    let shutdown = parts
+        .extensions
+        .get::<ShutdownSignal>()
+        .map(|s| s.0.clone())
+        .unwrap_or_default();
+    let content_type = parts
+        .headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let call = Call {
+        method: parts.method.clone(),
+        query,
+        accept,
+        content_type,
+        caller,
+        shutdown,
+        body: body.into(),
+    };
+    match target {
+        Target::Resource(path) => resource::serve(http, path, call).await,
+        Target::Review(review) => reviews::serve(review, call).await,
+        Target::Root => only_get(&call).map(|()| discovery::root()),
+        Target::Api => only_get(&call).and_then(|()| discovery::api(&call)),
+        Target::Apis => only_get(&call).and_then(|()| discovery::apis(&call)),
+        Target::Group(group) => only_get(&call).map(|()| discovery::group(group, &call)),
+        Target::GroupVersion(group, version) => {
+            only_get(&call).map(|()| discovery::version(group, version, &call))
+        }
+        Target::OpenApiV2 => only_get(&call).and_then(|()| openapi::v2(&call)),
+        Target::OpenApiV3 => only_get(&call).map(|()| openapi::v3_index()),
+        Target::OpenApiV3Of(group, version) => {
+            only_get(&call).and_then(|()| openapi::v3(group, version, &call))
+        }
+        Target::Metrics => only_get(&call).map(|()| health::metrics(&http.core)),
+        // Answered above, before anybody has to prove who they are.
+        Target::Health(_) | Target::Version => Err(not_found()),
+        Target::Unknown => Err(not_found()),
+    }
+}
+
+fn permit(bound: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
+    bound
+        .try_acquire()
+        .map_err(|_| ApiError::too_many_requests("Too many requests, please try again later.", 1))
+}
+
+fn only_get(call: &Call) -> Result<(), ApiError> {
+    match call.method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(not_allowed()),
+    }
+}
+
+/// 404 for a path that nothing serves.
+pub(crate) fn not_found() -> ApiError {
+    ApiError::about(
+        Reason::NotFound,
+        "",
+        "",
+        "",
+        "the server could not find the requested resource".to_owned(),
+    )
+}
+
+/// 405 for a path that does not take the method.
+pub(crate) fn not_allowed() -> ApiError {
+    ApiError::about(
+        Reason::MethodNotAllowed,
+        "",
+        "",
+        "",
+        "the server does not allow this method on the requested resource".to_owned(),
+    )
+}
+
+/// The verb as authorization and metrics name it.
+fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {
+    let named = match target {
+        Target::Resource(ResourcePath {
+            subresource: Some(sub),
+            ..
+        }) if sub == "log" && method == Method::GET => return "log",
+        Target::Resource(path) => path.name.is_some(),
+        Target::Review(_) => false,
+        _ => true,
+    };
+    match (method, named) {
+        (&Method::GET | &Method::HEAD, _) if query.is_true("watch") => "watch",
+        (&Method::GET | &Method::HEAD, true) => "get",
+        (&Method::GET | &Method::HEAD, false) => "list",
+        (&Method::POST, _) => "create",
+        (&Method::PUT, _) => "update",
+        (&Method::PATCH, _) => "patch",
+        (&Method::DELETE, true) => "delete",
+        (&Method::DELETE, false) => "deletecollection",
+        _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests;

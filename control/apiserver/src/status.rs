@@ -201,21 +201,6 @@ impl ApiError {
         error
     }
 
-    /// 405 as Kubernetes words it for a resource that exists.
-    #[must_use]
-    pub(crate) fn method_not_supported(group: &str, resource: &str, action: &str) -> Self {
-        Self::about(
-            Reason::MethodNotAllowed,
-            group,
-            resource,
-            "",
-            format!(
-                "{action} is not supported on resources of kind {:?}",
-                qualified(resource, group)
-            ),
-        )
-    }
-
     /// 410: the history asked for is gone.
     #[must_use]
     pub(crate) fn expired(message: impl Into<String>) -> Self {

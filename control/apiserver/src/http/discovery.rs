@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Discovery: which groups, versions and resources there are, in the old form and aggregated.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::negotiate::{Form, Format};
+use super::path::{Review, versions_of};
+use super::{Call, respond};
+use crate::ApiError;
+use crate::registry::{self, BINDING, Kind, group_version};
+
+const READ_WRITE: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+
+/// The groups besides core, in the order in which they are listed.
+pub(crate) fn groups() -> Vec<&'static str> {
+    let mut groups: Vec<&'static str> = Vec::new();
+    let kinds = registry::all().map(|k| k.group);
+    let reviews = Review::ALL.into_iter().map(Review::group);
+    for group in kinds.chain(reviews) {
+        if !group.is_empty() && !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    groups
+}
+
+/// `GET /`
+pub(crate) fn root() -> Response {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for group in groups() {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions_of(group).map(|v| format!("/apis/{group}/{v}")));
+    }
+    for path in [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ] {
+        paths.push(path.to_owned());
+    }
+    respond::tree(Format::Json, StatusCode::OK, &json!({"paths": paths}))
+}
+
+fn is_discovery(form: &Form) -> bool {
+    matches!(form, Form::Discovery(_))
+}
+
+/// `GET /api`
+pub(crate) fn api(call: &Call) -> Result<Response, ApiError> {
+    let (format, form) = call.accept.choose(is_discovery)?;
+    if let Form::Discovery(version) = form {
+        return Ok(aggregated(version, &[""]));
+    }
+    let body = json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [],
+    });
+    Ok(respond::tree(format, StatusCode::OK, &body))
+}
+
+/// `GET /apis`
+pub(crate) fn apis(call: &Call) -> Result<Response, ApiError> {
+    let (format, form) = call.accept.choose(is_discovery)?;
+    if let Form::Discovery(version) = form {
+        return Ok(aggregated(version, &groups()));
+    }
+    let body = json!({
+        "kind": "APIGroupList",
+        "apiVersion": "v1",
+        "groups": groups().into_iter().map(group_of).collect::<Vec<_>>(),
+    });
+    Ok(respond::tree(format, StatusCode::OK, &body))
+}
+
+fn group_of(group: &str) -> Value {
+    let versions: Vec<Value> = versions_of(group)
+        .map(|v| json!({"groupVersion": group_version(group, v), "version": v}))
+        .collect();
+    json!({
+        "name": group,
+        "preferredVersion": versions.first(),
+        "versions": versions,
+    })
+}
+
+/// `GET /apis/GROUP`
+pub(crate) fn group(group: &str, call: &Call) -> Response {
+    let mut body = group_of(group);
+    body["kind"] = "APIGroup".into();
+    body["apiVersion"] = "v1".into();
+    let format = call.accept.plain().unwrap_or(Format::Json);
+    respond::tree(format, StatusCode::OK, &body)
+}
+
+fn resource_list(group: &str, version: &str) -> Value {
+    let mut resources = Vec::new();
+    for resource in resources_of(group, version) {
+        let mut entry = json!({
+            "name": resource.plural,
+            "singularName": resource.singular,
+            "namespaced": resource.namespaced(),
+        });
+        if let Some((group, version)) = resource.other_group {
+            entry["group"] = group.into();
+            entry["version"] = version.into();
+        }
+        entry["kind"] = resource.kind.into();
+        entry["verbs"] = json!(resource.verbs);
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        resources.push(entry);
+    }
+    json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version(group, version),
+        "resources": resources,
+    })
+}
+
+/// `GET /api/v1`, `GET /apis/GROUP/VERSION`
+pub(crate) fn version(group: &str, version: &str, call: &Call) -> Response {
+    let format = call.accept.plain().unwrap_or(Format::Json);
+    respond::tree(format, StatusCode::OK, &resource_list(group, version))
+}
+
+/// One row of discovery.
+struct Resource {
+    plural: String,
+    singular: &'static str,
+    kind: &'static str,
+    scope: Scope,
+    verbs: Vec<&'static str>,
+    short_names: &'static [&'static str],
+    categories: &'static [&'static str],
+    /// Group and version of the kind, where they are not the resource's own.
+    other_group: Option<(&'static str, &'static str)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+impl Resource {
+    fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+}
+
+fn scope_of(kind: &Kind) -> Scope {
+    if kind.namespaced() {
+        Scope::Namespaced
+    } else {
+        Scope::Cluster
+    }
+}
+
+fn resources_of(group: &str, version: &str) -> Vec<Resource> {
+    let mut all = Vec::new();
+    if group.is_empty() {
+        all.push(Resource {
+            plural: BINDING.plural.to_owned(),
+            singular: BINDING.singular,
+            kind: BINDING.kind,
+            scope: Scope::Namespaced,
+            verbs: vec!["create"],
+            short_names: &[],
+            categories: &[],
+            other_group: None,
+        });
+    }
+    for kind in registry::all().filter(|k| k.group == group && k.version == version) {
+        let mut verbs = READ_WRITE.to_vec();
+        if kind.plural == "namespaces" {
+            verbs.retain(|v| *v != "deletecollection");
+        }
+        all.push(Resource {
+            plural: kind.plural.to_owned(),
+            singular: kind.singular,
+            kind: kind.kind,
+            scope: scope_of(kind),
+            verbs,
+            short_names: kind.short_names,
+            categories: kind.categories,
+            other_group: None,
+        });
+        for sub in kind.subresources {
+            let own = sub.group == kind.group && sub.version == kind.version;
+            all.push(Resource {
+                plural: format!("{}/{}", kind.plural, sub.name),
+                singular: "",
+                kind: sub.kind,
+                scope: scope_of(kind),
+                verbs: sub.verbs.to_vec(),
+                short_names: &[],
+                categories: &[],
+                other_group: (!own).then_some((sub.group, sub.version)),
+            });
+        }
+    }
+    for review in Review::ALL.into_iter().filter(|r| r.group() == group) {
+        all.push(Resource {
+            plural: review.plural(),
+            singular: review.singular(),
+            kind: review.kind(),
+            scope: Scope::Cluster,
+            verbs: vec!["create"],
+            short_names: &[],
+            categories: &[],
+            other_group: None,
+        });
+    }
+    all
+}
+
+/// Everything about some groups at once, as `apidiscovery.k8s.io`.
+fn aggregated(version: &'static str, groups: &[&str]) -> Response {
+    let items: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            let versions: Vec<Value> = versions_of(group)
+                .map(|v| {
+                    json!({
+                        "version": v,
+                        "resources": aggregated_resources(group, v),
+                        "freshness": "Current",
+                    })
+                })
+                .collect();
+            let mut metadata = json!({"creationTimestamp": null});
+            if !group.is_empty() {
+                metadata["name"] = (*group).into();
+            }
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    let body = json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "metadata": {},
+        "items": items,
+    });
+    let kind = match version {
+        "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+    };
+    let json = serde_json::to_vec(&body).unwrap_or_default();
+    respond::build(StatusCode::OK, kind, Body::from(json))
+}
+
+fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
+    let mut all: Vec<Value> = Vec::new();
+    for resource in resources_of(group, version) {
+        let (kind_group, kind_version) = resource.other_group.unwrap_or(("", ""));
+        // An own group is written out, so that clients need not guess.
+        let kind = if resource.other_group.is_some() {
+            json!({"group": kind_group, "version": kind_version, "kind": resource.kind})
+        } else {
+            json!({"group": group, "version": version, "kind": resource.kind})
+        };
+        if let Some((_, sub)) = resource.plural.split_once('/') {
+            let entry = json!({
+                "subresource": sub,
+                "responseKind": kind,
+                "verbs": resource.verbs,
+            });
+            // Subresources follow the resource that they are a part of.
+            if let Some(parent) = all.last_mut() {
+                match parent["subresources"].as_array_mut() {
+                    Some(list) => list.push(entry),
+                    None => parent["subresources"] = json!([entry]),
+                }
+            }
+            continue;
+        }
+        let mut entry = json!({
+            "resource": resource.plural,
+            "responseKind": kind,
+            "scope": if resource.namespaced() { "Namespaced" } else { "Cluster" },
+            "singularResource": resource.singular,
+            "verbs": resource.verbs,
+        });
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        all.push(entry);
+    }
+    all
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Query parameters and `DeleteOptions`, parsed into types that cannot be wrong.
+
+use bytes::Bytes;
+use knarr_api::fields::FieldSelector;
+use knarr_api::labels::Selector;
+use serde_json::Value;
+
+use super::path::Query;
+use crate::client::Propagation;
+use crate::field::FieldErrors;
+use crate::page::{AsOf, Wanted};
+use crate::schema::{self, SchemaKind};
+use crate::verbs::{DeleteOptions, DryRun, WriteOptions};
+use crate::{ApiError, value};
+
+/// What becomes of unknown and duplicate fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// Warnings collected for the client.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(pub(crate) Vec<String>);
+
+impl Problems {
+    /// Keeps problems as warnings, drops them, or refuses the request.
+    pub(crate) fn add(
+        &mut self,
+        found: Vec<String>,
+        validation: FieldValidation,
+        prefix: &str,
+    ) -> Result<(), ApiError> {
+        match validation {
+            FieldValidation::Ignore => Ok(()),
+            FieldValidation::Warn => {
+                self.0.extend(found);
+                Ok(())
+            }
+            FieldValidation::Strict if found.is_empty() => Ok(()),
+            FieldValidation::Strict => Err(ApiError::bad_request(format!(
+                "{prefix}strict decoding error: {}",
+                found.join(", ")
+            ))),
+        }
+    }
+}
+
+/// `fieldValidation` of a request; `options` is the kind that an error names, e.g. `CreateOptions`.
+pub(crate) fn field_validation(query: &Query, options: &str) -> Result<FieldValidation, ApiError> {
+    match query.text("fieldValidation") {
+        None | Some("Warn") => Ok(FieldValidation::Warn),
+        Some("Ignore") => Ok(FieldValidation::Ignore),
+        Some("Strict") => Ok(FieldValidation::Strict),
+        Some(other) => {
+            let mut errors = FieldErrors::default();
+            errors.not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]);
+            Err(ApiError::invalid("meta.k8s.io", options, "", &errors))
+        }
+    }
+}
+
+fn dry_run<'a>(given: impl Iterator<Item = &'a str>, options: &str) -> Result<DryRun, ApiError> {
+    let mut dry_run = DryRun::None;
+    for value in given {
+        if value == "All" {
+            dry_run = DryRun::All;
+        } else {
+            let mut errors = FieldErrors::default();
+            errors.not_supported("dryRun", value, &["All"]);
+            return Err(ApiError::invalid("meta.k8s.io", options, "", &errors));
+        }
+    }
+    Ok(dry_run)
+}
+
+/// Options of a creation, update or patch.
+pub(crate) fn write(query: &Query, options: &str) -> Result<WriteOptions, ApiError> {
+    Ok(WriteOptions {
+        dry_run: dry_run(query.all("dryRun"), options)?,
+    })
+}
+
+/// Options of a deletion, from the body where there is one, else from the query.
+pub(crate) fn delete(query: &Query, body: &Bytes) -> Result<DeleteOptions, ApiError> {
+    let sent: Value = if body.is_empty() {
+        Value::Null
+    } else {
+        let kind = SchemaKind::new("", "v1", "DeleteOptions");
+        schema::decode(&kind, body)?.value
+    };
+    let mut options = DeleteOptions {
+        uid: some_text(&sent, "preconditions.uid"),
+        resource_version: some_text(&sent, "preconditions.resourceVersion"),
+        grace_period_seconds: value::int(&sent, "gracePeriodSeconds"),
+        propagation: None,
+        dry_run: dry_run(
+            value::items(&sent, "dryRun")
+                .iter()
+                .filter_map(Value::as_str)
+                .chain(query.all("dryRun")),
+            "DeleteOptions",
+        )?,
+    };
+    if let Some(text) = query.text("gracePeriodSeconds") {
+        let seconds = text.parse().map_err(|_| {
+            ApiError::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
+        })?;
+        options.grace_period_seconds.get_or_insert(seconds);
+    }
+    let policy = some_text(&sent, "propagationPolicy")
+        .or_else(|| query.text("propagationPolicy").map(str::to_owned));
+    let orphan = value::at(&sent, "orphanDependents")
+        .and_then(Value::as_bool)
+        .or_else(|| {
+            query
+                .has("orphanDependents")
+                .then(|| query.is_true("orphanDependents"))
+        });
+    options.propagation = match (policy.as_deref(), orphan) {
+        (Some(_), Some(_)) => {
+            let mut errors = FieldErrors::default();
+            errors.invalid(
+                "propagationPolicy",
+                policy.as_deref().unwrap_or_default(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            );
+            return Err(ApiError::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &errors,
+            ));
+        }
+        (Some("Orphan"), _) => Some(Propagation::Orphan),
+        (Some("Background"), _) => Some(Propagation::Background),
+        (Some("Foreground"), _) => Some(Propagation::Foreground),
+        (Some(other), _) => {
+            let mut errors = FieldErrors::default();
+            errors.not_supported(
+                "propagationPolicy",
+                other,
+                &["Background", "Foreground", "Orphan"],
+            );
+            return Err(ApiError::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &errors,
+            ));
+        }
+        (None, Some(true)) => Some(Propagation::Orphan),
+        (None, Some(false)) => Some(Propagation::Background),
+        (None, None) => None,
+    };
+    Ok(options)
+}
+
+fn some_text(tree: &Value, path: &str) -> Option<String> {
+    Some(value::text(tree, path))
+        .filter(|t| !t.is_empty())
+        .map(str::to_owned)
+}
+
+/// Which objects a list, watch or deletecollection is about.
+pub(crate) fn wanted(query: &Query, namespace: Option<&str>) -> Result<Wanted, ApiError> {
+    let labels = match query.text("labelSelector") {
+        Some(text) => Selector::parse(text).map_err(|error| {
+            ApiError::bad_request(format!("unable to parse requirement: {error}"))
+        })?,
+        None => Selector::EVERYTHING,
+    };
+    let fields = match query.text("fieldSelector") {
+        Some(text) => {
+            FieldSelector::parse(text).map_err(|e| ApiError::bad_request(e.to_string()))?
+        }
+        None => FieldSelector::default(),
+    };
+    Ok(Wanted {
+        namespace: namespace.map(str::to_owned),
+        labels,
+        fields,
+    })
+}
+
+/// `resourceVersion` as a number; `None` where it is absent.
+pub(crate) fn version(query: &Query) -> Result<Option<u64>, ApiError> {
+    let Some(text) = query.text("resourceVersion") else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        let mut errors = FieldErrors::default();
+        errors.invalid(
+            "resourceVersion",
+            text,
+            &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+        );
+        ApiError::bad_request(format!("resourceVersion: {}", errors.aggregate()))
+    })
+}
+
+/// As of when a list is wanted.
+pub(crate) fn as_of(query: &Query) -> Result<AsOf, ApiError> {
+    let invalid = |detail: &str| {
+        let mut errors = FieldErrors::default();
+        errors.forbidden("resourceVersionMatch", detail);
+        ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors)
+    };
+    let version = version(query)?;
+    let rule = query.text("resourceVersionMatch");
+    if rule.is_some() && query.text("continue").is_some() {
+        return Err(invalid(
+            "resourceVersionMatch is forbidden when continue is provided",
+        ));
+    }
+    match (rule, version) {
+        (None, None) => Ok(AsOf::Newest),
+        (None | Some("NotOlderThan"), Some(0)) => Ok(AsOf::Any),
+        (None | Some("NotOlderThan"), Some(version)) => Ok(AsOf::AtLeast(version)),
+        (Some("Exact"), Some(0)) => Err(invalid(
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        )),
+        (Some("Exact"), Some(version)) => Ok(AsOf::Exactly(version)),
+        (Some("Exact" | "NotOlderThan"), None) => Err(invalid(
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
+        (Some(other), _) => {
+            let mut errors = FieldErrors::default();
+            errors.not_supported(
+                "resourceVersionMatch",
+                other,
+                &["Exact", "NotOlderThan", ""],
+            );
+            Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors))
+        }
+    }
+}
+
+/// `limit`; 0 is none.
+pub(crate) fn limit(query: &Query) -> Result<usize, ApiError> {
+    match query.text("limit") {
+        None => Ok(0),
+        Some(text) => text.parse().map_err(|_| {
+            ApiError::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
+        }),
+    }
+}

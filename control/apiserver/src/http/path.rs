@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a URL asks for: the resource and name in its path, the parameters in its query.
+
+use axum::extract::Query as AxumQuery;
+use http::Uri;
+
+use crate::registry::{self, BINDING, Kind};
+
+/// What a path names.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// `/`
+    Root,
+    /// `/livez`, `/readyz/ping` and the like.
+    Health(String),
+    Version,
+    Metrics,
+    /// `/api`
+    Api,
+    /// `/apis`
+    Apis,
+    /// `/apis/GROUP`
+    Group(String),
+    /// `/api/v1`, `/apis/GROUP/VERSION`
+    GroupVersion(String, String),
+    OpenApiV2,
+    OpenApiV3,
+    OpenApiV3Of(String, String),
+    Resource(ResourcePath),
+    /// Questions that are not stored, like `selfsubjectaccessreviews`.
+    Review(Review),
+    Unknown,
+}
+
+/// A resource, one object of it, or a part of that.
+#[derive(Debug)]
+pub(crate) struct ResourcePath {
+    pub(crate) kind: &'static Kind,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
+}
+
+/// Which question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Review {
+    SelfSubjectAccess,
+    SelfSubjectRules,
+    SubjectAccess,
+    SelfSubject,
+}
+
+impl Review {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::SelfSubjectAccess,
+        Self::SelfSubjectRules,
+        Self::SubjectAccess,
+        Self::SelfSubject,
+    ];
+
+    pub(crate) fn group(self) -> &'static str {
+        match self {
+            Self::SelfSubject => "authentication.k8s.io",
+            _ => "authorization.k8s.io",
+        }
+    }
+
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::SelfSubjectAccess => "SelfSubjectAccessReview",
+            Self::SelfSubjectRules => "SelfSubjectRulesReview",
+            Self::SubjectAccess => "SubjectAccessReview",
+            Self::SelfSubject => "SelfSubjectReview",
+        }
+    }
+
+    pub(crate) fn singular(self) -> &'static str {
+        match self {
+            Self::SelfSubjectAccess => "selfsubjectaccessreview",
+            Self::SelfSubjectRules => "selfsubjectrulesreview",
+            Self::SubjectAccess => "subjectaccessreview",
+            Self::SelfSubject => "selfsubjectreview",
+        }
+    }
+
+    pub(crate) fn plural(self) -> String {
+        format!("{}s", self.singular())
+    }
+}
+
+impl Target {
+    pub(crate) fn parse(path: &str) -> Self {
+        let Some(parts) = path
+            .split('/')
+            .skip(1)
+            .map(percent_decoded)
+            .collect::<Option<Vec<String>>>()
+        else {
+            return Self::Unknown;
+        };
+        // A single slash at the end says nothing more.
+        let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        if parts.len() > 1 && parts.last() == Some(&"") {
+            parts.pop();
+        }
+        match parts.as_slice() {
+            [] | [""] => Self::Root,
+            ["livez" | "readyz" | "healthz", ..] => Self::Health(path.to_owned()),
+            ["version"] => Self::Version,
+            ["metrics"] => Self::Metrics,
+            ["api"] => Self::Api,
+            ["apis"] => Self::Apis,
+            ["openapi", "v2"] => Self::OpenApiV2,
+            ["openapi", "v3"] => Self::OpenApiV3,
+            ["openapi", "v3", "api", version] => {
+                Self::OpenApiV3Of(String::new(), (*version).to_owned())
+            }
+            ["openapi", "v3", "apis", group, version] => {
+                Self::OpenApiV3Of((*group).to_owned(), (*version).to_owned())
+            }
+            ["api", version] => known_version("", version),
+            ["apis", group] if versions_of(group).next().is_some() => {
+                Self::Group((*group).to_owned())
+            }
+            ["apis", group, version] => known_version(group, version),
+            ["api", version, rest @ ..] => resource("", version, rest),
+            ["apis", group, version, rest @ ..] => resource(group, version, rest),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+fn known_version(group: &str, version: &str) -> Target {
+    if versions_of(group).any(|v| v == version) {
+        Target::GroupVersion(group.to_owned(), version.to_owned())
+    } else {
+        Target::Unknown
+    }
+}
+
+/// The versions that a group is served in.
+pub(crate) fn versions_of(group: &str) -> impl Iterator<Item = &'static str> {
+    let kinds = registry::all()
+        .filter(move |k| k.group == group)
+        .map(|k| k.version);
+    let reviews = Review::ALL
+        .into_iter()
+        .filter(move |r| r.group() == group)
+        .map(|_| "v1");
+    let mut all: Vec<&'static str> = kinds.chain(reviews).collect();
+    all.dedup();
+    all.into_iter()
+}
+
+fn resource(group: &str, version: &str, rest: &[&str]) -> Target {
+    let owned = |text: &&str| (**text).to_owned();
+    let (namespace, rest) = match rest {
+        // `namespaces/NAME`, `namespaces/NAME/status` and `/finalize` are about the namespace itself.
+        ["namespaces", _] | ["namespaces", _, "status" | "finalize"] if group.is_empty() => {
+            (None, rest)
+        }
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(owned(namespace)), rest),
+        _ => (None, rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (*plural, None, None),
+        [plural, name] => (*plural, Some(owned(name)), None),
+        [plural, name, sub] => (*plural, Some(owned(name)), Some(owned(sub))),
+        _ => return Target::Unknown,
+    };
+    if name.as_deref() == Some("") || namespace.as_deref() == Some("") {
+        return Target::Unknown;
+    }
+    let review = Review::ALL
+        .into_iter()
+        .find(|r| r.group() == group && r.plural() == plural);
+    if let (Some(review), None, None, "v1") = (review, &namespace, &name, version) {
+        return Target::Review(review);
+    }
+    let kind = match registry::by_resource(group, version, plural) {
+        Some(kind) => kind,
+        None if (group, version, plural) == ("", "v1", BINDING.plural) && name.is_none() => {
+            &BINDING
+        }
+        None => return Target::Unknown,
+    };
+    // An object of a namespace needs one, an object of the cluster has none.
+    if kind.namespaced() != namespace.is_some() && (name.is_some() || namespace.is_some()) {
+        return Target::Unknown;
+    }
+    if let Some(sub) = &subresource
+        && kind.subresource(sub).is_none()
+    {
+        return Target::Unknown;
+    }
+    Target::Resource(ResourcePath {
+        kind,
+        namespace,
+        name,
+        subresource,
+    })
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    if !text.contains('%') {
+        return Some(text.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'%' {
+            let hex = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The parameters of a query.
+#[derive(Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(uri: &Uri) -> Self {
+        AxumQuery::<Vec<(String, String)>>::try_from_uri(uri)
+            .map(|q| Self(q.0))
+            .unwrap_or_default()
+    }
+
+    /// The first value of a parameter; an empty one counts as absent.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter is given at all.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// All values of a parameter.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Go's `strconv.ParseBool`, absent and wrong being false.
+    pub(crate) fn is_true(&self, name: &str) -> bool {
+        matches!(
+            self.text(name),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+        )
+    }
+}

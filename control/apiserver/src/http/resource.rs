@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests about stored resources: from method and path to the verb.
+
+use std::sync::{Arc, Mutex};
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::options::{FieldValidation, Problems};
+use super::path::ResourcePath;
+use super::{Call, Http, body, list, not_allowed, options, respond, subresource, watch};
+use crate::page::{AsOf, Wanted};
+use crate::patch;
+use crate::registry::{BINDING, Kind, Part, group_version};
+use crate::schema::SchemaKind;
+use crate::verbs::{Deleted, Gone};
+use crate::{ApiError, Patch, Reason};
+
+/// Objects read at once by a deletion of a collection.
+const DELETE_PAGE: usize = 500;
+/// What a PATCH may be written in.
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+/// Answers a request about a resource.
+pub(crate) async fn serve(
+    http: &Arc<Http>,
+    path: &ResourcePath,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let kind = path.kind;
+    let namespace = path.namespace.as_deref();
+    if path.subresource.is_some() || std::ptr::eq(kind, &BINDING) {
+        return subresource::serve(http, path, call).await;
+    }
+    let place = namespace.unwrap_or_default();
+    let watching = call.query.is_true("watch");
+    match (&call.method, path.name.as_deref()) {
+        (&Method::GET | &Method::HEAD, name) if watching => {
+            watch::watch(http, kind, namespace, name, &call).await
+        }
+        (&Method::GET | &Method::HEAD, None) => list::list(http, kind, namespace, &call).await,
+        (&Method::GET | &Method::HEAD, Some(name)) => {
+            list::get(http, kind, place, name, &call).await
+        }
+        // Objects of a namespace are created in one.
+        (&Method::POST, None) if kind.namespaced() == namespace.is_some() => {
+            create(http, kind, place, call).await
+        }
+        (&Method::PUT, Some(name)) => replace(http, kind, place, name, Part::Main, call).await,
+        (&Method::PATCH, Some(name)) => {
+            patch_object(http, kind, place, name, Part::Main, call).await
+        }
+        (&Method::DELETE, Some(name)) => delete(http, kind, place, name, call).await,
+        (&Method::DELETE, None)
+            if kind.plural != "namespaces" && kind.namespaced() == namespace.is_some() =>
+        {
+            delete_collection(http, kind, namespace, call).await
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+async fn create(
+    http: &Http,
+    kind: &'static Kind,
+    namespace: &str,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let (format, form) = call.accept.choose(list::is_object_form)?;
+    let options = options::write(&call.query, "CreateOptions")?;
+    let validation = options::field_validation(&call.query, "CreateOptions")?;
+    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let mut problems = Problems::default();
+    let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
+    let written = http.core.create(kind, namespace, object, &options).await?;
+    problems.0.extend(written.warnings);
+    let response = list::one(
+        kind,
+        format,
+        &form,
+        StatusCode::CREATED,
+        written.bytes,
+        &call.query,
+    )?;
+    Ok(respond::warn(response, &problems.0))
+}
+
+/// `PUT` of an object or its status.
+pub(crate) async fn replace(
+    http: &Http,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    part: Part,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let (format, form) = call.accept.choose(list::is_object_form)?;
+    let options = options::write(&call.query, "UpdateOptions")?;
+    let validation = options::field_validation(&call.query, "UpdateOptions")?;
+    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let mut problems = Problems::default();
+    let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
+    let written = http
+        .core
+        .replace(kind, namespace, name, part, object, &options)
+        .await?;
+    problems.0.extend(written.warnings);
+    let response = list::one(
+        kind,
+        format,
+        &form,
+        StatusCode::OK,
+        written.bytes,
+        &call.query,
+    )?;
+    Ok(respond::warn(response, &problems.0))
+}
+
+/// `PATCH` of an object or its status.
+pub(crate) async fn patch_object(
+    http: &Http,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    part: Part,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let (format, form) = call.accept.choose(list::is_object_form)?;
+    let options = options::write(&call.query, "PatchOptions")?;
+    let validation = options::field_validation(&call.query, "PatchOptions")?;
+    let change = read_patch(&call.content_type, call.body).await?;
+    // The change may be applied more than once; what counts is the last time.
+    let found = Mutex::new(Problems::default());
+    let written = http
+        .core
+        .modify(kind, namespace, name, part, &options, &|current| {
+            let patched = patch::apply(kind, current, &change)?;
+            let mut problems = Problems::default();
+            problems.add(patched.problems, validation, "")?;
+            *found.lock().unwrap_or_else(|e| e.into_inner()) = problems;
+            Ok(patched.object)
+        })
+        .await?;
+    let mut problems = found.into_inner().unwrap_or_else(|e| e.into_inner());
+    problems.0.extend(written.warnings);
+    let response = list::one(
+        kind,
+        format,
+        &form,
+        StatusCode::OK,
+        written.bytes,
+        &call.query,
+    )?;
+    Ok(respond::warn(response, &problems.0))
+}
+
+/// Reads a patch of one of the three kinds.
+pub(crate) async fn read_patch(content_type: &str, sent: body::Unread) -> Result<Patch, ApiError> {
+    let kind = body::media_type(content_type);
+    let make: fn(Value) -> Patch = match kind {
+        "application/json-patch+json" => Patch::Json,
+        "application/merge-patch+json" => Patch::Merge,
+        "application/strategic-merge-patch+json" => Patch::Strategic,
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
+            return Err(ApiError::new(
+                Reason::UnsupportedMediaType,
+                format!(
+                    "server-side apply ({kind}) is not supported by this server yet - accepted media types include: {PATCH_TYPES}"
+                ),
+            ));
+        }
+        _ => return Err(body::unsupported(PATCH_TYPES)),
+    };
+    let bytes = body::read(sent).await?;
+    let tree = serde_json::from_slice(&bytes)
+        .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+    Ok(make(tree))
+}
+
+async fn delete(
+    http: &Http,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let (format, form) = call.accept.choose(list::is_object_form)?;
+    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let options = options::delete(&call.query, &json)?;
+    let deleted: Deleted = http.core.delete(kind, namespace, name, &options).await?;
+    // Kinds whose last state is worth seeing answer with it, and so does a deletion that has only begun.
+    let shows = matches!(kind.plural, "pods" | "services" | "serviceaccounts");
+    if deleted.gone == Gone::Later || shows {
+        return list::one(
+            kind,
+            format,
+            &form,
+            StatusCode::OK,
+            deleted.bytes,
+            &call.query,
+        );
+    }
+    Ok(respond::success(
+        format,
+        StatusCode::OK,
+        kind.group,
+        kind.plural,
+        name,
+        &deleted.uid,
+    ))
+}
+
+async fn delete_collection(
+    http: &Http,
+    kind: &'static Kind,
+    namespace: Option<&str>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let format = call.accept.plain()?;
+    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let options = options::delete(&call.query, &json)?;
+    let wanted: Wanted = options::wanted(&call.query, namespace)?;
+    let limit = options::limit(&call.query)?;
+    let size = if limit == 0 { DELETE_PAGE } else { limit };
+    let mut token: Option<String> = None;
+    let mut items: Vec<Bytes> = Vec::new();
+    loop {
+        let page = http
+            .core
+            .list(kind, &wanted, AsOf::Newest, size, token.as_deref())
+            .await?;
+        for object in &page.objects {
+            let deleted = http
+                .core
+                .delete(kind, &object.meta.namespace, &object.meta.name, &options)
+                .await;
+            match deleted {
+                Ok(deleted) => items.push(deleted.bytes),
+                // Somebody else was faster.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        token = page.next;
+        if token.is_none() || limit > 0 {
+            break;
+        }
+    }
+    let items: Vec<Value> = items
+        .iter()
+        .map(|i| serde_json::from_slice(i).unwrap_or_default())
+        .collect();
+    let body = json!({
+        "kind": format!("{}List", kind.kind),
+        "apiVersion": group_version(kind.group, kind.version),
+        "metadata": {"resourceVersion": http.core.applied().to_string()},
+        "items": items,
+    });
+    Ok(respond::tree(format, StatusCode::OK, &body))
+}
+
+/// What a request's `fieldValidation` means, for the subresources.
+pub(crate) fn decode_as(
+    kind: &SchemaKind,
+    json: &Bytes,
+    validation: FieldValidation,
+) -> Result<(Value, Problems), ApiError> {
+    let mut problems = Problems::default();
+    let object = body::decode(kind, json, validation, &mut problems)?;
+    Ok((object, problems))
+}

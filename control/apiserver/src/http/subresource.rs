@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests about a part of an object: status, scale, binding, eviction, finalize, log and the streams.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::path::ResourcePath;
+use super::resource::{decode_as, patch_object, read_patch, replace};
+use super::{Call, Http, body, list, logs, not_allowed, options, respond};
+use crate::patch;
+use crate::registry::{BINDING, Kind, Part};
+use crate::schema::SchemaKind;
+use crate::verbs::{DeleteOptions, DryRun, scale_of};
+use crate::{ApiError, Reason, value};
+
+/// Answers a request about a subresource, or about Bindings.
+pub(crate) async fn serve(
+    http: &Arc<Http>,
+    path: &ResourcePath,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let kind = path.kind;
+    let namespace = path.namespace.as_deref().unwrap_or_default();
+    if std::ptr::eq(kind, &BINDING) {
+        return match (&call.method, path.namespace.is_some()) {
+            (&Method::POST, true) => bind(http, namespace, None, call).await,
+            _ => Err(not_allowed()),
+        };
+    }
+    // A subresource has a name before it; the path was parsed so.
+    let name = path.name.as_deref().unwrap_or_default();
+    match (
+        path.subresource.as_deref().unwrap_or_default(),
+        &call.method,
+    ) {
+        ("status", &Method::GET | &Method::HEAD) => {
+            list::get(http, kind, namespace, name, &call).await
+        }
+        ("status", &Method::PUT) => replace(http, kind, namespace, name, Part::Status, call).await,
+        ("status", &Method::PATCH) => {
+            patch_object(http, kind, namespace, name, Part::Status, call).await
+        }
+        ("scale", &Method::GET | &Method::HEAD | &Method::PUT | &Method::PATCH) => {
+            scale(http, kind, namespace, name, call).await
+        }
+        ("binding", &Method::POST) => bind(http, namespace, Some(name), call).await,
+        ("eviction", &Method::POST) => evict(http, namespace, name, call).await,
+        ("finalize", &Method::PUT) => finalize(http, kind, name, call).await,
+        ("log", &Method::GET | &Method::HEAD) => logs::get(http, namespace, name, &call).await,
+        (stream @ ("exec" | "attach" | "portforward"), &Method::GET | &Method::POST) => {
+            http.core.get(kind, namespace, name, None).await?;
+            Err(ApiError::new(
+                Reason::NotImplemented,
+                format!("pods/{stream} is not implemented by this server yet"),
+            ))
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+async fn scale(
+    http: &Http,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let format = call.accept.plain()?;
+    let schema = SchemaKind::new("autoscaling", "v1", "Scale");
+    let scale = match call.method {
+        Method::PUT => {
+            let options = options::write(&call.query, "UpdateOptions")?;
+            let validation = options::field_validation(&call.query, "UpdateOptions")?;
+            let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+            let (sent, _) = decode_as(&schema, &json, validation)?;
+            let sent_name = value::text(&sent, "metadata.name");
+            if sent_name != name {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({sent_name}) does not match the name on the URL ({name})"
+                )));
+            }
+            http.core
+                .modify_scale(kind, namespace, name, &options, &|_| Ok(sent.clone()))
+                .await?
+        }
+        Method::PATCH => {
+            let options = options::write(&call.query, "PatchOptions")?;
+            let change = read_patch(&call.content_type, call.body).await?;
+            http.core
+                .modify_scale(kind, namespace, name, &options, &|current| {
+                    patch::apply_to(&schema, current, &change).map(|p| p.object)
+                })
+                .await?
+        }
+        _ => {
+            let object = http.core.get(kind, namespace, name, None).await?;
+            scale_of(&object.value())
+        }
+    };
+    Ok(respond::tree(format, StatusCode::OK, &scale))
+}
+
+async fn bind(
+    http: &Http,
+    namespace: &str,
+    pod: Option<&str>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let format = call.accept.plain()?;
+    let options = options::write(&call.query, "CreateOptions")?;
+    let validation = options::field_validation(&call.query, "CreateOptions")?;
+    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let (binding, _) = decode_as(&SchemaKind::from(&BINDING), &json, validation)?;
+    let sent = value::text(&binding, "metadata.name");
+    let pod = match pod {
+        Some(pod) if !sent.is_empty() && sent != pod => {
+            return Err(ApiError::bad_request(
+                "name in URL does not match name in Binding object",
+            ));
+        }
+        Some(pod) => pod,
+        None => sent,
+    };
+    http.core.bind(namespace, pod, &binding, &options).await?;
+    Ok(done(format, StatusCode::CREATED))
+}
+
+async fn evict(http: &Http, namespace: &str, pod: &str, call: Call) -> Result<Response, ApiError> {
+    let format = call.accept.plain()?;
+    let validation = options::field_validation(&call.query, "CreateOptions")?;
+    let write = options::write(&call.query, "CreateOptions")?;
+    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let (eviction, _) = decode_as(
+        &SchemaKind::new("policy", "v1", "Eviction"),
+        &json,
+        validation,
+    )?;
+    let sent = value::text(&eviction, "metadata.name");
+    if !sent.is_empty() && sent != pod {
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
+    }
+    let mut options: DeleteOptions = match value::at(&eviction, "deleteOptions") {
+        Some(sent) => {
+            let mut sent: Value = sent.clone();
+            for named in ["kind", "apiVersion"] {
+                value::remove(&mut sent, named);
+            }
+            let json = serde_json::to_vec(&sent).map_err(ApiError::internal)?;
+            options::delete(&call.query, &json.into())?
+        }
+        None => DeleteOptions::default(),
+    };
+    if write.dry_run == DryRun::All {
+        options.dry_run = DryRun::All;
+    }
+    http.core.evict(namespace, pod, &options).await?;
+    Ok(done(format, StatusCode::CREATED))
+}
+
+async fn finalize(
+    http: &Http,
+    kind: &'static Kind,
+    name: &str,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let format = call.accept.plain()?;
+    let options = options::write(&call.query, "UpdateOptions")?;
+    let validation = options::field_validation(&call.query, "UpdateOptions")?;
+    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let (sent, _) = decode_as(&SchemaKind::from(kind), &json, validation)?;
+    let written = http.core.finalize(name, &sent, &options).await?;
+    Ok(respond::bytes(format, StatusCode::OK, written.bytes))
+}
+
+fn done(format: super::negotiate::Format, code: StatusCode) -> Response {
+    let body = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": code.as_u16(),
+    });
+    respond::tree(format, code, &body)
+}
