@@ -33,14 +33,20 @@ fn sticky() -> Result<(Lab, Vec<Ipv4Addr>)> {
 }
 
 fn ask(netns: &str, to: SocketAddr, times: usize) -> Result<Ipv4Addr> {
-    inside(netns, || {
-        let first = ask_tcp(to)?.server;
-        for _ in 1..times {
-            let again = ask_tcp(to)?.server;
-            ensure!(again == first, "{first} became {again}");
-        }
-        Ok(first)
-    })
+    inside(netns, || repeat(to, times))
+}
+
+fn ask_outside(lab: &Lab, to: SocketAddr, times: usize) -> Result<Ipv4Addr> {
+    lab.outside(|| repeat(to, times))
+}
+
+fn repeat(to: SocketAddr, times: usize) -> Result<Ipv4Addr> {
+    let first = ask_tcp(to)?.server;
+    for _ in 1..times {
+        let again = ask_tcp(to)?.server;
+        ensure!(again == first, "{first} became {again}");
+    }
+    Ok(first)
 }
 
 #[test]
@@ -60,8 +66,8 @@ fn one_client_keeps_one_pod_on_every_path() -> Result<()> {
     ensure!(chosen.iter().any(|pod| *pod != chosen[0]), "{chosen:?}");
     let from_node = ask(&lab.one.netns, vip(), 10)?;
     ensure!(from_node == ask(&lab.one.netns, (lab.two.ip, NODE_PORT).into(), 10)?);
-    let outside = ask(&lab.client, (lab.one.ip, NODE_PORT).into(), 10)?;
-    ensure!(outside == ask(&lab.client, (lab.two.ip, NODE_PORT).into(), 10)?);
+    let outside = ask_outside(&lab, (lab.one.ip, NODE_PORT).into(), 10)?;
+    ensure!(outside == ask_outside(&lab, (lab.two.ip, NODE_PORT).into(), 10)?);
     Ok(())
 }
 
@@ -69,20 +75,19 @@ fn one_client_keeps_one_pod_on_every_path() -> Result<()> {
 fn affinity_outlives_new_backends_and_ends_with_its_timeout() -> Result<()> {
     let (mut lab, pods) = sticky()?;
     // Without its own memory the client would move: the set changes until its hash leads elsewhere.
-    let netns = lab.client.clone();
     let to = SocketAddr::from((lab.one.ip, NODE_PORT));
-    let first = ask(&netns, to, 3)?;
+    let first = ask_outside(&lab, to, 3)?;
     let others: Vec<Ipv4Addr> = pods.iter().copied().filter(|pod| *pod != first).collect();
     let mut moved_to = None;
     for host in 10..40 {
         let pod = lab.pod(2, host)?;
         lab.both(|table| table.set_endpoint(endpoint(pod)))?;
         ensure!(
-            ask(&netns, to, 1)? == first,
+            ask_outside(&lab, to, 1)? == first,
             "a new backend took the client"
         );
         std::thread::sleep(Duration::from_millis(u64::from(TIMEOUT) * 1_000 + 100));
-        let after = ask(&netns, to, 2)?;
+        let after = ask_outside(&lab, to, 2)?;
         if after != first {
             moved_to = Some(after);
             break;

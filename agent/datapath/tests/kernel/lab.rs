@@ -341,6 +341,14 @@ impl Lab {
         self.enter(&self.one)
     }
 
+    /// Runs `work` as a process of the client, which is no process of any node.
+    pub fn outside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        move_to(&self.home_cgroup)?;
+        let result = inside(&self.client, work);
+        self.enter(&self.one)?;
+        result
+    }
+
     /// Makes this process one of the node's.
     pub fn enter(&self, node: &Node) -> Result<()> {
         move_to(&node.cgroup)

@@ -43,7 +43,7 @@ fn lab_with(
 }
 
 fn from_client<T: Send>(lab: &Lab, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    inside(&lab.client, work)
+    lab.outside(work)
 }
 
 fn node_port(lab: &Lab) -> SocketAddr {
@@ -338,7 +338,6 @@ fn policy_local_keeps_the_source_and_uses_only_backends_of_the_node() -> Result<
 fn udp_and_new_connections_leave_a_backend_that_is_gone() -> Result<()> {
     let (mut lab, pods) = lab_with(ServiceProtocol::Udp, &[(1, 2), (2, 2)], TcHook::Auto)?;
     let to = node_port(&lab);
-    let client = lab.client.clone();
     let ask = |socket: &UdpSocket| -> Result<Ipv4Addr> {
         socket.send(b"who?")?;
         let mut buffer = [0_u8; 100];
@@ -346,7 +345,7 @@ fn udp_and_new_connections_leave_a_backend_that_is_gone() -> Result<()> {
         let text = std::str::from_utf8(&buffer[..len])?;
         Ok(text.split(' ').next().unwrap_or_default().parse()?)
     };
-    let socket = inside(&client, || {
+    let socket = from_client(&lab, || {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(to)?;
