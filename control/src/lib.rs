@@ -15,9 +15,11 @@ pub mod enrollment;
 pub mod feed;
 pub mod informer;
 pub mod listen;
+pub mod loops;
 pub mod metrics;
 pub mod pki;
 pub mod queue;
+pub mod recorder;
 pub mod services;
 pub mod tokens;
 
@@ -130,6 +132,7 @@ async fn run_with_store(
     // Every task ends at `shutdown`; a task that panics brings the others down with it.
     let mut tasks = JoinSet::new();
     tasks.spawn(hub.run(client.clone(), shutdown.clone()));
+    loops::spawn_all(client, shutdown.clone(), &mut tasks)?;
     let renewal = shutdown.clone();
     let tls = pki.tls();
     tasks.spawn(async move { pki.keep_renewed(renewal).await });
