@@ -143,13 +143,13 @@ pub enum Action {
 /// Every object with its owners.
 #[derive(Debug, Default)]
 pub struct Graph {
-    items: HashMap<Arc<str>, Item>,
+    items: HashMap<Arc<str>, Arc<Item>>,
     dependents: HashMap<Arc<str>, HashSet<Arc<str>>>,
 }
 
 impl Graph {
     /// An object as it is now. Returns the uids to plan for.
-    pub fn observe(&mut self, item: Item) -> Vec<Arc<str>> {
+    pub fn observe(&mut self, item: Arc<Item>) -> Vec<Arc<str>> {
         let uid = item.uid.clone();
         let old = self.items.get(&uid);
         if old == Some(&item) {
@@ -157,7 +157,7 @@ impl Graph {
         }
         let mut look = Vec::new();
         if let Some(old) = old.cloned() {
-            for owner in &old.owners {
+            for owner in old.owners.iter() {
                 self.unlink(&owner.uid, &uid);
                 if !item
                     .owners
@@ -171,7 +171,7 @@ impl Graph {
                 look.extend(self.dependents.get(&uid).into_iter().flatten().cloned());
             }
         }
-        for owner in &item.owners {
+        for owner in item.owners.iter() {
             self.dependents
                 .entry(owner.uid.clone())
                 .or_default()
@@ -195,7 +195,7 @@ impl Graph {
             return Vec::new();
         };
         let mut look: Vec<Arc<str>> = Vec::new();
-        for owner in &item.owners {
+        for owner in item.owners.iter() {
             self.unlink(&owner.uid, uid);
             look.push(owner.uid.clone());
         }
@@ -204,17 +204,8 @@ impl Graph {
     }
 
     /// What is known of an object.
-    pub fn get(&self, uid: &str) -> Option<&Item> {
+    pub fn get(&self, uid: &str) -> Option<&Arc<Item>> {
         self.items.get(uid)
-    }
-
-    /// Uids of all objects of a resource, to find those that are gone after a gap.
-    pub fn uids_of(&self, resource: &ResourceName) -> Vec<Arc<str>> {
-        let own = self
-            .items
-            .values()
-            .filter(|item| item.resource == *resource);
-        own.map(|item| item.uid.clone()).collect()
     }
 
     fn unlink(&mut self, owner: &str, dependent: &str) {
@@ -245,7 +236,7 @@ impl Graph {
         item: &'a Item,
     ) -> impl Iterator<Item = (&'a Item, &'a OwnerRef)> + 'a {
         let uids = self.dependents.get(&item.uid).into_iter().flatten();
-        let items = uids.filter_map(|uid| self.items.get(uid));
+        let items = uids.filter_map(|uid| self.items.get(uid).map(Arc::as_ref));
         items.filter_map(|dependent| {
             let reference = dependent
                 .owners
@@ -289,7 +280,7 @@ impl Graph {
 
     fn plan_dependent(&self, item: &Item, is_served: &dyn Fn(&OwnerRef) -> bool) -> Option<Action> {
         let (mut solid, mut waiting, mut dangling) = (false, Vec::new(), Vec::new());
-        for owner in &item.owners {
+        for owner in item.owners.iter() {
             let known = self.items.get(&owner.uid);
             // An owner in another namespace does not count, as in Kubernetes.
             let known = known.filter(|o| o.namespace.is_empty() || o.namespace == item.namespace);

@@ -2,7 +2,7 @@
 //! Every decision of the control plane as plain functions: no IO, no clock, no randomness.
 #![forbid(unsafe_code)]
 
-pub mod allocate;
+pub mod cidr;
 pub mod deployment;
 pub mod endpoint_mirror;
 pub mod endpoint_slice;

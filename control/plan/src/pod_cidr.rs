@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::allocate::Cidr;
+use crate::cidr::Cidr;
 
 /// Which node has which part of the cluster's range.
 #[derive(Debug, Clone)]

@@ -30,7 +30,7 @@ fn item(uid: &str, owners: &[&str]) -> Item {
 fn graph(items: &[Item]) -> Graph {
     let mut graph = Graph::default();
     for item in items {
-        graph.observe(item.clone());
+        graph.observe(Arc::new(item.clone()));
     }
     graph
 }
@@ -127,7 +127,7 @@ fn foreground_deletion_waits_for_every_blocking_dependent() {
     ]);
     let mut leaving = item("owner", &[]);
     leaving.leaving = Leaving::Foreground;
-    assert_eq!(uids(graph.observe(leaving)), ["child", "owner"]);
+    assert_eq!(uids(graph.observe(Arc::new(leaving))), ["child", "owner"]);
     assert_eq!(planned(&graph, "owner"), []);
     assert_eq!(
         planned(&graph, "child"),
@@ -135,7 +135,7 @@ fn foreground_deletion_waits_for_every_blocking_dependent() {
     );
     let mut child = item("child", &["owner"]);
     child.leaving = Leaving::Foreground;
-    assert!(uids(graph.observe(child)).contains(&"grandchild".to_owned()));
+    assert!(uids(graph.observe(Arc::new(child))).contains(&"grandchild".to_owned()));
     assert_eq!(
         planned(&graph, "grandchild"),
         [delete("grandchild", Propagation::Background)]
@@ -167,7 +167,7 @@ fn orphans_lose_the_reference_and_stay() {
     let mut graph = graph(&[item("owner", &[]), item("child", &["owner"])]);
     let mut leaving = item("owner", &[]);
     leaving.leaving = Leaving::Orphan;
-    assert_eq!(uids(graph.observe(leaving)), ["owner"]);
+    assert_eq!(uids(graph.observe(Arc::new(leaving))), ["owner"]);
     assert_eq!(
         planned(&graph, "owner"),
         [Action::Disown {
@@ -176,7 +176,7 @@ fn orphans_lose_the_reference_and_stay() {
         }]
     );
     assert_eq!(planned(&graph, "child"), []);
-    assert_eq!(uids(graph.observe(item("child", &[]))), ["owner"]);
+    assert_eq!(uids(graph.observe(Arc::new(item("child", &[])))), ["owner"]);
     assert_eq!(
         planned(&graph, "owner"),
         [Action::Unfinalize {
@@ -205,8 +205,15 @@ fn an_object_keeps_the_propagation_that_its_finalizers_ask_for() {
 #[test]
 fn seeing_the_same_again_asks_for_nothing() {
     let mut graph = graph(&[item("owner", &[])]);
-    assert_eq!(uids(graph.observe(item("child", &["owner"]))), ["child"]);
-    assert!(graph.observe(item("child", &["owner"])).is_empty());
+    assert_eq!(
+        uids(graph.observe(Arc::new(item("child", &["owner"])))),
+        ["child"]
+    );
+    assert!(
+        graph
+            .observe(Arc::new(item("child", &["owner"])))
+            .is_empty()
+    );
     assert!(graph.remove("unknown").is_empty());
 }
 
