@@ -1,9 +1,136 @@
 // SPDX-License-Identifier: Apache-2.0
-//! x
-#[derive(Clone, Copy, clap::ValueEnum)]
+//! `bench`: measures on this machine and writes `target/bench/NAME.json` in a fixed format that scripts read; the same
+//! is printed as a table. Metric names are the issue's, then statistic, case and size as suffixes.
+
+mod cluster;
+mod datapath;
+mod http;
+mod idle;
+mod peers;
+mod start;
+mod stats;
+
+use std::fs;
+
+use anyhow::Context;
+pub use http::Proxy;
+use serde::Serialize;
+
+use crate::{paths, run, setup, ui, up};
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Name {
+    /// Connects, round trips and programming: direct, Knarr, iptables and nftables beside each other.
+    Datapath,
+    /// What two programs with nothing to do cost.
     Idle,
+    /// From nothing to Ready, from POST to Running.
+    Start,
 }
-pub fn run(_: &[Name]) -> anyhow::Result<()> {
+
+const ALL: [Name; 3] = [Name::Datapath, Name::Idle, Name::Start];
+
+/// Brings what it needs up, and measures.
+type Measure = fn() -> anyhow::Result<Vec<Figure>>;
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figure {
+    /// Its name, for ever.
+    pub metric: String,
+    /// The middle one.
+    pub value: f64,
+    /// Of all three.
+    pub unit: &'static str,
+    /// The 10th percentile, or the least of a few.
+    pub low: f64,
+    /// The 90th percentile, or the most of a few.
+    pub high: f64,
+    /// How it was made.
+    pub note: String,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    commit: String,
+    kernel: String,
+    started: String,
+    results: &'a [Figure],
+}
+
+/// The command. Ends with nothing up.
+pub fn run(names: &[Name]) -> anyhow::Result<()> {
+    up::require_root()?;
+    setup::ensure_for_up()?;
+    let names = if names.is_empty() { &ALL[..] } else { names };
+    for name in names {
+        let (file, measure): (&str, Measure) = match name {
+            Name::Datapath => ("datapath", datapath::measure),
+            Name::Idle => ("idle", idle::measure),
+            Name::Start => ("start", start::measure),
+        };
+        ui::heading(&format!("bench {file}"));
+        let started = line(&mut run::command("date", ["--utc", "+%Y-%m-%dT%H:%M:%SZ"]))?;
+        let measured = measure();
+        let removed = up::down();
+        let figures = measured.with_context(|| format!("bench {file}"))?;
+        removed?;
+        write(file, &started, &figures)?;
+        print(&figures);
+    }
     Ok(())
+}
+
+fn line(command: &mut std::process::Command) -> anyhow::Result<String> {
+    Ok(run::stdout(command)?.trim().to_owned())
+}
+
+fn write(name: &str, started: &str, results: &[Figure]) -> anyhow::Result<()> {
+    let mut git = run::command("git", ["rev-parse", "HEAD"]);
+    let commit = line(git.current_dir(paths::root())).unwrap_or_else(|_| "unknown".to_owned());
+    let kernel = line(&mut run::command("uname", ["--kernel-release"]))?;
+    let file = File {
+        commit,
+        kernel,
+        started: started.to_owned(),
+        results,
+    };
+    let path = paths::bench().join(format!("{name}.json"));
+    fs::create_dir_all(paths::bench())?;
+    fs::write(&path, serde_json::to_vec_pretty(&file)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    ui::line(&format!("written to {}", paths::show(&path)));
+    Ok(())
+}
+
+fn print(figures: &[Figure]) {
+    println!(
+        "\n| metric | value | unit | low | high | note |\n| --- | ---: | --- | ---: | ---: | --- |"
+    );
+    for Figure {
+        metric,
+        value,
+        unit,
+        low,
+        high,
+        note,
+    } in figures
+    {
+        println!(
+            "| `{metric}` | {} | {unit} | {} | {} | {note} |",
+            short(*value),
+            short(*low),
+            short(*high)
+        );
+    }
+}
+
+/// Three digits that mean something.
+fn short(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        middle if middle >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
 }

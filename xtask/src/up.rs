@@ -2,6 +2,7 @@
 //! `up` and `down`: a whole cluster in the lab, from nothing to Ready and back to nothing. Running `up` again
 //! completes what is missing, and restarts only programs that were built anew since.
 
+mod cold;
 mod faults;
 mod services;
 
@@ -12,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
+pub use cold::cold_start;
 pub use faults::{NodeFault, control_kill, control_start, node_fault};
 
 use crate::lab::state::{self, State};

@@ -59,6 +59,13 @@ pub fn start_control_again(state: &mut State, on_running: Running) -> anyhow::Re
     Ok(())
 }
 
+/// Starts the control plane without waiting for anything.
+pub fn launch_control(state: &mut State) -> anyhow::Result<()> {
+    let port = state.api_port;
+    state.host_mut(CONTROL)?.command = control_command(port, &[])?;
+    start_service(state, CONTROL, Some(port), Running::Keep)
+}
+
 fn control_command(api_port: u16, flags: &[String]) -> anyhow::Result<Vec<String>> {
     let address = address(CONTROL).context("the control plane's host has an address")?;
     let listen = format!("{address}:{CONTROL_PORT}");
@@ -133,8 +140,6 @@ pub fn start_agents(state: &mut State, on_running: Running) -> anyhow::Result<()
                 &ip,
                 "--uplink",
                 UPLINK,
-                "--cgroup-root",
-                "/sys/fs/cgroup",
             ]
             .map(str::to_owned)
             .to_vec();
