@@ -11,7 +11,7 @@ use crate::join::identity::{Identity, KeyRequest};
 use crate::join::{JoinConfig, connect};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::streams::Streams;
+use crate::streams::AnswerStreams;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::{Ack, FromNode, Heartbeat, Hello, RenewRequest, ToNode, from_node, to_node};
 use rand::Rng;
@@ -58,7 +58,7 @@ pub struct Feed {
     /// What is to be said.
     pub outbox: Arc<Outbox>,
     /// Who answers `OpenStream`.
-    pub streams: Arc<Streams>,
+    pub streams: Arc<dyn AnswerStreams>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }

@@ -82,7 +82,7 @@ struct Running {
 pub struct Pods {
     context: Arc<Context>,
     workers: HashMap<String, Running>,
-    tasks: JoinSet<String>,
+    tasks: JoinSet<worker::Over>,
     task_uids: HashMap<Id, String>,
     /// Sandboxes of an agent before this one that no worker has taken over yet.
     adopted: BTreeMap<String, Sandbox>,
@@ -220,16 +220,21 @@ impl Pods {
         self.context.metrics.pods(self.workers.len());
     }
 
-    fn ended(&mut self, ended: Result<(Id, String), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, worker::Over), tokio::task::JoinError>) {
         match ended {
-            Ok((id, uid)) => {
-                self.task_uids.remove(&id);
+            Ok((id, over)) => {
+                let Some(uid) = self.task_uids.remove(&id) else {
+                    return;
+                };
                 self.workers.remove(&uid);
                 self.context.live.remove(&uid);
-                if self.context.desired.pod(&uid).is_some() {
-                    self.released.insert(uid);
-                } else {
-                    self.context.outbox.forget(&uid);
+                match (over, self.context.desired.pod(&uid)) {
+                    (worker::Over::Released, Some(_)) => {
+                        self.released.insert(uid);
+                    }
+                    (_, None) => self.context.outbox.forget(&uid),
+                    // Wanted again, or the agent stops.
+                    (worker::Over::Abandoned | worker::Over::Stopped, Some(_)) => {}
                 }
             }
             Err(error) => {

@@ -75,15 +75,15 @@ pub async fn run(
     let ipam = Ipam::open(&run_dir)?;
 
     let (datapath_up, datapath_state) = watch::channel(DatapathState::Down);
-    let mut reporter = NodeReporter::new(
+    let mut reporter = Some(NodeReporter::new(
         machine.clone(),
         runtime.clone(),
         labels,
         options.max_pods.unwrap_or(MAX_PODS_DEFAULT),
         data_dir.clone(),
         datapath_state,
-    );
-    reporter.look(&outbox).await;
+    ));
+    look(&mut reporter, &outbox).await;
     let streams = Arc::new(Streams::new(
         desired.clone(),
         runtime.clone(),
@@ -106,26 +106,37 @@ pub async fn run(
                 desired,
                 journal,
                 outbox,
-                streams,
+                streams: Arc::new(streams),
                 metrics,
             };
             feed.run(shutdown).await;
             Ok(())
         }
     };
-    tasks.spawn(feed);
-    tasks.spawn(finish(reporter.run(outbox.clone(), shutdown.clone())));
-
-    // Ranges come with the first Welcome; a restarted agent has them on disk.
-    let welcome = tokio::select! {
-        welcome = first_welcome(&desired) => welcome,
-        ended = tasks.join_next() => return supervise(ended, tasks, shutdown).await,
-        () = shutdown.cancelled() => return drain(tasks).await,
+    // A restarted agent has the cluster's ranges on disk and takes its datapath over before it says hello,
+    // so that the node is never reported unready. A new node gets them with the first Welcome.
+    let (welcome, feed) = match desired.welcome() {
+        Some(welcome) => (welcome, Some(feed)),
+        None => {
+            tasks.spawn(feed);
+            report(&mut reporter, &mut tasks, &outbox, &shutdown);
+            let welcome = tokio::select! {
+                welcome = first_welcome(&desired) => welcome,
+                ended = tasks.join_next() => return supervise(ended, tasks, shutdown).await,
+                () = shutdown.cancelled() => return drain(tasks).await,
+            };
+            (welcome, None)
+        }
     };
     let datapath = open_datapath(datapath_config, &welcome, object, &mut tasks).await?;
     let network = Network::open().context("cannot open netlink")?;
     prepare(&network, &welcome).await?;
     datapath_up.send_replace(DatapathState::Up);
+    if let Some(feed) = feed {
+        look(&mut reporter, &outbox).await;
+        tasks.spawn(feed);
+        report(&mut reporter, &mut tasks, &outbox, &shutdown);
+    }
     let services = Services {
         desired: desired.clone(),
         datapath: datapath.clone(),
@@ -165,6 +176,23 @@ pub async fn run(
     tokio::select! {
         ended = tasks.join_next() => supervise(ended, tasks, shutdown).await,
         () = shutdown.cancelled() => drain(tasks).await,
+    }
+}
+
+async fn look(reporter: &mut Option<NodeReporter>, outbox: &Outbox) {
+    if let Some(reporter) = reporter {
+        reporter.look(outbox).await;
+    }
+}
+
+fn report(
+    reporter: &mut Option<NodeReporter>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    outbox: &Arc<Outbox>,
+    shutdown: &CancellationToken,
+) {
+    if let Some(reporter) = reporter.take() {
+        tasks.spawn(finish(reporter.run(outbox.clone(), shutdown.clone())));
     }
 }
 

@@ -30,6 +30,24 @@ const FRAMES_MAX: usize = 4;
 /// Bytes of one frame.
 const FRAME_BYTES_MAX: usize = 32 << 10;
 
+/// Who answers `OpenStream`. Must not wait: the feed goes on meanwhile.
+pub trait AnswerStreams: Send + Sync {
+    /// Answers over this connection.
+    fn open(&self, open: OpenStream, client: FeedClient<Channel>);
+}
+
+impl AnswerStreams for Arc<Streams> {
+    fn open(&self, open: OpenStream, client: FeedClient<Channel>) {
+        let streams = self.clone();
+        tokio::spawn(async move {
+            let id = open.id.clone();
+            if let Err(error) = streams.answer(open, client).await {
+                tracing::debug!(id, "a stream ended: {error}");
+            }
+        });
+    }
+}
+
 /// Opens streams.
 pub struct Streams {
     desired: Arc<Desired>,
@@ -54,17 +72,6 @@ impl Streams {
             live,
             permits: Arc::new(Semaphore::new(STREAMS_MAX)),
         }
-    }
-
-    /// Answers in a task of its own.
-    pub fn open(self: &Arc<Self>, open: OpenStream, client: FeedClient<Channel>) {
-        let streams = self.clone();
-        tokio::spawn(async move {
-            let id = open.id.clone();
-            if let Err(error) = streams.answer(open, client).await {
-                tracing::debug!(id, "a stream ended: {error}");
-            }
-        });
     }
 
     async fn answer(

@@ -204,8 +204,10 @@ pub enum Outcome {
 /// A row of answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeState {
-    successes: u32,
-    failures: u32,
+    /// Passes in a row.
+    pub successes: u32,
+    /// Failures in a row.
+    pub failures: u32,
     /// What holds; none before the first threshold is reached.
     pub verdict: Option<bool>,
 }

@@ -89,6 +89,10 @@ pub struct ContainerRecord {
     pub refusal: Option<Refusal>,
     /// The last attempt is being stopped.
     pub stop: Option<Stop>,
+    /// The last attempt has passed its startup probe.
+    pub passed_startup: bool,
+    /// The last attempt's readiness probe holds.
+    pub ready: bool,
 }
 
 impl ContainerRecord {
@@ -146,6 +150,8 @@ pub struct PodRecord {
     pub conditions: BTreeMap<String, ConditionRecord>,
     /// The pod is being ended.
     pub termination: Option<Termination>,
+    /// The addresses of the last sandbox, which a finished pod still shows.
+    pub ips: Vec<String>,
 }
 
 /// Sandbox and start refusals are looked at again after this long, doubled up to the maximum: nothing
@@ -205,6 +211,9 @@ impl PodRecord {
         let before = self.clone();
         if let Some(sandbox) = &observed.sandbox {
             self.sandboxes = self.sandboxes.max(sandbox.attempt + 1);
+            if !sandbox.ips.is_empty() {
+                self.ips.clone_from(&sandbox.ips);
+            }
         }
         for view in &observed.containers {
             self.absorb_view(view, observed, now_ms);
@@ -284,6 +293,8 @@ impl PodRecord {
         record.started_ms = None;
         record.refusal = None;
         record.stop = None;
+        record.passed_startup = false;
+        record.ready = false;
     }
 
     /// A start was refused before the runtime knew of it.

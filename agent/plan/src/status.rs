@@ -60,6 +60,8 @@ pub fn status(
     let pod_ips = match sandbox_ips {
         Some(ips) if !host_network(view.spec) => ips,
         Some(_) => host_ips.to_vec(),
+        // A finished pod keeps showing the address it had.
+        None if matches!(phase, "Succeeded" | "Failed") => record.ips.clone(),
         None => Vec::new(),
     };
     let before = pod.status.as_ref();

@@ -398,13 +398,18 @@ impl Worker {
             sandbox.destroy().await?;
         }
         self.set_sandbox(None);
+        self.context.ipam.free(&self.uid)?;
+        let ips = self.context.ipam.all();
+        self.context
+            .datapath
+            .call(move |d| d.retain_pods(&ips))
+            .await?;
         Ok(())
     }
 
     async fn release(&mut self) -> Result<(), ApplyError> {
         self.destroy_sandbox().await?;
         self.context.runtime.remove_pod(&self.uid).await?;
-        self.context.ipam.free(&self.uid)?;
         self.context.records.remove(&self.uid)?;
         if self.wanted == Wanted::Yes {
             self.context.outbox.gone(PodGone {

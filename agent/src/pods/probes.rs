@@ -61,7 +61,8 @@ impl Probes {
         }
     }
 
-    /// Begins to ask an attempt that runs, once.
+    /// Begins to ask an attempt that runs, once. `known` is what an agent before this one knew of it: a
+    /// restart of the agent makes nothing unready.
     pub fn start(
         &mut self,
         container: &str,
@@ -69,6 +70,7 @@ impl Probes {
         specs: Vec<ProbeSpec>,
         pod_ip: &str,
         age: Duration,
+        known: &ProbeView,
     ) {
         if specs.is_empty()
             || self
@@ -81,7 +83,18 @@ impl Probes {
         let states: States = Arc::new(Mutex::new(
             specs
                 .into_iter()
-                .map(|s| (s, ProbeState::default()))
+                .map(|spec| {
+                    let passed = match spec.kind {
+                        ProbeKind::Startup => known.started,
+                        ProbeKind::Readiness => known.ready,
+                        ProbeKind::Liveness => None,
+                    };
+                    let state = ProbeState {
+                        verdict: passed.filter(|p| *p),
+                        ..ProbeState::default()
+                    };
+                    (spec, state)
+                })
                 .collect(),
         ));
         let asker = Asker {
@@ -359,7 +372,8 @@ mod tests {
             spec(ProbeKind::Startup, http(port)),
             spec(ProbeKind::Readiness, http(port)),
         ];
-        probes.start("c", 0, specs, "127.0.0.1", Duration::ZERO);
+        let known = ProbeView::default();
+        probes.start("c", 0, specs, "127.0.0.1", Duration::ZERO, &known);
         assert_eq!(probes.views()["c"].started, Some(false));
         while probes.views()["c"].ready != Some(true) {
             tokio::time::timeout(Duration::from_secs(10), wake.notified())

@@ -45,6 +45,20 @@ impl Retry {
     }
 }
 
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Nothing is left of the pod, and the control plane is told.
+    Released,
+    /// Nothing is left of a pod that the control plane had forgotten.
+    Abandoned,
+    /// The agent stops; the pod goes on.
+    Stopped,
+}
+
+/// What was asked for a moment ago and has not shown yet, e.g. a kill, is asked for again after this long.
+const REPEAT_PAUSE: Duration = Duration::from_millis(200);
+
 /// See the module's comment.
 pub struct Worker {
     pub(super) context: Arc<Context>,
@@ -104,13 +118,13 @@ impl Worker {
         }
     }
 
-    /// Runs until nothing is left of the pod or the agent stops. Returns the UID.
-    pub async fn run(mut self, shutdown: CancellationToken) -> String {
+    /// Runs until nothing is left of the pod or the agent stops.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Over {
         let mut pause_ms = ERROR_PAUSE_MS.0;
+        let mut before: Vec<PodAction> = Vec::new();
         loop {
             if shutdown.is_cancelled() {
-                // Never to be taken for released: the manager is stopping as well.
-                return self.uid;
+                return Over::Stopped;
             }
             self.refresh();
             let observed = self.observe().await;
@@ -126,10 +140,18 @@ impl Worker {
             let failed = self.apply_all(&round).await;
             self.save();
             if self.released {
-                return self.uid;
+                return match self.wanted {
+                    Wanted::Yes => Over::Released,
+                    Wanted::Removed => Over::Abandoned,
+                };
             }
+            let repeated = round.actions == before;
             let pause = match (failed, round.actions.is_empty()) {
-                (false, false) => continue,
+                (false, false) if repeated => Some(REPEAT_PAUSE),
+                (false, false) => {
+                    before = round.actions;
+                    continue;
+                }
                 (false, true) => {
                     pause_ms = ERROR_PAUSE_MS.0;
                     round.wake_ms.map(clock::until)
@@ -140,6 +162,9 @@ impl Worker {
                     Some(pause)
                 }
             };
+            if round.actions.is_empty() {
+                before.clear();
+            }
             self.wait(pause, &shutdown).await;
         }
     }
@@ -252,8 +277,13 @@ impl Worker {
             ) {
                 let age = now_ms.saturating_sub(started_ms).max(0);
                 let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+                let known = ProbeView {
+                    started: live.map(|r| r.passed_startup),
+                    ready: live.map(|r| r.ready),
+                    failed: None,
+                };
                 self.probes
-                    .start(&container.name, attempt, specs.clone(), ip, age);
+                    .start(&container.name, attempt, specs.clone(), ip, age, &known);
             }
             let fresh = specs.into_iter().map(|s| (s, Default::default()));
             let fresh: Vec<_> = fresh.collect();
@@ -261,6 +291,13 @@ impl Worker {
             observed.probes.insert(container.name.clone(), unasked);
         }
         observed.probes.extend(self.probes.views());
+        for (name, view) in &observed.probes {
+            let record = self.record.containers.get_mut(name);
+            if let Some(record) = record.filter(|r| r.is_live()) {
+                record.passed_startup = view.started.unwrap_or(true);
+                record.ready = view.ready.unwrap_or(true);
+            }
+        }
         for unhealthy in self.probes.take_unhealthy() {
             let probe = unhealthy.probe;
             let title = format!("{}{}", probe[..1].to_uppercase(), &probe[1..]);
