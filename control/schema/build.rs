@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 #[path = "build/markers.rs"]
 mod markers;
 
-use markers::Markers;
+use markers::{Markers, TAG};
 
 /// Where k8s-openapi's definitions refer to each other.
 const REFERENCE: &str = "#/definitions/";
@@ -79,6 +79,7 @@ fn roots() -> Roots {
     roots.kind::<authentication::v1::SelfSubjectReview>();
     roots.kind::<authorization::v1::SelfSubjectAccessReview>();
     roots.kind::<authorization::v1::SelfSubjectRulesReview>();
+    roots.kind::<authorization::v1::SubjectAccessReview>();
     roots.kind::<autoscaling::v1::Scale>();
     roots.kind::<coordination::v1::Lease>();
     roots.kind::<discovery::v1::EndpointSlice>();
@@ -108,6 +109,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut bare = definition.clone();
         drop_descriptions(&mut bare);
         types.insert(name.clone(), bare);
+        drop_tags(&mut definition);
         components.insert(name, definition);
     }
     // A marker that is read wrongly would silently turn merges into replacements.
@@ -175,6 +177,18 @@ fn rename_references(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(rename_references),
         _ => {}
+    }
+}
+
+fn drop_tags(definition: &mut Value) {
+    for property in definition["properties"]
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|properties| properties.values_mut())
+    {
+        if let Some(fields) = property.as_object_mut() {
+            fields.remove(TAG);
+        }
     }
 }
 

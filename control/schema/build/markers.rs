@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads upstream's markers (`+patchStrategy`, `+listType` and so on) from the comments of k8s-pb's sources.
+//! Reads upstream's markers (`+patchStrategy`, `+listType` and so on) from the comments of k8s-pb's sources,
+//! and the fields' protobuf numbers from their attributes.
 //!
 //! The sources are generated, so their shape is regular: doc lines, a `#[prost]` attribute, `pub NAME:`.
 
@@ -26,6 +27,9 @@ const MISSING: [(&str, &str, &str, &str); 1] = [(
     "merge,retainKeys",
     "name",
 )];
+
+/// The extension that carries a field's protobuf number; only the types have it, not the documents.
+pub const TAG: &str = "x-knarr-protobuf-tag";
 
 /// A field's name without what protobuf and JSON spell differently.
 fn folded(name: &str) -> String {
@@ -72,6 +76,10 @@ impl Markers {
             } else if let Some(comment) = line.strip_prefix("/// +") {
                 let (name, value) = comment.split_once('=').unwrap_or((comment, ""));
                 pending.push((name.trim().to_owned(), value.trim().to_owned()));
+            } else if let Some((_, tag)) = line.split_once("tag = \"")
+                && let Some((number, _)) = tag.split_once('"')
+            {
+                pending.push((TAG.to_owned(), number.to_owned()));
             } else if let Some(field) = line.strip_prefix("pub ")
                 && let (Some((field, _)), Some(message)) = (field.split_once(':'), &message)
                 && !pending.is_empty()
@@ -117,6 +125,7 @@ fn apply(marker: &str, value: &str, property: &mut Value) {
                 None => *keys = json!([value]),
             }
         }
+        TAG => property[TAG] = json!(value.parse::<u32>().unwrap_or_default()),
         _ => {}
     }
 }

@@ -9,10 +9,12 @@
 mod decode;
 mod merge;
 mod openapi;
+mod protobuf;
 mod scalar;
 mod types;
 
 pub use decode::{DecodeError, Decoded};
 pub use merge::PatchError;
 pub use openapi::{OpenApiOperation, OpenApiPath};
+pub use protobuf::{Envelope, is_protobuf, open_envelope};
 pub use types::{SchemaRef, Schemas};

@@ -52,6 +52,8 @@ pub(crate) struct Property {
     pub(crate) name: Box<str>,
     pub(crate) type_: Type,
     pub(crate) patch: PatchRule,
+    /// Its number in protobuf; 0 where that is not known.
+    pub(crate) tag: u32,
 }
 
 /// An object with named fields, or a type that has a name.
@@ -159,6 +161,10 @@ fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Defin
                     name: name.as_str().into(),
                     type_: type_of(schema, index),
                     patch: patch_rule(schema),
+                    tag: schema["x-knarr-protobuf-tag"]
+                        .as_u64()
+                        .and_then(|tag| u32::try_from(tag).ok())
+                        .unwrap_or_default(),
                 })
                 .collect();
             properties.sort_by(|a, b| a.name.cmp(&b.name));
