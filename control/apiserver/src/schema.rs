@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API server's door to knarr-schema: from bytes to trees that have the right types.
 
+use bytes::Bytes;
 use knarr_schema::{SchemaRef, Schemas};
 use serde_json::Value;
 
@@ -59,6 +60,30 @@ pub(crate) fn decode(kind: &SchemaKind, json: &[u8]) -> Result<Decoded, ApiError
         value: decoded.value,
         problems,
     })
+}
+
+/// The JSON that a protobuf body would have been.
+pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, ApiError> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {error}",
+            kind.kind
+        ))
+    };
+    let envelope = knarr_schema::open_envelope(body).map_err(|e| refuse(&e))?;
+    if envelope.kind != kind.kind && !envelope.kind.is_empty() {
+        // The message has another shape; what the sender says it is will be refused with its own words.
+        let named = serde_json::json!({"kind": envelope.kind, "apiVersion": envelope.api_version});
+        return Ok(named.to_string().into());
+    }
+    let mut value = schema(kind)?
+        .decode_protobuf(envelope.raw)
+        .map_err(|e| refuse(&e))?;
+    value["kind"] = envelope.kind.into();
+    value["apiVersion"] = envelope.api_version.into();
+    serde_json::to_vec(&value)
+        .map(Bytes::from)
+        .map_err(ApiError::internal)
 }
 
 /// Checks a tree as [`decode`] checks bytes.

@@ -14,6 +14,8 @@ use crate::{ApiError, Reason};
 
 /// As kube-apiserver's `MaxRequestBodyBytes`.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Kubernetes' protobuf; requests may be written in it, answers are JSON.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Bytes of a body that an error shows.
 const SUMMARY_BYTES_MAX: usize = 30;
 
@@ -54,9 +56,15 @@ pub(crate) fn media_type(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// The body as JSON bytes.
-pub(crate) fn as_json(content_type: &str, body: Bytes) -> Result<Bytes, ApiError> {
+/// The body as JSON bytes. A protobuf body is read as `kind`.
+pub(crate) fn as_json(
+    kind: &SchemaKind,
+    content_type: &str,
+    body: Bytes,
+) -> Result<Bytes, ApiError> {
     match media_type(content_type) {
+        PROTOBUF if body.is_empty() => Ok(body),
+        PROTOBUF => schema::protobuf_as_json(kind, &body),
         "" | "application/json" | "*/*" => Ok(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => {
             let tree: Value = serde_yaml_ng::from_slice(&body).map_err(|error| {
@@ -68,7 +76,9 @@ pub(crate) fn as_json(content_type: &str, body: Bytes) -> Result<Bytes, ApiError
                 .map(Bytes::from)
                 .map_err(ApiError::internal)
         }
-        _ => Err(unsupported("application/json, application/yaml")),
+        _ => Err(unsupported(&format!(
+            "application/json, application/yaml, {PROTOBUF}"
+        ))),
     }
 }
 

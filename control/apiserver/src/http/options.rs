@@ -84,13 +84,17 @@ pub(crate) fn write(query: &Query, options: &str) -> Result<WriteOptions, ApiErr
     })
 }
 
+/// The kind of a deletion's body.
+pub(crate) fn delete_options() -> SchemaKind {
+    SchemaKind::new("", "v1", "DeleteOptions")
+}
+
 /// Options of a deletion, from the body where there is one, else from the query.
 pub(crate) fn delete(query: &Query, body: &Bytes) -> Result<DeleteOptions, ApiError> {
     let sent: Value = if body.is_empty() {
         Value::Null
     } else {
-        let kind = SchemaKind::new("", "v1", "DeleteOptions");
-        schema::decode(&kind, body)?.value
+        schema::decode(&delete_options(), body)?.value
     };
     let mut options = DeleteOptions {
         uid: some_text(&sent, "preconditions.uid"),

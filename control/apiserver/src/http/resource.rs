@@ -71,7 +71,11 @@ async fn create(
     let (format, form) = call.accept.choose(list::is_object_form)?;
     let options = options::write(&call.query, "CreateOptions")?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
-    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let json = body::as_json(
+        &SchemaKind::from(kind),
+        &call.content_type,
+        body::read(call.body).await?,
+    )?;
     let mut problems = Problems::default();
     let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
     let written = http.core.create(kind, namespace, object, &options).await?;
@@ -99,7 +103,11 @@ pub(crate) async fn replace(
     let (format, form) = call.accept.choose(list::is_object_form)?;
     let options = options::write(&call.query, "UpdateOptions")?;
     let validation = options::field_validation(&call.query, "UpdateOptions")?;
-    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let json = body::as_json(
+        &SchemaKind::from(kind),
+        &call.content_type,
+        body::read(call.body).await?,
+    )?;
     let mut problems = Problems::default();
     let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
     let written = http
@@ -187,7 +195,11 @@ async fn delete(
     call: Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(list::is_object_form)?;
-    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let json = body::as_json(
+        &options::delete_options(),
+        &call.content_type,
+        body::read(call.body).await?,
+    )?;
     let options = options::delete(&call.query, &json)?;
     let deleted: Deleted = http.core.delete(kind, namespace, name, &options).await?;
     // Kinds whose last state is worth seeing answer with it, and so does a deletion that has only begun.
@@ -219,7 +231,11 @@ async fn delete_collection(
     call: Call,
 ) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
-    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let json = body::as_json(
+        &options::delete_options(),
+        &call.content_type,
+        body::read(call.body).await?,
+    )?;
     let options = options::delete(&call.query, &json)?;
     let wanted: Wanted = options::wanted(&call.query, namespace)?;
     let limit = options::limit(&call.query)?;

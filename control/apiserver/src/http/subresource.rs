@@ -74,7 +74,7 @@ async fn scale(
         Method::PUT => {
             let options = options::write(&call.query, "UpdateOptions")?;
             let validation = options::field_validation(&call.query, "UpdateOptions")?;
-            let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+            let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
             let (sent, _) = decode_as(&schema, &json, validation)?;
             let sent_name = value::text(&sent, "metadata.name");
             if sent_name != name {
@@ -112,7 +112,11 @@ async fn bind(
     let format = call.accept.plain()?;
     let options = options::write(&call.query, "CreateOptions")?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
-    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let json = body::as_json(
+        &SchemaKind::from(&BINDING),
+        &call.content_type,
+        body::read(call.body).await?,
+    )?;
     let (binding, _) = decode_as(&SchemaKind::from(&BINDING), &json, validation)?;
     let sent = value::text(&binding, "metadata.name");
     let pod = match pod {
@@ -132,12 +136,9 @@ async fn evict(http: &Http, namespace: &str, pod: &str, call: Call) -> Result<Re
     let format = call.accept.plain()?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
     let write = options::write(&call.query, "CreateOptions")?;
-    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
-    let (eviction, _) = decode_as(
-        &SchemaKind::new("policy", "v1", "Eviction"),
-        &json,
-        validation,
-    )?;
+    let schema = SchemaKind::new("policy", "v1", "Eviction");
+    let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
+    let (eviction, _) = decode_as(&schema, &json, validation)?;
     let sent = value::text(&eviction, "metadata.name");
     if !sent.is_empty() && sent != pod {
         return Err(ApiError::bad_request(
@@ -171,7 +172,11 @@ async fn finalize(
     let format = call.accept.plain()?;
     let options = options::write(&call.query, "UpdateOptions")?;
     let validation = options::field_validation(&call.query, "UpdateOptions")?;
-    let json = body::as_json(&call.content_type, body::read(call.body).await?)?;
+    let json = body::as_json(
+        &SchemaKind::from(kind),
+        &call.content_type,
+        body::read(call.body).await?,
+    )?;
     let (sent, _) = decode_as(&SchemaKind::from(kind), &json, validation)?;
     let written = http.core.finalize(name, &sent, &options).await?;
     Ok(respond::bytes(format, StatusCode::OK, written.bytes))
