@@ -83,6 +83,11 @@ impl Feed {
             .into_axum_router()
     }
 
+    /// Ends every session, for a shutdown that does not wait for agents to hang up.
+    pub fn end_sessions(&self) {
+        self.sessions.end_all();
+    }
+
     /// Connected nodes with the version each has on disk, for `/metrics` and tests.
     pub fn acknowledged(&self) -> Vec<(String, u64)> {
         self.sessions.acknowledged()

@@ -133,6 +133,11 @@ async fn run_with_store(
     let mut tasks = JoinSet::new();
     tasks.spawn(hub.run(client.clone(), shutdown.clone()));
     loops::spawn_all(client, shutdown.clone(), &mut tasks)?;
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        stop.cancelled().await;
+        feed.end_sessions();
+    });
     let renewal = shutdown.clone();
     let tls = pki.tls();
     tasks.spawn(async move { pki.keep_renewed(renewal).await });

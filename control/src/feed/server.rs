@@ -116,7 +116,7 @@ impl FeedService for Service {
                         let _ = outbox.try_send(Err(status));
                     }
                 }
-                () = ended.cancelled() => tracing::info!(node, "a newer connection of the node took over"),
+                () = ended.cancelled() => tracing::info!(node, "the session was ended: the node connected again, or the control plane stops"),
             }
             feed.sessions.end(&node, &ended);
         });

@@ -49,6 +49,13 @@ impl Sessions {
         }
     }
 
+    /// Ends every session; their agents connect again, here or to another control plane.
+    pub(super) fn end_all(&self) {
+        for (_, session) in self.sessions().drain() {
+            session.ended.cancel();
+        }
+    }
+
     /// The node has everything up to `version` on disk.
     pub(super) fn acked(&self, node: &str, version: u64) {
         if let Some(session) = self.sessions().get_mut(node) {
