@@ -141,6 +141,7 @@ pub enum Progress {
 }
 
 pub use store::ImageStore;
+pub(crate) use store::overlay;
 
 impl ImageError {
     fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ImageError {

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) mod writer;
+
 /// What to read (core/v1 PodLogOptions).
 #[derive(Clone, Debug, Default)]
 pub struct LogQuery {

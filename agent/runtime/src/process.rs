@@ -61,7 +61,12 @@ struct Stat {
 /// State and start time. The command's name may hold spaces and parentheses, so the last one counts.
 fn stat(pid: i32) -> io::Result<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat is not as expected");
+    let invalid = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "/proc/PID/stat is not as expected",
+        )
+    };
     let after = text.rfind(')').and_then(|at| text.get(at + 1..));
     let mut fields = after.ok_or_else(invalid)?.split_ascii_whitespace();
     let state = fields.next().and_then(|f| f.chars().next());

@@ -4,12 +4,27 @@
 //! Not here: what happens inside a sandbox (`sandbox`, `shim`). Called by the agent.
 
 use crate::cgroup::CgroupLayout;
+use crate::cgroup::PodCgroup;
 use crate::image::{ImageError, ImageStore};
-use crate::sandbox::{Sandbox, SandboxError};
-use crate::spec::{LogPolicy, SandboxSpec};
+use crate::protocol::{ShimConfig, ShimState};
+use crate::sandbox::{Sandbox, SandboxError, is_name, teardown};
+use crate::shim::{PAUSE_PROGRAM, READY};
+use crate::spec::{LogPolicy, NetworkMode, SandboxSpec};
 use crate::state::CgroupStats;
+use crate::tree::{self, Durability, write_file};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod prune;
+
+/// A shim is ready within some 10 ms; on a node that starts a hundred at once within seconds.
+const SHIM_READY_WAIT: Duration = Duration::from_secs(60);
+/// Linux' limit of a host name.
+const HOSTNAME_LEN_MAX: usize = 64;
 
 /// Where the runtime keeps things.
 #[derive(Clone, Debug)]
@@ -105,66 +120,369 @@ pub struct Pruned {
 /// See the module's comment. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Runtime {
-    _config: std::sync::Arc<RuntimeConfig>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: RuntimeConfig,
+    images: ImageStore,
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.to_owned();
+    move |source| RuntimeError::Io {
+        operation,
+        path,
+        source,
+    }
+}
+
+/// Runs what waits for the disk away from the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(RuntimeError::Refused(format!("the runtime panicked: {e}"))))
+}
+
+/// 64 random hexadecimal digits.
+pub(crate) fn new_id() -> io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(hex::encode(bytes))
 }
 
 impl Runtime {
     /// Opens or makes the directories and the image store. Finds no sandboxes yet: call [`Runtime::adopt`].
-    pub async fn open(_config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
-        todo!()
+    pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
+        blocking(move || {
+            let inner = Inner {
+                images: ImageStore::open(&config.data_dir)?,
+                config,
+            };
+            inner.make_dirs()?;
+            inner.config.cgroup.create_roots()?;
+            Ok(Runtime {
+                inner: Arc::new(inner),
+            })
+        })
+        .await
     }
 
     /// The images of this node.
     pub fn images(&self) -> &ImageStore {
-        todo!()
+        &self.inner.images
+    }
+
+    /// Where everything is kept.
+    pub fn config(&self) -> &RuntimeConfig {
+        &self.inner.config
     }
 
     /// Makes cgroups, namespaces and the pause process. The pod has no network yet: loopback is up, and
     /// [`Sandbox::netns`] is the namespace to put an interface into. Leaves nothing when it fails.
-    pub async fn create_sandbox(&self, _spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
-        todo!()
+    pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        check(&spec)?;
+        let inner = self.inner.clone();
+        let config = blocking(move || inner.prepare(spec)).await?;
+        let started = self.inner.start_shim(&config).await;
+        match started {
+            Ok(state) => Ok(Sandbox::attach(config, self.inner.images.clone(), state)),
+            Err(e) => {
+                let layout = config.cgroup.clone();
+                blocking(move || {
+                    let uid = &config.spec.uid;
+                    Ok(teardown(&layout, &config.run_dir, uid, None)?)
+                })
+                .await?;
+                Err(e)
+            }
+        }
     }
 
     /// Finds the sandboxes that an agent before this one made. One whose shim died is among them, as
-    /// [`crate::SandboxState::Dead`], with its containers killed and over.
+    /// [`crate::SandboxState::Dead`], with its containers killed and over. What is not a whole sandbox is
+    /// left to [`Runtime::prune`].
     pub async fn adopt(&self) -> Result<Vec<Sandbox>, RuntimeError> {
-        todo!()
+        let inner = self.inner.clone();
+        let found = blocking(move || {
+            let mut found = Vec::new();
+            for uid in list(&inner.sandboxes_dir())? {
+                match inner.load(&uid) {
+                    Ok(loaded) => found.push(loaded),
+                    Err(e) => tracing::warn!(uid, error = %e, "not a whole sandbox"),
+                }
+            }
+            Ok(found)
+        })
+        .await?;
+        Ok(found
+            .into_iter()
+            .map(|(config, state)| Sandbox::attach(config, self.inner.images.clone(), state))
+            .collect())
     }
 
     /// Removes every sandbox, pod directory, log directory, cgroup and mount of pods other than these UIDs.
-    pub async fn prune(&self, _keep: &[String]) -> Result<Pruned, RuntimeError> {
-        todo!()
+    pub async fn prune(&self, keep: &[String]) -> Result<Pruned, RuntimeError> {
+        let inner = self.inner.clone();
+        let keep = keep.iter().cloned().collect();
+        blocking(move || inner.prune(&keep)).await
     }
 
     /// The directory of a pod on disk; it outlives sandboxes and ends with [`Runtime::remove_pod`].
-    pub fn pod_dir(&self, _uid: &str) -> PathBuf {
-        todo!()
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.inner.pods_dir().join(uid)
     }
 
-    /// Where a volume of a pod belongs (see [`crate::volume`]).
-    pub fn volume_dir(&self, _uid: &str, _plugin: &str, _volume: &str) -> PathBuf {
-        todo!()
+    /// Where a volume of a pod belongs (see [`crate::volume`]). `plugin` is kubelet's name of the kind of
+    /// volume, e.g. `kubernetes.io~empty-dir`.
+    pub fn volume_dir(&self, uid: &str, plugin: &str, volume: &str) -> PathBuf {
+        self.pod_dir(uid).join("volumes").join(plugin).join(volume)
     }
 
     /// Removes a pod's directory with its volumes and its logs. The sandbox must be destroyed.
-    pub async fn remove_pod(&self, _uid: &str) -> Result<(), RuntimeError> {
-        todo!()
+    pub async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError> {
+        let inner = self.inner.clone();
+        let uid = uid.to_owned();
+        blocking(move || {
+            if !is_name(&uid) {
+                return Err(RuntimeError::Refused(format!("{uid:?} is no pod UID")));
+            }
+            if inner.sandbox_dir(&uid).exists() {
+                return Err(RuntimeError::Refused(format!(
+                    "pod {uid} still has a sandbox"
+                )));
+            }
+            let dir = inner.pods_dir().join(&uid);
+            tree::remove_tree(&dir).map_err(failed("removing", &dir))?;
+            for name in list(&inner.config.log_dir)? {
+                if name.rsplit_once('_').is_some_and(|(_, of)| of == uid) {
+                    let dir = inner.config.log_dir.join(name);
+                    tree::remove_tree(&dir).map_err(failed("removing", &dir))?;
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// The log file of one attempt of a container, for [`crate::logs::read`].
     pub fn log_path(
         &self,
-        _namespace: &str,
-        _name: &str,
-        _uid: &str,
-        _container: &str,
-        _attempt: u32,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        container: &str,
+        attempt: u32,
     ) -> PathBuf {
-        todo!()
+        pod_log_dir(&self.inner.config.log_dir, namespace, name, uid)
+            .join(container)
+            .join(format!("{attempt}.log"))
     }
 
     /// What all pods use together.
-    pub fn stats(&self) -> Result<CgroupStats, RuntimeError> {
-        todo!()
+    pub fn stats(&self) -> CgroupStats {
+        self.inner.config.cgroup.stats_all()
     }
+}
+
+/// kubelet's name of a pod's log directory.
+fn pod_log_dir(root: &Path, namespace: &str, name: &str, uid: &str) -> PathBuf {
+    root.join(format!("{namespace}_{name}_{uid}"))
+}
+
+/// Names in a directory; none if it does not exist.
+fn list(dir: &Path) -> Result<Vec<String>, RuntimeError> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed("listing", dir)(e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed("listing", dir))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What would reach into places where it does not belong.
+fn check(spec: &SandboxSpec) -> Result<(), RuntimeError> {
+    let refused = |what: String| Err(RuntimeError::Refused(what));
+    if !is_name(&spec.uid) {
+        return refused(format!("{:?} is no pod UID", spec.uid));
+    }
+    let is_dns = |name: &str| {
+        !name.is_empty()
+            && name.len() <= 253
+            && !name.starts_with('.')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+    };
+    if !is_dns(&spec.name) || !is_name(&spec.namespace) {
+        return refused(format!(
+            "{:?}/{:?} is no pod name",
+            spec.namespace, spec.name
+        ));
+    }
+    if spec.hostname.len() > HOSTNAME_LEN_MAX {
+        return refused(format!("hostname {:?} is too long", spec.hostname));
+    }
+    if spec.network == NetworkMode::Host
+        && let Some((name, _)) = spec
+            .sysctls
+            .iter()
+            .find(|(name, _)| name.starts_with("net."))
+    {
+        return refused(format!("sysctl {name} is not allowed with hostNetwork"));
+    }
+    Ok(())
+}
+
+impl Inner {
+    fn sandboxes_dir(&self) -> PathBuf {
+        self.config.run_dir.join("sandboxes")
+    }
+
+    fn sandbox_dir(&self, uid: &str) -> PathBuf {
+        self.sandboxes_dir().join(uid)
+    }
+
+    fn pods_dir(&self) -> PathBuf {
+        self.config.data_dir.join("pods")
+    }
+
+    fn pause_exe(&self) -> PathBuf {
+        self.config.run_dir.join("pause").join("pause")
+    }
+
+    fn make_dirs(&self) -> Result<(), RuntimeError> {
+        use std::os::unix::fs::PermissionsExt;
+        for dir in [
+            self.sandboxes_dir(),
+            self.pods_dir(),
+            self.config.log_dir.clone(),
+        ] {
+            std::fs::create_dir_all(&dir).map_err(failed("making", &dir))?;
+        }
+        // Sockets that command containers, and volumes with secrets.
+        for dir in [self.sandboxes_dir(), self.pods_dir()] {
+            let private = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(&dir, private).map_err(failed("protecting", &dir))?;
+        }
+        let exe = self.pause_exe();
+        if std::fs::read(&exe).is_ok_and(|there| there == PAUSE_PROGRAM) {
+            return Ok(());
+        }
+        if let Some(dir) = exe.parent() {
+            std::fs::create_dir_all(dir).map_err(failed("making", dir))?;
+        }
+        // Executable before it has its name: a shim may be about to use it.
+        let new = exe.with_extension("new");
+        std::fs::write(&new, PAUSE_PROGRAM).map_err(failed("writing", &new))?;
+        let executable = std::fs::Permissions::from_mode(0o555);
+        std::fs::set_permissions(&new, executable).map_err(failed("writing", &new))?;
+        std::fs::rename(&new, &exe).map_err(failed("writing", &exe))
+    }
+
+    /// Cgroups, directories and the shim's configuration.
+    fn prepare(&self, spec: SandboxSpec) -> Result<ShimConfig, RuntimeError> {
+        let run_dir = self.sandbox_dir(&spec.uid);
+        match std::fs::create_dir(&run_dir) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(RuntimeError::Refused(format!(
+                    "pod {} has a sandbox; destroy it first",
+                    spec.uid
+                )));
+            }
+            Err(e) => return Err(failed("making", &run_dir)(e)),
+        }
+        let pod_dir = self.pods_dir().join(&spec.uid);
+        let config = ShimConfig {
+            id: new_id().map_err(failed("reading", Path::new("/dev/urandom")))?,
+            log_dir: pod_log_dir(&self.config.log_dir, &spec.namespace, &spec.name, &spec.uid),
+            layers_dir: self.images.layers_dir(),
+            pause_exe: self.pause_exe(),
+            cgroup: self.config.cgroup.clone(),
+            pod_cgroup: PodCgroup::pod(spec.qos, &spec.uid)?,
+            log: self.config.log,
+            pod_dir,
+            run_dir,
+            spec,
+        };
+        let made = self.populate(&config);
+        if made.is_err() {
+            let _ = config.cgroup.remove(&config.pod_cgroup);
+            let _ = tree::remove_tree(&config.run_dir);
+        }
+        made.map(|()| config)
+    }
+
+    fn populate(&self, config: &ShimConfig) -> Result<(), RuntimeError> {
+        for dir in [&config.pod_dir, &config.log_dir] {
+            std::fs::create_dir_all(dir).map_err(failed("making", dir))?;
+        }
+        let path = ShimConfig::config_path(&config.run_dir);
+        let bytes = serde_json::to_vec(config).map_err(|e| failed("writing", &path)(e.into()))?;
+        write_file(&path, &bytes, Durability::Atomic).map_err(failed("writing", &path))?;
+        let resources = &config.spec.resources;
+        Ok(config.cgroup.create_pod(&config.pod_cgroup, resources)?)
+    }
+
+    /// Executes the shim and waits until it is ready.
+    async fn start_shim(&self, config: &ShimConfig) -> Result<ShimState, RuntimeError> {
+        let refused = |message: String| RuntimeError::Shim {
+            uid: config.spec.uid.clone(),
+            message,
+        };
+        let starter = tokio::process::Command::new(&self.config.shim_exe)
+            .args(&self.config.shim_args)
+            .arg(&config.run_dir)
+            // It outlives the agent by months; the agent's secrets are not its own.
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed("executing", &self.config.shim_exe))?;
+        let output = tokio::time::timeout(SHIM_READY_WAIT, starter.wait_with_output()).await;
+        let output = match output {
+            Ok(output) => output.map_err(|e| refused(e.to_string()))?,
+            Err(_) => return Err(refused("it was not ready within 60 s".to_owned())),
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        if said.trim() != READY {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let words = [said.trim(), errors.trim()].join(" ");
+            return Err(refused(words.trim().to_owned()));
+        }
+        let path = ShimConfig::state_path(&config.run_dir);
+        let bytes = std::fs::read(&path).map_err(failed("reading", &path))?;
+        serde_json::from_slice(&bytes).map_err(|e| failed("reading", &path)(e.into()))
+    }
+
+    /// What a sandbox' directory says.
+    fn load(&self, uid: &str) -> Result<(ShimConfig, ShimState), RuntimeError> {
+        let dir = self.sandbox_dir(uid);
+        let (config, state) = (ShimConfig::config_path(&dir), ShimConfig::state_path(&dir));
+        let config: ShimConfig = read_json(&config)?;
+        let mut state: ShimState = read_json(&state)?;
+        if config.spec.uid != uid {
+            return Err(RuntimeError::Refused(format!("{dir:?} is of another pod")));
+        }
+        Sandbox::settle_if_dead(&config, &mut state).map_err(failed("settling", &dir))?;
+        Ok((config, state))
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RuntimeError> {
+    let bytes = std::fs::read(path).map_err(failed("reading", path))?;
+    serde_json::from_slice(&bytes).map_err(|e| failed("reading", path)(e.into()))
 }

@@ -3,11 +3,29 @@
 //!
 //! Not here: the shim itself. Made by `Runtime`, used by the agent's pod workers.
 
-use crate::spec::{ContainerSpec, SandboxSpec};
+use crate::image::{ImageError, ImageStore};
+use crate::process::ProcessId;
+use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
+use crate::spec::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
 use crate::state::{CgroupStats, ContainerState, SandboxState};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+
+mod connection;
+mod loss;
+mod teardown;
+
+pub(crate) use teardown::teardown;
+
+/// A start takes as long as the shim's own bound, and some.
+const START_WAIT: Duration = Duration::from_secs(150);
+/// Everything else is answered at once; a shim that makes another container answers between two steps.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// Between two tries to watch a shim that lives.
+const RECONNECT_WAIT: Duration = Duration::from_millis(50);
 
 /// Why something could not be done in a sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -62,98 +80,441 @@ pub enum SandboxError {
     /// A cgroup.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
+    /// The image store.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
 /// See the module's comment. Cheap to clone; dropping it stops nothing.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    _inner: std::sync::Arc<()>,
+    inner: Arc<Inner>,
+    /// Ends with the last handle.
+    _watcher: Arc<Watcher>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ShimConfig,
+    images: ImageStore,
+    shim: ProcessId,
+    pause: ProcessId,
+    snapshot: Mutex<Snapshot>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Watcher(tokio::task::JoinHandle<()>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Inner {
+    fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
+        // Nothing can panic while it is held.
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what a shim says, unless something newer was heard.
+    fn observe(&self, new: Snapshot) {
+        {
+            let mut snapshot = self.snapshot();
+            if new.version <= snapshot.version {
+                return;
+            }
+            *snapshot = new;
+        }
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    fn dead(&self, reason: impl Into<String>) -> SandboxError {
+        SandboxError::Dead {
+            uid: self.config.spec.uid.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Mirrors the shim until it is gone.
+    async fn watch(self: Arc<Inner>) {
+        while self.shim.is_alive() {
+            if let Err(e) = self.watch_once().await {
+                tracing::debug!(uid = self.config.spec.uid, error = %e, "watching a shim");
+            }
+            tokio::time::sleep(RECONNECT_WAIT).await;
+        }
+        let inner = self.clone();
+        let lost =
+            tokio::task::spawn_blocking(move || loss::settle(&inner.config, "its shim died"));
+        match lost.await {
+            Ok(Ok(snapshot)) => self.observe(snapshot),
+            Ok(Err(e)) => {
+                tracing::warn!(uid = self.config.spec.uid, error = %e, "settling a lost sandbox");
+                let reason = format!("its shim died, and {e}");
+                self.snapshot().dead = Some(reason);
+                self.changes.send_modify(|n| *n += 1);
+            }
+            Err(e) => tracing::warn!(error = %e, "settling a lost sandbox"),
+        }
+    }
+
+    async fn watch_once(&self) -> std::io::Result<()> {
+        let mut stream = connection::connect(&self.config.run_dir).await?;
+        connection::send(&mut stream, &Request::Watch).await?;
+        loop {
+            self.observe(connection::receive(&mut stream).await?.snapshot);
+        }
+    }
+
+    async fn ask(&self, request: Request, wait: Duration) -> Result<(), SandboxError> {
+        if let Some(reason) = self.snapshot().dead.clone() {
+            return Err(self.dead(reason));
+        }
+        let asked = connection::ask(&self.config.run_dir, &request);
+        let Reply { result, snapshot } = match tokio::time::timeout(wait, asked).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(e)) => return Err(self.dead(e.to_string())),
+            Err(_) => return Err(self.dead(format!("no answer within {} s", wait.as_secs()))),
+        };
+        self.observe(snapshot);
+        let (name, attempt) = match request {
+            Request::Start(start) => (start.spec.name, start.spec.attempt),
+            Request::Signal { name, attempt, .. }
+            | Request::Kill { name, attempt }
+            | Request::Remove { name, attempt } => (name, attempt),
+            Request::Watch => (String::new(), 0),
+        };
+        result.map_err(|failure| match failure {
+            Failure::NotFound => SandboxError::NotFound {
+                uid: self.config.spec.uid.clone(),
+                name,
+                attempt,
+            },
+            Failure::Start { reason, message } => SandboxError::Start {
+                reason: start_reason(&reason),
+                message,
+            },
+            Failure::Refused(message) => SandboxError::Refused(message),
+        })
+    }
+}
+
+/// The reasons a shim may give, as constants that live for ever.
+fn start_reason(reason: &str) -> &'static str {
+    match reason {
+        "RunContainerError" => "RunContainerError",
+        "CreateContainerConfigError" => "CreateContainerConfigError",
+        _ => "CreateContainerError",
+    }
 }
 
 impl Sandbox {
+    /// A handle to a sandbox whose shim runs, or ran.
+    pub(crate) fn attach(
+        config: ShimConfig,
+        images: ImageStore,
+        state: crate::protocol::ShimState,
+    ) -> Sandbox {
+        let inner = Arc::new(Inner {
+            config,
+            images,
+            shim: state.shim,
+            pause: state.pause,
+            snapshot: Mutex::new(state.snapshot),
+            changes: watch::Sender::new(0),
+        });
+        let watcher = Watcher(tokio::spawn(inner.clone().watch()));
+        Sandbox {
+            inner,
+            _watcher: Arc::new(watcher),
+        }
+    }
+
+    /// Settles a sandbox whose shim is gone before anybody sees it.
+    pub(crate) fn settle_if_dead(
+        config: &ShimConfig,
+        state: &mut crate::protocol::ShimState,
+    ) -> std::io::Result<()> {
+        if !state.shim.is_alive() {
+            state.snapshot = loss::settle(config, "its shim died")?;
+        }
+        Ok(())
+    }
+
     /// Pod UID.
     pub fn uid(&self) -> &str {
-        todo!()
+        &self.inner.config.spec.uid
     }
 
     /// What it was made from.
     pub fn spec(&self) -> &SandboxSpec {
-        todo!()
+        &self.inner.config.spec
     }
 
     /// 64 hexadecimal digits, unique.
     pub fn id(&self) -> &str {
-        todo!()
+        &self.inner.config.id
     }
 
     /// The pause process.
     pub fn pause_pid(&self) -> i32 {
-        todo!()
+        self.inner.pause.pid
+    }
+
+    /// The shim process.
+    pub fn shim_pid(&self) -> i32 {
+        self.inner.shim.pid
     }
 
     /// The pod's network namespace, opened after making sure that the pause process still is the one that
     /// was started. The node's own with `hostNetwork`.
     pub fn netns(&self) -> Result<OwnedFd, SandboxError> {
-        todo!()
+        let inner = &self.inner;
+        let path = match inner.config.spec.network {
+            NetworkMode::Host => PathBuf::from("/proc/self/ns/net"),
+            NetworkMode::Pod => PathBuf::from(format!("/proc/{}/ns/net", inner.pause.pid)),
+        };
+        let opened = std::fs::File::open(&path).map_err(|source| SandboxError::Io {
+            operation: "opening",
+            path,
+            source,
+        })?;
+        // Looked at after opening: if it lives now, the namespace that was opened is its own.
+        if inner.pause.is_alive() {
+            Ok(opened.into())
+        } else {
+            Err(inner.dead("the pause process is gone"))
+        }
     }
 
     /// Whether containers can be started.
     pub fn state(&self) -> SandboxState {
-        todo!()
+        match &self.inner.snapshot().dead {
+            None => SandboxState::Ready,
+            Some(reason) => SandboxState::Dead {
+                reason: reason.clone(),
+            },
+        }
     }
 
     /// The containers, as last told by the shim; an answer to a request is never older than the request.
     pub fn containers(&self) -> Vec<ContainerState> {
-        todo!()
+        self.inner.snapshot().containers.clone()
+    }
+
+    /// One container.
+    pub fn container(&self, name: &str, attempt: u32) -> Option<ContainerState> {
+        let snapshot = self.inner.snapshot();
+        let mut all = snapshot.containers.iter();
+        all.find(|c| c.name == name && c.attempt == attempt)
+            .cloned()
     }
 
     /// Wakes when [`Sandbox::containers`] or [`Sandbox::state`] may have changed. The number means nothing.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.inner.changes.subscribe()
     }
 
     /// Makes and starts a container; returns when its program was executed. The same name and attempt
     /// again returns the state of the one that is there.
     pub async fn start_container(
         &self,
-        _spec: ContainerSpec,
+        spec: ContainerSpec,
     ) -> Result<ContainerState, SandboxError> {
-        todo!()
+        check(&spec)?;
+        let (name, attempt) = (spec.name.clone(), spec.attempt);
+        let inner = self.inner.clone();
+        let request = blocking(move || prepare(&inner, spec)).await?;
+        self.inner
+            .ask(Request::Start(Box::new(request)), START_WAIT)
+            .await?;
+        self.container(&name, attempt)
+            .ok_or_else(|| self.inner.dead("it forgot a container that it started"))
     }
 
     /// Sends a signal to the container's first process. Nothing happens when it is over.
-    pub async fn signal(
-        &self,
-        _name: &str,
-        _attempt: u32,
-        _signal: i32,
-    ) -> Result<(), SandboxError> {
-        todo!()
+    pub async fn signal(&self, name: &str, attempt: u32, signal: i32) -> Result<(), SandboxError> {
+        let request = Request::Signal {
+            name: name.to_owned(),
+            attempt,
+            signal,
+        };
+        self.inner.ask(request, ANSWER_WAIT).await
     }
 
     /// SIGKILL for every process of the container.
-    pub async fn kill(&self, _name: &str, _attempt: u32) -> Result<(), SandboxError> {
-        todo!()
+    pub async fn kill(&self, name: &str, attempt: u32) -> Result<(), SandboxError> {
+        let request = Request::Kill {
+            name: name.to_owned(),
+            attempt,
+        };
+        self.inner.ask(request, ANSWER_WAIT).await
     }
 
     /// Forgets an exited container and removes its files. Its log stays.
-    pub async fn remove_container(&self, _name: &str, _attempt: u32) -> Result<(), SandboxError> {
-        todo!()
+    pub async fn remove_container(&self, name: &str, attempt: u32) -> Result<(), SandboxError> {
+        let request = Request::Remove {
+            name: name.to_owned(),
+            attempt,
+        };
+        self.inner.ask(request, ANSWER_WAIT).await?;
+        let dir = self.inner.config.container_dir(name, attempt);
+        blocking(move || crate::tree::remove_tree(&dir).map_err(io("removing", &dir))).await
     }
 
     /// Replaces the contents of /etc/hosts; running containers see it.
-    pub async fn write_hosts(&self, _contents: &str) -> Result<(), SandboxError> {
-        todo!()
+    pub async fn write_hosts(&self, contents: &str) -> Result<(), SandboxError> {
+        let path = self.inner.config.etc_dir().join("hosts");
+        let contents = contents.to_owned();
+        // In place: containers have this very file mounted.
+        blocking(move || std::fs::write(&path, contents).map_err(io("writing", &path))).await
+    }
+
+    /// The log file of one attempt of a container.
+    pub fn log_path(&self, name: &str, attempt: u32) -> PathBuf {
+        self.inner.config.log_path(name, attempt)
     }
 
     /// What a container, or with `None` the whole pod, uses.
-    pub fn stats(&self, _container: Option<(&str, u32)>) -> Result<CgroupStats, SandboxError> {
-        todo!()
+    pub fn stats(&self, container: Option<(&str, u32)>) -> Result<CgroupStats, SandboxError> {
+        let config = &self.inner.config;
+        let cgroup = match container {
+            None => config.pod_cgroup.clone(),
+            Some((name, attempt)) => config.pod_cgroup.container(name, attempt)?,
+        };
+        Ok(config.cgroup.stats(&cgroup))
     }
 
     /// Kills everything, removes namespaces, mounts, cgroups and run state. Logs and volumes stay. Can be
     /// called again after an error.
     pub async fn destroy(&self) -> Result<(), SandboxError> {
-        todo!()
+        let config = &self.inner.config;
+        config.cgroup.signal_kill(&config.pod_cgroup)?;
+        self.await_last_words().await;
+        let inner = self.inner.clone();
+        blocking(move || {
+            let config = &inner.config;
+            teardown(
+                &config.cgroup,
+                &config.run_dir,
+                &config.spec.uid,
+                Some(inner.shim),
+            )
+        })
+        .await?;
+        {
+            let mut snapshot = self.inner.snapshot();
+            snapshot.dead = Some("it was destroyed".to_owned());
+        }
+        self.inner.changes.send_modify(|n| *n += 1);
+        Ok(())
     }
+
+    /// The shim writes the rest of the logs and the exit codes; it is given a moment for it.
+    async fn await_last_words(&self) {
+        const LAST_WORDS_WAIT: Duration = Duration::from_secs(2);
+        let mut changes = self.changes();
+        let over = async {
+            while self.containers().iter().any(ContainerState::is_live) {
+                if self.state() != SandboxState::Ready && !self.inner.shim.is_alive() {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS_WAIT, over).await;
+    }
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
+    let path = path.to_owned();
+    move |source| SandboxError::Io {
+        operation,
+        path,
+        source,
+    }
+}
+
+/// Runs what waits for the disk away from the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
+) -> Result<T, SandboxError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(SandboxError::Refused(format!("the runtime panicked: {e}"))))
+}
+
+/// What would reach into places where it does not belong, or cannot be done.
+fn check(spec: &ContainerSpec) -> Result<(), SandboxError> {
+    let config_error = |message: String| SandboxError::Start {
+        reason: "CreateContainerConfigError",
+        message,
+    };
+    if !is_name(&spec.name) {
+        return Err(config_error(format!(
+            "{:?} is no container name",
+            spec.name
+        )));
+    }
+    if spec.args.is_empty() {
+        return Err(SandboxError::Start {
+            reason: "CreateContainerError",
+            message: "no command specified".to_owned(),
+        });
+    }
+    if let Seccomp::Profile(profile) = &spec.seccomp {
+        return Err(config_error(format!(
+            "seccomp profile {profile:?} is asked for, but this node has no seccomp filters"
+        )));
+    }
+    let relative = spec.mounts.iter().map(|m| m.target.as_path());
+    let relative = relative
+        .chain([Path::new(&spec.cwd)])
+        .find(|p| !p.is_absolute());
+    match relative {
+        Some(path) => Err(config_error(format!("{path:?} is not an absolute path"))),
+        None => Ok(()),
+    }
+}
+
+/// Letters, digits and dashes: safe as a part of any path.
+pub(crate) fn is_name(name: &str) -> bool {
+    const NAME_LEN_MAX: usize = 63;
+    !name.is_empty()
+        && name.len() <= NAME_LEN_MAX
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !name.starts_with('-')
+}
+
+/// Notes that the container uses the image and finds its layers.
+fn prepare(inner: &Inner, spec: ContainerSpec) -> Result<StartRequest, SandboxError> {
+    let protected = inner.images.protect()?;
+    let image = inner
+        .images
+        .get(&spec.image)?
+        .ok_or_else(|| SandboxError::NoImage {
+            reference: spec.image.clone(),
+        })?;
+    let dir = inner.config.container_dir(&spec.name, spec.attempt);
+    std::fs::create_dir_all(&dir).map_err(io("making", &dir))?;
+    let marker = dir.join("image");
+    std::fs::write(&marker, &image.id).map_err(io("writing", &marker))?;
+    drop(protected);
+    let layers = image
+        .layers
+        .iter()
+        .rev()
+        .filter_map(|layer| layer.file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    Ok(StartRequest {
+        spec,
+        id: crate::runtime::new_id().map_err(io("reading", Path::new("/dev/urandom")))?,
+        image_id: image.id,
+        layers,
+    })
 }

@@ -21,6 +21,30 @@ impl Timestamp {
         Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// `2026-01-02T03:04:05.000000006Z`: RFC 3339 with nine digits, as in CRI logs.
+    pub fn rfc3339(self) -> String {
+        let at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0))
+            .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+        format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z",
+            at.year(),
+            u8::from(at.month()),
+            at.day(),
+            at.hour(),
+            at.minute(),
+            at.second(),
+            at.nanosecond()
+        )
+    }
+
+    /// Reads RFC 3339 with any number of digits and any offset; `None` before 1970 and for anything else.
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+        u64::try_from(at.ok()?.unix_timestamp_nanos())
+            .ok()
+            .map(Timestamp)
+    }
+
     /// As the standard library's type.
     pub fn system_time(self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(self.0)

@@ -63,7 +63,10 @@ fn set_signal(signal: Signal, handler: SigHandler) -> nix::Result<()> {
 /// Closes every descriptor from 3 on that is not in `keep`. For a forked child that ends in `exit_now` or
 /// exec: the owners of the closed descriptors must never be dropped.
 pub(crate) fn close_others(keep: &[RawFd]) -> nix::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .collect();
     keep.sort_unstable();
     let mut first = 3_u32;
     for fd in keep.into_iter().filter(|fd| *fd >= 3).chain([u32::MAX]) {
@@ -84,7 +87,12 @@ fn close_range(first: u32, last: u32) -> nix::Result<()> {
 /// Sets the loopback interface of the calling thread's network namespace up.
 pub(crate) fn set_loopback_up() -> io::Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
     // SAFETY: ifreq is plain data for which all zeroes is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {

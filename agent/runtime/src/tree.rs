@@ -35,11 +35,6 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     remove_at(&parent, name, 0)
 }
 
-/// Empties a directory that stays.
-pub(crate) fn remove_children(dir: &OwnedFd) -> io::Result<()> {
-    remove_entries(dir, 0)
-}
-
 /// Removes one name of a directory, with all that is below it.
 pub(crate) fn remove_at(parent: &impl AsFd, name: &OsStr, depth: usize) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
@@ -82,7 +77,7 @@ fn remove_entries(fd: &OwnedFd, depth: usize) -> io::Result<()> {
 
 /// Mount points at or below a path, deepest first.
 pub(crate) fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> = std::fs::read_to_string("/proc/self/mountinfo")?
+    let mut found: Vec<PathBuf> = std::fs::read_to_string("/proc/thread-self/mountinfo")?
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(|field| PathBuf::from(OsStr::from_bytes(&unescape(field))))

@@ -188,7 +188,7 @@ pub(super) fn make_dirs(path: &Path) -> Result<(), CgroupError> {
 
 /// v1 hierarchies mounted below a directory.
 fn legacy_mounts(mount_root: &Path) -> Result<Vec<Legacy>, CgroupError> {
-    let path = Path::new("/proc/self/mountinfo");
+    let path = Path::new("/proc/thread-self/mountinfo");
     let text = std::fs::read_to_string(path).map_err(|source| CgroupError::Io {
         operation: "listing mounts of",
         path: path.to_owned(),
@@ -262,9 +262,9 @@ impl Hierarchy for CgroupLayout {
                     "blkio" => {
                         Subsystem::BlkIo(library::blkio::BlkIoController::new(point, top, false))
                     }
-                    "name=systemd" => Subsystem::Systemd(
-                        library::systemd::SystemdController::new(point, top, false),
-                    ),
+                    "name=systemd" => Subsystem::Systemd(library::systemd::SystemdController::new(
+                        point, top, false,
+                    )),
                     _ => continue,
                 });
             }

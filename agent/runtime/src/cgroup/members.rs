@@ -61,11 +61,6 @@ impl CgroupLayout {
         Ok(())
     }
 
-    /// Whether no process is left.
-    pub(crate) fn is_empty(&self, cgroup: &PodCgroup) -> bool {
-        self.members(cgroup).is_empty()
-    }
-
     fn members(&self, cgroup: &PodCgroup) -> Vec<i32> {
         let mut pids = processes(&self.unified_dir(cgroup));
         for dir in self.legacy_dirs(cgroup) {
@@ -139,7 +134,11 @@ impl CgroupLayout {
         found.dedup();
         found
             .into_iter()
-            .filter(|path| path.iter().next_back().is_some_and(|n| n.as_encoded_bytes().starts_with(b"pod")))
+            .filter(|path| {
+                path.iter()
+                    .next_back()
+                    .is_some_and(|n| n.as_encoded_bytes().starts_with(b"pod"))
+            })
             .filter_map(|path| PodCgroup::try_from(path).ok())
             .collect()
     }

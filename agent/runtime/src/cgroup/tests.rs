@@ -6,8 +6,17 @@ use super::*;
 #[test]
 fn only_paths_inside_the_pods_tree_can_be_made() {
     for bad in [
-        "", "/", "..", "kubepods", "kubepods/burstable", "kubepods/pod", "kubepods/other",
-        "/kubepods/podx", "kubepods/../podx", "podx", "kubepods/burstable/../../podx",
+        "",
+        "/",
+        "..",
+        "kubepods",
+        "kubepods/burstable",
+        "kubepods/pod",
+        "kubepods/other",
+        "/kubepods/podx",
+        "kubepods/../podx",
+        "podx",
+        "kubepods/burstable/../../podx",
     ] {
         assert!(PodCgroup::try_from(PathBuf::from(bad)).is_err(), "{bad}");
     }

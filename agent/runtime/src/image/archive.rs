@@ -138,7 +138,8 @@ impl Source {
     pub fn blob(&self, name: &str) -> Result<Option<Blob>, ImageError> {
         let blob = match &self.kind {
             Kind::Directory(root) => {
-                let opened = tree::open_in_root(root, Path::new(name), OFlag::O_RDONLY, Mode::empty());
+                let opened =
+                    tree::open_in_root(root, Path::new(name), OFlag::O_RDONLY, Mode::empty());
                 let file = match opened {
                     Ok(fd) => File::from(fd),
                     Err(nix::errno::Errno::ENOENT) => return Ok(None),
@@ -150,7 +151,10 @@ impl Source {
                     .metadata()
                     .map_err(ImageError::io("reading", &self.path.join(name)))?;
                 if !metadata.is_file() {
-                    return Err(ImageError::invalid(&self.path, format!("{name} is not a file")));
+                    return Err(ImageError::invalid(
+                        &self.path,
+                        format!("{name} is not a file"),
+                    ));
                 }
                 Blob {
                     size: metadata.len(),
@@ -202,7 +206,10 @@ impl Source {
         if blob.size > DOCUMENT_BYTES_MAX {
             return Err(ImageError::invalid(
                 &self.path,
-                format!("{name} has {} bytes; it should be a small JSON document", blob.size),
+                format!(
+                    "{name} has {} bytes; it should be a small JSON document",
+                    blob.size
+                ),
             ));
         }
         let mut bytes = Vec::new();
@@ -273,11 +280,12 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
     let mut entries = HashMap::new();
     let mut last = String::from("its start");
     let broken = |last: &str, e: io::Error| {
-        ImageError::invalid(path, format!("not a tar archive, or damaged after {last}: {e}"))
+        ImageError::invalid(
+            path,
+            format!("not a tar archive, or damaged after {last}: {e}"),
+        )
     };
-    let walk = archive
-        .entries_with_seek()
-        .map_err(|e| broken(&last, e))?;
+    let walk = archive.entries_with_seek().map_err(|e| broken(&last, e))?;
     for entry in walk {
         let entry = entry.map_err(|e| broken(&last, e))?;
         let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
@@ -309,7 +317,10 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
         last = format!("entry {name:?}");
         entries.insert(name, found);
         if entries.len() > ENTRIES_MAX {
-            return Err(ImageError::invalid(path, "it has too many entries for an image"));
+            return Err(ImageError::invalid(
+                path,
+                "it has too many entries for an image",
+            ));
         }
     }
     if entries.is_empty() {

@@ -113,7 +113,10 @@ fn find_images(source: &Source) -> Result<Vec<Found>, ImageError> {
     if images.is_empty() {
         return Err(ImageError::invalid(
             source.path(),
-            format!("it holds no image for linux/{}", super::manifest::architecture()),
+            format!(
+                "it holds no image for linux/{}",
+                super::manifest::architecture()
+            ),
         ));
     }
     Ok(images)
@@ -156,7 +159,10 @@ fn find_oci(
         ));
     };
     if depth == 0 {
-        return Err(ImageError::invalid(source.path(), "its indexes are nested too deeply"));
+        return Err(ImageError::invalid(
+            source.path(),
+            "its indexes are nested too deeply",
+        ));
     }
     for inner in &manifests {
         if let Some(mut found) = find_oci(source, inner, depth - 1)? {
@@ -306,31 +312,47 @@ fn import_layer(
         .tempdir_in(store.tmp_dir())
         .map_err(ImageError::io("making a directory in", &store.tmp_dir()))?;
     let what = format!("layer {} of {} ({})", part.index + 1, part.count, part.file);
-    let result = unpack_blob(store, source, below, part, blob, tmp.path(), &what, progress)
-        .and_then(|size| {
-            let record = LayerRecord {
-                chain_id: part.chain.to_owned(),
-                size_bytes: size,
-            };
-            store.keep_layer(&tmp.path().join("fs"), &record)?;
-            Ok(size)
-        });
+    let result = unpack_blob(
+        store,
+        source,
+        below,
+        part,
+        blob,
+        tmp.path(),
+        &what,
+        progress,
+    )
+    .and_then(|size| {
+        let record = LayerRecord {
+            chain_id: part.chain.to_owned(),
+            size_bytes: size,
+        };
+        store.keep_layer(&tmp.path().join("fs"), &record)?;
+        Ok(size)
+    });
     // What is left is whiteouts, devices and the overlay's own files; nothing of it is followed.
     let path = tmp.keep();
     tree::remove_tree(&path).map_err(ImageError::io("removing", &path))?;
     match result {
-        Err(ImageError::Io { source: cause, path, operation }) => {
-            Err(no_space(&cause, &what, &store.tmp_dir()).unwrap_or(ImageError::Io {
+        Err(ImageError::Io {
+            source: cause,
+            path,
+            operation,
+        }) => Err(
+            no_space(&cause, &what, &store.tmp_dir()).unwrap_or(ImageError::Io {
                 operation,
                 path,
                 source: cause,
-            }))
-        }
+            }),
+        ),
         result => result,
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one caller; a struct would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one caller; a struct would only rename them"
+)]
 fn unpack_blob(
     store: &ImageStore,
     source: &Source,

@@ -143,7 +143,9 @@ impl Walk<'_> {
         let is_dir = kind.is_dir();
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         let existing = match fstatat(&parent, base.as_os_str(), flags) {
-            Ok(stat) => Some(SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())),
+            Ok(stat) => Some(SFlag::from_bits_truncate(
+                stat.st_mode & SFlag::S_IFMT.bits(),
+            )),
             Err(Errno::ENOENT) => None,
             Err(e) => return Err(e.into()),
         };
@@ -310,7 +312,9 @@ fn relative(name: &[u8]) -> Result<PathBuf, Cause> {
             Component::Normal(part) => path.push(part),
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(Cause::Invalid("its name leaves the image's root".to_owned()));
+                return Err(Cause::Invalid(
+                    "its name leaves the image's root".to_owned(),
+                ));
             }
         }
     }
@@ -367,7 +371,10 @@ fn pax_time(text: &str) -> Option<TimeSpec> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let mut nanos = 0_i64;
     for at in 0..9 {
-        let digit = fraction.as_bytes().get(at).map_or(0, |b| b.wrapping_sub(b'0'));
+        let digit = fraction
+            .as_bytes()
+            .get(at)
+            .map_or(0, |b| b.wrapping_sub(b'0'));
         nanos = nanos * 10 + i64::from(digit.min(9));
     }
     Some(TimeSpec::new(seconds.parse().ok()?, nanos))

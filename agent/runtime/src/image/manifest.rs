@@ -27,7 +27,10 @@ pub(super) struct Platform {
 }
 
 /// Names that tools leave in `index.json`: containerd's in full, and the OCI one.
-const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+const NAME_ANNOTATIONS: [&str; 2] = [
+    "io.containerd.image.name",
+    "org.opencontainers.image.ref.name",
+];
 
 impl Descriptor {
     /// The name that the descriptor is given, if any.
@@ -124,8 +127,7 @@ impl Configuration {
     /// Why it cannot run here, if so.
     pub fn misfit(&self) -> Option<String> {
         let os_fits = self.os.is_empty() || self.os == "linux";
-        let architecture_fits =
-            self.architecture.is_empty() || self.architecture == architecture();
+        let architecture_fits = self.architecture.is_empty() || self.architecture == architecture();
         (!os_fits || !architecture_fits).then(|| {
             format!(
                 "the image is for {}/{}, this node is linux/{}",

@@ -81,7 +81,10 @@ impl ImageStore {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&*store.root, private)
             .map_err(ImageError::io("protecting", &store.root))?;
-        match store.lock_file()?.pipe(|f| Flock::lock(f, FlockArg::LockExclusiveNonblock)) {
+        match store
+            .lock_file()?
+            .pipe(|f| Flock::lock(f, FlockArg::LockExclusiveNonblock))
+        {
             Ok(_lock) => store.collect_garbage()?,
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {}
             Err((_, e)) => return Err(ImageError::io("locking", &store.root)(e.into())),
@@ -158,7 +161,9 @@ impl ImageStore {
         if self.record(&id)?.is_none() {
             return Err(not_found());
         }
-        let others = names.iter().any(|(n, i)| *i == id && Some(n) != given.as_ref());
+        let others = names
+            .iter()
+            .any(|(n, i)| *i == id && Some(n) != given.as_ref());
         if (given.is_none() || !others)
             && let Some(user) = self.users()?.remove(&id)
         {
@@ -215,7 +220,11 @@ impl ImageStore {
                 .map(|(name, _)| name.clone())
                 .collect(),
             size_bytes: record.layers.iter().map(|l| l.size_bytes).sum(),
-            layers: record.layers.iter().map(|l| layers.join(l.name())).collect(),
+            layers: record
+                .layers
+                .iter()
+                .map(|l| layers.join(l.name()))
+                .collect(),
             id: record.id,
             config: record.config,
         }
@@ -248,7 +257,11 @@ impl ImageStore {
         write_json(&self.record_path(&record.id), record)?;
         // Imports hold the store's lock shared; the list of names is changed by one at a time.
         let path = self.root.join("names.lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let file = file.map_err(ImageError::io("opening", &path))?;
         let _lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, e)| ImageError::io("locking", &path)(e.into()))?;
@@ -397,7 +410,14 @@ pub(super) fn mount_overlay<'a>(
     options: &str,
 ) -> io::Result<()> {
     let names: Vec<&str> = lower.map(LayerRecord::name).collect();
-    overlay(&store.layers_dir(), &names.join(":"), upper, work, target, options)
+    overlay(
+        &store.layers_dir(),
+        &names.join(":"),
+        upper,
+        work,
+        target,
+        options,
+    )
 }
 
 /// See [`mount_overlay`]; `lower` is joined by colons.

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One container as its shim sees it: the child that makes it, its process, its pipes and its end.
+//!
+//! ```text
+//! Making ──Created──> Making(process) ──Started──> Running ──reaped──> Over
+//!    └───────────────────────Failed──────────────────────────────────^
+//! ```
+
+use super::creator::{self, EXIT_CODE_NOT_STARTED, FailedStep, Report};
+use crate::cgroup::PodCgroup;
+use crate::logs::writer::{LogWriter, Pending, Stream};
+use crate::process::ProcessId;
+use crate::protocol::{Failure, ShimConfig, StartRequest, decode};
+use crate::spec::PidMode;
+use crate::state::{ContainerPhase, ContainerState, ExitReason, Timestamp};
+use crate::sys::{self, Forked};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A container that is not made by then is given up; a working one takes some 30 ms, on a node that is
+/// starting a hundred at once some seconds.
+const MAKING_MAX: Duration = Duration::from_secs(120);
+/// What is kept of a termination message (core/v1: 4096 bytes).
+const TERMINATION_BYTES_MAX: u64 = 4096;
+/// Read from a log pipe at once.
+const PIPE_READ_BYTES: usize = 64 << 10;
+/// Turns of reading one pipe before others are looked at.
+const PIPE_TURNS: usize = 4;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Exited(i32),
+    Signaled(Signal),
+}
+
+/// See the module's comment.
+pub(super) struct Container {
+    pub state: ContainerState,
+    pub cgroup: PodCgroup,
+    pub making: Option<Making>,
+    process: Option<ProcessId>,
+    log: Option<LogWriter>,
+    pipes: Vec<LogPipe>,
+    termination_file: Option<PathBuf>,
+    /// The process ended before the child that made it.
+    ended_early: Option<Ended>,
+}
+
+/// The child that makes it.
+pub(super) struct Making {
+    pub pid: i32,
+    pub pipe: OwnedFd,
+    pub deadline: Instant,
+    /// Connections that wait for the outcome.
+    pub waiters: Vec<u64>,
+    buffer: Vec<u8>,
+    outcome: Option<Result<(), (FailedStep, String)>>,
+}
+
+struct LogPipe {
+    fd: OwnedFd,
+    stream: Stream,
+    pending: Pending,
+}
+
+/// Whether a pipe can give more.
+enum Drained {
+    Waiting,
+    Ended,
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+impl Container {
+    /// Forks the child that makes it.
+    pub fn start(config: &ShimConfig, pause_pid: i32, request: &StartRequest) -> io::Result<Self> {
+        let spec = &request.spec;
+        let cgroup = config
+            .pod_cgroup
+            .container(&spec.name, spec.attempt)
+            .map_err(io::Error::other)?;
+        std::fs::create_dir_all(config.bundle_dir(&spec.name, spec.attempt))?;
+        let log = LogWriter::open(config.log_path(&spec.name, spec.attempt), config.log)?;
+        let (stdout_read, stdout) = pipe()?;
+        let (stderr_read, stderr) = pipe()?;
+        let (report_read, report) = pipe()?;
+        let making = match sys::fork()? {
+            Forked::Child => creator::run(creator::Job {
+                config,
+                request,
+                pause_pid,
+                stdout,
+                stderr,
+                report,
+            }),
+            Forked::Parent(pid) => Making {
+                pid,
+                pipe: report_read,
+                deadline: Instant::now() + MAKING_MAX,
+                waiters: Vec::new(),
+                buffer: Vec::new(),
+                outcome: None,
+            },
+        };
+        let log_pipe = |fd, stream| LogPipe {
+            fd,
+            stream,
+            pending: Pending::default(),
+        };
+        Ok(Container {
+            state: ContainerState {
+                name: spec.name.clone(),
+                attempt: spec.attempt,
+                id: request.id.clone(),
+                image: spec.image.clone(),
+                image_id: request.image_id.clone(),
+                phase: ContainerPhase::Created,
+                pid: None,
+                created_at: Timestamp::now(),
+            },
+            cgroup,
+            making: Some(making),
+            process: None,
+            log: Some(log),
+            pipes: vec![
+                log_pipe(stdout_read, Stream::Stdout),
+                log_pipe(stderr_read, Stream::Stderr),
+            ],
+            termination_file: spec.termination_message_path.is_some().then(|| {
+                config
+                    .container_dir(&spec.name, spec.attempt)
+                    .join("termination-log")
+            }),
+            ended_early: None,
+        })
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, name: &str, attempt: u32) -> bool {
+        self.state.name == name && self.state.attempt == attempt
+    }
+
+    /// Descriptors to wait for.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let making = self.making.iter().map(|m| m.pipe.as_fd());
+        making.chain(self.pipes.iter().map(|p| p.fd.as_fd()))
+    }
+
+    /// Whether this process is its first one.
+    pub fn is_process(&self, pid: i32) -> bool {
+        self.process.is_some_and(|p| p.pid == pid)
+    }
+
+    /// Sends a signal to its first process; nothing happens when there is none.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        match self.process {
+            Some(process) if self.state.is_live() => process.signal(signal),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves what the container wrote to its log.
+    pub fn pump(&mut self) {
+        let log = &mut self.log;
+        self.pipes
+            .retain_mut(|pipe| !matches!(drain(pipe, log, PIPE_TURNS), Drained::Ended));
+    }
+
+    /// Reads what the making child says. True when something changed.
+    pub fn read_reports(&mut self) -> bool {
+        let Some(making) = &mut self.making else {
+            return false;
+        };
+        let mut chunk = [0; 4096];
+        loop {
+            match nix::unistd::read(&making.pipe, &mut chunk) {
+                Ok(0) => break,
+                Ok(n) => making
+                    .buffer
+                    .extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        let mut changed = false;
+        while let Ok(Some(report)) = decode::<Report>(&mut making.buffer) {
+            changed = true;
+            match report {
+                Report::Created { pid } => {
+                    self.process = ProcessId::observe(pid).ok();
+                    self.state.pid = Some(pid);
+                }
+                Report::Started => making.outcome = Some(Ok(())),
+                Report::Failed { reason, message } => {
+                    making.outcome = Some(Err((reason, message)));
+                }
+            }
+        }
+        if let Some(Ok(())) = making.outcome
+            && self.state.phase == ContainerPhase::Created
+        {
+            self.state.phase = ContainerPhase::Running {
+                started_at: Timestamp::now(),
+            };
+        }
+        changed
+    }
+
+    /// The making child was reaped: what to answer to those who wait.
+    pub fn made(&mut self, config: &ShimConfig, ended: Ended) -> (Vec<u64>, Result<(), Failure>) {
+        self.read_reports();
+        let Some(making) = self.making.take() else {
+            return (Vec::new(), Ok(()));
+        };
+        let outcome = making.outcome.unwrap_or_else(|| {
+            let text = format!("making the container was cut short: {ended:?}");
+            Err((FailedStep::Create, text))
+        });
+        let answer = match outcome {
+            Ok(()) => {
+                if let Some(ended) = self.ended_early.take() {
+                    self.over(config, ended);
+                }
+                Ok(())
+            }
+            Err((step, message)) => {
+                let (reason, waiting) = match step {
+                    FailedStep::Start => (ExitReason::StartError, "RunContainerError"),
+                    FailedStep::Create => (ExitReason::ContainerCannotRun, "CreateContainerError"),
+                    FailedStep::Config => {
+                        (ExitReason::ContainerCannotRun, "CreateContainerConfigError")
+                    }
+                };
+                self.close_log();
+                let _ = config.cgroup.signal_kill(&self.cgroup);
+                self.finish(EXIT_CODE_NOT_STARTED, None, reason, message.clone());
+                Err(Failure::Start {
+                    reason: waiting.to_owned(),
+                    message,
+                })
+            }
+        };
+        (making.waiters, answer)
+    }
+
+    /// Its first process was reaped.
+    pub fn ended(&mut self, config: &ShimConfig, ended: Ended) {
+        match &self.making {
+            Some(_) => self.ended_early = Some(ended),
+            None if self.state.is_live() => self.over(config, ended),
+            None => {}
+        }
+    }
+
+    fn over(&mut self, config: &ShimConfig, ended: Ended) {
+        if config.spec.pid != PidMode::Container {
+            // Nobody but the kernel of a PID namespace of its own would end what the program left behind.
+            let _ = config.cgroup.signal_kill(&self.cgroup);
+        }
+        self.close_log();
+        let (exit_code, signal) = match ended {
+            Ended::Exited(code) => (code, None),
+            Ended::Signaled(signal) => (128 + signal as i32, Some(signal as i32)),
+        };
+        let oom = exit_code != 0 && config.cgroup.oom_kills(&self.cgroup) > 0;
+        let reason = match exit_code {
+            _ if oom => ExitReason::OOMKilled,
+            0 => ExitReason::Completed,
+            _ => ExitReason::Error,
+        };
+        let message = self.last_words();
+        self.finish(exit_code, signal, reason, message);
+    }
+
+    fn finish(&mut self, exit_code: i32, signal: Option<i32>, reason: ExitReason, message: String) {
+        let started_at = match self.state.phase {
+            ContainerPhase::Running { started_at } => started_at,
+            _ => self.state.created_at,
+        };
+        self.state.pid = None;
+        self.process = None;
+        self.state.phase = ContainerPhase::Exited {
+            exit_code,
+            signal,
+            reason,
+            message,
+            started_at,
+            finished_at: Timestamp::now(),
+        };
+    }
+
+    /// Takes what is in the pipes now. Whoever still holds their other end is not part of the container.
+    fn close_log(&mut self) {
+        for mut pipe in self.pipes.drain(..) {
+            drain(&mut pipe, &mut self.log, usize::MAX);
+            if let Some(log) = &mut self.log {
+                log.end(pipe.stream, &mut pipe.pending);
+            }
+        }
+        self.log = None;
+    }
+
+    fn last_words(&self) -> String {
+        let mut bytes = Vec::new();
+        if let Some(path) = &self.termination_file
+            && let Ok(file) = File::open(path)
+        {
+            let _ = file.take(TERMINATION_BYTES_MAX).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn drain(pipe: &mut LogPipe, log: &mut Option<LogWriter>, turns: usize) -> Drained {
+    let mut buffer = [0; PIPE_READ_BYTES];
+    for _ in 0..turns {
+        match nix::unistd::read(&pipe.fd, &mut buffer) {
+            Ok(0) => {
+                if let Some(log) = log {
+                    log.end(pipe.stream, &mut pipe.pending);
+                }
+                return Drained::Ended;
+            }
+            Ok(n) => {
+                if let Some(log) = log {
+                    let data = buffer.get(..n).unwrap_or_default();
+                    log.write(pipe.stream, &mut pipe.pending, data);
+                }
+            }
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::EAGAIN) => return Drained::Waiting,
+            Err(_) => return Drained::Ended,
+        }
+    }
+    Drained::Waiting
+}
