@@ -24,7 +24,7 @@ const NODE_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600)
 /// No node certificate is shorter than this: renewal needs time before its end.
 const NODE_CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// Bits of a pod range of one node.
-const NODE_PREFIX: u8 = 24;
+pub(crate) const NODE_PREFIX: u8 = 24;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]

@@ -31,6 +31,7 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use knarr_apiserver::{ApiConfig, ApiError, ApiServer};
+use knarr_control_plan::pod_cidr::{PodCidrError, PodCidrs};
 use knarr_store::{Embedded, Options, Store};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -72,6 +73,9 @@ pub enum RunError {
     /// What every cluster has could not be made.
     #[error("cannot make the Service default/kubernetes")]
     Bootstrap(#[from] ApiError),
+    /// The range of pod addresses.
+    #[error("cannot divide the range of pod addresses")]
+    PodRange(#[from] PodCidrError),
     /// A part of the control plane panicked.
     #[error("a part of the control plane failed")]
     Task(#[from] tokio::task::JoinError),
@@ -132,7 +136,8 @@ async fn run_with_store(
     // Every task ends at `shutdown`; a task that panics brings the others down with it.
     let mut tasks = JoinSet::new();
     tasks.spawn(hub.run(client.clone(), shutdown.clone()));
-    loops::spawn_all(client, shutdown.clone(), &mut tasks)?;
+    let settings = loop_settings(config, heartbeats, &pki)?;
+    loops::spawn_all(client, settings, shutdown.clone(), &mut tasks)?;
     let stop = shutdown.clone();
     tasks.spawn(async move {
         stop.cancelled().await;
@@ -172,6 +177,20 @@ fn api_config(config: &Config, heartbeats: &Arc<Heartbeats>, streams: &Arc<Strea
     api.not_ready_toleration_seconds = config.not_ready_toleration_seconds;
     api.unreachable_toleration_seconds = config.unreachable_toleration_seconds;
     api
+}
+
+fn loop_settings(
+    config: &Config,
+    heartbeats: Arc<Heartbeats>,
+    pki: &Pki,
+) -> Result<loops::Settings, RunError> {
+    let range = config.cluster_cidr.to_string();
+    Ok(loops::Settings {
+        heartbeats,
+        grace: config.node_monitor_grace_period,
+        pod_cidrs: PodCidrs::parse(&range, config::NODE_PREFIX)?,
+        ca_pem: pki.authority().certificate_pem().to_owned(),
+    })
 }
 
 fn feed_settings(config: &Config) -> FeedSettings {

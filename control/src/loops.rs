@@ -4,15 +4,20 @@
 //! Every loop is fed by informers over the watch cache, takes keys from a queue, plans, applies through the
 //! API's in-process client, and writes status and events. None of them polls. Started by `lib.rs`.
 
-use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
-use knarr_api::k8s_openapi::api::core::v1::Pod;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use knarr_api::k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Client, Object};
+use knarr_control_plan::pod_cidr::PodCidrs;
 use knarr_control_plan::pods::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::informer;
+use crate::feed::Heartbeats;
+use crate::informer::{self, Informer};
 use crate::queue::Queue;
 use crate::recorder::Recorder;
 
@@ -20,8 +25,15 @@ mod deployment;
 mod endpoint_mirror;
 mod endpoint_slice;
 mod endpoints;
+mod garbage;
+mod namespace;
+mod node_lifecycle;
+mod nodes;
+mod pod_cidr;
+mod pod_gc;
 mod replica_set;
 mod scheduler;
+mod service_account;
 mod services;
 
 /// What every loop needs.
@@ -48,12 +60,32 @@ pub(crate) fn reference(api_version: &str, kind: &str, meta: &ObjectMeta) -> Obj
     }
 }
 
+/// What the loops are told about the cluster.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// When nodes were last heard.
+    pub heartbeats: Arc<Heartbeats>,
+    /// How long a node may be silent.
+    pub grace: Duration,
+    /// Ranges of pod addresses, none given out yet.
+    pub pod_cidrs: PodCidrs,
+    /// The cluster's CA certificates, for pods.
+    pub ca_pem: String,
+}
+
 /// Starts every loop; they end at `shutdown`.
 pub fn spawn_all(
     client: Client,
+    settings: Settings,
     shutdown: CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), ApiError> {
+    let Settings {
+        heartbeats,
+        grace,
+        pod_cidrs,
+        ca_pem,
+    } = settings;
     let recorder = Recorder::start(client.clone(), shutdown.clone());
     let context = |source: &'static str| Context {
         client: client.clone(),
@@ -65,30 +97,26 @@ pub fn spawn_all(
         endpoints: Queue::new(),
         mirror: Queue::new(),
     };
-    let (set_queue, deployment_queue) = (Queue::new(), Queue::new());
+    let queues = Queues::default();
     let services = services::follow_services(&context("endpoint-controller"), &wake)?;
     let slices = services::Slices::follow(&context("endpoint-slice-controller"), &wake)?;
-    let pods = {
-        let cache = client.cache_of::<Pod>()?;
-        let (services, wake) = (services.clone(), wake.clone());
-        let (sets, deployments) = (set_queue.clone(), deployment_queue.clone());
-        let view = |object: &Object| Some(PodView::of(&object.parse::<Pod>().ok()?));
-        informer::start(cache, shutdown.clone(), view, move |changed| {
-            replica_set::pod_changed(&sets, &changed);
-            deployment::pod_changed(&deployments, &changed);
-            services::pod_changed(&services, &wake, &changed);
-        })
-    };
+    let (nodes, pods) = follow(&context("node-controller"), &services, &wake, &queues)?;
+    let Queues {
+        sets,
+        deployments,
+        silent_nodes,
+        homeless_pods,
+        unnumbered_nodes,
+        namespaces,
+    } = queues;
     tasks.spawn(scheduler::run(context("default-scheduler")));
-    tasks.spawn(replica_set::run(
-        context("replicaset-controller"),
-        pods.clone(),
-        set_queue,
-    ));
+    let sets_context = context("replicaset-controller");
+    tasks.spawn(replica_set::run(sets_context, pods.clone(), sets));
+    let deployments_context = context("deployment-controller");
     tasks.spawn(deployment::run(
-        context("deployment-controller"),
+        deployments_context,
         pods.clone(),
-        deployment_queue,
+        deployments,
     ));
     tasks.spawn(endpoint_slice::run(
         context("endpoint-slice-controller"),
@@ -99,11 +127,85 @@ pub fn spawn_all(
     ));
     tasks.spawn(endpoints::run(
         context("endpoint-controller"),
-        pods,
+        pods.clone(),
         services.clone(),
         wake.endpoints,
     ));
     let mirror = context("endpoint-slice-mirroring-controller");
     tasks.spawn(endpoint_mirror::run(mirror, services, slices, wake.mirror));
+    tasks.spawn(node_lifecycle::run(
+        context("node-controller"),
+        heartbeats,
+        grace,
+        nodes.clone(),
+        pods.clone(),
+        silent_nodes,
+    ));
+    let homeless = context("pod-garbage-collector");
+    tasks.spawn(pod_gc::run(homeless, nodes.clone(), pods, homeless_pods));
+    let ranges = context("cidrAllocator");
+    tasks.spawn(pod_cidr::run(ranges, nodes, pod_cidrs, unnumbered_nodes));
+    let terminating = namespace::follow(&context("namespace-controller"), &namespaces)?;
+    let emptied = namespaces.clone();
+    tasks.spawn(garbage::run(
+        context("garbage-collector-controller"),
+        Arc::new(move |gone: &str| namespace::content_gone(&emptied, &terminating, gone)),
+    ));
+    tasks.spawn(namespace::run(context("namespace-controller"), namespaces));
+    tasks.spawn(service_account::run(
+        context("service-account-controller"),
+        ca_pem,
+    ));
     Ok(())
 }
+
+/// The queues that changes of pods and nodes fill.
+#[derive(Default)]
+struct Queues {
+    sets: Queue<NamespacedName>,
+    deployments: Queue<NamespacedName>,
+    silent_nodes: node_lifecycle::NodeQueue,
+    homeless_pods: pod_gc::PodQueue,
+    unnumbered_nodes: pod_cidr::NodeQueue,
+    namespaces: namespace::NamespaceQueue,
+}
+
+/// Follows Nodes and Pods once for all loops.
+fn follow(
+    context: &Context,
+    services: &Informer<services::ServiceView>,
+    wake: &services::Wake,
+    queues: &Queues,
+) -> Result<(nodes::Nodes, Informer<PodView>), ApiError> {
+    let (client, shutdown) = (&context.client, &context.shutdown);
+    // A node that goes concerns its pods, and pods are followed after nodes.
+    let pods_of_nodes: Arc<OnceLock<Informer<PodView>>> = Arc::default();
+    let (silent, homeless) = (queues.silent_nodes.clone(), queues.homeless_pods.clone());
+    let (unnumbered, pods) = (queues.unnumbered_nodes.clone(), pods_of_nodes.clone());
+    let cache = client.cache_of::<Node>()?;
+    let nodes = informer::start(cache, shutdown.clone(), nodes::NodeView::of, move |changed| {
+        node_lifecycle::node_changed(&silent, &changed);
+        pod_cidr::node_changed(&unnumbered, &changed);
+        if let Some(pods) = pods.get() {
+            pod_gc::node_changed(&homeless, pods, &changed);
+        }
+    });
+    let cache = client.cache_of::<Pod>()?;
+    let (services, wake, known) = (services.clone(), wake.clone(), nodes.clone());
+    let (sets, deployments) = (queues.sets.clone(), queues.deployments.clone());
+    let (silent, homeless) = (queues.silent_nodes.clone(), queues.homeless_pods.clone());
+    let view = |object: &Object| Some(PodView::of(&object.parse::<Pod>().ok()?));
+    let pods = informer::start(cache, shutdown.clone(), view, move |changed| {
+        replica_set::pod_changed(&sets, &changed);
+        deployment::pod_changed(&deployments, &changed);
+        services::pod_changed(&services, &wake, &changed);
+        node_lifecycle::pod_changed(&silent, &known, &changed);
+        pod_gc::pod_changed(&homeless, &known, &changed);
+    });
+    // Set once, here.
+    let _ = pods_of_nodes.set(pods.clone());
+    Ok((nodes, pods))
+}
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,21 @@ struct State<K> {
     /// Added while being worked on.
     again: HashSet<K>,
     delayed: BinaryHeap<Reverse<(Instant, K)>>,
+    /// The one moment at which a key comes by itself. Entries of `delayed` that say otherwise are stale:
+    /// a key that is looked at often must not collect timers.
+    due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
+}
+
+impl<K: Clone + Eq + Hash + Ord> State<K> {
+    /// Has `key` come at `due` by itself, or earlier if that is planned already.
+    fn delay(&mut self, key: K, due: Instant) {
+        if self.due.get(&key).is_some_and(|known| *known <= due) {
+            return;
+        }
+        self.due.insert(key.clone(), due);
+        self.delayed.push(Reverse((due, key)));
+    }
 }
 
 /// A queue of keys. Clones share it.
@@ -68,6 +82,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Queue<K> {
                 working: HashSet::new(),
                 again: HashSet::new(),
                 delayed: BinaryHeap::new(),
+                due: HashMap::new(),
                 failures: HashMap::new(),
             })),
             wake: Arc::new(Notify::new()),
@@ -93,9 +108,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Queue<K> {
 
     /// Look at `key` after `delay`.
     pub fn add_after(&self, key: K, delay: Duration) {
-        self.state()
-            .delayed
-            .push(Reverse((Instant::now() + delay, key)));
+        self.state().delay(key, Instant::now() + delay);
         self.wake.notify_one();
     }
 
@@ -121,9 +134,13 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Queue<K> {
                     .peek()
                     .is_some_and(|Reverse((due, _))| *due <= now)
                 {
-                    let Some(Reverse((_, key))) = state.delayed.pop() else {
+                    let Some(Reverse((due, key))) = state.delayed.pop() else {
                         break;
                     };
+                    if state.due.get(&key) != Some(&due) {
+                        continue;
+                    }
+                    state.due.remove(&key);
                     if state.working.contains(&key) {
                         state.again.insert(key);
                     } else if state.queued.insert(key.clone()) {
@@ -173,9 +190,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Queue<K> {
             }
         };
         if let Some(delay) = delay {
-            state
-                .delayed
-                .push(Reverse((Instant::now() + delay, key.clone())));
+            state.delay(key.clone(), Instant::now() + delay);
         }
         if state.again.remove(key) && state.queued.insert(key.clone()) {
             state.ready.push_back(key.clone());

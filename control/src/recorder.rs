@@ -91,7 +91,14 @@ async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
                 count,
                 last,
                 message,
-            } => count_up(&client, &namespace, &name, count, last, message).await,
+            } => {
+                let counted = count_up(&client, &namespace, &name, count, last, message).await;
+                if counted.as_ref().is_err_and(ApiError::is_not_found) {
+                    // Its time had passed: told again, it is a new event.
+                    correlator.forget(&namespace, &name);
+                }
+                counted
+            }
         };
         if let Err(error) = written {
             // Usual for objects of a namespace that is ending.

@@ -22,6 +22,9 @@ pub struct PodCidrs {
 /// Why a node gets no range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PodCidrError {
+    /// The cluster's range cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] crate::cidr::ParseCidrError),
     /// All are taken.
     #[error("CIDR allocation failed; there are no remaining CIDRs left to allocate in {cluster}")]
     Exhausted {
@@ -63,6 +66,11 @@ impl PodCidrs {
             of_node: HashMap::new(),
             hint: 0,
         })
+    }
+
+    /// As [`PodCidrs::new`], from the text of the cluster's range.
+    pub fn parse(cluster: &str, prefix: u8) -> Result<Self, PodCidrError> {
+        Self::new(cluster.parse()?, prefix)
     }
 
     /// A Node with the ranges that it has. Ranges outside the cluster's are not ours to count.

@@ -85,3 +85,19 @@ async fn a_panic_is_one_keys_failure_and_work_goes_on() {
     worker.await.unwrap();
     assert_eq!(good.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_has_one_timer_however_often_it_is_looked_at() {
+    let queue = Queue::new();
+    for _ in 0..10 {
+        queue.add("a");
+        let key = queue.next().await;
+        queue.done(&key, Outcome::After(Duration::from_secs(5)));
+    }
+    let start = Instant::now();
+    let key = queue.next().await;
+    queue.done(&key, Outcome::Done);
+    assert_eq!(start.elapsed().as_secs(), 5);
+    let again = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
+    assert!(again.is_err(), "it came a second time");
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Ends pods that nobody else will end. Decides nothing: `knarr_control_plan::pod_gc` does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use knarr_api::k8s_openapi::api::core::v1::Pod;
+use knarr_api::k8s_openapi::jiff::Timestamp;
+use knarr_api::names::NamespacedName;
+use knarr_apiserver::{ApiError, DeleteParams};
+use knarr_control_plan::node_lifecycle::disrupted_status;
+use knarr_control_plan::pod_gc::{NodeFate, TERMINATED_MAX, Verdict, judge, plan_terminated};
+use knarr_control_plan::pods::{Phase, PodView};
+
+use super::Context;
+use super::nodes::{NodeView, Nodes};
+use crate::clock;
+use crate::informer::{Changed, Informer};
+use crate::queue::{Outcome, Queue};
+
+/// Pods that are ended together.
+const WORKERS: usize = 4;
+/// Ended pods are counted this long after one ended, and together with all that ended meanwhile.
+const COUNT_AFTER: Duration = Duration::from_secs(20);
+
+/// Pods to look at; the empty name stands for all ended pods together.
+pub(super) type PodQueue = Queue<NamespacedName>;
+
+struct Loop {
+    context: Context,
+    nodes: Nodes,
+    pods: Informer<PodView>,
+    /// Since when a node that pods are bound to has been missing.
+    gone: Mutex<HashMap<String, Timestamp>>,
+}
+
+/// Runs the loop until shutdown. `queue` is woken by [`node_changed`] and [`pod_changed`].
+pub(super) async fn run(context: Context, nodes: Nodes, pods: Informer<PodView>, queue: PodQueue) {
+    nodes.synced().await;
+    pods.synced().await;
+    let shutdown = context.shutdown.clone();
+    let this = Arc::new(Loop {
+        context,
+        nodes,
+        pods,
+        gone: Mutex::default(),
+    });
+    queue
+        .work(WORKERS, shutdown, move |name| {
+            let this = this.clone();
+            async move { this.reconcile(&name).await }
+        })
+        .await;
+}
+
+/// Wakes the pods of a node that is gone or declared off.
+pub(super) fn node_changed(
+    queue: &PodQueue,
+    pods: &Informer<PodView>,
+    changed: &Changed<'_, NodeView>,
+) {
+    if changed
+        .new
+        .is_some_and(|view| view.fate == NodeFate::Exists)
+    {
+        return;
+    }
+    let node = changed.name.name.as_str();
+    for pod in pods.select(|_, pod| pod.node.as_deref() == Some(node)) {
+        queue.add(pod.name.clone());
+    }
+}
+
+/// Wakes a pod that is deleted before it has a node, or whose node is not there.
+pub(super) fn pod_changed(queue: &PodQueue, nodes: &Nodes, changed: &Changed<'_, PodView>) {
+    let Some(pod) = changed.new else {
+        return;
+    };
+    let needs_look = match &pod.node {
+        None => pod.deleted_at.is_some(),
+        Some(node) => {
+            let view = nodes.view(&NamespacedName::cluster(&**node));
+            view.is_none_or(|view| view.fate != NodeFate::Exists)
+        }
+    };
+    if needs_look {
+        queue.add(changed.name.clone());
+    }
+    let has_ended =
+        pod.phase.is_terminal() && !changed.old.is_some_and(|old| old.phase.is_terminal());
+    if has_ended {
+        queue.add_after(NamespacedName::default(), COUNT_AFTER);
+    }
+}
+
+impl Loop {
+    async fn reconcile(&self, name: &NamespacedName) -> Outcome {
+        let result = if name.name.is_empty() {
+            self.remove_ended().await.map(|()| Outcome::Done)
+        } else {
+            self.try_reconcile(name).await
+        };
+        match result {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
+            Err(error) => {
+                tracing::warn!(pod = %name, %error, "a pod was not cleaned up");
+                Outcome::Retry
+            }
+        }
+    }
+
+    fn fate(&self, node: &str) -> NodeFate {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.nodes.view(&NamespacedName::cluster(node)) {
+            Some(view) => {
+                gone.remove(node);
+                view.fate
+            }
+            None => NodeFate::GoneSince(*gone.entry(node.to_owned()).or_insert_with(clock::now)),
+        }
+    }
+
+    async fn try_reconcile(&self, name: &NamespacedName) -> Result<Outcome, ApiError> {
+        self.context.client.sync().await?;
+        self.nodes.catch_up().await;
+        self.pods.catch_up().await;
+        let Some(pod) = self.pods.view(name) else {
+            return Ok(Outcome::Done);
+        };
+        let fate = pod
+            .node
+            .as_deref()
+            .map_or(NodeFate::Exists, |node| self.fate(node));
+        match judge(&pod, fate, clock::now()) {
+            Verdict::Keep => Ok(Outcome::Done),
+            Verdict::LookAgain(delay) => Ok(Outcome::After(delay)),
+            Verdict::Remove { message } => {
+                self.remove(name, &pod.uid, Some(message)).await?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    /// Gives the pod its last status and takes it away at once.
+    async fn remove(
+        &self,
+        name: &NamespacedName,
+        uid: &str,
+        message: Option<&'static str>,
+    ) -> Result<(), ApiError> {
+        let client = &self.context.client;
+        let mut pod = match client.get::<Pod>(name.namespace(), &name.name).await {
+            Ok(pod) if pod.metadata.uid.as_deref() == Some(uid) => pod,
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut status = pod.status.clone().unwrap_or_default();
+        if let Some(message) = message
+            && !Phase::parse(status.phase.as_deref()).is_terminal()
+        {
+            status.phase = Some("Failed".to_owned());
+            let reason = "DeletionByPodGC";
+            pod.status = Some(disrupted_status(&status, reason, message, clock::now()));
+            client.update_status(&pod).await?;
+        }
+        tracing::info!(pod = %name, message, "removing a pod that nobody ends");
+        let params = DeleteParams {
+            uid: Some(uid.to_owned()),
+            grace_period_seconds: Some(0),
+            ..DeleteParams::default()
+        };
+        match client
+            .delete::<Pod>(name.namespace(), &name.name, &params)
+            .await
+        {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_ended(&self) -> Result<(), ApiError> {
+        let ended = self.pods.select(|_, pod| pod.phase.is_terminal());
+        let ended: Vec<&PodView> = ended.iter().map(Arc::as_ref).collect();
+        for pod in plan_terminated(&ended, TERMINATED_MAX) {
+            self.remove(&pod.name, &pod.uid, None).await?;
+        }
+        Ok(())
+    }
+}
