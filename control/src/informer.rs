@@ -9,15 +9,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{Cache, CacheEventKind, Object};
-use tokio::sync::watch;
+use knarr_apiserver::{Cache, CacheEvent, CacheEventKind, EventStream, Lagged, Object};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+/// Reconciles that wait for the informer at once; more of them wait for their turn.
+const WAITING_MAX: usize = 64;
 
 /// Views of all objects of a resource. Clones share them.
 #[derive(Debug)]
 pub struct Informer<V> {
     views: Arc<RwLock<HashMap<NamespacedName, Arc<V>>>>,
     synced: watch::Receiver<bool>,
+    requests: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl<V> Clone for Informer<V> {
@@ -25,6 +29,7 @@ impl<V> Clone for Informer<V> {
         Self {
             views: self.views.clone(),
             synced: self.synced.clone(),
+            requests: self.requests.clone(),
         }
     }
 }
@@ -68,6 +73,16 @@ impl<V: Send + Sync + 'static> Informer<V> {
         // A sender that is gone means shutdown; whoever waits is about to end too.
         let _ = self.synced.clone().wait_for(|synced| *synced).await;
     }
+
+    /// Waits until the views show everything that the watch cache shows now. After `Client::sync` that is
+    /// every write acknowledged so far, the caller's own above all.
+    pub async fn catch_up(&self) {
+        let (reply, caught_up) = oneshot::channel();
+        // Either failure means shutdown.
+        if self.requests.send(reply).await.is_ok() {
+            let _ = caught_up.await;
+        }
+    }
 }
 
 /// Starts following `cache` on a task that ends at `shutdown`. `view` returns `None` for an object that
@@ -80,9 +95,11 @@ where
 {
     let views: Arc<RwLock<HashMap<NamespacedName, Arc<V>>>> = Arc::default();
     let (synced_sender, synced) = watch::channel(false);
+    let (requests, to_answer) = mpsc::channel(WAITING_MAX);
     let informer = Informer {
         views: views.clone(),
         synced,
+        requests,
     };
     let follower = Follower {
         views,
@@ -92,7 +109,7 @@ where
     tokio::spawn(async move {
         // Safe to drop: views change between awaits only.
         tokio::select! {
-            () = follower.follow(&cache, &synced_sender) => {}
+            () = follower.follow(&cache, &synced_sender, to_answer) => {}
             () = shutdown.cancelled() => {}
         }
     });
@@ -110,32 +127,65 @@ where
     F: Fn(&Object) -> Option<V>,
     C: Fn(Changed<'_, V>),
 {
-    async fn follow(&self, cache: &Cache, synced: &watch::Sender<bool>) {
+    async fn follow(
+        &self,
+        cache: &Cache,
+        synced: &watch::Sender<bool>,
+        mut requests: mpsc::Receiver<oneshot::Sender<()>>,
+    ) {
+        let mut events = self.list(cache);
+        synced.send_replace(true);
         loop {
-            let (snapshot, mut events) = cache.watch();
-            let mut gone: HashSet<NamespacedName> = {
-                let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-                views.keys().cloned().collect()
+            // Safe to drop: neither takes anything before it is ready.
+            let request = tokio::select! {
+                event = events.next() => {
+                    match event {
+                        Ok(event) => self.apply(&event),
+                        // A reader that fell behind lists again.
+                        Err(Lagged) => events = self.list(cache),
+                    }
+                    None
+                }
+                request = requests.recv() => request,
             };
-            for object in &snapshot.objects {
-                let name = name_of(object);
-                gone.remove(&name);
-                self.set(&name, (self.view)(object));
+            let Some(request) = request else {
+                continue;
+            };
+            loop {
+                match events.try_next() {
+                    Ok(Some(event)) => self.apply(&event),
+                    Ok(None) => break,
+                    Err(Lagged) => events = self.list(cache),
+                }
             }
-            for name in gone {
-                self.set(&name, None);
-            }
-            synced.send_replace(true);
-            // A reader that fell behind lists again.
-            while let Ok(event) = events.next().await {
-                let name = name_of(&event.object);
-                let view = match event.kind {
-                    CacheEventKind::Deleted => None,
-                    CacheEventKind::Added | CacheEventKind::Modified => (self.view)(&event.object),
-                };
-                self.set(&name, view);
-            }
+            // Whoever asked may have stopped waiting.
+            let _ = request.send(());
         }
+    }
+
+    fn list(&self, cache: &Cache) -> EventStream {
+        let (snapshot, events) = cache.watch();
+        let mut gone: HashSet<NamespacedName> = {
+            let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+            views.keys().cloned().collect()
+        };
+        for object in &snapshot.objects {
+            let name = name_of(object);
+            gone.remove(&name);
+            self.set(&name, (self.view)(object));
+        }
+        for name in gone {
+            self.set(&name, None);
+        }
+        events
+    }
+
+    fn apply(&self, event: &CacheEvent) {
+        let view = match event.kind {
+            CacheEventKind::Deleted => None,
+            CacheEventKind::Added | CacheEventKind::Modified => (self.view)(&event.object),
+        };
+        self.set(&name_of(&event.object), view);
     }
 
     fn set(&self, name: &NamespacedName, view: Option<V>) {
