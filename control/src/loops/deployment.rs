@@ -235,7 +235,8 @@ impl Loop {
                 let patched: Deployment = client
                     .patch(namespace.as_deref(), &name, &patch, None)
                     .await?;
-                deployment.metadata.resource_version = patched.metadata.resource_version;
+                // The status goes out with these: an old copy of the annotations would undo them.
+                deployment.metadata = patched.metadata;
                 Ok(())
             }
             Action::Status(status) => self.write_status(deployment, *status).await,
