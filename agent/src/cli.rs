@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub mod image;
+pub mod service;
 
 /// Worker threads of the agent: work is waiting, and each thread costs memory.
 const WORKER_THREADS: usize = 2;
@@ -32,6 +33,8 @@ enum Command {
     Run(Box<RunOptions>),
     /// Import, list and remove images.
     Image(image::ImageArgs),
+    /// List, show and trace the Services that this node carries.
+    Service(service::ServiceArgs),
     /// Print the version.
     Version,
     /// The process that holds one pod; started by the agent.
@@ -67,6 +70,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Service(args) => service::run(args).map(|()| ExitCode::SUCCESS),
         Command::Run(options) => run(*options).map(|()| ExitCode::SUCCESS),
     }
 }

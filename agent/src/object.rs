@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The eBPF object that this program was built with; `build.rs` says which.
+//! The eBPF object that this program was built with. `build.rs` copies it; empty where there was none.
+
+/// ELF readers want the file at an even place.
+#[repr(C, align(64))]
+struct Aligned<T: ?Sized>(T);
+
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/knarr-ebpf")));
 
 /// The object's bytes, or what to do about their absence.
 pub fn datapath_object() -> anyhow::Result<&'static [u8]> {
-    #[cfg(knarr_ebpf_object)]
-    return Ok(include_bytes!(env!("KNARR_EBPF_OBJECT_FILE")));
-    #[cfg(not(knarr_ebpf_object))]
-    anyhow::bail!("built without eBPF programs: run `cargo xtask build-ebpf` first")
+    match OBJECT.0.is_empty() {
+        true => anyhow::bail!("built without eBPF programs: run `cargo xtask build-ebpf` first"),
+        false => Ok(&OBJECT.0),
+    }
 }

@@ -11,13 +11,16 @@ mod apply;
 mod attach;
 pub mod config;
 pub mod error;
+pub mod explain;
 pub mod inspect;
 pub mod load;
 mod logs;
 mod maps;
+pub mod names;
 mod netns;
 pub mod network;
 mod sys;
+pub mod view;
 
 pub use config::{Cidr, DatapathConfig, MapSizes, ProgramLog, TcHook};
 pub use error::DatapathError;

@@ -355,13 +355,17 @@ fn load_object(
             loader.map_max_entries(map.name, max_entries);
         }
     }
-    loader.load(object).map_err(|error| match os_error(&error) {
-        Some(libc::EPERM) => DatapathError::NotPermitted {
-            what: "loading eBPF maps",
-            source: std::io::Error::from_raw_os_error(libc::EPERM),
-        },
-        _ => DatapathError::Object(Box::new(error)),
-    })
+    // A copy of our own is aligned, whatever the caller's bytes are.
+    let object = object.to_vec();
+    loader
+        .load(&object)
+        .map_err(|error| match os_error(&error) {
+            Some(libc::EPERM) => DatapathError::NotPermitted {
+                what: "loading eBPF maps",
+                source: std::io::Error::from_raw_os_error(libc::EPERM),
+            },
+            _ => DatapathError::Object(Box::new(error)),
+        })
 }
 
 /// The operating system's error number at the root of an error, where there is one.

@@ -276,14 +276,14 @@ impl Maps {
     /// Opens all of them.
     pub(crate) fn open(directory: &Path) -> Result<Self, DatapathError> {
         Ok(Self {
-            services: Map::open(directory, "SERVICES", "--max-service-ports")?,
-            slots: Map::open(directory, "SLOTS", "--max-endpoints")?,
-            tables: Map::open(directory, "TABLES", "--max-table-chunks")?,
-            backends: Map::open(directory, "BACKENDS", "--max-endpoints")?,
-            affinity: Map::open(directory, "AFFINITY", "--max-affinity-clients")?,
-            flows: Map::open(directory, "FLOWS", "--max-flows")?,
-            nat: Map::open(directory, "NAT", "--max-flows")?,
-            counters: Map::open(directory, "COUNTERS", "--max-service-ports")?,
+            services: Map::open(directory, "SERVICES", "--bpf-services")?,
+            slots: Map::open(directory, "SLOTS", "--bpf-backends")?,
+            tables: Map::open(directory, "TABLES", "--bpf-tables")?,
+            backends: Map::open(directory, "BACKENDS", "--bpf-backends")?,
+            affinity: Map::open(directory, "AFFINITY", "--bpf-affinity")?,
+            flows: Map::open(directory, "FLOWS", "--bpf-flows")?,
+            nat: Map::open(directory, "NAT", "--bpf-flows")?,
+            counters: Map::open(directory, "COUNTERS", "--bpf-services")?,
             stats: Map::open(directory, "STATS", "no flag")?,
             config: Map::open(directory, "CONFIG", "no flag")?,
             node_addrs: Map::open(directory, "NODE_ADDRS", "no flag")?,

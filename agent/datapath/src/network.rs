@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::config::Cidr;
 use crate::error::DatapathError;
@@ -146,6 +146,54 @@ impl Network {
         let mut networks: Vec<PodNetwork> = found.into_iter().map(|(_, network)| network).collect();
         networks.sort();
         Ok(networks)
+    }
+
+    /// Writes a pod's "namespace/name" to its veth as alias: `ip link` shows it, and
+    /// [`Self::pod_names`] finds it.
+    pub async fn pod_network_name(
+        &self,
+        host_ifname: &str,
+        pod: &str,
+    ) -> Result<(), DatapathError> {
+        let Some(index) = link_index(&self.handle, host_ifname).await? else {
+            return Ok(());
+        };
+        // The kernel keeps at most 255 bytes (IFALIASZ).
+        let alias: String = pod.chars().take(255).collect();
+        self.handle
+            .link()
+            .set(LinkUnspec::new_with_index(index).alias(alias).build())
+            .execute()
+            .await
+            .map_err(|error| network_error("name", host_ifname, error))
+    }
+
+    /// "namespace/name" and address of the pods of this node.
+    pub async fn pod_names(&self) -> Result<Vec<(String, Ipv4Addr)>, DatapathError> {
+        let networks = self.pod_networks().await?;
+        let mut names = Vec::new();
+        let mut links = self.handle.link().get().execute();
+        while let Some(link) = links
+            .try_next()
+            .await
+            .map_err(|error| network_error("list", "links", error))?
+        {
+            let mut ifname = None;
+            let mut alias = None;
+            for attribute in link.attributes {
+                match attribute {
+                    LinkAttribute::IfName(name) => ifname = Some(name),
+                    LinkAttribute::IfAlias(name) => alias = Some(name),
+                    _ => {}
+                }
+            }
+            if let (Some(ifname), Some(alias)) = (ifname, alias)
+                && let Some(network) = networks.iter().find(|known| known.host_ifname == ifname)
+            {
+                names.push((alias, network.pod_ip));
+            }
+        }
+        Ok(names)
     }
 
     /// Makes the routes to other nodes' pods exactly these.

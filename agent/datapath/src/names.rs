@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What ids stand for, for people: a file of JSON lines that the agent appends to as ids come and go.
+//! Traffic never needs it; `knarr-agent service` reads it and shows bare ids without it.
+//!
+//! ```text
+//! {"service":{"id":1,"namespace":"default","name":"web","port":"http"}}
+//! {"backend":{"id":7,"pod":"default/web-0","node":"node-1"}}
+//! {"serviceGone":1}
+//! ```
+//!
+//! The last line about an id counts. A starting agent writes a new file, as its first plan names
+//! everything; a file with more dead lines than live ones is written again.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use knarr_ebpf_common::ops::Named;
+use serde::{Deserialize, Serialize};
+
+use crate::error::DatapathError;
+
+/// Dead lines are not worth a rewrite below this number.
+const DEAD_LINES_MIN: usize = 4_096;
+
+/// Name of the file in the agent's data directory.
+pub const FILE_NAME: &str = "service-names.jsonl";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Line {
+    Service(ServiceName),
+    Backend(BackendName),
+    ServiceGone(u32),
+    BackendGone(u32),
+}
+
+/// A Service port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceName {
+    id: u32,
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Name of the port; may be empty.
+    pub port: String,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendName {
+    id: u32,
+    /// "namespace/name" of the pod; may be empty.
+    pub pod: String,
+    /// The node that it runs on; may be empty.
+    pub node: String,
+}
+
+/// The file as the agent writes it.
+#[derive(Debug)]
+pub struct NamesFile {
+    path: PathBuf,
+    file: Option<File>,
+    lines: usize,
+    dead: usize,
+}
+
+impl NamesFile {
+    /// A new file in place of an old one, which stays readable until the first names are written.
+    pub fn create(data_dir: &Path) -> Self {
+        Self {
+            path: data_dir.join(FILE_NAME),
+            file: None,
+            lines: 0,
+            dead: 0,
+        }
+    }
+
+    /// Appends what a plan said. Nothing is flushed to the disk: after a crash the next agent writes
+    /// everything again.
+    pub fn append(&mut self, names: &[Named]) -> Result<(), DatapathError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.try_append(names)
+            .map_err(|source| DatapathError::File {
+                action: "write",
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    fn try_append(&mut self, names: &[Named]) -> io::Result<()> {
+        self.lines += names.len();
+        self.dead += names
+            .iter()
+            .filter(|name| matches!(name, Named::ServiceGone { .. } | Named::BackendGone { .. }))
+            .count()
+            * 2;
+        let Some(file) = &mut self.file else {
+            return self.replace(names.iter().map(line));
+        };
+        let mut text = Vec::new();
+        for name in names {
+            write_line(&mut text, &line(name))?;
+        }
+        file.write_all(&text)?;
+        if self.dead > DEAD_LINES_MIN && self.dead * 2 > self.lines {
+            let known = read_lines(&self.path)?;
+            let live: Vec<Line> = known
+                .services
+                .into_values()
+                .map(Line::Service)
+                .chain(known.backends.into_values().map(Line::Backend))
+                .collect();
+            self.lines = live.len();
+            self.dead = 0;
+            self.replace(live.into_iter())?;
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, lines: impl Iterator<Item = Line>) -> io::Result<()> {
+        let fresh = self.path.with_extension("new");
+        let mut writer = BufWriter::new(File::create(&fresh)?);
+        for line in lines {
+            write_line(&mut writer, &line)?;
+        }
+        writer.flush()?;
+        std::fs::rename(&fresh, &self.path)?;
+        self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
+        Ok(())
+    }
+}
+
+fn write_line(writer: &mut impl Write, line: &Line) -> io::Result<()> {
+    serde_json::to_writer(&mut *writer, line)?;
+    writer.write_all(b"\n")
+}
+
+fn line(name: &Named) -> Line {
+    match name {
+        Named::Service {
+            id,
+            namespace,
+            name,
+            port_name,
+        } => Line::Service(ServiceName {
+            id: *id,
+            namespace: namespace.clone(),
+            name: name.clone(),
+            port: port_name.clone(),
+        }),
+        Named::Backend { id, pod, node } => Line::Backend(BackendName {
+            id: *id,
+            pod: pod.clone(),
+            node: node.clone(),
+        }),
+        Named::ServiceGone { id } => Line::ServiceGone(*id),
+        Named::BackendGone { id } => Line::BackendGone(*id),
+    }
+}
+
+/// The file as people's commands read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// By Service id.
+    pub services: HashMap<u32, ServiceName>,
+    /// By backend id.
+    pub backends: HashMap<u32, BackendName>,
+}
+
+impl Names {
+    /// Reads the file; no file means no names.
+    pub fn read(data_dir: &Path) -> Result<Self, DatapathError> {
+        let path = data_dir.join(FILE_NAME);
+        match read_lines(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            result => result.map_err(|source| DatapathError::File {
+                action: "read",
+                path,
+                source,
+            }),
+        }
+    }
+}
+
+fn read_lines(path: &Path) -> io::Result<Names> {
+    let mut names = Names::default();
+    for text in BufReader::new(File::open(path)?).lines() {
+        // The last line may be half written while it is read.
+        let Ok(line) = serde_json::from_str(&text?) else {
+            continue;
+        };
+        match line {
+            Line::Service(service) => {
+                names.services.insert(service.id, service);
+            }
+            Line::Backend(backend) => {
+                names.backends.insert(backend.id, backend);
+            }
+            Line::ServiceGone(id) => {
+                names.services.remove(&id);
+            }
+            Line::BackendGone(id) => {
+                names.backends.remove(&id);
+            }
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;
