@@ -11,7 +11,6 @@ use std::error::Error;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
@@ -22,6 +21,8 @@ use serde_json::{Map, Value, json};
 
 #[path = "build/markers.rs"]
 mod markers;
+#[path = "build/source.rs"]
+mod source;
 
 use markers::{Markers, TAG};
 
@@ -92,8 +93,8 @@ fn roots() -> Roots {
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=build/markers.rs");
-    let markers = Markers::read(&package_source("k8s-pb")?)?;
+    println!("cargo::rerun-if-changed=build");
+    let markers = Markers::read(&source::package_source("k8s-pb")?)?;
     let mut roots = roots();
     let definitions = roots.generator.take_definitions(true);
     let mut types = Map::new();
@@ -132,30 +133,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     write_compressed(&out.join("types.deflate"), &Value::Object(types))?;
     write_compressed(&out.join("components.deflate"), &Value::Object(components))?;
     Ok(())
-}
-
-/// The directory of a build dependency's sources.
-fn package_source(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let output = Command::new(env::var("CARGO")?)
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
-        // Without it cargo wants the sources of packages that only other systems need.
-        .args(["--filter-platform", &env::var("HOST")?, "--manifest-path"])
-        .arg(Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("Cargo.toml"))
-        .output()?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(format!("cargo metadata failed: {message}").into());
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let manifest = packages
-        .filter(|package| package["name"] == name)
-        .find_map(|package| package["manifest_path"].as_str())
-        .ok_or_else(|| format!("{name} is no dependency of knarr-schema"))?;
-    let folder = Path::new(manifest)
-        .parent()
-        .ok_or("a manifest has a folder")?;
-    Ok(folder.join("src"))
 }
 
 /// From schemars' place of definitions to OpenAPI's.
