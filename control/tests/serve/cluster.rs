@@ -12,8 +12,9 @@ use hyper_util::rt::TokioIo;
 use knarr_api::feed::enrollment_client::EnrollmentClient;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::{
-    Change, Delta, FromNode, Heartbeat, Hello, JoinRequest, LogRequest, PodReport, RenewRequest,
-    Snapshot, StreamFrame, ToNode, Welcome, change, from_node, open_stream, stream_frame, to_node,
+    Change, Delta, FromNode, Heartbeat, Hello, JoinRequest, LogRequest, PodGone, PodReport,
+    RenewRequest, Snapshot, StreamFrame, ToNode, Welcome, change, from_node, open_stream,
+    stream_frame, to_node,
 };
 use knarr_control::Services;
 use knarr_control::config::Settings;
@@ -205,6 +206,14 @@ impl Cluster {
         serde_json::from_slice(&answer).unwrap()
     }
 
+    pub async fn delete(&self, path: &str) {
+        let (status, answer) = self
+            .request(&Identity::Admin, Method::DELETE, path, None)
+            .await;
+        let text = String::from_utf8_lossy(&answer);
+        assert!(status.is_success(), "{status} {text}");
+    }
+
     /// Names of the objects of a collection.
     pub async fn list(&self, path: &str) -> Vec<String> {
         let (status, list) = self.get(&Identity::Admin, path).await;
@@ -256,7 +265,7 @@ impl Cluster {
         let mut pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name},
+            "metadata": {"name": name, "labels": {"app": "web"}},
             "spec": {"containers": [{
                 "name": "main",
                 "image": "localhost/knarr-echo:dev",
@@ -481,16 +490,39 @@ impl Session {
     }
 
     pub async fn report_running(&self, namespace: &str, name: &str, uid: &str) {
+        self.report_running_at(namespace, name, uid, "10.244.0.2")
+            .await;
+    }
+
+    pub async fn report_running_at(&self, namespace: &str, name: &str, uid: &str, ip: &str) {
         let status = json!({
             "phase": "Running",
-            "podIP": "10.244.0.2",
-            "podIPs": [{"ip": "10.244.0.2"}],
+            "podIP": ip,
+            "podIPs": [{"ip": ip}],
             "conditions": [{"type": "Ready", "status": "True"}],
             "containerStatuses": [{
                 "name": "main", "image": "localhost/knarr-echo:dev", "imageID": "x", "ready": true,
                 "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
             }],
         });
+        self.report(namespace, name, uid, status).await;
+    }
+
+    pub async fn report_phase(&self, namespace: &str, name: &str, uid: &str, phase: &str) {
+        self.report(namespace, name, uid, json!({"phase": phase}))
+            .await;
+    }
+
+    pub async fn report_gone(&self, namespace: &str, name: &str, uid: &str) {
+        let gone = PodGone {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+        };
+        send(&self.outbox, from_node::Message::PodGone(gone)).await;
+    }
+
+    async fn report(&self, namespace: &str, name: &str, uid: &str, status: Value) {
         let report = PodReport {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

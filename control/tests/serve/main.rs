@@ -272,3 +272,105 @@ async fn a_lease_shows_the_heartbeats_without_a_write() {
     assert_eq!(cluster.metric("knarr_store_commits_total").await, before);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_endpoint_that_changes_is_one_small_message() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &node).await;
+    session.snapshot().await;
+    cluster
+        .post(
+            "/api/v1/namespaces/default/services",
+            json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+                "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+            }),
+        )
+        .await;
+    session
+        .until(|change| matches!(change, change::Change::ServiceSet(set) if set.name == "web"))
+        .await;
+    for (name, address) in [("web-1", "10.244.0.2"), ("web-2", "10.244.0.3")] {
+        let pod = cluster.create_pod(name, "node-1").await;
+        let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+        session
+            .until(|change| matches!(change, change::Change::PodSet(set) if set.uid == uid))
+            .await;
+        session
+            .report_running_at("default", name, &uid, address)
+            .await;
+        let changes = session
+            .until(|change| matches!(change, change::Change::EndpointSet(set) if set.address == address && set.ready))
+            .await;
+        let endpoints: Vec<_> = changes
+            .iter()
+            .filter_map(|change| match change {
+                change::Change::EndpointSet(set) => Some(set.address.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert!(
+            endpoints.iter().all(|changed| *changed == address),
+            "only what changed is told: {endpoints:?}"
+        );
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_pod_goes_when_its_node_says_that_it_is_gone_and_not_for_another_node() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let one = cluster.join("node-1", &token).await.unwrap();
+    let two = cluster.join("node-2", &token).await.unwrap();
+    let mut first = cluster.connect("node-1", &one).await;
+    let mut second = cluster.connect("node-2", &two).await;
+    first.snapshot().await;
+    second.snapshot().await;
+    let pod = cluster.create_pod("web", "node-1").await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    first.report_running("default", "web", &uid).await;
+    cluster.until_phase("web", "Running").await;
+    let path = "/api/v1/namespaces/default/pods/web";
+    cluster.delete(path).await;
+    first
+        .until(|change| match change {
+            change::Change::PodSet(set) => {
+                let pod: Value = serde_json::from_slice(&set.pod_json).unwrap();
+                pod["metadata"]["deletionTimestamp"].is_string()
+            }
+            _ => false,
+        })
+        .await;
+    second.report_gone("default", "web", &uid).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.phase("web").await, "Running");
+    first.report_gone("default", "web", &uid).await;
+    first
+        .until(|change| matches!(change, change::Change::PodRemove(gone) if gone.uid == uid))
+        .await;
+    let (status, _) = cluster.get(&Identity::Admin, path).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_has_ended_does_not_run_again() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &node).await;
+    session.snapshot().await;
+    let pod = cluster.create_pod("job", "node-1").await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    session
+        .report_phase("default", "job", &uid, "Succeeded")
+        .await;
+    cluster.until_phase("job", "Succeeded").await;
+    session.report_running("default", "job", &uid).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.phase("job").await, "Succeeded");
+    cluster.stop().await;
+}
