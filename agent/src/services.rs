@@ -12,8 +12,10 @@ use knarr_agent_plan::services::{
     ServiceProtocol, ServiceTable, TrafficPolicy,
 };
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
+use knarr_datapath::names::NamesFile;
 use knarr_datapath::{Cidr, Datapath, DatapathError, Network, NodeRoute};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +68,8 @@ pub struct Services {
     pub events: Arc<Events>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where names for people are kept.
+    pub data_dir: PathBuf,
     /// This node.
     pub node_name: String,
     /// This node's address.
@@ -83,6 +87,7 @@ impl Services {
     /// Runs until `shutdown`; the maps keep serving afterwards.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DatapathError> {
         let contents = self.datapath.call(|d| d.restore()).await?;
+        let mut names = NamesFile::create(&self.data_dir);
         let mut table = ServiceTable::restore(&self.node_name, &contents);
         drop(contents);
         self.desired.touch_services();
@@ -106,7 +111,9 @@ impl Services {
                     Err(error) => tracing::warn!("{}", crate::cli::chain(&error.into())),
                 }
             }
-            sync = self.carry_out(&mut table, start.elapsed()).await;
+            sync = self
+                .carry_out(&mut table, &mut names, start.elapsed())
+                .await;
             self.metrics.services_synced(received.elapsed());
             let wake = match sync {
                 Sync::Broken => Some(RESYNC_AFTER),
@@ -197,14 +204,23 @@ impl Services {
         }
     }
 
-    async fn carry_out(&self, table: &mut ServiceTable, now: Duration) -> Sync {
+    async fn carry_out(
+        &self,
+        table: &mut ServiceTable,
+        names: &mut NamesFile,
+        now: Duration,
+    ) -> Sync {
         let plan = table.plan(now);
+        if let Err(error) = names.append(&plan.names) {
+            // Traffic does not need names.
+            tracing::warn!("{}", crate::cli::chain(&error.into()));
+        }
         for refusal in &plan.refusals {
             tracing::warn!("{refusal}");
             self.events
                 .node(Kind::Warning, "ServiceNotCarried", &refusal.to_string());
         }
-        if plan.ops.is_empty() && plan.names.is_empty() {
+        if plan.ops.is_empty() {
             return Sync::Clean;
         }
         tracing::debug!(operations = plan.ops.len(), "programming Services");

@@ -143,6 +143,7 @@ pub async fn run(
         network: network.clone(),
         events: events.clone(),
         metrics: metrics.clone(),
+        data_dir: data_dir.clone(),
         node_name: machine.node_name.clone(),
         node_ip: machine.node_ip,
     };

@@ -229,6 +229,13 @@ impl Worker {
             .datapath
             .call(move |d| d.set_pod(netns.as_fd(), ip))
             .await?;
+        let name = self.name();
+        let named = context
+            .network
+            .pod_network_name(&network.host_ifname, &name);
+        if let Err(error) = named.await {
+            tracing::debug!(pod = self.name(), "naming its link: {error}");
+        }
         Ok(())
     }
 
