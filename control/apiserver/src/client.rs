@@ -339,7 +339,7 @@ impl Client {
             return serde_json::from_slice(&bytes).map_err(ApiError::internal);
         }
         if kind.view_of.is_some() {
-            let view = kind.strategy.from_stored(object.value());
+            let view = kind.strategy.as_view(object.value());
             return serde_json::from_value(view).map_err(ApiError::internal);
         }
         object.parse().map_err(ApiError::internal)

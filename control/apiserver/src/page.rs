@@ -123,29 +123,10 @@ impl Wanted {
             let known = matches!(path, "metadata.name" | "metadata.namespace")
                 || kind.stored().selectable.iter().any(|f| f.path == path);
             if !known {
-                let group_version = if kind.group.is_empty() {
-                    format!("/{}", kind.version)
-                } else {
-                    format!("{}/{}", kind.group, kind.version)
-                };
-                let fields: Vec<String> = self
-                    .fields
-                    .requirements
-                    .iter()
-                    .map(|r| {
-                        let operator = match r.operator {
-                            knarr_api::fields::FieldOperator::Equals => "=",
-                            knarr_api::fields::FieldOperator::NotEquals => "!=",
-                        };
-                        format!("{}{operator}{}", r.field, r.value)
-                    })
-                    .collect();
+                // kubectl puts what it was looking for before this.
                 return Err(ApiError::bad_request(format!(
-                    "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {}",
-                    format!("{group_version}, Resource={}", kind.plural),
-                    self.labels.to_string(),
-                    fields.join(","),
-                    requirement.field,
+                    "field label not supported: {}",
+                    requirement.field
                 )));
             }
         }

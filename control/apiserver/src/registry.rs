@@ -202,7 +202,7 @@ pub(crate) trait Strategy: Send + Sync {
     /// The cells of one row, in the order of the columns after the name.
     fn cells(&self, object: &Value) -> Vec<Value>;
     /// From the stored form to this view, and back.
-    fn from_stored(&self, object: Value) -> Value {
+    fn as_view(&self, object: Value) -> Value {
         object
     }
     /// From this view to the stored form.

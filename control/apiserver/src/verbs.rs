@@ -105,6 +105,6 @@ pub(crate) fn in_view(kind: &'static Kind, bytes: Bytes) -> Bytes {
         return bytes;
     }
     let value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let view = kind.strategy.from_stored(value);
+    let view = kind.strategy.as_view(value);
     serde_json::to_vec(&view).map_or(bytes, Bytes::from)
 }

@@ -87,11 +87,14 @@ impl Definition {
     }
 }
 
+/// Group, version and kind.
+type KindNames = (Box<str>, Box<str>, Box<str>);
+
 /// The schemas of all built-in kinds.
 #[derive(Debug)]
 pub struct Schemas {
     pub(crate) definitions: Vec<Definition>,
-    kinds: HashMap<(Box<str>, Box<str>, Box<str>), Index>,
+    kinds: HashMap<KindNames, Index>,
 }
 
 /// The schema of one kind.

@@ -1,2 +1,71 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tests follow.
+//! What is taken follows from the stored Services; reservations come and go.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Allocations, Held, Reservation, lock};
+use crate::object::{Object, encode};
+use crate::registry;
+
+fn service(name: &str, ip: &str, port: u16) -> Object {
+    let kind = registry::builtin("", "services");
+    let object = json!({
+        "metadata": {"namespace": "default", "name": name},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80, "nodePort": port}]},
+    });
+    Object::from_stored(kind, &encode(kind, &object), 1).expect("an object")
+}
+
+fn holds(allocations: &Allocations, ip: &str, port: u16) -> (bool, bool) {
+    let taken = lock(&allocations.0);
+    let ip: IpAddr = ip.parse().expect("an address");
+    (
+        taken.addresses.contains_key(&ip),
+        taken.ports.contains_key(&port),
+    )
+}
+
+#[test]
+fn a_stored_service_holds_its_address_and_port_until_it_goes() {
+    let kind = registry::builtin("", "services");
+    let all = Allocations::default();
+    let old = service("a", "10.96.0.5", 30001);
+    let new = service("a", "10.96.0.6", 30001);
+    all.observe(kind, None, Some(&old));
+    assert_eq!(holds(&all, "10.96.0.5", 30001), (true, true));
+    all.observe(kind, Some(&old), Some(&new));
+    assert_eq!(holds(&all, "10.96.0.5", 30001), (false, true));
+    assert_eq!(holds(&all, "10.96.0.6", 30001), (true, true));
+    all.observe(kind, Some(&new), None);
+    assert_eq!(holds(&all, "10.96.0.6", 30001), (false, false));
+}
+
+fn reserve(all: &Allocations, ip: IpAddr) -> Reservation {
+    lock(&all.0)
+        .addresses
+        .insert(ip, ("default/a".to_owned(), Held::Reserved));
+    Reservation {
+        taken: Some(Arc::clone(&all.0)),
+        addresses: vec![ip],
+        ports: Vec::new(),
+    }
+}
+
+#[test]
+fn a_failed_write_gives_back_and_a_stored_one_keeps() {
+    let kind = registry::builtin("", "services");
+    let all = Allocations::default();
+    let ip: IpAddr = "10.96.0.5".parse().expect("an address");
+    drop(reserve(&all, ip));
+    assert!(!holds(&all, "10.96.0.5", 1).0);
+    reserve(&all, ip).keep();
+    assert!(holds(&all, "10.96.0.5", 1).0);
+    // The outcome was unknown, the write took place after all: what is stored stays taken.
+    let unsure = reserve(&all, ip);
+    all.observe(kind, None, Some(&service("a", "10.96.0.5", 30001)));
+    drop(unsure);
+    assert!(holds(&all, "10.96.0.5", 1).0);
+}

@@ -1,2 +1,124 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tests follow.
+//! The cache's order of events, its window and its readers.
+
+use std::sync::Arc;
+
+use super::{Cache, CacheEventKind, Lagged, ResourceCache, WINDOW_EVENTS_MAX};
+use crate::object::Object;
+use crate::registry;
+
+fn cache() -> Cache {
+    Cache(Arc::new(ResourceCache::new(registry::builtin(
+        "",
+        "configmaps",
+    ))))
+}
+
+fn object(namespace: &str, name: &str, revision: u64) -> Object {
+    let json = format!(
+        r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"{namespace}","uid":"u-{name}"}}}}"#
+    );
+    Object::from_stored(
+        registry::builtin("", "configmaps"),
+        json.as_bytes(),
+        revision,
+    )
+    .expect("an object")
+}
+
+#[test]
+fn a_watch_sees_what_is_there_and_then_every_change_in_order() {
+    let cache = cache();
+    cache.0.put(object("a", "one", 1));
+    let (snapshot, mut events) = cache.watch();
+    assert_eq!(snapshot.objects.len(), 1);
+    assert_eq!(snapshot.revision, 1);
+    cache.0.put(object("a", "two", 2));
+    cache.0.put(object("a", "one", 3));
+    cache.0.remove("a/two", 4);
+    let mut seen = Vec::new();
+    while let Some(event) = events.try_next().expect("no lag") {
+        seen.push((event.kind, event.revision, event.previous.is_some()));
+    }
+    assert_eq!(
+        seen,
+        [
+            (CacheEventKind::Added, 2, false),
+            (CacheEventKind::Modified, 3, true),
+            (CacheEventKind::Deleted, 4, true),
+        ]
+    );
+}
+
+#[test]
+fn a_deleted_object_carries_the_revision_of_its_deletion() {
+    let cache = cache();
+    cache.0.put(object("a", "one", 1));
+    let event = cache.0.remove("a/one", 9).expect("it was there");
+    let text = String::from_utf8_lossy(&event.object.bytes).into_owned();
+    assert!(text.contains(r#""resourceVersion":"9""#), "{text}");
+    assert!(cache.get("a", "one").is_none());
+}
+
+#[test]
+fn a_namespace_is_listed_without_its_neighbours() {
+    let cache = cache();
+    for (namespace, revision) in [("a", 1), ("a-b", 2), ("ab", 3)] {
+        cache.0.put(object(namespace, "x", revision));
+    }
+    let names: Vec<String> = cache
+        .list_namespace("a")
+        .iter()
+        .map(|o| o.meta.key())
+        .collect();
+    assert_eq!(names, ["a/x"]);
+    assert_eq!(cache.len(), 3);
+}
+
+#[test]
+fn a_watch_can_start_in_the_past_as_far_as_the_window_reaches() {
+    let cache = cache();
+    cache.0.fill(vec![object("a", "one", 5)], 7);
+    cache.0.put(object("a", "two", 8));
+    let mut events = cache.watch_from(7).expect("in the window");
+    assert_eq!(
+        events.try_next().expect("no lag").map(|e| e.revision),
+        Some(8)
+    );
+    let expired = cache.watch_from(6).expect_err("before the window");
+    assert_eq!(expired.to_string(), "too old resource version: 6 (7)");
+}
+
+#[test]
+fn a_reader_that_falls_behind_is_told_and_the_window_stays_bounded() {
+    let cache = cache();
+    let (_, mut slow) = cache.watch();
+    for revision in 1..=(WINDOW_EVENTS_MAX as u64 + 1) {
+        cache.0.put(object("a", "one", revision));
+    }
+    assert_eq!(slow.try_next().expect_err("it fell behind"), Lagged);
+    assert!(cache.watch_from(0).is_err());
+    assert!(cache.watch_from(1).is_ok());
+}
+
+#[test]
+fn a_refill_after_a_gap_leads_to_the_same_state_by_events() {
+    let cache = cache();
+    cache.0.put(object("a", "stays", 1));
+    cache.0.put(object("a", "goes", 2));
+    let (_, mut events) = cache.watch();
+    cache
+        .0
+        .refill(vec![object("a", "stays", 1), object("a", "comes", 8)], 9);
+    let mut seen = Vec::new();
+    while let Some(event) = events.try_next().expect("no lag") {
+        seen.push((event.kind, event.object.meta.name.to_string()));
+    }
+    assert_eq!(
+        seen,
+        [
+            (CacheEventKind::Added, "comes".to_owned()),
+            (CacheEventKind::Deleted, "goes".to_owned()),
+        ]
+    );
+}

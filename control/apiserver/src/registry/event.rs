@@ -214,7 +214,7 @@ impl Strategy for Event {
         ]
     }
 
-    fn from_stored(&self, object: Value) -> Value {
+    fn as_view(&self, object: Value) -> Value {
         renamed(object, "events.k8s.io/v1", |name| {
             RENAMED.iter().find(|(core, _)| *core == name).map(|r| r.1)
         })

@@ -1,4 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API over real TLS sockets and a real store.
 
+mod access;
+mod client;
+#[allow(dead_code, reason = "the devserver example shares it and uses more of it")]
 mod harness;
+mod objects;
+mod pods;
+mod refusals;
+mod services;
+mod speed;
+mod watches;
+
+use harness::Server;
+
+/// A server over a store of its own.
+async fn server() -> (Server, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = Server::start_in(directory.path(), 0).await;
+    (server, directory)
+}

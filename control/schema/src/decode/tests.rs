@@ -163,7 +163,7 @@ fn forms_are_checked() {
 fn broken_json_is_a_syntax_error() {
     for text in ["", "{", "{\"spec\": }", "{} x", &"[".repeat(10_000)] {
         assert!(
-            matches!(decode("", "ConfigMap", text), Err(_)),
+            decode("", "ConfigMap", text).is_err(),
             "{text:.20}"
         );
     }

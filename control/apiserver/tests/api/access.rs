@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who may do what, discovery, and the paths that need nobody.
+
+use serde_json::json;
+
+use crate::server;
+
+#[tokio::test]
+async fn nobody_gets_in_without_proof_except_to_ask_for_health_and_version() {
+    let (server, _directory) = server().await;
+    for path in [
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/livez/ping",
+        "/readyz?verbose",
+        "/version",
+    ] {
+        let answer = server.call(None, "GET", path, &[], "").await;
+        assert_eq!(answer.code, 200, "{path}");
+    }
+    for path in ["/api", "/api/v1/pods", "/metrics", "/", "/foo"] {
+        let answer = server.call(None, "GET", path, &[], "").await;
+        assert_eq!(answer.code, 401, "{path}");
+        assert_eq!(answer.message(), "Unauthorized");
+        assert_eq!(answer.json()["kind"], "Status");
+    }
+    let token = [("authorization", "Bearer who-knows")];
+    let answer = server.call(None, "GET", "/api/v1/pods", &token, "").await;
+    assert_eq!(answer.code, 401);
+}
+
+#[tokio::test]
+async fn a_node_certificate_opens_nothing_of_the_api() {
+    let (server, _directory) = server().await;
+    for path in [
+        "/api/v1/namespaces/default/pods",
+        "/api/v1/nodes/node-1",
+        "/apis",
+        "/metrics",
+    ] {
+        let answer = server.call(Some("node"), "GET", path, &[], "").await;
+        assert_eq!(answer.code, 403, "{path}");
+    }
+    let answer = server
+        .call(
+            Some("node"),
+            "GET",
+            "/api/v1/namespaces/default/pods",
+            &[],
+            "",
+        )
+        .await;
+    assert_eq!(
+        answer.message(),
+        r#"pods is forbidden: User "system:node:node-1" cannot list resource "pods" in API group "" in the namespace "default""#
+    );
+}
+
+#[tokio::test]
+async fn other_users_see_discovery_and_may_ask_what_they_may() {
+    let (server, _directory) = server().await;
+    let answer = server.call(Some("user"), "GET", "/apis", &[], "").await;
+    assert_eq!(answer.code, 200);
+    let answer = server
+        .call(Some("user"), "GET", "/api/v1/nodes", &[], "")
+        .await;
+    assert_eq!(answer.code, 403);
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let question = json!({"spec": {"resourceAttributes": {"verb": "create", "resource": "pods"}}});
+    let headers = [("content-type", "application/json")];
+    for (who, allowed) in [("user", false), ("admin", true)] {
+        let answer = server
+            .call(Some(who), "POST", path, &headers, question.to_string())
+            .await;
+        assert_eq!(answer.code, 201, "{}", answer.text());
+        assert_eq!(answer.json()["status"]["allowed"], allowed);
+    }
+}
+
+#[tokio::test]
+async fn discovery_names_every_resource_in_both_forms() {
+    let (server, _directory) = server().await;
+    let core = server.get("/api/v1").await.json();
+    let names: Vec<&str> = core["resources"]
+        .as_array()
+        .expect("resources")
+        .iter()
+        .filter_map(|r| r["name"].as_str())
+        .collect();
+    for expected in [
+        "bindings",
+        "namespaces",
+        "namespaces/finalize",
+        "nodes/status",
+        "pods",
+        "pods/log",
+        "pods/eviction",
+        "services",
+        "endpoints",
+        "events",
+        "secrets",
+        "configmaps",
+        "serviceaccounts",
+    ] {
+        assert!(names.contains(&expected), "{expected}: {names:?}");
+    }
+    let accept = [(
+        "accept",
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+    )];
+    let answer = server
+        .call(Some("admin"), "GET", "/apis", &accept, "")
+        .await;
+    assert_eq!(
+        answer.headers["content-type"],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
+    let groups = answer.json();
+    let apps = groups["items"]
+        .as_array()
+        .expect("groups")
+        .iter()
+        .find(|g| g["metadata"]["name"] == "apps")
+        .expect("apps");
+    let deployments = &apps["versions"][0]["resources"][0];
+    assert_eq!(deployments["resource"], "deployments");
+    assert_eq!(deployments["subresources"][0]["subresource"], "scale");
+    assert_eq!(
+        deployments["subresources"][0]["responseKind"]["group"],
+        "autoscaling"
+    );
+    let index = server.get("/openapi/v3").await.json();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+        .as_str()
+        .expect("a URL");
+    let document = server.get(url).await.json();
+    assert!(
+        document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+            .is_object()
+    );
+}
+
+#[tokio::test]
+async fn metrics_count_requests_and_store_writes() {
+    let (server, _directory) = server().await;
+    server.get("/api/v1/pods").await;
+    let text = server.get("/metrics").await.text();
+    assert!(
+        text.contains(r#"apiserver_request_total{verb="list",resource="pods",code="200"} 1"#),
+        "{text}"
+    );
+    assert!(text.contains("knarr_store_writes_total 4"), "{text}");
+    assert!(text.trim_end().ends_with("# EOF"));
+}

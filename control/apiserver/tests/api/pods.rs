@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods: defaults, binding, grace, eviction, logs.
+
+use serde_json::{Value, json};
+
+use crate::harness::Server;
+use crate::server;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn pod(name: &str, containers: &[&str]) -> Value {
+    let containers: Vec<Value> = containers
+        .iter()
+        .map(|c| json!({"name": c, "image": "x:1"}))
+        .collect();
+    json!({"metadata": {"name": name}, "spec": {"containers": containers}})
+}
+
+async fn bound(server: &Server, name: &str, containers: &[&str]) {
+    let made = server.send("POST", PODS, &pod(name, containers)).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
+    let answer = server
+        .send("POST", &format!("{PODS}/{name}/binding"), &binding)
+        .await;
+    assert_eq!(answer.code, 201, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_pod_starts_pending_with_tolerations_and_an_account() {
+    let (server, _directory) = server().await;
+    let mut sent = pod("web", &["c"]);
+    sent["status"] = json!({"phase": "Running"});
+    let made = server.send("POST", PODS, &sent).await.json();
+    assert_eq!(
+        made["status"],
+        json!({"phase": "Pending", "qosClass": "BestEffort"})
+    );
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    assert_eq!(made["spec"]["enableServiceLinks"], true);
+    let keys: Vec<&str> = made["spec"]["tolerations"]
+        .as_array()
+        .expect("tolerations")
+        .iter()
+        .filter_map(|t| t["key"].as_str())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "node.kubernetes.io/not-ready",
+            "node.kubernetes.io/unreachable"
+        ]
+    );
+    assert_eq!(made["metadata"]["generation"], 1);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let (server, _directory) = server().await;
+    bound(&server, "web", &["c"]).await;
+    let read = server.get(&format!("{PODS}/web")).await.json();
+    assert_eq!(read["spec"]["nodeName"], "n1");
+    assert_eq!(read["status"]["conditions"][0]["type"], "PodScheduled");
+    assert_eq!(read["status"]["conditions"][0]["status"], "True");
+    let found = server
+        .get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1"))
+        .await
+        .json();
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
+    let error = server
+        .api
+        .client()
+        .bind("default", "web", "n2")
+        .await
+        .expect_err("it is bound");
+    assert!(error.is_conflict());
+    assert_eq!(
+        error.to_string(),
+        "Operation cannot be fulfilled on pods/binding \"web\": pod web is already assigned to node \"n1\""
+    );
+}
+
+#[tokio::test]
+async fn a_running_pod_ends_with_grace_and_an_unscheduled_one_at_once() {
+    let (server, _directory) = server().await;
+    server.send("POST", PODS, &pod("waiting", &["c"])).await;
+    let gone = server
+        .send("DELETE", &format!("{PODS}/waiting"), &json!({}))
+        .await;
+    assert_eq!(gone.json()["kind"], "Pod");
+    assert_eq!(server.get(&format!("{PODS}/waiting")).await.code, 404);
+
+    bound(&server, "web", &["c"]).await;
+    let web = format!("{PODS}/web");
+    let deleting = server.send("DELETE", &web, &json!({})).await.json();
+    assert_eq!(deleting["metadata"]["deletionGracePeriodSeconds"], 30);
+    let later = deleting["metadata"]["deletionTimestamp"].clone();
+    let longer = json!({"gracePeriodSeconds": 100});
+    let same = server.send("DELETE", &web, &longer).await.json();
+    assert_eq!(same["metadata"]["deletionTimestamp"], later);
+    let shorter = json!({"gracePeriodSeconds": 5});
+    let sooner = server.send("DELETE", &web, &shorter).await.json();
+    assert_eq!(sooner["metadata"]["deletionGracePeriodSeconds"], 5);
+    assert!(
+        sooner["metadata"]["deletionTimestamp"].as_str() < later.as_str(),
+        "{sooner}"
+    );
+    let now = json!({"gracePeriodSeconds": 0});
+    assert_eq!(server.send("DELETE", &web, &now).await.code, 200);
+    assert_eq!(server.get(&web).await.code, 404);
+}
+
+#[tokio::test]
+async fn an_eviction_is_a_deletion() {
+    let (server, _directory) = server().await;
+    bound(&server, "web", &["c"]).await;
+    let eviction = json!({"metadata": {"name": "web"}});
+    let answer = server
+        .send("POST", &format!("{PODS}/web/eviction"), &eviction)
+        .await;
+    assert_eq!(answer.code, 201, "{}", answer.text());
+    assert_eq!(answer.json()["status"], "Success");
+    let read = server.get(&format!("{PODS}/web")).await.json();
+    assert!(read["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn a_log_is_of_the_container_that_was_asked_for_or_is_the_only_one() {
+    let (server, _directory) = server().await;
+    bound(&server, "one", &["c"]).await;
+    let log = server
+        .get(&format!("{PODS}/one/log?tailLines=3&follow=true"))
+        .await;
+    assert_eq!(log.text(), "default/one c on n1 tail=Some(3) follow=true\n");
+    bound(&server, "two", &["a", "b"]).await;
+    let unclear = server.get(&format!("{PODS}/two/log")).await;
+    assert_eq!(unclear.code, 400);
+    assert_eq!(
+        unclear.message(),
+        "a container name must be specified for pod two, choose one of: [a b]"
+    );
+    let wrong = server.get(&format!("{PODS}/two/log?container=z")).await;
+    assert_eq!(wrong.message(), "container z is not valid for pod two");
+    let log = server.get(&format!("{PODS}/two/log?container=b")).await;
+    assert!(log.text().starts_with("default/two b on n1"));
+    let negative = server.get(&format!("{PODS}/one/log?tailLines=-1")).await;
+    assert_eq!(negative.code, 422);
+    assert_eq!(
+        negative.message(),
+        r#"PodLogOptions "" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"#
+    );
+}
+
+#[tokio::test]
+async fn streams_that_are_not_there_yet_say_so() {
+    let (server, _directory) = server().await;
+    bound(&server, "web", &["c"]).await;
+    for stream in ["exec?command=ls", "attach", "portforward"] {
+        let answer = server
+            .send("POST", &format!("{PODS}/web/{stream}"), &json!({}))
+            .await;
+        assert_eq!(answer.code, 501, "{stream}");
+        assert!(answer.message().contains("not implemented"));
+    }
+}
+
+#[tokio::test]
+async fn most_of_a_pod_cannot_be_changed() {
+    let (server, _directory) = server().await;
+    server.send("POST", PODS, &pod("web", &["c"])).await;
+    let web = format!("{PODS}/web");
+    let image = json!({"spec": {"containers": [{"name": "c", "image": "y:2"}]}});
+    let answer = server.patch("strategic-merge", &web, &image).await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    assert_eq!(answer.json()["metadata"]["generation"], 2);
+    let command = json!({"spec": {"containers": [{"name": "c", "command": ["x"]}]}});
+    let refused = server.patch("strategic-merge", &web, &command).await;
+    assert_eq!(refused.code, 422);
+    assert!(
+        refused
+            .message()
+            .contains("spec: Forbidden: pod updates may not change fields other than")
+    );
+}
