@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use knarr_api::feed::enrollment_client::EnrollmentClient;
 use knarr_api::feed::feed_client::FeedClient;
@@ -46,17 +47,55 @@ pub enum Identity {
 pub struct Cluster {
     pub address: SocketAddr,
     dir: tempfile::TempDir,
-    shutdown: CancellationToken,
-    running: JoinHandle<Result<(), knarr_control::RunError>>,
+    running: Running,
 }
 
-fn start_in(
-    dir: &std::path::Path,
-    listener: TcpListener,
-) -> (
-    CancellationToken,
-    JoinHandle<Result<(), knarr_control::RunError>>,
-) {
+/// How the control plane runs.
+enum Running {
+    /// Inside the test.
+    Task(
+        CancellationToken,
+        JoinHandle<Result<(), knarr_control::RunError>>,
+    ),
+    /// As the program that it is.
+    Process(std::process::Child),
+}
+
+impl Running {
+    /// Asks for an orderly end and waits for it.
+    async fn end(&mut self) {
+        match self {
+            Self::Task(shutdown, task) => {
+                shutdown.cancel();
+                let ended = tokio::time::timeout(PATIENCE, task).await;
+                ended.expect("an orderly end").unwrap().unwrap();
+            }
+            Self::Process(child) => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        match self {
+            Self::Task(_, task) => task.is_finished(),
+            Self::Process(child) => child.try_wait().unwrap().is_some(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Self::Process(child) = self {
+            // A test that failed leaves no process behind; one that ended has none.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn start_in(dir: &std::path::Path, listener: TcpListener) -> Running {
     let served = [listener.local_addr().unwrap()];
     let settings = Settings {
         data_dir: Some(dir.to_owned()),
@@ -68,8 +107,16 @@ fn start_in(
     let services = Services {
         listeners: vec![listener],
     };
-    let running = tokio::spawn(knarr_control::run(config, services, shutdown.clone()));
-    (shutdown, running)
+    let task = tokio::spawn(knarr_control::run(config, services, shutdown.clone()));
+    Running::Task(shutdown, task)
+}
+
+fn start_process(dir: &std::path::Path, address: SocketAddr) -> Running {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_knarr-control"));
+    command.arg("--data-dir").arg(dir);
+    command.args(["--listen", &address.to_string()]);
+    command.args(["--advertise-address", "10.0.0.5", "--log", "warn"]);
+    Running::Process(command.spawn().unwrap())
 }
 
 impl Cluster {
@@ -77,15 +124,49 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (shutdown, running) = start_in(dir.path(), listener);
+        let running = start_in(dir.path(), listener);
         let mut cluster = Self {
             address,
             dir,
-            shutdown,
             running,
         };
         cluster.wait_until_ready().await;
         cluster
+    }
+
+    /// Starts the program itself, so that it can be killed.
+    pub async fn start_process() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let running = start_process(dir.path(), address);
+        let mut cluster = Self {
+            address,
+            dir,
+            running,
+        };
+        cluster.wait_until_ready().await;
+        cluster
+    }
+
+    /// `kill -9`, at once.
+    pub fn kill(&self) {
+        if let Running::Process(child) = &self.running {
+            let pid = child.id().to_string();
+            let kill = std::process::Command::new("kill")
+                .args(["-9", &pid])
+                .status();
+            assert!(kill.unwrap().success());
+        }
+    }
+
+    /// Starts the killed program again.
+    pub async fn start_again(&mut self) {
+        self.running.end().await;
+        std::fs::remove_file(self.dir.path().join("local.url")).unwrap();
+        self.running = start_process(self.dir.path(), self.address);
+        self.wait_until_ready().await;
     }
 
     async fn wait_until_ready(&mut self) {
@@ -93,8 +174,11 @@ impl Cluster {
         let url = self.dir.path().join("local.url");
         tokio::time::timeout(PATIENCE, async {
             while !url.exists() {
-                if self.running.is_finished() {
-                    panic!("it ended: {:?}", (&mut self.running).await);
+                if self.running.has_ended() {
+                    if let Running::Task(_, task) = &mut self.running {
+                        panic!("it ended: {:?}", task.await);
+                    }
+                    panic!("it ended");
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -103,23 +187,19 @@ impl Cluster {
         .expect("the control plane is ready");
     }
 
-    pub async fn stop(self) {
-        self.shutdown.cancel();
-        let ended = tokio::time::timeout(PATIENCE, self.running).await;
-        ended.expect("an orderly end").unwrap().unwrap();
+    pub async fn stop(mut self) {
+        self.running.end().await;
     }
 
     /// Ends the control plane and starts it again over the same data directory and port.
     pub async fn restart(&mut self) {
-        self.shutdown.cancel();
-        let ended = tokio::time::timeout(PATIENCE, &mut self.running).await;
-        ended.expect("an orderly end").unwrap().unwrap();
+        self.running.end().await;
         std::fs::remove_file(self.dir.path().join("local.url")).unwrap();
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(self.address).unwrap();
         let listener = socket.listen(1024).unwrap();
-        (self.shutdown, self.running) = start_in(self.dir.path(), listener);
+        self.running = start_in(self.dir.path(), listener);
         self.wait_until_ready().await;
     }
 
@@ -185,6 +265,19 @@ impl Cluster {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         connection.abort();
         (status, body)
+    }
+
+    /// One connection of the admin, for many requests.
+    pub async fn admin_connection(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let socket = TcpStream::connect(self.address).await.ok()?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = self.tls(&Identity::Admin, "http/1.1");
+        let stream = tls.connect(name, socket).await.ok()?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .ok()?;
+        tokio::spawn(connection);
+        Some(sender)
     }
 
     pub async fn get(&self, identity: &Identity, path: &str) -> (StatusCode, Value) {
@@ -470,6 +563,12 @@ impl Session {
                 return all;
             }
         }
+    }
+
+    /// Reads changes until the node is told of this pod; before that, it knows nothing to report.
+    pub async fn until_told_of(&mut self, uid: &str) -> Vec<change::Change> {
+        self.until(|change| matches!(change, change::Change::PodSet(set) if set.uid == uid))
+            .await
     }
 
     /// Whatever changes come within `time`.

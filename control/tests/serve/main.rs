@@ -3,6 +3,7 @@
 //! a node is told and what it may report.
 
 mod cluster;
+mod kill;
 
 use std::time::Duration;
 
@@ -237,6 +238,7 @@ async fn logs_come_over_the_agents_own_connection() {
     session.snapshot().await;
     let pod = cluster.create_pod("web", "node-1").await;
     let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    session.until_told_of(&uid).await;
     session.report_running("default", "web", &uid).await;
     cluster.until_phase("web", "Running").await;
     let path = "/api/v1/namespaces/default/pods/web/log?tailLines=5";
@@ -295,9 +297,7 @@ async fn one_endpoint_that_changes_is_one_small_message() {
     for (name, address) in [("web-1", "10.244.0.2"), ("web-2", "10.244.0.3")] {
         let pod = cluster.create_pod(name, "node-1").await;
         let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
-        session
-            .until(|change| matches!(change, change::Change::PodSet(set) if set.uid == uid))
-            .await;
+        session.until_told_of(&uid).await;
         session
             .report_running_at("default", name, &uid, address)
             .await;
@@ -331,6 +331,7 @@ async fn a_deleted_pod_goes_when_its_node_says_that_it_is_gone_and_not_for_anoth
     second.snapshot().await;
     let pod = cluster.create_pod("web", "node-1").await;
     let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    first.until_told_of(&uid).await;
     first.report_running("default", "web", &uid).await;
     cluster.until_phase("web", "Running").await;
     let path = "/api/v1/namespaces/default/pods/web";
@@ -365,6 +366,7 @@ async fn a_pod_that_has_ended_does_not_run_again() {
     session.snapshot().await;
     let pod = cluster.create_pod("job", "node-1").await;
     let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    session.until_told_of(&uid).await;
     session
         .report_phase("default", "job", &uid, "Succeeded")
         .await;
