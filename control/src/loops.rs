@@ -100,9 +100,14 @@ pub fn spawn_all(
     let queues = Queues::default();
     let services = services::follow_services(&context("endpoint-controller"), &wake)?;
     let slices = services::Slices::follow(&context("endpoint-slice-controller"), &wake)?;
-    let (nodes, pods) = follow(&context("node-controller"), &services, &wake, &queues)?;
+    let sets = replica_set::follow(&context("replicaset-controller"), &queues.sets)?;
+    let followed = Followed {
+        services: services.clone(),
+        sets: sets.clone(),
+    };
+    let (nodes, pods) = follow(&context("node-controller"), followed, &wake, &queues)?;
     let Queues {
-        sets,
+        sets: set_queue,
         deployments,
         silent_nodes,
         homeless_pods,
@@ -111,7 +116,12 @@ pub fn spawn_all(
     } = queues;
     tasks.spawn(scheduler::run(context("default-scheduler")));
     let sets_context = context("replicaset-controller");
-    tasks.spawn(replica_set::run(sets_context, pods.clone(), sets));
+    tasks.spawn(replica_set::run(
+        sets_context,
+        pods.clone(),
+        sets,
+        set_queue,
+    ));
     let deployments_context = context("deployment-controller");
     tasks.spawn(deployment::run(
         deployments_context,
@@ -170,10 +180,16 @@ struct Queues {
     namespaces: namespace::NamespaceQueue,
 }
 
+/// What is followed before pods are, because a pod's change is looked up in it.
+struct Followed {
+    services: Informer<services::ServiceView>,
+    sets: Informer<replica_set::SetView>,
+}
+
 /// Follows Nodes and Pods once for all loops.
 fn follow(
     context: &Context,
-    services: &Informer<services::ServiceView>,
+    followed: Followed,
     wake: &services::Wake,
     queues: &Queues,
 ) -> Result<(nodes::Nodes, Informer<PodView>), ApiError> {
@@ -191,12 +207,13 @@ fn follow(
         }
     });
     let cache = client.cache_of::<Pod>()?;
-    let (services, wake, known) = (services.clone(), wake.clone(), nodes.clone());
-    let (sets, deployments) = (queues.sets.clone(), queues.deployments.clone());
+    let Followed { services, sets } = followed;
+    let (wake, known) = (wake.clone(), nodes.clone());
+    let (set_queue, deployments) = (queues.sets.clone(), queues.deployments.clone());
     let (silent, homeless) = (queues.silent_nodes.clone(), queues.homeless_pods.clone());
     let view = |object: &Object| Some(PodView::of(&object.parse::<Pod>().ok()?));
     let pods = informer::start(cache, shutdown.clone(), view, move |changed| {
-        replica_set::pod_changed(&sets, &changed);
+        replica_set::pod_changed(&set_queue, &sets, &changed);
         deployment::pod_changed(&deployments, &changed);
         services::pod_changed(&services, &wake, &changed);
         node_lifecycle::pod_changed(&silent, &known, &changed);

@@ -29,7 +29,7 @@ const WORKERS: usize = 8;
 const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// What the loop keeps of a set besides its name: enough to find the sets that a pod concerns.
-struct SetView {
+pub(super) struct SetView {
     uid: Box<str>,
     selector: Selector,
     /// Controller of the set itself, usually a Deployment.
@@ -42,16 +42,11 @@ struct Loop {
     sets: Informer<SetView>,
 }
 
-/// Runs the loop until shutdown. `pods` must call [`pod_changed`] on `queue`'s behalf.
-pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<NamespacedName>) {
-    let cache = match context.client.cache_of::<ReplicaSet>() {
-        Ok(cache) => cache,
-        Err(error) => {
-            tracing::error!(%error, "ReplicaSets are not served");
-            return;
-        }
-    };
-    let waiting = queue.clone();
+/// Follows ReplicaSets; each change wakes the set.
+pub(super) fn follow(
+    context: &Context,
+    queue: &Queue<NamespacedName>,
+) -> Result<Informer<SetView>, ApiError> {
     let view = |object: &knarr_apiserver::Object| {
         let set: ReplicaSet = object.parse().ok()?;
         Some(SetView {
@@ -60,9 +55,18 @@ pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<
             owner_uid: controller_of(&set.metadata).map(|owner| owner.uid),
         })
     };
-    let sets = informer::start(cache, context.shutdown.clone(), view, move |changed| {
-        waiting.add(changed.name.clone());
-    });
+    let (cache, waiting) = (context.client.cache_of::<ReplicaSet>()?, queue.clone());
+    let wake = move |changed: Changed<'_, SetView>| waiting.add(changed.name.clone());
+    Ok(informer::start(cache, context.shutdown.clone(), view, wake))
+}
+
+/// Runs the loop until shutdown. `queue` is filled by [`follow`] and [`pod_changed`].
+pub(super) async fn run(
+    context: Context,
+    pods: Informer<PodView>,
+    sets: Informer<SetView>,
+    queue: Queue<NamespacedName>,
+) {
     sets.synced().await;
     pods.synced().await;
     let shutdown = context.shutdown.clone();
@@ -71,12 +75,9 @@ pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<
         pods,
         sets,
     });
-    // Orphans may belong to a set that no change of theirs would wake.
-    let orphans = this
-        .pods
-        .select(|_, pod| pod.controller.is_none() && pod.is_active());
-    for pod in orphans {
-        this.wake_for_orphan(&queue, &pod);
+    // Pods that were seen before the sets.
+    for pod in this.pods.select(|_, pod| pod.controller.is_none()) {
+        wake_for_orphan(&queue, &this.sets, &pod);
     }
     let worker = this.clone();
     queue
@@ -87,25 +88,34 @@ pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<
         .await;
 }
 
-/// Wakes the sets that a pod's change concerns: its controller before and after. An orphan wakes nobody
-/// here; sets find orphans when they are looked at.
-pub(super) fn pod_changed(queue: &Queue<NamespacedName>, changed: &Changed<'_, PodView>) {
+/// Wakes the sets that a pod's change concerns: its controller before and after, or those that could adopt it.
+pub(super) fn pod_changed(
+    queue: &Queue<NamespacedName>,
+    sets: &Informer<SetView>,
+    changed: &Changed<'_, PodView>,
+) {
     let owners = [changed.old, changed.new].into_iter().flatten();
     let owners = owners.filter_map(|pod| pod.controller.as_ref());
     for owner in owners.filter(|owner| &*owner.kind == "ReplicaSet") {
         queue.add(NamespacedName::new(&*changed.name.namespace, &*owner.name));
     }
+    if let Some(orphan) = changed.new.filter(|pod| pod.controller.is_none()) {
+        wake_for_orphan(queue, sets, orphan);
+    }
+}
+
+fn wake_for_orphan(queue: &Queue<NamespacedName>, sets: &Informer<SetView>, pod: &PodView) {
+    if !pod.is_active() {
+        return;
+    }
+    for (name, set) in sets.views() {
+        if name.namespace == pod.name.namespace && set.selector.matches(&*pod.labels) {
+            queue.add(name);
+        }
+    }
 }
 
 impl Loop {
-    fn wake_for_orphan(&self, queue: &Queue<NamespacedName>, pod: &PodView) {
-        for (name, set) in self.sets.views() {
-            if name.namespace == pod.name.namespace && set.selector.matches(&*pod.labels) {
-                queue.add(name);
-            }
-        }
-    }
-
     async fn reconcile(&self, name: &NamespacedName) -> Outcome {
         match self.try_reconcile(name).await {
             Ok(outcome) => outcome,

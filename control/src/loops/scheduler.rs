@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, Service};
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -30,6 +31,10 @@ const BATCH_MAX: usize = 256;
 
 /// Order in the queue: higher priority first, then older, then by uid so that no two are equal.
 type Place = (Reverse<i32>, Option<Timestamp>, Arc<str>);
+
+/// How long a pod waits whose binding failed for another reason than the pod: as long as the store may need
+/// to recover, and short enough to go unnoticed.
+const REBIND_AFTER: Duration = Duration::from_secs(1);
 
 /// What became of a binding.
 struct Bound {
@@ -285,6 +290,9 @@ impl Scheduler {
                 recorder.normal(reference(&name, &uid), "Scheduled", message);
             }
             let failed = result.err();
+            if failed.as_ref().is_some_and(|error| !is_final(error)) {
+                tokio::time::sleep(REBIND_AFTER).await;
+            }
             Bound { uid, failed }
         });
     }
@@ -298,15 +306,13 @@ impl Scheduler {
         };
         let effects = self.cluster.forget(&uid);
         self.react(effects);
-        // It was bound by somebody else, or is gone: the change that shows it is on its way.
-        if error.is_conflict() || error.is_not_found() {
+        if is_final(&error) {
             return;
         }
         tracing::warn!(uid = %uid, %error, "a pod was not bound");
         if let Some(info) = self.cluster.pod(&uid).filter(|info| info.needs_node()) {
             let place = (Reverse(info.priority), info.created_at, uid.clone());
-            // Tried again with the next change; a store that refuses now would refuse a tight loop too.
-            self.waiting.insert(uid, place);
+            self.active.insert(place);
         }
     }
 
@@ -331,6 +337,11 @@ impl Scheduler {
             }
         });
     }
+}
+
+/// The pod was bound by somebody else, or is gone: the change that shows it is on its way.
+fn is_final(error: &ApiError) -> bool {
+    error.is_conflict() || error.is_not_found()
 }
 
 fn reference(

@@ -121,7 +121,11 @@ impl World {
         .unwrap();
         self.heartbeats.beat(name, SystemTime::now());
         let made: Node = self.client.create(&node).await.unwrap();
-        if made.status.as_ref().is_none_or(|status| status.conditions.is_none()) {
+        if made
+            .status
+            .as_ref()
+            .is_none_or(|status| status.conditions.is_none())
+        {
             let node = Node {
                 metadata: made.metadata,
                 ..node
@@ -149,7 +153,10 @@ impl World {
     pub async fn ready_pods(&self) -> Vec<Pod> {
         let pods: Vec<Pod> = self.client.list(None, &Default::default()).await.unwrap();
         let ready = |pod: &Pod| {
-            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+            let conditions = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.conditions.as_ref());
             let mut conditions = conditions.into_iter().flatten();
             pod.metadata.deletion_timestamp.is_none()
                 && conditions.any(|c| c.type_ == "Ready" && c.status == "True")
@@ -188,7 +195,11 @@ struct Kubelets {
 impl Kubelets {
     async fn beat(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let alive = self
+                .alive
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             for node in alive {
                 self.heartbeats.beat(&node, SystemTime::now());
             }
@@ -202,7 +213,11 @@ impl Kubelets {
             for object in cache.list() {
                 let pod: Pod = object.parse().unwrap();
                 let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-                let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let alive = self
+                    .alive
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
                 if node.is_some_and(|node| alive.contains(&node)) {
                     self.run_pod(pod).await;
                 }
@@ -220,11 +235,21 @@ impl Kubelets {
                 grace_period_seconds: Some(0),
                 ..DeleteParams::default()
             };
-            let _ = self.client.delete::<Pod>(namespace.as_deref(), &name, &params).await;
+            let _ = self
+                .client
+                .delete::<Pod>(namespace.as_deref(), &name, &params)
+                .await;
             return;
         }
-        let image = pod.spec.as_ref().and_then(|spec| spec.containers[0].image.clone());
-        let ready = if image.as_deref() == Some("broken") { "False" } else { "True" };
+        let image = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.containers[0].image.clone());
+        let ready = if image.as_deref() == Some("broken") {
+            "False"
+        } else {
+            "True"
+        };
         let current = pod.status.clone().unwrap_or_default();
         let known = current.pod_ip.clone();
         let ip = known.unwrap_or_else(|| {
@@ -232,9 +257,15 @@ impl Kubelets {
             format!("10.244.{}.{}", number / 200, number % 200 + 1)
         });
         let time = clock::now().to_string();
-        let since = current.conditions.iter().flatten().find(|c| c.type_ == "Ready");
+        let since = current
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == "Ready");
         let since = since.filter(|c| c.status == ready);
-        let since = since.and_then(|c| c.last_transition_time.clone()).map(|t| t.0.to_string());
+        let since = since
+            .and_then(|c| c.last_transition_time.clone())
+            .map(|t| t.0.to_string());
         let reported: PodStatus = serde_json::from_value(json!({
             "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
             "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": since.unwrap_or(time)}],
