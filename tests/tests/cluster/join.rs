@@ -118,29 +118,16 @@ fn a_token_that_is_none_is_refused_before_anything_is_sent() {
 #[test]
 fn a_nodes_certificate_opens_the_feed_and_nothing_else() {
     let _cluster = Cluster::namespace("node-cert");
-    let found = hosts::ok(
-        "node-1",
-        &[
-            "find",
-            "/var/lib/knarr",
-            "-name",
-            "*.pem",
-            "-o",
-            "-name",
-            "*.crt",
-            "-o",
-            "-name",
-            "*.key",
-        ],
+    // Key, certificate and CA are in one file.
+    let found = hosts::ok("node-1", &["find", "/var/lib/knarr", "-name", "node.pem"]);
+    let identity = found
+        .lines()
+        .next()
+        .unwrap_or_else(|| panic!("no node.pem below /var/lib/knarr"));
+    assert_eq!(
+        hosts::ok("node-1", &["stat", "--format=%a", identity]).trim(),
+        "600"
     );
-    let key = found
-        .lines()
-        .find(|path| path.contains("key"))
-        .unwrap_or_else(|| panic!("no key among {found}"));
-    let certificate = found
-        .lines()
-        .find(|path| !path.contains("key") && !path.contains("ca"))
-        .unwrap_or_else(|| panic!("no certificate among {found}"));
     let server = format!("https://{}:6443", hosts::address(CONTROL));
     for resource in [
         "/api/v1/nodes",
@@ -158,9 +145,9 @@ fn a_nodes_certificate_opens_the_feed_and_nothing_else() {
                 &server,
                 "--insecure-skip-tls-verify",
                 "--client-certificate",
-                certificate,
+                identity,
                 "--client-key",
-                key,
+                identity,
                 "get",
                 "--raw",
                 resource,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{run, up};
 
 /// Package, and what it is for. Debian's `rustc-web` comes with the core library for BPF already compiled.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("build-essential", "linking Rust programs"),
     ("pkg-config", "finding C libraries"),
     ("rustc-web", "compiling kernel programs"),
@@ -21,6 +21,7 @@ const PACKAGES: [(&str, &str); 14] = [
     ("libzstd-dev", "building bpf-linker"),
     ("busybox-static", "the shell image"),
     ("iproute2", "the lab's network"),
+    ("procps", "looking at processes in tests"),
     ("util-linux", "entering namespaces, pinning to a core"),
     ("iptables", "a peer of the datapath bench"),
     ("nftables", "a peer of the datapath bench"),
