@@ -97,6 +97,7 @@ pub(crate) enum Retired {
     },
     Backend {
         port: PortKey,
+        service: u32,
         address: knarr_ebpf_common::Address,
         port_be: u16,
         id: u32,
@@ -324,15 +325,19 @@ impl ServiceTable {
             }
             Retired::Backend {
                 port,
+                service,
                 address,
                 port_be,
                 id,
             } => {
-                let revived = match self.ports.get_mut(&port) {
-                    Some(state) => state.forget_retired(&address, port_be, id, at),
-                    None => port::Forgotten::Remove,
+                // A port that is gone, or was made anew, has handed its backends over as orphans.
+                let forgotten = match self.ports.get_mut(&port) {
+                    Some(state) if state.id == service => {
+                        state.forget_retired(&address, port_be, id, at)
+                    }
+                    _ => port::Forgotten::Keep,
                 };
-                if revived == port::Forgotten::Remove {
+                if forgotten == port::Forgotten::Remove {
                     out.remove_backend(id);
                 }
             }

@@ -222,10 +222,14 @@ impl PortState {
             out.degraded.push(drained(backend));
             out.retired.push(Retired::OrphanBackend { id: backend.id });
         }
+        for (id, _) in self.retired.values() {
+            out.retired.push(Retired::OrphanBackend { id: *id });
+        }
         out.retired.push(Retired::Service { id: self.id });
     }
 
-    /// The grace time of a retired backend is over.
+    /// The grace time of a backend that was retired at `at` is over. It stays when it was wanted again
+    /// since, or retired again later.
     pub(super) fn forget_retired(
         &mut self,
         address: &Address,
@@ -234,20 +238,10 @@ impl PortState {
         at: Duration,
     ) -> Forgotten {
         let identity = (*address, port_be);
-        if self
-            .backends
-            .get(&identity)
-            .is_some_and(|backend| backend.id == id)
-        {
+        if self.retired.get(&identity) != Some(&(id, at)) {
             return Forgotten::Keep;
         }
-        match self.retired.get(&identity) {
-            Some((retired, since)) if *retired == id && *since != at => return Forgotten::Keep,
-            Some((retired, _)) if *retired == id => {
-                self.retired.remove(&identity);
-            }
-            _ => {}
-        }
+        self.retired.remove(&identity);
         Forgotten::Remove
     }
 
@@ -321,6 +315,7 @@ impl PortState {
             self.retired.insert(identity, (backend.id, context.now));
             out.retired.push(Retired::Backend {
                 port: key.clone(),
+                service: self.id,
                 address: identity.0,
                 port_be: identity.1,
                 id: backend.id,
