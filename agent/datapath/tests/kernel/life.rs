@@ -1,2 +1,379 @@
 // SPDX-License-Identifier: Apache-2.0
-//! To come.
+//! The datapath across the life of agents: pins, upgrades, restarts, full maps, log lines, explanations.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use knarr_agent_plan::services::{ServiceProtocol, ServiceTable};
+use knarr_datapath::explain::{self, Caller};
+use knarr_datapath::inspect::Inspector;
+use knarr_datapath::names::{Names, NamesFile};
+use knarr_datapath::{DatapathError, ProgramLog, TcHook, view};
+
+use crate::lab::{Lab, NODE_PORT, ask_tcp, endpoint, inside, run, service, vip};
+
+fn web(hosts: &[(u8, u8)]) -> Result<(Lab, Vec<Ipv4Addr>)> {
+    let mut lab = Lab::new()?;
+    let pods = hosts
+        .iter()
+        .map(|(node, host)| lab.pod(*node, *host))
+        .collect::<Result<Vec<_>>>()?;
+    lab.both(|table| {
+        table.set_service(service(ServiceProtocol::Tcp));
+        for pod in &pods {
+            table.set_endpoint(endpoint(*pod));
+        }
+    })?;
+    Ok((lab, pods))
+}
+
+fn attached(lab: &Lab) -> Result<String> {
+    run(&[
+        "ip",
+        "-n",
+        &lab.one.netns,
+        "-details",
+        "link",
+        "show",
+        "eth0",
+    ])
+}
+
+#[test]
+fn everything_serves_on_while_no_agent_runs() -> Result<()> {
+    let (mut lab, _) = web(&[(1, 2), (2, 2)])?;
+    lab.one.datapath = None;
+    lab.two.datapath = None;
+    inside(&lab.one.netns, || ask_tcp(vip()))?;
+    let to = (lab.one.ip, NODE_PORT);
+    for _ in 0..10 {
+        lab.outside(|| ask_tcp(to))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restarted_agent_finds_everything_as_it_left_it_and_writes_nothing() -> Result<()> {
+    let (mut lab, pods) = web(&[(1, 2), (1, 3)])?;
+    let before = lab.one.datapath().restore()?;
+    lab.one.datapath = None;
+    lab.one.open()?;
+    ensure!(lab.one.datapath().restore()? == before);
+    lab.one.table.replace(
+        vec![service(ServiceProtocol::Tcp)],
+        pods.iter().copied().map(endpoint).collect(),
+    );
+    let plan = lab.one.table.plan(std::time::Duration::ZERO);
+    ensure!(plan.ops.is_empty(), "{:?}", plan.ops);
+    Ok(())
+}
+
+#[test]
+fn an_upgrade_under_load_loses_no_connect_and_adds_no_second_program() -> Result<()> {
+    for hook in [TcHook::Auto, TcHook::Classic] {
+        let mut lab = Lab::bare()?;
+        lab.one.hook = hook;
+        lab.one.open()?;
+        let pod = lab.pod(1, 2)?;
+        lab.both(|table| {
+            table.set_service(service(ServiceProtocol::Tcp));
+            table.set_endpoint(endpoint(pod));
+        })?;
+        let stop = AtomicBool::new(false);
+        let done = AtomicU64::new(0);
+        let netns = lab.one.netns.clone();
+        std::thread::scope(|scope| -> Result<()> {
+            let load = scope.spawn(|| {
+                inside(&netns, || {
+                    while !stop.load(Ordering::Relaxed) {
+                        ask_tcp(vip())?;
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                })
+            });
+            for _ in 0..5 {
+                lab.one.datapath = None;
+                lab.one.open()?;
+            }
+            stop.store(true, Ordering::Relaxed);
+            load.join().expect("the load thread ends")
+        })?;
+        ensure!(done.load(Ordering::Relaxed) > 20);
+        let to = (lab.one.ip, NODE_PORT);
+        lab.outside(|| ask_tcp(to))?;
+        let links = attached(&lab)?;
+        let filters = run(&[
+            "tc",
+            "-n",
+            &lab.one.netns,
+            "filter",
+            "show",
+            "dev",
+            "eth0",
+            "ingress",
+        ])?;
+        let count = match hook {
+            TcHook::Auto => std::fs::read_dir(lab.one.bpf_root.join("knarr/v1/links"))?.count(),
+            TcHook::Classic => filters.matches(" name knarr_ingress ").count(),
+        };
+        let wanted = match hook {
+            TcHook::Auto => 6,
+            TcHook::Classic => 1,
+        };
+        ensure!(count == wanted, "{count} of {wanted}: {filters} {links}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_uplink_that_was_made_anew_is_attached_again() -> Result<()> {
+    let (mut lab, _) = web(&[(1, 2)])?;
+    lab.one.datapath = None;
+    let netns = lab.one.netns.clone();
+    // The link loses its index with a rename to another namespace and back.
+    let away = lab.client.clone();
+    run(&["ip", "-n", &netns, "link", "set", "eth0", "down"])?;
+    run(&["ip", "-n", &netns, "link", "set", "eth0", "name", "moved"])?;
+    run(&["ip", "-n", &netns, "link", "set", "moved", "netns", &away])?;
+    run(&["ip", "-n", &away, "link", "set", "moved", "netns", &netns])?;
+    run(&["ip", "-n", &netns, "link", "set", "moved", "name", "eth0"])?;
+    run(&[
+        "ip",
+        "-n",
+        &netns,
+        "addr",
+        "add",
+        "198.18.0.1/24",
+        "dev",
+        "eth0",
+    ])?;
+    run(&["ip", "-n", &netns, "link", "set", "eth0", "up"])?;
+    lab.one.open()?;
+    let to = (lab.one.ip, NODE_PORT);
+    lab.outside(|| ask_tcp(to))?;
+    Ok(())
+}
+
+#[test]
+fn a_full_map_is_reported_and_the_old_backends_serve_on() -> Result<()> {
+    let mut lab = Lab::bare()?;
+    lab.one.sizes.backends = 8;
+    lab.one.open()?;
+    let pod = lab.pod(1, 2)?;
+    lab.one.table.set_service(service(ServiceProtocol::Tcp));
+    lab.one.table.set_endpoint(endpoint(pod));
+    lab.one.sync()?;
+    for host in 10..30 {
+        lab.one
+            .table
+            .set_endpoint(endpoint(Ipv4Addr::new(10, 244, 2, host)));
+    }
+    let error = lab
+        .one
+        .sync()
+        .err()
+        .context("twenty-one backends went into a map of eight")?;
+    let full = error.downcast_ref::<DatapathError>();
+    ensure!(
+        matches!(
+            full,
+            Some(DatapathError::MapFull {
+                map: "BACKENDS",
+                max_entries: 8,
+                ..
+            })
+        ),
+        "{error:?}"
+    );
+    ensure!(error.to_string().contains("--bpf-backends"), "{error}");
+    inside(&lab.one.netns, || {
+        for _ in 0..10 {
+            ensure!(ask_tcp(vip())?.server == pod);
+        }
+        Ok(())
+    })?;
+    // Once there is room again, what the maps really hold is brought to what is wanted.
+    for host in 10..30 {
+        lab.one
+            .table
+            .remove_endpoint(&endpoint(Ipv4Addr::new(10, 244, 2, host)).key());
+    }
+    let contents = lab.one.datapath().restore()?;
+    lab.one.table.resync(&contents);
+    lab.one.sync()?;
+    lab.one.later()?;
+    lab.one.later()?;
+    ensure!(lab.one.datapath().restore()?.backends.len() == 1);
+    inside(&lab.one.netns, || ask_tcp(vip()))?;
+    Ok(())
+}
+
+#[test]
+fn pinned_maps_of_another_shape_are_refused_by_name() -> Result<()> {
+    let mut lab = Lab::bare()?;
+    lab.one.open()?;
+    lab.one.datapath = None;
+    let maps = lab.one.bpf_root.join("knarr/v1/maps");
+    // IDS in the place of CONFIG: an array too, with values of another size.
+    std::fs::remove_file(maps.join("CONFIG"))?;
+    std::fs::rename(maps.join("IDS"), maps.join("CONFIG"))?;
+    let error = lab.one.open().err().context("a wrong map was adopted")?;
+    ensure!(
+        error.to_string().contains("the pinned map CONFIG is"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn wrong_places_are_named_with_what_to_do() -> Result<()> {
+    let mut lab = Lab::bare()?;
+    let right = lab.one.bpf_root.clone();
+    lab.one.bpf_root = "/tmp".into();
+    let error = lab.one.open().err().context("/tmp is no bpffs")?;
+    ensure!(error.to_string().contains("mount -t bpf"), "{error}");
+    lab.one.bpf_root = right;
+    let right = lab.one.cgroup.clone();
+    lab.one.cgroup = "/tmp".into();
+    let error = lab.one.open().err().context("/tmp is no cgroup")?;
+    ensure!(error.to_string().contains("--cgroup-root"), "{error}");
+    lab.one.cgroup = right;
+    lab.one.open()
+}
+
+/// Collects what the programs' lines become.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, _metadata: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Message(String);
+        impl tracing::field::Visit for Message {
+            fn record_debug(
+                &mut self,
+                _field: &tracing::field::Field,
+                value: &dyn std::fmt::Debug,
+            ) {
+                self.0.push_str(&format!("{value:?}"));
+            }
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        if event.metadata().target() == "knarr_ebpf"
+            && let Ok(mut lines) = self.0.lock()
+        {
+            lines.push(message.0);
+        }
+    }
+    fn enter(&self, _span: &tracing::span::Id) {}
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+#[test]
+fn the_programs_log_when_asked_and_have_no_log_otherwise() -> Result<()> {
+    let mut lab = Lab::bare()?;
+    lab.one.log = ProgramLog::Debug;
+    lab.one.open()?;
+    let pod = lab.pod(1, 2)?;
+    lab.both(|table| {
+        table.set_service(service(ServiceProtocol::Tcp));
+        table.set_endpoint(endpoint(pod));
+    })?;
+    let lines = Lines::default();
+    let datapath = lab.one.datapath.as_mut().context("open")?;
+    let task = datapath.log_task()?.context("the log is on")?;
+    inside(&lab.one.netns, || ask_tcp(vip()))?;
+    let _default = tracing::subscriber::set_default(lines.clone());
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let _time_is_up =
+                tokio::time::timeout(std::time::Duration::from_millis(300), task).await;
+        });
+    let lines = lines
+        .0
+        .lock()
+        .map_err(|_| anyhow::anyhow!("poisoned"))?
+        .clone();
+    ensure!(
+        lines
+            .iter()
+            .any(|line| line.contains("connect to 10.96.0.10:80: backend 1 at 10.244.1.2:8080")),
+        "{lines:?}"
+    );
+    lab.one.log = ProgramLog::Off;
+    lab.one.datapath = None;
+    lab.one.open()?;
+    ensure!(lab.one.datapath().log_task()?.is_none());
+    Ok(())
+}
+
+#[test]
+fn trace_tells_what_then_happens() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let pods = [lab.pod(1, 2)?, lab.pod(1, 3)?, lab.pod(2, 2)?];
+    let mut sticky = service(ServiceProtocol::Tcp);
+    sticky.affinity_seconds = 60;
+    let data = std::env::temp_dir().join(format!("knarr-trace-{}", std::process::id()));
+    std::fs::create_dir_all(&data)?;
+    lab.one.table.set_service(sticky);
+    for pod in pods {
+        lab.one.table.set_endpoint(endpoint(pod));
+    }
+    let plan = lab.one.table.plan(std::time::Duration::ZERO);
+    NamesFile::create(&data).append(&plan.names)?;
+    lab.one.datapath().apply(&plan.ops)?;
+    let names = Names::read(&data)?;
+    std::fs::remove_dir_all(&data)?;
+    let inspector = Inspector::open(&lab.one.bpf_root)?;
+    let tell = |caller: Caller| -> Result<String> {
+        let ports = view::ports(&inspector.contents()?, &names);
+        let port = ports
+            .iter()
+            .find(|port| port.service() == "default/web")
+            .context("the Service is listed by its name")?;
+        ensure!(port.is_named("80") && port.is_named("30080") && !port.is_named("81"));
+        Ok(explain::trace(&inspector, port, caller, explain::now_ns())?.join("\n"))
+    };
+    let before = tell(Caller::Pod(pods[0]))?;
+    ensure!(before.contains("has no entry"), "{before}");
+    let server = inside(lab.one.pod(pods[0]), || ask_tcp(vip()))?.server;
+    ensure!(
+        before.contains(&format!("{server}:8080")),
+        "{server}\n{before}"
+    );
+    let after = tell(Caller::Pod(pods[0]))?;
+    ensure!(after.contains("remembers backend") && after.contains(&format!("{server}:8080")));
+    ensure!(after.contains("default/pod-"), "{after}");
+    let outside = tell(Caller::Outside(crate::lab::CLIENT_IP, None))?;
+    let to = (lab.one.ip, NODE_PORT);
+    let server = lab.outside(|| ask_tcp(to))?.server;
+    ensure!(
+        outside.contains(&format!("{server}:8080")),
+        "{server}\n{outside}"
+    );
+    let after = tell(Caller::Outside(crate::lab::CLIENT_IP, None))?;
+    ensure!(after.contains("FLOWS has a"), "{after}");
+    lab.one.table = ServiceTable::restore("node-1", &lab.one.datapath().restore()?);
+    lab.one
+        .table
+        .replace(vec![service(ServiceProtocol::Tcp)], Vec::new());
+    lab.one.sync()?;
+    let refused = tell(Caller::Node)?;
+    ensure!(refused.contains("ECONNREFUSED"), "{refused}");
+    let refused = tell(Caller::Outside(crate::lab::CLIENT_IP, Some(4_000)))?;
+    ensure!(refused.contains("answers a SYN with a reset"), "{refused}");
+    Ok(())
+}
