@@ -71,6 +71,8 @@ pub fn shim_main(args: Vec<OsString>) -> i32 {
 /// Forks the shim off and waits for its first words, so that it has no parent that would have to wait for
 /// it later.
 fn daemon(dir: &Path) -> io::Result<String> {
+    // Nothing has been opened yet; what is open was left open by whoever started the agent.
+    sys::close_others(&[])?;
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     match sys::fork()? {
         Forked::Parent(_) => {
@@ -97,7 +99,6 @@ fn run(dir: &Path, mut starter: File) -> io::Result<()> {
         Ok(server) => {
             starter.write_all(READY.as_bytes())?;
             drop(starter);
-            detach_output(&dir.join("shim.log"))?;
             server.run()
         }
         Err(e) => {
@@ -109,6 +110,8 @@ fn run(dir: &Path, mut starter: File) -> io::Result<()> {
 
 fn set_up(dir: &Path) -> io::Result<server::Server> {
     let about = |what: &'static str| move |e: io::Error| io::Error::other(format!("{what}: {e}"));
+    // Before pause is started: whoever holds the starter's pipe keeps the agent waiting.
+    detach_output(&dir.join("shim.log")).map_err(about("opening shim.log"))?;
     let bytes =
         std::fs::read(ShimConfig::config_path(dir)).map_err(about("reading sandbox.json"))?;
     let config: ShimConfig = serde_json::from_slice(&bytes)?;
