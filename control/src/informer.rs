@@ -5,7 +5,7 @@
 //! disappeared meanwhile. Views are what a loop needs of an object, not the object; several loops may
 //! share one informer. The caller's `changed` runs after the view is updated, usually to add keys to queues.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use knarr_api::names::NamespacedName;
@@ -16,10 +16,54 @@ use tokio_util::sync::CancellationToken;
 /// Reconciles that wait for the informer at once; more of them wait for their turn.
 const WAITING_MAX: usize = 64;
 
+/// The views of a resource, with the names of those that an index groups under a key.
+#[derive(Debug)]
+struct Views<V> {
+    by_name: BTreeMap<NamespacedName, Arc<V>>,
+    by_key: HashMap<String, BTreeSet<NamespacedName>>,
+}
+
+impl<V> Default for Views<V> {
+    fn default() -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            by_key: HashMap::new(),
+        }
+    }
+}
+
+impl<V> Views<V> {
+    fn set(
+        &mut self,
+        name: &NamespacedName,
+        new: Option<&Arc<V>>,
+        keys: fn(&V) -> Vec<String>,
+    ) -> Option<Arc<V>> {
+        let old = match new {
+            Some(new) => self.by_name.insert(name.clone(), new.clone()),
+            None => self.by_name.remove(name),
+        };
+        let before = old.as_ref().map(|view| keys(view)).unwrap_or_default();
+        let after = new.map(|view| keys(view)).unwrap_or_default();
+        for key in before.iter().filter(|key| !after.contains(key)) {
+            if let Some(names) = self.by_key.get_mut(key) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.by_key.remove(key);
+                }
+            }
+        }
+        for key in after {
+            self.by_key.entry(key).or_default().insert(name.clone());
+        }
+        old
+    }
+}
+
 /// Views of all objects of a resource. Clones share them.
 #[derive(Debug)]
 pub struct Informer<V> {
-    views: Arc<RwLock<HashMap<NamespacedName, Arc<V>>>>,
+    views: Arc<RwLock<Views<V>>>,
     synced: watch::Receiver<bool>,
     requests: mpsc::Sender<oneshot::Sender<()>>,
 }
@@ -49,23 +93,49 @@ impl<V: Send + Sync + 'static> Informer<V> {
     /// The view of one object.
     pub fn view(&self, name: &NamespacedName) -> Option<Arc<V>> {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-        views.get(name).cloned()
+        views.by_name.get(name).cloned()
     }
 
-    /// Every object's view, in no order.
+    /// Every object's view, by name.
     pub fn views(&self) -> Vec<(NamespacedName, Arc<V>)> {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
         views
+            .by_name
             .iter()
             .map(|(name, view)| (name.clone(), view.clone()))
             .collect()
     }
 
-    /// Views that `wanted` picks.
-    pub fn select(&self, wanted: impl Fn(&NamespacedName, &V) -> bool) -> Vec<Arc<V>> {
+    /// Views that `wanted` picks out of all.
+    pub fn select(&self, wanted: impl Fn(&V) -> bool) -> Vec<Arc<V>> {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-        let picked = views.iter().filter(|(name, view)| wanted(name, view));
-        picked.map(|(_, view)| view.clone()).collect()
+        let picked = views.by_name.values().filter(|view| wanted(view));
+        picked.cloned().collect()
+    }
+
+    /// Views of one namespace that `wanted` picks, with their names.
+    pub fn select_in(
+        &self,
+        namespace: &str,
+        wanted: impl Fn(&V) -> bool,
+    ) -> Vec<(NamespacedName, Arc<V>)> {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        let first = NamespacedName::new(namespace, "");
+        let from_first = views.by_name.range(first..);
+        let own = from_first.take_while(|(name, _)| name.namespace == namespace);
+        let picked = own.filter(|(_, view)| wanted(view));
+        picked
+            .map(|(name, view)| (name.clone(), view.clone()))
+            .collect()
+    }
+
+    /// Views that the index of [`start_indexed`] groups under `key`.
+    pub fn indexed(&self, key: &str) -> Vec<Arc<V>> {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        let names = views.by_key.get(key).into_iter().flatten();
+        names
+            .filter_map(|name| views.by_name.get(name).cloned())
+            .collect()
     }
 
     /// Waits until the first listing is in.
@@ -93,7 +163,23 @@ where
     F: Fn(&Object) -> Option<V> + Send + Sync + 'static,
     C: Fn(Changed<'_, V>) + Send + Sync + 'static,
 {
-    let views: Arc<RwLock<HashMap<NamespacedName, Arc<V>>>> = Arc::default();
+    start_indexed(cache, shutdown, |_| Vec::new(), view, changed)
+}
+
+/// As [`start`], with an index: `keys` names the groups that an object belongs to.
+pub fn start_indexed<V, F, C>(
+    cache: Cache,
+    shutdown: CancellationToken,
+    keys: fn(&V) -> Vec<String>,
+    view: F,
+    changed: C,
+) -> Informer<V>
+where
+    V: Send + Sync + 'static,
+    F: Fn(&Object) -> Option<V> + Send + Sync + 'static,
+    C: Fn(Changed<'_, V>) + Send + Sync + 'static,
+{
+    let views: Arc<RwLock<Views<V>>> = Arc::default();
     let (synced_sender, synced) = watch::channel(false);
     let (requests, to_answer) = mpsc::channel(WAITING_MAX);
     let informer = Informer {
@@ -103,6 +189,7 @@ where
     };
     let follower = Follower {
         views,
+        keys,
         view,
         changed,
     };
@@ -117,7 +204,8 @@ where
 }
 
 struct Follower<V, F, C> {
-    views: Arc<RwLock<HashMap<NamespacedName, Arc<V>>>>,
+    views: Arc<RwLock<Views<V>>>,
+    keys: fn(&V) -> Vec<String>,
     view: F,
     changed: C,
 }
@@ -167,7 +255,7 @@ where
         let (snapshot, events) = cache.watch();
         let mut gone: HashSet<NamespacedName> = {
             let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-            views.keys().cloned().collect()
+            views.by_name.keys().cloned().collect()
         };
         for object in &snapshot.objects {
             let name = name_of(object);
@@ -192,10 +280,7 @@ where
         let new = view.map(Arc::new);
         let old = {
             let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
-            match &new {
-                Some(new) => views.insert(name.clone(), new.clone()),
-                None => views.remove(name),
-            }
+            views.set(name, new.as_ref(), self.keys)
         };
         if old.is_some() || new.is_some() {
             (self.changed)(Changed {
@@ -211,3 +296,6 @@ where
 pub fn name_of(object: &Object) -> NamespacedName {
     NamespacedName::new(&*object.meta.namespace, &*object.meta.name)
 }
+
+#[cfg(test)]
+mod tests;

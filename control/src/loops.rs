@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Heartbeats;
-use crate::informer::{self, Informer};
+use crate::informer::{self, Changed, Informer};
 use crate::queue::Queue;
 use crate::recorder::Recorder;
 
@@ -30,7 +30,9 @@ mod namespace;
 mod node_lifecycle;
 mod nodes;
 mod pod_cidr;
+mod event_expiry;
 mod pod_gc;
+mod pods;
 mod replica_set;
 mod scheduler;
 mod service_account;
@@ -162,6 +164,7 @@ pub fn spawn_all(
         Arc::new(move |gone: &str| namespace::content_gone(&emptied, &terminating, gone)),
     ));
     tasks.spawn(namespace::run(context("namespace-controller"), namespaces));
+    tasks.spawn(event_expiry::run(context("knarr-control")));
     tasks.spawn(service_account::run(
         context("service-account-controller"),
         ca_pem,
@@ -212,13 +215,14 @@ fn follow(
     let (set_queue, deployments) = (queues.sets.clone(), queues.deployments.clone());
     let (silent, homeless) = (queues.silent_nodes.clone(), queues.homeless_pods.clone());
     let view = |object: &Object| Some(PodView::of(&object.parse::<Pod>().ok()?));
-    let pods = informer::start(cache, shutdown.clone(), view, move |changed| {
+    let changed = move |changed: Changed<'_, PodView>| {
         replica_set::pod_changed(&set_queue, &sets, &changed);
         deployment::pod_changed(&deployments, &changed);
         services::pod_changed(&services, &wake, &changed);
         node_lifecycle::pod_changed(&silent, &known, &changed);
         pod_gc::pod_changed(&homeless, &known, &changed);
-    });
+    };
+    let pods = informer::start_indexed(cache, shutdown.clone(), pods::keys, view, changed);
     // Set once, here.
     let _ = pods_of_nodes.set(pods.clone());
     Ok((nodes, pods))

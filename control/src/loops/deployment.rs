@@ -2,7 +2,6 @@
 //! Rolls Deployments out, one planned step at a time. `knarr_control_plan::deployment` decides each step;
 //! what a step changes wakes the loop for the next.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use knarr_api::k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -17,6 +16,7 @@ use knarr_control_plan::pods::PodView;
 use serde_json::json;
 
 use super::Context;
+use super::pods::owned_by;
 use crate::informer::{self, Changed, Informer};
 use crate::queue::{Outcome, Queue};
 
@@ -104,11 +104,12 @@ fn set_changed(
     let Some(orphan) = changed.new.filter(|_| !owned) else {
         return;
     };
-    for (name, deployment) in deployments.views() {
-        let same_namespace = name.namespace == changed.name.namespace;
-        if same_namespace && deployment.selector.matches(&orphan.set.metadata.labels) {
-            queue.add(name);
-        }
+    let adopts = |deployment: &DeploymentView| {
+        let labels = &orphan.set.metadata.labels;
+        deployment.selector.matches(labels)
+    };
+    for (name, _) in deployments.select_in(&changed.name.namespace, adopts) {
+        queue.add(name);
     }
 }
 
@@ -157,23 +158,17 @@ impl Loop {
             Err(error) => return Err(error),
         };
         let uid = deployment.metadata.uid.clone().unwrap_or_default();
-        let own = self.sets.select(|set_name, view| {
-            let of_others = |owner: &Controller| *owner.uid != *uid;
-            set_name.namespace == name.namespace && !view.controller.as_ref().is_some_and(of_others)
+        let of_others = |owner: &Controller| *owner.uid != *uid;
+        let own = self.sets.select_in(&name.namespace, |view| {
+            !view.controller.as_ref().is_some_and(of_others)
         });
-        let sets: Vec<ReplicaSet> = own.iter().map(|view| view.set.clone()).collect();
-        let unfinished = self.pods.select(|pod_name, pod| {
-            pod_name.namespace == name.namespace && !pod.phase.is_terminal()
-        });
-        let with_pods: HashSet<&str> = unfinished
-            .iter()
-            .filter_map(|pod| pod.controller.as_ref().map(|owner| &*owner.uid))
-            .collect();
-        let sets_with_pods: Vec<String> = sets
-            .iter()
-            .filter_map(|set| set.metadata.uid.clone())
-            .filter(|uid| with_pods.contains(uid.as_str()))
-            .collect();
+        let sets: Vec<ReplicaSet> = own.iter().map(|(_, view)| view.set.clone()).collect();
+        let runs = |uid: &String| {
+            let pods = self.pods.indexed(&owned_by(uid));
+            pods.iter().any(|pod| !pod.phase.is_terminal())
+        };
+        let uids = sets.iter().filter_map(|set| set.metadata.uid.clone());
+        let sets_with_pods: Vec<String> = uids.filter(runs).collect();
         let view = View {
             deployment: &deployment,
             sets: &sets,

@@ -87,12 +87,12 @@ impl Loop {
             return Ok(());
         };
         let selected = match &view.selector {
-            Some(selector) => self.pods.select(|pod_name, pod| {
-                pod_name.namespace == name.namespace && selector.matches(&*pod.labels)
-            }),
+            Some(selector) => self
+                .pods
+                .select_in(&name.namespace, |pod| selector.matches(&*pod.labels)),
             None => Vec::new(),
         };
-        let pods: Vec<&PodView> = selected.iter().map(Arc::as_ref).collect();
+        let pods: Vec<&PodView> = selected.iter().map(|(_, pod)| &**pod).collect();
         let zone_of = |node: &str| {
             let zone = self.zones.view(&NamespacedName::cluster(node))?;
             zone.0.clone()

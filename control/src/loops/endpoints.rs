@@ -74,10 +74,10 @@ impl Loop {
         let Some(selector) = &view.selector else {
             return Ok(());
         };
-        let selected = self.pods.select(|pod_name, pod| {
-            pod_name.namespace == name.namespace && selector.matches(&*pod.labels)
-        });
-        let pods: Vec<&PodView> = selected.iter().map(Arc::as_ref).collect();
+        let selected = self
+            .pods
+            .select_in(&name.namespace, |pod| selector.matches(&*pod.labels));
+        let pods: Vec<&PodView> = selected.iter().map(|(_, pod)| &**pod).collect();
         match endpoints::plan(&view.service, &pods, current.as_ref()) {
             None => {}
             Some(EndpointsAction::Create(object)) => {

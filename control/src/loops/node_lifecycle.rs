@@ -19,6 +19,7 @@ use knarr_control_plan::replica_set::PodRef;
 
 use super::Context;
 use super::nodes::{NodeView, Nodes};
+use super::pods::bound_to;
 use crate::clock;
 use crate::feed::Heartbeats;
 use crate::informer::{Changed, Informer};
@@ -120,7 +121,7 @@ impl Loop {
             node.spec.get_or_insert_default().taints = (!taints.is_empty()).then_some(taints);
             node = client.update(&node).await?;
         }
-        let on_node = self.pods.select(|_, pod| pod.node.as_deref() == Some(name));
+        let on_node = self.pods.indexed(&bound_to(name));
         let pods: Vec<&PodView> = on_node.iter().map(Arc::as_ref).collect();
         let mut failed = None;
         for pod in plan_unready(&node, &pods) {

@@ -15,6 +15,7 @@ use knarr_control_plan::pods::{Phase, PodView};
 
 use super::Context;
 use super::nodes::{NodeView, Nodes};
+use super::pods::bound_to;
 use crate::clock;
 use crate::informer::{Changed, Informer};
 use crate::queue::{Outcome, Queue};
@@ -66,8 +67,7 @@ pub(super) fn node_changed(
     {
         return;
     }
-    let node = changed.name.name.as_str();
-    for pod in pods.select(|_, pod| pod.node.as_deref() == Some(node)) {
+    for pod in pods.indexed(&bound_to(&changed.name.name)) {
         queue.add(pod.name.clone());
     }
 }
@@ -182,7 +182,7 @@ impl Loop {
     }
 
     async fn remove_ended(&self) -> Result<(), ApiError> {
-        let ended = self.pods.select(|_, pod| pod.phase.is_terminal());
+        let ended = self.pods.select(|pod| pod.phase.is_terminal());
         let ended: Vec<&PodView> = ended.iter().map(Arc::as_ref).collect();
         for pod in plan_terminated(&ended, TERMINATED_MAX) {
             self.remove(&pod.name, &pod.uid, None).await?;

@@ -20,6 +20,7 @@ use knarr_control_plan::replica_set::{self, Failure, Plan, PodRef, View};
 use serde_json::json;
 
 use super::Context;
+use super::pods::{orphans_in, owned_by};
 use crate::informer::{self, Changed, Informer};
 use crate::queue::{Outcome, Queue};
 
@@ -76,7 +77,7 @@ pub(super) async fn run(
         sets,
     });
     // Pods that were seen before the sets.
-    for pod in this.pods.select(|_, pod| pod.controller.is_none()) {
+    for pod in this.pods.select(|pod| pod.controller.is_none()) {
         wake_for_orphan(&queue, &this.sets, &pod);
     }
     let worker = this.clone();
@@ -108,10 +109,10 @@ fn wake_for_orphan(queue: &Queue<NamespacedName>, sets: &Informer<SetView>, pod:
     if !pod.is_active() {
         return;
     }
-    for (name, set) in sets.views() {
-        if name.namespace == pod.name.namespace && set.selector.matches(&*pod.labels) {
-            queue.add(name);
-        }
+    for (name, _) in sets.select_in(&pod.name.namespace, |set| {
+        set.selector.matches(&*pod.labels)
+    }) {
+        queue.add(name);
     }
 }
 
@@ -145,11 +146,13 @@ impl Loop {
             return Ok(Outcome::Done);
         };
         let uid = set.metadata.uid.clone().unwrap_or_default();
-        let concerned = self.pods.select(|pod_name, pod| {
-            let own = pod.is_controlled_by(&uid);
-            let orphan = pod.controller.is_none() && selector.matches(&*pod.labels);
-            pod_name.namespace == name.namespace && (own || orphan)
-        });
+        let mut concerned = self.pods.indexed(&owned_by(&uid));
+        let orphans = self.pods.indexed(&orphans_in(&name.namespace));
+        concerned.extend(
+            orphans
+                .into_iter()
+                .filter(|pod| selector.matches(&*pod.labels)),
+        );
         let now = Timestamp::now();
         let pods: Vec<&PodView> = concerned.iter().map(Arc::as_ref).collect();
         let related_on = self.related_on(name, &set);
@@ -165,9 +168,7 @@ impl Loop {
 
         self.context.client.sync().await?;
         self.pods.catch_up().await;
-        let current = self.pods.select(|pod_name, pod| {
-            pod_name.namespace == name.namespace && pod.is_controlled_by(&uid)
-        });
+        let current = self.pods.indexed(&owned_by(&uid));
         let members: Vec<&PodView> = current.iter().map(Arc::as_ref).collect();
         let status = replica_set::plan_status(&set, &members, failure.as_ref(), now);
         if let Some(new) = status.status {
@@ -188,16 +189,16 @@ impl Loop {
         let own_uid: Box<str> = set.metadata.uid.as_deref().unwrap_or_default().into();
         let mut uids = vec![own_uid];
         if owner.is_some() {
-            let siblings = self.sets.views().into_iter().filter(|(sibling, view)| {
-                sibling.namespace == name.namespace && view.owner_uid == owner
-            });
-            uids.extend(siblings.map(|(_, view)| view.uid.clone()));
+            let of_owner = |view: &SetView| view.owner_uid == owner;
+            let siblings = self.sets.select_in(&name.namespace, of_owner);
+            uids.extend(siblings.into_iter().map(|(_, view)| view.uid.clone()));
         }
-        let related = self.pods.select(|pod_name, pod| {
-            pod_name.namespace == name.namespace
-                && pod.is_active()
-                && uids.iter().any(|uid| pod.is_controlled_by(uid))
-        });
+        uids.sort();
+        uids.dedup();
+        let related = uids
+            .iter()
+            .flat_map(|uid| self.pods.indexed(&owned_by(uid)));
+        let related: Vec<_> = related.filter(|pod| pod.is_active()).collect();
         let mut counts = HashMap::new();
         for node in related.iter().filter_map(|pod| pod.node.clone()) {
             *counts.entry(node).or_default() += 1;

@@ -290,7 +290,7 @@ impl Scheduler {
                 recorder.normal(reference(&name, &uid), "Scheduled", message);
             }
             let failed = result.err();
-            if failed.as_ref().is_some_and(|error| !is_final(error)) {
+            if failed.is_some() {
                 tokio::time::sleep(REBIND_AFTER).await;
             }
             Bound { uid, failed }
@@ -306,10 +306,10 @@ impl Scheduler {
         };
         let effects = self.cluster.forget(&uid);
         self.react(effects);
-        if is_final(&error) {
-            return;
+        if !error.is_conflict() && !error.is_not_found() {
+            tracing::warn!(uid = %uid, %error, "a pod was not bound");
         }
-        tracing::warn!(uid = %uid, %error, "a pod was not bound");
+        // A pod that somebody else bound or deleted has shown it meanwhile.
         if let Some(info) = self.cluster.pod(&uid).filter(|info| info.needs_node()) {
             let place = (Reverse(info.priority), info.created_at, uid.clone());
             self.active.insert(place);
@@ -337,11 +337,6 @@ impl Scheduler {
             }
         });
     }
-}
-
-/// The pod was bound by somebody else, or is gone: the change that shows it is on its way.
-fn is_final(error: &ApiError) -> bool {
-    error.is_conflict() || error.is_not_found()
 }
 
 fn reference(

@@ -69,13 +69,12 @@ pub(super) fn pod_changed(
         let selector = service.selector.as_ref();
         selector.is_some_and(|selector| pod.is_some_and(|pod| selector.matches(&*pod.labels)))
     };
-    for (name, service) in services.views() {
-        let concerned = name.namespace == changed.name.namespace
-            && (selects(&service, changed.old) || selects(&service, changed.new));
-        if concerned {
-            wake.slices.add(name.clone());
-            wake.endpoints.add(name);
-        }
+    let concerned = services.select_in(&changed.name.namespace, |service| {
+        selects(service, changed.old) || selects(service, changed.new)
+    });
+    for (name, _) in concerned {
+        wake.slices.add(name.clone());
+        wake.endpoints.add(name);
     }
 }
 

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Removes Events an hour after they last happened, as kube-apiserver's `--event-ttl` has it.
+//!
+//! Each Event has one timer; a cluster without Events has none.
+
+use std::time::Duration;
+
+use knarr_api::k8s_openapi::api::core::v1::Event;
+use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
+use knarr_apiserver::{ApiError, DeleteParams, Object};
+
+use super::Context;
+use crate::clock;
+use crate::informer::{self, Informer};
+use crate::queue::{Outcome, Queue};
+
+/// How long an Event is kept after it last happened.
+const TTL: SignedDuration = SignedDuration::from_hours(1);
+/// Events whose hour ends within this time of each other are looked at together.
+const SLACK: Duration = Duration::from_secs(1);
+/// Deletions under way at once.
+const WORKERS: usize = 4;
+
+struct View {
+    uid: Box<str>,
+    ends: Timestamp,
+}
+
+fn view(object: &Object) -> Option<View> {
+    let event: Event = object.parse().ok()?;
+    let series = event.series.and_then(|series| series.last_observed_time);
+    let times = [
+        event.last_timestamp.map(|time| time.0),
+        event.first_timestamp.map(|time| time.0),
+        event.event_time.map(|time| time.0),
+        series.map(|time| time.0),
+        event.metadata.creation_timestamp.map(|time| time.0),
+    ];
+    let last = times.into_iter().flatten().max().unwrap_or_else(clock::now);
+    Some(View {
+        uid: object.meta.uid.clone(),
+        ends: last.saturating_add(TTL).unwrap_or(Timestamp::MAX),
+    })
+}
+
+fn left(view: &View) -> Option<Duration> {
+    let left = view.ends.duration_since(clock::now());
+    Duration::try_from(left).ok().filter(|left| !left.is_zero())
+}
+
+/// Runs the loop until shutdown.
+pub(super) async fn run(context: Context) {
+    let cache = match context.client.cache_of::<Event>() {
+        Ok(cache) => cache,
+        Err(error) => {
+            tracing::error!(%error, "Events are not served");
+            return;
+        }
+    };
+    let queue = Queue::new();
+    let waiting = queue.clone();
+    let events = informer::start(cache, context.shutdown.clone(), view, move |changed| {
+        if let Some(view) = changed.new {
+            let delay = left(view).unwrap_or_default();
+            waiting.add_after(changed.name.clone(), delay + SLACK);
+        }
+    });
+    events.synced().await;
+    let shutdown = context.shutdown.clone();
+    let client = context.client.clone();
+    queue
+        .work(WORKERS, shutdown, move |name| {
+            let (events, client) = (events.clone(), client.clone());
+            async move { expire(&events, &client, &name).await }
+        })
+        .await;
+}
+
+async fn expire(
+    events: &Informer<View>,
+    client: &knarr_apiserver::Client,
+    name: &knarr_api::names::NamespacedName,
+) -> Outcome {
+    let Some(view) = events.view(name) else {
+        return Outcome::Done;
+    };
+    if let Some(left) = left(&view) {
+        return Outcome::After(left + SLACK);
+    }
+    let params = DeleteParams {
+        uid: Some(view.uid.to_string()),
+        ..DeleteParams::default()
+    };
+    let deleted = client
+        .delete::<Event>(name.namespace(), &name.name, &params)
+        .await;
+    match deleted {
+        Err(error) if !is_gone(&error) => {
+            tracing::debug!(event = %name, %error, "an event was not removed");
+            Outcome::Retry
+        }
+        _ => Outcome::Done,
+    }
+}
+
+fn is_gone(error: &ApiError) -> bool {
+    error.is_not_found() || error.is_conflict()
+}
