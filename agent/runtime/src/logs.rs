@@ -4,9 +4,13 @@
 //! Not here: writing (`logs/writer.rs`, used by the shim only). Called by the agent's log streams.
 
 use bytes::Bytes;
-use std::path::PathBuf;
+use reader::Reader;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
+mod reader;
 pub(crate) mod writer;
 
 /// What to read (core/v1 PodLogOptions).
@@ -66,11 +70,133 @@ pub enum LogError {
     },
 }
 
-/// Opens a log ([`crate::Runtime::log_path`]) and streams its contents without CRI's prefixes, over
-/// rotated files, oldest first. Dropping the stream ends the reading.
-pub fn read(
-    _path: PathBuf,
-    _query: LogQuery,
-) -> impl futures::Stream<Item = Result<Bytes, LogError>> + Send + Unpin + 'static {
-    futures::stream::pending()
+impl LogError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> LogError {
+        let path = path.to_owned();
+        move |source| LogError::Io { path, source }
+    }
 }
+
+/// Opens a log ([`crate::Runtime::log_path`]) and streams its contents without CRI's prefixes, over
+/// rotated files, oldest first. Dropping the stream ends the reading. Needs a tokio runtime.
+pub fn read(
+    path: PathBuf,
+    query: LogQuery,
+) -> impl futures::Stream<Item = Result<Bytes, LogError>> + Send + Unpin + 'static {
+    let state = Step::Open(path, query);
+    Box::pin(futures::stream::try_unfold(state, |state| state.next()))
+}
+
+enum Step {
+    Open(PathBuf, LogQuery),
+    Reading(Box<Reading>),
+    Over,
+}
+
+struct Reading {
+    /// Away while a thread reads.
+    reader: Option<Reader>,
+    changes: Option<AsyncFd<OwnedFd>>,
+    until: Option<CancellationToken>,
+    path: PathBuf,
+}
+
+impl Step {
+    async fn next(mut self) -> Result<Option<(Bytes, Step)>, LogError> {
+        loop {
+            self = match self {
+                Step::Over => return Ok(None),
+                Step::Open(path, query) => Step::Reading(Box::new(open(path, query).await?)),
+                Step::Reading(mut reading) => {
+                    // Asked before reading: what is written until the container is over is in the file
+                    // by the time it is said to be over.
+                    let last = reading.until.as_ref().is_none_or(|u| u.is_cancelled());
+                    let Some(mut reader) = reading.reader.take() else {
+                        return Ok(None);
+                    };
+                    let (reader, chunk) = blocking(&reading.path, move || {
+                        let chunk = reader.chunk();
+                        (reader, chunk)
+                    })
+                    .await?;
+                    let (chunk, exhausted) = (chunk?, reader.is_exhausted());
+                    reading.reader = Some(reader);
+                    if !chunk.is_empty() {
+                        let next = if exhausted {
+                            Step::Over
+                        } else {
+                            Step::Reading(reading)
+                        };
+                        return Ok(Some((chunk, next)));
+                    }
+                    if last || exhausted {
+                        return Ok(None);
+                    }
+                    reading.wait().await?;
+                    Step::Reading(reading)
+                }
+            }
+        }
+    }
+}
+
+async fn open(path: PathBuf, query: LogQuery) -> Result<Reading, LogError> {
+    let until = query.follow_until.clone();
+    // The watch comes first, so that nothing is written unnoticed between reading and waiting.
+    let changes = match &until {
+        Some(_) => Some(watch(&path).map_err(LogError::io(&path))?),
+        None => None,
+    };
+    let opened = path.clone();
+    let reader = blocking(&path, move || Reader::open(opened, &query)).await??;
+    Ok(Reading {
+        reader: Some(reader),
+        changes,
+        until,
+        path,
+    })
+}
+
+impl Reading {
+    /// Until something was written or the container is over.
+    async fn wait(&self) -> Result<(), LogError> {
+        let (Some(changes), Some(until)) = (&self.changes, &self.until) else {
+            return Ok(());
+        };
+        tokio::select! {
+            // Dropping either arm loses nothing: the events stay readable, the token stays cancelled.
+            () = until.cancelled() => Ok(()),
+            ready = changes.readable() => {
+                let mut ready = ready.map_err(LogError::io(&self.path))?;
+                let mut events = [0; 4096];
+                // Which event it was does not matter.
+                while nix::unistd::read(changes.get_ref(), &mut events).is_ok_and(|n| n > 0) {}
+                ready.clear_ready();
+                Ok(())
+            }
+        }
+    }
+}
+
+fn watch(path: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
+    use rustix::fs::inotify;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    let what = inotify::WatchFlags::MODIFY
+        | inotify::WatchFlags::CREATE
+        | inotify::WatchFlags::MOVED_TO
+        | inotify::WatchFlags::DELETE_SELF;
+    inotify::add_watch(&fd, dir, what)?;
+    AsyncFd::register(fd).map_err(std::io::Error::from)
+}
+
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LogError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| LogError::io(path)(std::io::Error::other(e)))
+}
+
+#[cfg(test)]
+mod tests;

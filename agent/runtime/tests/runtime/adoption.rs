@@ -1,2 +1,207 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Placeholder module.
+//! The agent goes and comes back; shims and everything else may die at any time.
+
+use crate::harness::{exited, on_host, outcome, output, sandbox, shell};
+use anyhow::Result;
+use knarr_runtime::{ExitReason, Runtime, SandboxState};
+use std::time::Duration;
+
+fn kill(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn a_new_agent_adopts_running_containers_and_exit_codes() {
+    on_host(
+        "adoption::a_new_agent_adopts_running_containers_and_exit_codes",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let pod = runtime.create_sandbox(sandbox("a")).await?;
+            let script =
+                "echo one; while [ ! -e /dev/shm/go ]; do sleep 0.02; done; echo two; exit 4";
+            pod.start_container(shell("ends", script)).await?;
+            pod.start_container(shell("stays", "sleep 1000")).await?;
+            let before = pod.container("stays", 0).unwrap();
+            let pause = pod.pause_pid();
+            drop(pod);
+            drop(runtime);
+            // While nobody is there, one of them goes on, writes and ends.
+            std::fs::write(host.dir.join("run/sandboxes/a/shm/go"), "")?;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+
+            let runtime = Runtime::open(host.config()).await?;
+            let adopted = runtime.adopt().await?;
+            assert_eq!(adopted.len(), 1);
+            let pod = adopted.into_iter().next().unwrap();
+            assert_eq!((pod.uid(), pod.pause_pid()), ("a", pause));
+            assert_eq!(pod.state(), SandboxState::Ready);
+            let state = exited(&pod, "ends", 0).await?;
+            assert_eq!(outcome(&state), (4, ExitReason::Error, ""));
+            assert_eq!(output(&pod, "ends", 0)?, "one\ntwo\n");
+            assert_eq!(pod.container("stays", 0), Some(before));
+            pod.netns()?;
+            pod.kill("stays", 0).await?;
+            assert_eq!(outcome(&exited(&pod, "stays", 0).await?).0, 137);
+            pod.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn a_killed_shim_takes_its_containers_along_and_that_is_told() {
+    on_host(
+        "adoption::a_killed_shim_takes_its_containers_along_and_that_is_told",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let pod = runtime.create_sandbox(sandbox("a")).await?;
+            pod.start_container(shell("done", "exit 2")).await?;
+            exited(&pod, "done", 0).await?;
+            pod.start_container(shell("main", "sleep 1000")).await?;
+            kill(pod.shim_pid());
+            let state = exited(&pod, "main", 0).await?;
+            let (code, reason, message) = outcome(&state);
+            assert_eq!((code, reason), (137, ExitReason::ContainerStatusUnknown));
+            assert!(message.contains("shim"), "{message}");
+            // What was known stays known.
+            assert_eq!(outcome(&pod.container("done", 0).unwrap()).0, 2);
+            assert!(matches!(pod.state(), SandboxState::Dead { .. }));
+            assert!(pod.start_container(shell("late", "true")).await.is_err());
+            // Another agent sees the same.
+            let other = Runtime::open(host.config()).await?;
+            let adopted = other.adopt().await?;
+            let same = adopted.first().unwrap();
+            assert_eq!(same.containers(), pod.containers());
+            assert!(matches!(same.state(), SandboxState::Dead { .. }));
+            same.destroy().await?;
+            host.assert_clean().await?;
+            // The pod can be made again.
+            let pod = other.create_sandbox(sandbox("a")).await?;
+            pod.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn a_killed_pause_process_makes_the_sandbox_dead() {
+    on_host(
+        "adoption::a_killed_pause_process_makes_the_sandbox_dead",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let pod = runtime.create_sandbox(sandbox("a")).await?;
+            pod.start_container(shell("main", "sleep 1000")).await?;
+            let mut changes = pod.changes();
+            kill(pod.pause_pid());
+            while pod.state() == SandboxState::Ready {
+                changes.changed().await?;
+            }
+            assert!(pod.container("main", 0).unwrap().is_live());
+            assert!(pod.netns().is_err());
+            pod.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn whatever_a_crash_leaves_is_pruned() {
+    on_host(
+        "adoption::whatever_a_crash_leaves_is_pruned",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let kept = runtime.create_sandbox(sandbox("kept")).await?;
+            kept.start_container(shell("main", "sleep 1000")).await?;
+            for uid in ["whole", "shimless", "stateless", "forgotten"] {
+                let pod = runtime.create_sandbox(sandbox(uid)).await?;
+                pod.start_container(shell("main", "sleep 1000")).await?;
+                let dir = host.dir.join("run/sandboxes").join(uid);
+                match uid {
+                    "shimless" => kill(pod.shim_pid()),
+                    "stateless" => std::fs::remove_file(dir.join("state.json"))?,
+                    // As after a reboot with the run directory gone, but worse: the processes are there.
+                    "forgotten" => {
+                        kill(pod.shim_pid());
+                        nix::mount::umount2(&dir.join("shm"), nix::mount::MntFlags::MNT_DETACH)?;
+                        std::fs::remove_dir_all(&dir)?;
+                    }
+                    _ => {}
+                }
+            }
+            let volume = runtime.volume_dir("whole", "kubernetes.io~empty-dir", "memory");
+            knarr_runtime::volume::make_memory(&volume, Some(1 << 20))?;
+            drop(runtime);
+
+            let runtime = Runtime::open(host.config()).await?;
+            let pruned = runtime.prune(&["kept".to_owned()]).await?;
+            assert_eq!(pruned.sandboxes, ["shimless", "stateless", "whole"]);
+            assert_eq!(
+                pruned.pod_dirs,
+                ["forgotten", "shimless", "stateless", "whole"]
+            );
+            assert_eq!(pruned.log_dirs.len(), 4);
+            assert!(pruned.mounts.contains(&volume), "{:?}", pruned.mounts);
+            assert!(kept.container("main", 0).unwrap().is_live());
+            assert_eq!(runtime.adopt().await?.len(), 1);
+            assert_eq!(
+                runtime.prune(&["kept".to_owned()]).await?,
+                Default::default()
+            );
+            kept.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn everything_killed_while_a_hundred_pods_are_made_leaves_nothing() {
+    on_host(
+        "adoption::everything_killed_while_a_hundred_pods_are_made_leaves_nothing",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let mut tasks = Vec::new();
+            for n in 0..100 {
+                let runtime = runtime.clone();
+                tasks.push(tokio::spawn(async move {
+                    let pod = runtime.create_sandbox(sandbox(&format!("p{n}"))).await?;
+                    pod.start_container(shell("main", "sleep 1000")).await?;
+                    anyhow::Ok(())
+                }));
+            }
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            for task in &tasks {
+                task.abort();
+            }
+            let processes = || -> Result<Vec<i32>> {
+                let own = i32::try_from(std::process::id())?;
+                let mut found = Vec::new();
+                for entry in std::fs::read_dir("/proc")?.flatten() {
+                    let name = entry.file_name();
+                    let pid = name.to_str().and_then(|n| n.parse::<i32>().ok());
+                    found.extend(pid.filter(|pid| *pid != own));
+                }
+                Ok(found)
+            };
+            for pid in processes()? {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+            drop(runtime);
+            let runtime = Runtime::open(host.config()).await?;
+            for pod in runtime.adopt().await? {
+                assert!(
+                    pod.containers()
+                        .iter()
+                        .all(|c| !c.is_live() || pod.state() != SandboxState::Ready)
+                );
+            }
+            runtime.prune(&[]).await?;
+            host.assert_clean().await?;
+            let pod = runtime.create_sandbox(sandbox("p0")).await?;
+            pod.start_container(shell("main", "sleep 1000")).await?;
+            pod.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}

@@ -145,7 +145,7 @@ fn a_container_sees_its_own_world() {
             echo pid $$; hostname; cat /etc/hosts /etc/resolv.conf /etc/hostname; pwd; id
             echo $PATH $HOME $HOSTNAME $X; cat /data/file
             touch /data/made && echo wrote; touch /ro/x 2>&1; echo w > /proc/sys/kernel/panic 2>&1
-            touch /sys/x 2>&1; ls /proc/kcore -l | head -c 1; echo; ip link | grep -c LOOPBACK,UP
+            touch /sys/x 2>&1; ip link | grep -c LOOPBACK,UP
             cat /proc/1/oom_score_adj; ls -ld /tmp | head -c 10; echo; mount | grep -c ' / type overlay'
             mknod /tmp/disk b 1 0 && cat /tmp/disk 2>&1; echo x > /dev/null && echo null";
             let mut spec = shell("main", script);
@@ -173,7 +173,7 @@ fn a_container_sees_its_own_world() {
                 "touch: /ro/x: Read-only file system\n",
                 "Read-only file system",
                 "touch: /sys/x: ",
-                "c\n1\n1000\ndrwxrwxrwt\n1\n",
+                "\n1\n1000\ndrwxrwxrwt\n1\n",
                 "Operation not permitted\n",
                 "null\n",
             ] {
