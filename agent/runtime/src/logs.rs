@@ -187,7 +187,7 @@ fn watch(path: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
         | inotify::WatchFlags::MOVED_TO
         | inotify::WatchFlags::DELETE_SELF;
     inotify::add_watch(&fd, dir, what)?;
-    AsyncFd::register(fd).map_err(std::io::Error::from)
+    crate::sys::async_fd(fd)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -105,6 +105,13 @@ pub(crate) fn set_loopback_up() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets tokio wait for a descriptor.
+pub(crate) fn async_fd(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: the wrapper owns the descriptor, so it stays open and the same as long as it is registered.
+    let registered = unsafe { tokio::io::unix::AsyncFd::register(fd) };
+    Ok(registered?)
+}
+
 /// A kernel instruction (struct bpf_insn).
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -219,6 +219,9 @@ pub(crate) enum Durability {
     Atomic,
 }
 
+/// Keeps the temporary names of one process apart.
+static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
 /// Replaces a file as a whole.
 pub(crate) fn write_file(path: &Path, contents: &[u8], durability: Durability) -> io::Result<()> {
     use std::io::Write;
@@ -227,7 +230,8 @@ pub(crate) fn write_file(path: &Path, contents: &[u8], durability: Durability) -
     };
     let mut tmp = std::ffi::OsString::from(".");
     tmp.push(name);
-    tmp.push(format!(".{}.tmp", std::process::id()));
+    let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    tmp.push(format!(".{}-{serial}.tmp", std::process::id()));
     let tmp = dir.join(tmp);
     let write = || {
         let mut file = std::fs::File::create(&tmp)?;

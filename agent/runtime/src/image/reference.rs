@@ -102,10 +102,21 @@ impl ImageName {
 /// The part before the first slash is a registry when it could not be a path: it has a dot or a port, is
 /// `localhost`, or has upper-case letters.
 fn is_domain(part: &str) -> bool {
-    let plausible = !part.is_empty()
-        && part
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    let (host, port) = part.rsplit_once(':').unwrap_or((part, "0"));
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = [bytes.first(), bytes.last()];
+        ends.iter()
+            .all(|b| b.is_some_and(u8::is_ascii_alphanumeric))
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    };
+    let is_address = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+    let plausible = (is_address || host.split('.').all(is_label))
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && !port.is_empty();
     plausible
         && (part.contains(['.', ':'])
             || part == "localhost"
