@@ -93,6 +93,26 @@ impl CgroupLayout {
             .collect()
     }
 
+    /// The directories of a hybrid machine, with the names of their hierarchies' mount points.
+    pub(crate) fn named_dirs(&self, cgroup: &PodCgroup) -> Vec<(PathBuf, PathBuf)> {
+        let points = self.legacy.iter().map(|l| &l.point);
+        points
+            .chain([&self.unified])
+            .filter_map(|point| {
+                let name = PathBuf::from(point.file_name()?);
+                Some((name, point.join(&self.base).join(cgroup.path())))
+            })
+            .collect()
+    }
+
+    /// Makes the directories that libcontainer does not: those of hierarchies without a controller.
+    pub(crate) fn create_named(&self, cgroup: &PodCgroup) -> Result<(), CgroupError> {
+        for (_, dir) in self.named_dirs(cgroup) {
+            make_dirs(&dir)?;
+        }
+        Ok(())
+    }
+
     /// The directory where a controller's files of a cgroup are.
     pub(crate) fn controller_dir(&self, controller: &str, cgroup: &PodCgroup) -> Option<PathBuf> {
         if !self.is_hybrid() {

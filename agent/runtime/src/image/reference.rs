@@ -108,7 +108,9 @@ fn is_domain(part: &str) -> bool {
         let ends = [bytes.first(), bytes.last()];
         ends.iter()
             .all(|b| b.is_some_and(u8::is_ascii_alphanumeric))
-            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     };
     let is_address = host
         .strip_prefix('[')

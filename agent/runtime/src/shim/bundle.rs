@@ -352,11 +352,6 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
         ),
         special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         special("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]),
-        special(
-            "/sys/fs/cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", sys],
-        ),
     ];
     if config.spec.pid == PidMode::Host {
         // A proc of another PID namespace than the one of the mount's owner would be refused.
@@ -368,6 +363,7 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
             );
         }
     }
+    list.extend(cgroup_mounts(config, request, sys));
     let shm = match config.spec.ipc {
         IpcMode::Pod => config.shm_dir(),
         IpcMode::Host => PathBuf::from("/dev/shm"),
@@ -425,6 +421,32 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
         });
     }
     Value::Array(list)
+}
+
+/// /sys/fs/cgroup. On hybrid machines libcontainer would look for its own process in a /proc that may
+/// number processes differently, so the container's directories are bound by name.
+fn cgroup_mounts(config: &ShimConfig, request: &StartRequest, access: &str) -> Vec<Value> {
+    let top = Path::new("/sys/fs/cgroup");
+    let options = ["nosuid", "noexec", "nodev", "relatime", access];
+    if !config.cgroup.is_hybrid() {
+        return vec![json!({
+            "destination": top, "type": "cgroup", "source": "cgroup", "options": options,
+        })];
+    }
+    let spec = &request.spec;
+    let Ok(cgroup) = config.pod_cgroup.container(&spec.name, spec.attempt) else {
+        return Vec::new();
+    };
+    // Room for the mount points and nothing else.
+    let tmpfs = ["nosuid", "noexec", "nodev", "mode=755", "size=64k"];
+    let mut list = vec![json!({
+        "destination": top, "type": "tmpfs", "source": "tmpfs", "options": tmpfs,
+    })];
+    for (name, dir) in config.cgroup.named_dirs(&cgroup) {
+        let options = ["bind", "nosuid", "noexec", "nodev", "relatime", access];
+        list.push(bind(&dir, &top.join(name), &options));
+    }
+    list
 }
 
 fn bind(source: &Path, target: &Path, options: &[&str]) -> Value {

@@ -157,6 +157,12 @@ fn make(job: Job<'_>) -> Result<(), Failed> {
             Vec::new()
         },
     };
+    if config.cgroup.is_hybrid() {
+        let cgroup = config.pod_cgroup.container(&spec.name, spec.attempt);
+        cgroup
+            .and_then(|c| config.cgroup.create_named(&c))
+            .map_err(|e| (FailedStep::Create, super::chain(&e)))?;
+    }
     let document = bundle::document(config, request, &facts);
     std::fs::write(bundle.join("config.json"), document.to_string())
         .map_err(create("writing config.json"))?;
