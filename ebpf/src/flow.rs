@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Connection tracking of our own: `FLOWS` finds a flow by the client's packets, `NAT` by the backend's.
 //! Both hold the same whole record, so whichever half an LRU lost is written again from the other.
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key that is moved into a map call is copied to the stack, which is 512 bytes"
+)]
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use knarr_ebpf_common::{Flow, FlowKey, Stat, choose, hash};

@@ -354,8 +354,10 @@ pub fn reset(ctx: &TcContext, packet: &Packet) -> Result<i32, Unreadable> {
     let macs: [[u8; 6]; 2] = ctx.load(0).map_err(|_| Unreadable)?;
     ctx.store(0, &[macs[1], macs[0]], 0)
         .map_err(|_| Unreadable)?;
-    // SAFETY: the context is valid; the helper takes no pointers.
-    Ok((unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) }) as i32)
+    // SAFETY: the context is valid while the program runs.
+    let link = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: the helper takes no pointers.
+    Ok((unsafe { bpf_redirect(link, 0) }) as i32)
 }
 
 /// The packet that an ICMP error is about, as it stands inside the error.

@@ -38,18 +38,11 @@ enum Verdict {
 
 #[cgroup_sock_addr(connect4)]
 pub fn knarr_connect4(ctx: SockAddrContext) -> i32 {
-    // SAFETY: the context is valid; the verifier wants whole words read as they are.
-    let ip = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    let ip = read(user_ip4(&ctx));
     match connect(&ctx, ip.to_ne_bytes()) {
         Verdict::Pass => PROCEED,
         Verdict::To { address, port_be } => {
-            // SAFETY: as above.
-            unsafe {
-                write_volatile(
-                    &raw mut (*ctx.sock_addr).user_ip4,
-                    u32::from_ne_bytes(address),
-                )
-            };
+            write(user_ip4(&ctx), u32::from_ne_bytes(address));
             write_port(&ctx, port_be);
             PROCEED
         }
@@ -75,16 +68,9 @@ pub fn knarr_connect6(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn knarr_getpeername4(ctx: SockAddrContext) -> i32 {
-    // SAFETY: the context is valid; the verifier wants whole words read as they are.
-    let ip = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    let ip = read(user_ip4(&ctx));
     if let Some((address, port_be)) = called(&ctx, ip.to_ne_bytes()) {
-        // SAFETY: as above.
-        unsafe {
-            write_volatile(
-                &raw mut (*ctx.sock_addr).user_ip4,
-                u32::from_ne_bytes(address),
-            )
-        };
+        write(user_ip4(&ctx), u32::from_ne_bytes(address));
         write_port(&ctx, port_be);
     }
     PROCEED
@@ -108,8 +94,9 @@ enum Family {
 
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
-    // SAFETY: the context is valid; the verifier wants whole words read as they are.
-    let protocol = unsafe { read_volatile(&raw const (*ctx.sock_addr).protocol) } as u8;
+    // SAFETY: the context is valid while the program runs.
+    let protocol = unsafe { &raw mut (*ctx.sock_addr).protocol };
+    let protocol = read(protocol) as u8;
     if protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
         return Verdict::Pass;
     }
@@ -259,55 +246,66 @@ fn refuse(ctx: &SockAddrContext, family: Family) -> i32 {
     }
     let loopback = [LOOPBACK, 0, 0, 1];
     match family {
-        // SAFETY: the context is valid; the verifier wants whole words.
-        Family::V4 => unsafe {
-            write_volatile(
-                &raw mut (*ctx.sock_addr).user_ip4,
-                u32::from_ne_bytes(loopback),
-            )
-        },
+        Family::V4 => write(user_ip4(ctx), u32::from_ne_bytes(loopback)),
         Family::V6 => write_mapped_ip(ctx, loopback),
     }
     write_port(ctx, 0);
     PROCEED
 }
 
+/// Reads a word of the context, which the verifier wants whole and as it is.
+#[inline(always)]
+fn read(word: *mut u32) -> u32 {
+    // SAFETY: `word` points into the program's own context.
+    unsafe { read_volatile(word) }
+}
+
+/// Writes a word of the context.
+#[inline(always)]
+fn write(word: *mut u32, value: u32) {
+    // SAFETY: `word` points into the program's own context, and is a field that its hook may write.
+    unsafe { write_volatile(word, value) };
+}
+
+#[inline(always)]
+fn user_ip4(ctx: &SockAddrContext) -> *mut u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { &raw mut (*ctx.sock_addr).user_ip4 }
+}
+
+#[inline(always)]
+fn user_ip6(ctx: &SockAddrContext, word: usize) -> *mut u32 {
+    // SAFETY: the context is valid while the program runs, and callers name words 0 to 3.
+    unsafe { &raw mut (*ctx.sock_addr).user_ip6[word] }
+}
+
+#[inline(always)]
+fn user_port(ctx: &SockAddrContext) -> *mut u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { &raw mut (*ctx.sock_addr).user_port }
+}
+
+/// The port is the low half of its word, in network order.
 #[inline(always)]
 fn read_port(ctx: &SockAddrContext) -> u16 {
-    // SAFETY: the context is valid; the port is the low half, in network order.
-    unsafe { read_volatile(&raw const (*ctx.sock_addr).user_port) as u16 }
+    read(user_port(ctx)) as u16
 }
 
 #[inline(always)]
 fn write_port(ctx: &SockAddrContext, port_be: u16) {
-    // SAFETY: the context is valid; the port is the low half, in network order.
-    unsafe { write_volatile(&raw mut (*ctx.sock_addr).user_port, u32::from(port_be)) };
+    write(user_port(ctx), u32::from(port_be));
 }
 
 #[inline(always)]
 fn mapped_ip(ctx: &SockAddrContext) -> Option<[u8; 4]> {
-    // SAFETY: the context is valid; the verifier wants whole words.
-    let first = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[0]) };
-    // SAFETY: as above.
-    let second = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[1]) };
-    // SAFETY: as above.
-    let third = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[2]) };
-    if first != 0 || second != 0 || third != u32::from_ne_bytes([0, 0, 0xff, 0xff]) {
-        return None;
-    }
-    // SAFETY: as above.
-    let last = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[3]) };
-    Some(last.to_ne_bytes())
+    let mapped = read(user_ip6(ctx, 0)) == 0
+        && read(user_ip6(ctx, 1)) == 0
+        && read(user_ip6(ctx, 2)) == u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+    mapped.then(|| read(user_ip6(ctx, 3)).to_ne_bytes())
 }
 
 #[inline(always)]
 fn write_mapped_ip(ctx: &SockAddrContext, ip: [u8; 4]) {
     // The other three words already say "v4-mapped".
-    // SAFETY: the context is valid; the verifier wants whole words.
-    unsafe {
-        write_volatile(
-            &raw mut (*ctx.sock_addr).user_ip6[3],
-            u32::from_ne_bytes(ip),
-        )
-    };
+    write(user_ip6(ctx, 3), u32::from_ne_bytes(ip));
 }

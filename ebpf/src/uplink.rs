@@ -11,6 +11,10 @@
 //! ```
 //!
 //! Everything else passes untouched. Attached by `knarr-datapath` by TCX or classic TC; the same code.
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key that is moved into a map call is copied to the stack, which is 512 bytes"
+)]
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
@@ -127,11 +131,11 @@ fn translate_from_client(
             flow::touch_from_client(known, &mut scratch.other_key, packet.tcp_flags, now);
             let (backend, snat) = (unmapped(&known.backend), unmapped(&known.snat));
             let (backend_port_be, snat_port_be) = (known.backend_port_be, known.snat_port_be);
-            let local = known.flags & FLOW_LOCAL != 0;
+            let flags = known.flags;
             add(counters, |counters| counters.packets_in += 1);
             packet.set_destination(ctx, backend, backend_port_be)?;
             packet.set_source(ctx, snat, snat_port_be)?;
-            return deliver(ctx, packet, local);
+            return deliver(ctx, packet, flags);
         }
         flow::leave(known, scratch);
         count(Stat::FlowReselected);
@@ -166,10 +170,9 @@ fn translate_from_client(
         flow.backend_id,
         u32::from_be_bytes(unmapped(&flow.backend))
     );
-    let local = flow.flags & FLOW_LOCAL != 0;
     packet.set_destination(ctx, unmapped(&flow.backend), flow.backend_port_be)?;
     packet.set_source(ctx, unmapped(&flow.snat), flow.snat_port_be)?;
-    deliver(ctx, packet, local)
+    deliver(ctx, packet, flow.flags)
 }
 
 /// What [`begin`] answers; plain numbers, because it is a call of its own.
@@ -262,8 +265,8 @@ fn new_flow(
 
 /// To a backend here by the kernel's own path, to another node straight out again.
 #[inline(always)]
-fn deliver(ctx: &TcContext, packet: &Packet, local: bool) -> Result<i32, Unreadable> {
-    if local {
+fn deliver(ctx: &TcContext, packet: &Packet, flow_flags: u8) -> Result<i32, Unreadable> {
+    if flow_flags & FLOW_LOCAL != 0 {
         Ok(TC_ACT_OK)
     } else {
         packet.route(ctx)
@@ -403,11 +406,11 @@ fn translate_icmp_in(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unread
     if let Some(flow) = unsafe { FLOWS.get(key) } {
         let (backend, snat) = (unmapped(&flow.backend), unmapped(&flow.snat));
         let (backend_port_be, snat_port_be) = (flow.backend_port_be, flow.snat_port_be);
-        let local = flow.flags & FLOW_LOCAL != 0;
+        let flags = flow.flags;
         inner.rewrite(ctx, (backend, backend_port_be), (snat, snat_port_be))?;
         packet.set_destination(ctx, backend, 0)?;
         count(Stat::IcmpTranslated);
-        return deliver(ctx, packet, local);
+        return deliver(ctx, packet, flags);
     }
     Ok(TC_ACT_OK)
 }

@@ -19,6 +19,7 @@ mod maps;
 pub mod names;
 mod netns;
 pub mod network;
+mod snat;
 mod sys;
 pub mod view;
 

@@ -19,15 +19,11 @@ use crate::attach;
 use crate::config::{DatapathConfig, MapSizes, ProgramLog};
 use crate::error::DatapathError;
 use crate::maps::{self, Maps, map_type};
-use crate::{logs, netns, sys};
+use crate::{logs, netns, snat, sys};
 
 /// `BPF_FS_MAGIC` and `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 const CGROUP2_FS: FsType = FsType(0x6367_7270);
-
-/// Source ports for flows to backends on other nodes: below NodePorts and ephemeral ports, above what
-/// servers listen on. 20,000 flows at a time from one node to one backend.
-const SNAT_PORTS: (u16, u16) = (10_000, 29_999);
 
 /// The loaded, pinned and attached datapath. Blocking calls, each far below a millisecond except `open`.
 #[derive(Debug)]
@@ -65,13 +61,19 @@ impl Datapath {
         let cookie = netns::own_cookie()?;
         let mut ebpf = load_object(config, object, &map_dir)?;
         let maps = Maps::open(&map_dir)?;
+        let known = maps.config.get(&0)?.unwrap_or_default();
+        let snat_ports = snat::choose(
+            (known.snat_port_first, known.snat_port_last),
+            snat::local_ports(),
+            config.node_ports,
+        );
         let node = Config {
             node_netns_cookie: cookie,
             node_ip: mapped(config.node_ip.octets()),
             node_port_first: config.node_ports.0,
             node_port_last: config.node_ports.1,
-            snat_port_first: SNAT_PORTS.0,
-            snat_port_last: SNAT_PORTS.1,
+            snat_port_first: snat_ports.0,
+            snat_port_last: snat_ports.1,
             cluster_cidr: config
                 .cluster_cidr
                 .map_or([0; 4], |cidr| cidr.address.octets()),

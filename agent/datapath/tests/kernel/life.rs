@@ -2,6 +2,7 @@
 //! The datapath across the life of agents: pins, upgrades, restarts, full maps, log lines, explanations.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::DirEntryExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -29,16 +30,16 @@ fn web(hosts: &[(u8, u8)]) -> Result<(Lab, Vec<Ipv4Addr>)> {
     Ok((lab, pods))
 }
 
-fn attached(lab: &Lab) -> Result<String> {
-    run(&[
-        "ip",
-        "-n",
-        &lab.one.netns,
-        "-details",
-        "link",
-        "show",
-        "eth0",
-    ])
+/// Names and inodes of the pinned links: a link that is replaced in place keeps its pin.
+fn pinned_links(lab: &Lab) -> Result<Vec<(String, u64)>> {
+    let mut links = Vec::new();
+    for entry in std::fs::read_dir(lab.one.bpf_root.join("knarr/v1/links"))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        links.push((name, entry.ino()));
+    }
+    links.sort();
+    Ok(links)
 }
 
 #[test]
@@ -81,6 +82,7 @@ fn an_upgrade_under_load_loses_no_connect_and_adds_no_second_program() -> Result
             table.set_service(service(ServiceProtocol::Tcp));
             table.set_endpoint(endpoint(pod));
         })?;
+        let pins = pinned_links(&lab)?;
         let stop = AtomicBool::new(false);
         let done = AtomicU64::new(0);
         let netns = lab.one.netns.clone();
@@ -104,7 +106,7 @@ fn an_upgrade_under_load_loses_no_connect_and_adds_no_second_program() -> Result
         ensure!(done.load(Ordering::Relaxed) > 20);
         let to = (lab.one.ip, NODE_PORT);
         lab.outside(|| ask_tcp(to))?;
-        let links = attached(&lab)?;
+        ensure!(pinned_links(&lab)? == pins, "a link was made anew");
         let filters = run(&[
             "tc",
             "-n",
@@ -115,15 +117,11 @@ fn an_upgrade_under_load_loses_no_connect_and_adds_no_second_program() -> Result
             "eth0",
             "ingress",
         ])?;
-        let count = match hook {
-            TcHook::Auto => std::fs::read_dir(lab.one.bpf_root.join("knarr/v1/links"))?.count(),
-            TcHook::Classic => filters.matches(" name knarr_ingress ").count(),
-        };
-        let wanted = match hook {
-            TcHook::Auto => 6,
-            TcHook::Classic => 1,
-        };
-        ensure!(count == wanted, "{count} of {wanted}: {filters} {links}");
+        let count = filters.matches(" name knarr_ingress ").count();
+        match hook {
+            TcHook::Auto => ensure!(pins.len() == 6, "{pins:?}"),
+            TcHook::Classic => ensure!(pins.len() == 4 && count == 1, "{pins:?} {filters}"),
+        }
     }
     Ok(())
 }

@@ -389,3 +389,50 @@ fn a_flow_survives_the_loss_of_either_half_of_its_record() -> Result<()> {
     ensure!(lab.one.stat("flow_rebuilt")? > 0);
     lab.one.later()
 }
+
+#[test]
+fn bulk_data_crosses_intact_both_ways() -> Result<()> {
+    const BYTES: usize = 8 << 20;
+    for host in [(1, 2), (2, 2)] {
+        let (mut lab, pods) = lab_with(ServiceProtocol::Tcp, &[host], TcHook::Auto)?;
+        let mut echo = endpoint(pods[0]);
+        echo.port = 8_081;
+        lab.both(|table| {
+            table.remove_endpoint(&endpoint(pods[0]).key());
+            table.set_endpoint(echo.clone());
+        })?;
+        let netns = if host.0 == 1 {
+            lab.one.pod(pods[0])
+        } else {
+            lab.two.pod(pods[0])
+        };
+        let listener = inside(netns, || {
+            Ok(std::net::TcpListener::bind(("0.0.0.0", 8_081))?)
+        })?;
+        let server = std::thread::spawn(move || -> Result<u64> {
+            let (mut stream, _) = listener.accept()?;
+            let mut writer = stream.try_clone()?;
+            Ok(std::io::copy(&mut stream, &mut writer)?)
+        });
+        let to = node_port(&lab);
+        from_client(&lab, || {
+            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut writer = stream.try_clone()?;
+            let sent: Vec<u8> = (0..BYTES).map(|byte| (byte * 31 >> 3) as u8).collect();
+            let copy = sent.clone();
+            let sender = std::thread::spawn(move || -> Result<()> {
+                std::io::Write::write_all(&mut writer, &copy)?;
+                writer.shutdown(std::net::Shutdown::Write)?;
+                Ok(())
+            });
+            let mut back = Vec::with_capacity(BYTES);
+            std::io::Read::read_to_end(&mut stream, &mut back)?;
+            sender.join().expect("the sender ends")?;
+            ensure!(back == sent, "{} bytes came back", back.len());
+            Ok(())
+        })?;
+        ensure!(server.join().expect("the server ends")? == BYTES as u64);
+    }
+    Ok(())
+}

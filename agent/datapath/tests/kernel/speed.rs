@@ -128,3 +128,21 @@ fn fifty_thousand_services_are_programmed_quickly_and_one_change_does_not_notice
     ensure!(change_after < Duration::from_millis(10), "{change_after:?}");
     Ok(())
 }
+
+#[test]
+fn the_datapath_opens_within_a_fraction_of_a_cold_start() -> Result<()> {
+    let mut lab = Lab::bare()?;
+    let started = Instant::now();
+    lab.one.open()?;
+    let first = started.elapsed();
+    lab.one.datapath = None;
+    let started = Instant::now();
+    lab.one.open()?;
+    println!(
+        "opened in {first:?}, again over its pins in {:?}",
+        started.elapsed()
+    );
+    // A node has two seconds from the start to Ready.
+    ensure!(first < Duration::from_millis(1_500), "{first:?}");
+    Ok(())
+}

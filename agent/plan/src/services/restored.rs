@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use knarr_ebpf_common::{BackendEntry, MapContents, MapOp, ServiceEntry, ServiceKey, TABLE_CHUNK};
 
-use super::desired::Wanted;
+use super::desired::{SetKind, Wanted};
 use super::port::{BackendState, Output, PortState, SetState};
 use super::{PortKey, Retired};
 
@@ -75,16 +75,16 @@ impl Restored {
         for entry in found.keys.values() {
             state.affinity_seconds = state.affinity_seconds.max(entry.affinity_seconds);
         }
-        let newest = |local: bool| {
+        let newest = |kind: SetKind| {
             found
                 .keys
                 .values()
-                .filter(|entry| (entry.set != id) == local)
+                .filter(|entry| (entry.set == id) == (kind == SetKind::Cluster))
                 .max_by_key(|entry| entry.generation)
                 .copied()
         };
-        state.cluster = newest(false).map(|entry| self.adopt_set(&entry));
-        state.local = newest(true).map(|entry| self.adopt_set(&entry));
+        state.cluster = newest(SetKind::Cluster).map(|entry| self.adopt_set(&entry));
+        state.local = newest(SetKind::Local).map(|entry| self.adopt_set(&entry));
         for (id, entry) in found.backends {
             state
                 .backends

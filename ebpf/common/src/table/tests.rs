@@ -24,7 +24,7 @@ fn shares_differ_by_at_most_one_place() {
         let all: Vec<usize> = (0..count).map(|id| shares(&table, id)).collect();
         let spread = all.iter().max().unwrap() - all.iter().min().unwrap();
         assert!(spread <= 1, "{count} backends: {all:?}");
-        assert!(table.len().is_power_of_two() && table.len() % TABLE_CHUNK == 0);
+        assert!(table.len().is_power_of_two() && table.len().is_multiple_of(TABLE_CHUNK));
     }
 }
 
