@@ -145,8 +145,9 @@ fn cancel_on_signal(
                 tracing::warn!("{name} again: ending at once");
                 std::process::exit(1);
             }
-            tracing::info!("{name}: shutting down");
+            // First, because whoever reads the log may be gone already.
             shutdown.cancel();
+            tracing::info!("{name}: shutting down");
         }
     })
 }
@@ -158,6 +159,8 @@ fn init_logs(filter: Option<&str>, format: Option<LogFormat>) -> anyhow::Result<
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written is lost; telling so on the same closed pipe would panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format.unwrap_or_default() {
         LogFormat::Text => builder.init(),

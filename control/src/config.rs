@@ -231,6 +231,11 @@ impl Settings {
         if listen.is_empty() && served.is_empty() {
             listen.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)));
         }
+        if let Some(address) = listen.iter().find(|address| address.port() == 0) {
+            return Err(conflict(format!(
+                "--listen {address}: the port must be named, because certificates and endpoints name it too"
+            )));
+        }
         let all: Vec<SocketAddr> = listen.iter().chain(served).copied().collect();
         let advertise_address = self
             .advertise_address

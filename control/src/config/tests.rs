@@ -148,3 +148,11 @@ fn handed_over_sockets_replace_the_default_listener() {
     assert!(config.listen.is_empty());
     assert_eq!(config.advertise_url, "https://127.0.0.1:16443");
 }
+
+#[test]
+fn a_listener_without_a_port_is_refused() {
+    let error = flags(&["--listen", "127.0.0.1:0"])
+        .resolve(&[])
+        .unwrap_err();
+    assert!(error.to_string().contains("must be named"), "{error}");
+}

@@ -2,8 +2,11 @@
 //! `kill -9` of the program while clients write: what they were told is there afterwards.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -97,4 +100,38 @@ async fn kill_9_of_the_control_plane_loses_nothing_acknowledged() {
             "{name}: {n} was acknowledged, {found:?} is stored"
         );
     }
+}
+
+#[test]
+fn sigterm_ends_the_program_even_when_nobody_reads_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_knarr-control"))
+        .arg("--data-dir")
+        .arg(dir.path())
+        .args(["--listen", &address, "--advertise-address", "10.0.0.5"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let up = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("is up")));
+    assert!(up.is_some(), "it never said that it is up");
+    drop(log);
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    let end = Instant::now() + Duration::from_secs(10);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > end {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("SIGTERM was not obeyed");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success(), "{status}");
 }
