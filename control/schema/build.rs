@@ -3,7 +3,7 @@
 //!
 //! `k8s-openapi` gives names, types, required fields and descriptions; the comments of `k8s-pb` carry
 //! upstream's markers for lists and patches. Two blobs result: types for every request, and whole OpenAPI
-//! components that are inflated only when somebody asks for a document.
+//! components, written out as text, that are inflated only when somebody asks for a document.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,15 +19,20 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+#[path = "build/documents.rs"]
+mod documents;
 #[path = "build/markers.rs"]
 mod markers;
 #[path = "build/source.rs"]
 mod source;
 
-use markers::{Markers, TAG};
+use documents::Documents;
+use markers::Markers;
 
 /// Where k8s-openapi's definitions refer to each other.
 const REFERENCE: &str = "#/definitions/";
+/// The extension that says which kind a definition is.
+const KIND: &str = "x-kubernetes-group-version-kind";
 
 struct Roots {
     generator: SchemaGenerator,
@@ -98,20 +103,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut roots = roots();
     let definitions = roots.generator.take_definitions(true);
     let mut types = Map::new();
-    let mut components = Map::new();
-    for (name, definition) in definitions {
-        let mut definition = definition;
+    let mut documents = Documents::default();
+    for (name, mut definition) in definitions {
         markers.mark(&name, &mut definition);
         rename_references(&mut definition);
         if let Some((group, version, kind)) = roots.kinds.get(&name) {
-            definition["x-kubernetes-group-version-kind"] =
-                json!([{"group": group, "version": version, "kind": kind}]);
+            definition[KIND] = json!([{"group": group, "version": version, "kind": kind}]);
         }
         let mut bare = definition.clone();
         drop_descriptions(&mut bare);
         types.insert(name.clone(), bare);
-        drop_tags(&mut definition);
-        components.insert(name, definition);
+        documents.add(&name, definition);
     }
     // A marker that is read wrongly would silently turn merges into replacements.
     for (definition, field, key) in [
@@ -130,8 +132,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert_eq!(found, key, "patch merge key of {definition}.{field}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    write_compressed(&out.join("types.deflate"), &Value::Object(types))?;
-    write_compressed(&out.join("components.deflate"), &Value::Object(components))?;
+    write_compressed(&out.join("types.deflate"), &serde_json::to_vec(&types)?)?;
+    write_compressed(&out.join("components.deflate"), documents.text.as_bytes())?;
     Ok(())
 }
 
@@ -157,18 +159,6 @@ fn rename_references(value: &mut Value) {
     }
 }
 
-fn drop_tags(definition: &mut Value) {
-    for property in definition["properties"]
-        .as_object_mut()
-        .into_iter()
-        .flat_map(|properties| properties.values_mut())
-    {
-        if let Some(fields) = property.as_object_mut() {
-            fields.remove(TAG);
-        }
-    }
-}
-
 fn drop_descriptions(schema: &mut Value) {
     let Some(fields) = schema.as_object_mut() else {
         return;
@@ -186,9 +176,9 @@ fn drop_descriptions(schema: &mut Value) {
     }
 }
 
-fn write_compressed(path: &Path, value: &Value) -> Result<(), Box<dyn Error>> {
+fn write_compressed(path: &Path, text: &[u8]) -> Result<(), Box<dyn Error>> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(&serde_json::to_vec(value)?)?;
+    encoder.write_all(text)?;
     fs::write(path, encoder.finish()?)?;
     Ok(())
 }

@@ -125,6 +125,12 @@ fn apply(marker: &str, value: &str, property: &mut Value) {
                 None => *keys = json!([value]),
             }
         }
+        // Some defaults refer to a constant of the Go sources; a document cannot.
+        "default" => {
+            if let Ok(value) = serde_json::from_str::<Value>(value) {
+                property["default"] = value;
+            }
+        }
         TAG => property[TAG] = json!(value.parse::<u32>().unwrap_or_default()),
         _ => {}
     }

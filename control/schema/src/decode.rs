@@ -1,30 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From JSON bytes to a tree whose types are right.
+//! From JSON to a tree whose types are right.
 //!
-//! One pass over the bytes with the schema beside it. Unknown fields are left out and listed, duplicate
-//! fields are listed (the last one counts, as in Kubernetes), nulls of typed fields are left out, and a
-//! quantity that was written as a number becomes a string. Messages are worded as those of Kubernetes' decoder.
+//! One pass with the schema beside it. Unknown fields are left out and listed, duplicate fields are listed (the last
+//! one counts, as in Kubernetes), nulls and empty lists and maps that say nothing are left out, and quantities, times
+//! and base64 come back in the form that Kubernetes writes. Messages are worded as those of Kubernetes' decoder
+//! (`sigs.k8s.io/json`), whose text `kubectl` shows.
 
 use std::cell::RefCell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::place::{Place, Step};
+use crate::quantity;
 use crate::scalar;
-use crate::types::{Definition, SchemaRef, Schemas, Shape, Type};
+use crate::types::{Definition, Property, SchemaRef, Schemas, Shape, Type};
 
 /// Nesting that no real object reaches; deeper JSON is an attack on the stack.
 const DEPTH_MAX: usize = 100;
+/// Unknown and duplicate fields that are listed, as in `sigs.k8s.io/json`; a body of nothing else would make a long
+/// answer.
+const PROBLEMS_MAX: usize = 100;
 
 /// A decoded object and what was wrong with it but can be overlooked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     /// The object without unknown fields.
     pub value: Value,
-    /// `unknown field "spec.foo"`
+    /// `unknown field "spec.foo"`, at most 100.
     pub unknown: Vec<String>,
-    /// `duplicate field "spec.replicas"`
+    /// `duplicate field "spec.replicas"`, at most 100.
     pub duplicate: Vec<String>,
 }
 
@@ -40,7 +46,7 @@ pub enum DecodeError {
     /// A value has the wrong type or form.
     #[error("{message}")]
     Type {
-        /// Field path in the object, e.g. `spec.replicas`; empty for the object itself.
+        /// Field path in the object, e.g. `spec.containers[0].name`; empty for the object itself.
         path: String,
         /// The whole message.
         message: String,
@@ -50,10 +56,6 @@ pub enum DecodeError {
 /// What a pass collects.
 #[derive(Default)]
 struct Found {
-    path: String,
-    /// Short names of the definitions around the current value.
-    structs: Vec<String>,
-    depth: usize,
     unknown: Vec<String>,
     duplicate: Vec<String>,
     error: Option<DecodeError>,
@@ -62,16 +64,37 @@ struct Found {
 impl SchemaRef {
     /// Decodes one object of this kind.
     pub fn decode(&self, json: &[u8]) -> Result<Decoded, DecodeError> {
-        let found = RefCell::new(Found::default());
         let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let decoded = self.pass(&mut deserializer);
+        if let Err(DecodeError::Syntax { .. }) = decoded {
+            return decoded;
+        }
+        // What is no JSON at all is that first of all, wherever a wrong type stands.
+        let rest = match &decoded {
+            Ok(_) => deserializer.end(),
+            Err(_) => serde_json::from_slice::<IgnoredAny>(json).map(|_| ()),
+        };
+        rest.map_err(|error| syntax(&error))?;
+        decoded
+    }
+
+    /// Checks and completes a tree as [`decode`](Self::decode) does bytes.
+    pub fn decode_value(&self, value: Value) -> Result<Decoded, DecodeError> {
+        self.pass(value)
+    }
+
+    fn pass<'de, D: Deserializer<'de, Error = serde_json::Error>>(
+        &self,
+        deserializer: D,
+    ) -> Result<Decoded, DecodeError> {
+        let found = RefCell::new(Found::default());
         let seed = Seed {
             schemas: self.schemas,
             type_: &Type::Definition(self.index),
+            place: &Place::ROOT,
             found: &found,
         };
-        let value = seed
-            .deserialize(&mut deserializer)
-            .and_then(|value| deserializer.end().map(|()| value));
+        let value = seed.deserialize(deserializer);
         let found = found.into_inner();
         match value {
             Ok(value) => Ok(Decoded {
@@ -79,31 +102,29 @@ impl SchemaRef {
                 unknown: found.unknown,
                 duplicate: found.duplicate,
             }),
-            Err(error) => Err(found.error.unwrap_or_else(|| DecodeError::Syntax {
-                message: error.to_string(),
-            })),
+            Err(error) => Err(found.error.unwrap_or_else(|| syntax(&error))),
         }
     }
 }
 
+fn syntax(error: &serde_json::Error) -> DecodeError {
+    let message = if error.is_eof() {
+        "unexpected end of JSON input".to_owned()
+    } else {
+        error.to_string()
+    };
+    DecodeError::Syntax { message }
+}
+
+/// What the next value has to be, and where it stands.
 struct Seed<'a> {
     schemas: &'static Schemas,
     type_: &'a Type,
+    place: &'a Place<'a>,
     found: &'a RefCell<Found>,
 }
 
-impl<'a> Seed<'a> {
-    fn with<'b>(&'b self, type_: &'b Type) -> Seed<'b>
-    where
-        'a: 'b,
-    {
-        Seed {
-            schemas: self.schemas,
-            type_,
-            found: self.found,
-        }
-    }
-
+impl Seed<'_> {
     fn definition(&self) -> Option<&'static Definition> {
         match self.type_ {
             Type::Definition(index) => Some(self.schemas.definition(*index)),
@@ -119,79 +140,148 @@ impl<'a> Seed<'a> {
         }
     }
 
+    /// `json_type` is Go's word for what stands there instead.
     fn wrong<E: Error>(&self, json_type: &str) -> E {
-        let mut found = self.found.borrow_mut();
+        // Quantities read themselves, and have one message for everything.
+        if *self.plain() == Type::Quantity {
+            return self.malformed(quantity::WRONG.to_owned());
+        }
         let go_type = go_type(self.schemas, self.type_);
-        let plain_path = without_indexes(&found.path);
-        let message = match found.structs.last() {
-            Some(struct_) => format!(
-                "json: cannot unmarshal {json_type} into Go struct field {struct_}.{plain_path} of type {go_type}"
+        let message = match self.place.go_field() {
+            Some(field) => format!(
+                "json: cannot unmarshal {json_type} into Go struct field {field} of type {go_type}"
             ),
             None => format!("json: cannot unmarshal {json_type} into Go value of type {go_type}"),
         };
-        let path = found.path.clone();
-        found.error = Some(DecodeError::Type { path, message });
-        E::custom("type")
+        self.malformed(message)
     }
 
     fn malformed<E: Error>(&self, message: String) -> E {
-        let mut found = self.found.borrow_mut();
-        let path = found.path.clone();
-        found.error = Some(DecodeError::Type { path, message });
-        E::custom("form")
+        let path = self.place.to_string();
+        self.found.borrow_mut().error = Some(DecodeError::Type { path, message });
+        E::custom("type")
     }
 
-    fn descend<E: Error>(&self, segment: &str) -> Result<usize, E> {
-        let mut found = self.found.borrow_mut();
-        if found.depth == DEPTH_MAX {
-            found.error = Some(DecodeError::Syntax {
+    /// The place of a value inside this one.
+    fn inside<'b, E: Error>(&'b self, step: Step<'b>) -> Result<Place<'b>, E> {
+        if self.place.depth() == DEPTH_MAX {
+            self.found.borrow_mut().error = Some(DecodeError::Syntax {
                 message: format!("exceeded max depth of {DEPTH_MAX}"),
             });
             return Err(E::custom("depth"));
         }
-        found.depth += 1;
-        let length = found.path.len();
-        if length > 0 && !segment.starts_with('[') {
-            found.path.push('.');
+        Ok(self.place.step(step))
+    }
+
+    fn at<'b>(&'b self, place: &'b Place<'b>, type_: &'b Type) -> Seed<'b> {
+        Seed {
+            schemas: self.schemas,
+            type_,
+            place,
+            found: self.found,
         }
-        found.path.push_str(segment);
-        Ok(length)
     }
 
-    fn ascend(&self, length: usize) {
-        let mut found = self.found.borrow_mut();
-        found.depth -= 1;
-        found.path.truncate(length);
+    fn unknown(&self, place: &Place<'_>) {
+        note(&mut self.found.borrow_mut().unknown, || {
+            format!("unknown field {:?}", place.to_string())
+        });
+    }
+
+    fn duplicate(&self, place: &Place<'_>) {
+        note(&mut self.found.borrow_mut().duplicate, || {
+            format!("duplicate field {:?}", place.to_string())
+        });
+    }
+
+    fn fields<'de, A: MapAccess<'de>>(
+        &self,
+        definition: &'static Definition,
+        mut fields: A,
+    ) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        // Fields that have been read; a null leaves no trace in the object.
+        let mut seen: Vec<&str> = Vec::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            let place = self.inside(Step::Field(&name, definition.short_name()))?;
+            let Some(property) = definition.property(&name) else {
+                fields.next_value::<IgnoredAny>()?;
+                self.unknown(&place);
+                continue;
+            };
+            let value = fields.next_value_seed(self.at(&place, &property.type_))?;
+            if seen.contains(&&*property.name) {
+                self.duplicate(&place);
+            } else {
+                seen.push(&property.name);
+            }
+            match value.filter(|value| property.required || !says_nothing(property, value)) {
+                Some(value) => object.insert(name, value),
+                None => object.shift_remove(&name),
+            };
+        }
+        Ok(Value::Object(object))
+    }
+
+    fn entries<'de, A: MapAccess<'de>>(
+        &self,
+        item: &Type,
+        mut entries: A,
+    ) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let place = self.inside(Step::Key(&key))?;
+            let value = entries.next_value_seed(self.at(&place, item))?;
+            if object.contains_key(&key) {
+                self.duplicate(&place);
+            }
+            // A null in a map is the zero value, as in Go.
+            object.insert(key, value.unwrap_or_else(|| zero(self.schemas, item)));
+        }
+        Ok(Value::Object(object))
     }
 }
 
-fn without_indexes(path: &str) -> String {
-    let mut inside = false;
-    path.chars()
-        .filter(|c| {
-            inside |= *c == '[';
-            let keep = !inside;
-            inside &= *c != ']';
-            keep
-        })
-        .collect()
+fn note(list: &mut Vec<String>, problem: impl FnOnce() -> String) {
+    if list.len() < PROBLEMS_MAX {
+        let problem = problem();
+        if !list.contains(&problem) {
+            list.push(problem);
+        }
+    }
 }
 
+/// The name of a type in Kubernetes' Go sources, as far as messages show it.
 fn go_type(schemas: &Schemas, type_: &Type) -> String {
     match type_ {
-        Type::Definition(index) => format!("v1.{}", schemas.definition(*index).short_name()),
-        Type::Map(item) => format!("map[string]{}", go_type(schemas, item)),
+        Type::Definition(index) => match &schemas.definition(*index).shape {
+            Shape::Object(_) => format!("v1.{}", schemas.definition(*index).short_name()),
+            Shape::Other(type_) => go_type(schemas, type_),
+        },
+        Type::Map(item) => match go_type(schemas, item).as_str() {
+            "resource.Quantity" => "v1.ResourceList".to_owned(),
+            item => format!("map[string]{item}"),
+        },
         Type::List(item) => format!("[]{}", go_type(schemas, item)),
-        Type::String => "string".to_owned(),
+        // Times read their text, and int-or-string its number, with a decoder of their own.
+        Type::String | Type::Time(_) => "string".to_owned(),
+        Type::Int32 | Type::IntOrString => "int32".to_owned(),
         Type::Bytes => "[]uint8".to_owned(),
-        Type::DateTime => "v1.Time".to_owned(),
         Type::Quantity => "resource.Quantity".to_owned(),
-        Type::IntOrString => "intstr.IntOrString".to_owned(),
-        Type::Int32 => "int32".to_owned(),
         Type::Int64 => "int64".to_owned(),
         Type::Number => "float64".to_owned(),
         Type::Boolean => "bool".to_owned(),
         Type::Any => "interface {}".to_owned(),
+    }
+}
+
+/// Whether leaving an empty list or map out changes nothing: Kubernetes writes none (`omitempty`), except where the
+/// field is required.
+fn says_nothing(property: &Property, value: &Value) -> bool {
+    match (&property.type_, value) {
+        (Type::List(_), Value::Array(list)) => list.is_empty(),
+        (Type::Map(_), Value::Object(map)) => map.is_empty(),
+        _ => false,
     }
 }
 
@@ -224,16 +314,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
         match self.plain() {
-            Type::Int32 if i32::try_from(value).is_err() => {
-                Err(self.wrong(&format!("number {value}")))
-            }
-            Type::IntOrString if i32::try_from(value).is_err() => {
+            Type::Int32 | Type::IntOrString if i32::try_from(value).is_err() => {
                 Err(self.wrong(&format!("number {value}")))
             }
             Type::Int32 | Type::Int64 | Type::IntOrString | Type::Number | Type::Any => {
                 Ok(Some(value.into()))
             }
-            Type::Quantity => Ok(Some(value.to_string().into())),
+            Type::Quantity => self.visit_str(&value.to_string()),
             _ => Err(self.wrong("number")),
         }
     }
@@ -243,8 +330,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Ok(value) => self.visit_i64(value),
             Err(_) => match self.plain() {
                 Type::Any | Type::Number => Ok(Some(value.into())),
-                Type::Quantity => Ok(Some(value.to_string().into())),
-                _ => Err(self.wrong(&format!("number {value}"))),
+                Type::Quantity => self.visit_str(&value.to_string()),
+                Type::Int32 | Type::Int64 | Type::IntOrString => {
+                    Err(self.wrong(&format!("number {value}")))
+                }
+                _ => Err(self.wrong("number")),
             },
         }
     }
@@ -252,7 +342,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
         match self.plain() {
             Type::Number | Type::Any => Ok(Number::from_f64(value).map(Value::Number)),
-            Type::Quantity => Ok(Some(value.to_string().into())),
+            Type::Quantity => self.visit_str(&value.to_string()),
             Type::Int32 | Type::Int64 | Type::IntOrString => {
                 Err(self.wrong(&format!("number {value:?}")))
             }
@@ -261,16 +351,23 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        let checked = match self.plain() {
-            Type::String | Type::IntOrString | Type::Any => Ok(()),
-            Type::Bytes => scalar::check_base64(value),
-            Type::DateTime => scalar::check_time(value),
-            Type::Quantity => scalar::check_quantity(value),
+        let text = match self.plain() {
+            Type::String | Type::IntOrString | Type::Any => Ok(value.to_owned()),
+            Type::Bytes => scalar::base64(value),
+            Type::Time(precision) => scalar::time(value, *precision),
+            Type::Quantity => quantity::canonical(value).map_err(str::to_owned),
             _ => return Err(self.wrong("string")),
         };
-        match checked {
-            Ok(()) => Ok(Some(value.into())),
+        match text {
+            Ok(text) => Ok(Some(Value::String(text))),
             Err(message) => Err(self.malformed(message)),
+        }
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Self::Value, E> {
+        match self.plain() {
+            Type::String | Type::IntOrString | Type::Any => Ok(Some(Value::String(value))),
+            _ => self.visit_str(&value),
         }
     }
 
@@ -282,10 +379,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         };
         let mut list = Vec::new();
         loop {
-            let length = self.descend(&format!("[{}]", list.len()))?;
-            let next = items.next_element_seed(self.with(item))?;
-            self.ascend(length);
-            match next {
+            let place = self.inside(Step::Item(list.len()))?;
+            match items.next_element_seed(self.at(&place, item))? {
                 // A null in a list is the zero value, as in Go.
                 Some(value) => list.push(value.unwrap_or_else(|| zero(self.schemas, item))),
                 None => return Ok(Some(Value::Array(list))),
@@ -293,60 +388,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-        let definition = self
-            .definition()
-            .filter(|d| matches!(d.shape, Shape::Object(_)));
-        let map_item = match (definition, self.plain()) {
-            (Some(_), _) => None,
-            (None, Type::Map(item)) => Some(&**item),
-            (None, Type::Any) => Some(&Type::Any),
-            _ => return Err(self.wrong("object")),
-        };
-        if let Some(definition) = definition {
-            let name = definition.short_name().to_owned();
-            self.found.borrow_mut().structs.push(name);
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+        match (self.definition(), self.plain()) {
+            (_, Type::Map(item)) => self.entries(item, fields).map(Some),
+            (_, Type::Any) => self.entries(&Type::Any, fields).map(Some),
+            (Some(definition), Type::Definition(_)) => self.fields(definition, fields).map(Some),
+            _ => Err(self.wrong("object")),
         }
-        let mut object = Map::new();
-        let mut seen: Vec<String> = Vec::new();
-        while let Some(name) = fields.next_key::<String>()? {
-            let length = self.descend(&name)?;
-            let twice = seen.contains(&name);
-            let known = match (definition, map_item) {
-                (Some(definition), _) => definition.property(&name).map(|property| &property.type_),
-                (None, item) => item,
-            };
-            match known {
-                Some(type_) => {
-                    let value = fields.next_value_seed(self.with(type_))?;
-                    if twice {
-                        let mut found = self.found.borrow_mut();
-                        let message = format!("duplicate field {:?}", found.path);
-                        found.duplicate.push(message);
-                    }
-                    match value {
-                        Some(value) => object.insert(name.clone(), value),
-                        None => object.shift_remove(&name),
-                    };
-                    if !twice && definition.is_some() {
-                        seen.push(name);
-                    }
-                }
-                None => {
-                    fields.next_value::<serde::de::IgnoredAny>()?;
-                    let mut found = self.found.borrow_mut();
-                    let message = format!("unknown field {:?}", found.path);
-                    if !found.unknown.contains(&message) {
-                        found.unknown.push(message);
-                    }
-                }
-            }
-            self.ascend(length);
-        }
-        if definition.is_some() {
-            self.found.borrow_mut().structs.pop();
-        }
-        Ok(Some(Value::Object(object)))
     }
 }
 
@@ -358,7 +406,7 @@ fn zero(schemas: &Schemas, type_: &Type) -> Value {
         },
         Type::Map(_) => Value::Object(Map::new()),
         Type::List(_) => Value::Array(Vec::new()),
-        Type::String | Type::Bytes | Type::DateTime => "".into(),
+        Type::String | Type::Bytes | Type::Time(_) => "".into(),
         Type::Quantity => "0".into(),
         Type::IntOrString | Type::Int32 | Type::Int64 | Type::Number => 0.into(),
         Type::Boolean => false.into(),

@@ -7,13 +7,17 @@
 #![forbid(unsafe_code)]
 
 mod decode;
+mod gnostic;
 mod merge;
 mod openapi;
+mod place;
 mod protobuf;
+mod quantity;
 mod scalar;
 mod types;
 
 pub use decode::{DecodeError, Decoded};
+pub use gnostic::OPENAPI_V2_PROTOBUF;
 pub use merge::PatchError;
 pub use openapi::{OpenApiOperation, OpenApiPath};
 pub use protobuf::{Envelope, is_protobuf, open_envelope};

@@ -340,7 +340,7 @@ fn value(
         (Type::Number, Wire::Fixed64(bits)) => f64::from_bits(bits).into(),
         (Type::Number, Wire::Fixed32(bits)) => f64::from(f32::from_bits(bits)).into(),
         (Type::Quantity, Wire::Bytes(message)) => first_string(message)?,
-        (Type::DateTime, Wire::Bytes(message)) => moment(message, name)?,
+        (Type::Time(_), Wire::Bytes(message)) => moment(message, name)?,
         (Type::IntOrString, Wire::Bytes(message)) => int_or_string(message)?,
         (Type::Definition(index), Wire::Bytes(message)) => {
             object(schemas, schemas.definition(*index), message, depth + 1)?

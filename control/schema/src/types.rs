@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use flate2::read::DeflateDecoder;
 use serde_json::{Map, Value};
 
+use crate::scalar::Precision;
+
 const TYPES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/types.deflate"));
 pub(crate) const COMPONENTS: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/components.deflate"));
@@ -27,7 +29,7 @@ pub(crate) enum Type {
     /// Base64.
     Bytes,
     /// RFC 3339.
-    DateTime,
+    Time(Precision),
     Quantity,
     IntOrString,
     Int32,
@@ -52,6 +54,8 @@ pub(crate) struct Property {
     pub(crate) name: Box<str>,
     pub(crate) type_: Type,
     pub(crate) patch: PatchRule,
+    /// Whether an object without it is not whole.
+    pub(crate) required: bool,
     /// Its number in protobuf; 0 where that is not known.
     pub(crate) tag: u32,
 }
@@ -105,18 +109,21 @@ pub struct SchemaRef {
 }
 
 /// Inflates one of the blobs that `build.rs` made. They are part of the program, so they are well-formed.
-pub(crate) fn inflate(blob: &[u8]) -> Map<String, Value> {
-    let mut json = Vec::new();
-    let read = DeflateDecoder::new(blob).read_to_end(&mut json);
+pub(crate) fn inflate(blob: &[u8]) -> String {
+    let mut text = String::new();
+    let read = DeflateDecoder::new(blob).read_to_string(&mut text);
     read.expect("the built-in schemas were compressed by build.rs");
-    serde_json::from_slice(&json).expect("the built-in schemas were serialised by build.rs")
+    text
 }
 
 impl Schemas {
     /// The built-in schemas, inflated at the first call.
     pub fn builtin() -> &'static Self {
         static BUILTIN: OnceLock<Schemas> = OnceLock::new();
-        BUILTIN.get_or_init(|| Self::from_json(&inflate(TYPES)))
+        BUILTIN.get_or_init(|| {
+            let types = serde_json::from_str(&inflate(TYPES));
+            Self::from_json(&types.expect("the built-in schemas were serialised by build.rs"))
+        })
     }
 
     /// The schema of a kind; the group is empty for core.
@@ -158,12 +165,14 @@ impl Schemas {
 fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Definition {
     let shape = match schema["properties"].as_object() {
         Some(fields) => {
+            let required = schema["required"].as_array();
             let mut properties: Vec<Property> = fields
                 .iter()
                 .map(|(name, schema)| Property {
                     name: name.as_str().into(),
                     type_: type_of(schema, index),
                     patch: patch_rule(schema),
+                    required: required.is_some_and(|names| names.iter().any(|n| n == name)),
                     tag: schema["x-knarr-protobuf-tag"]
                         .as_u64()
                         .and_then(|tag| u32::try_from(tag).ok())
@@ -174,6 +183,7 @@ fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Defin
             Shape::Object(properties.into())
         }
         None if name.ends_with(".Quantity") => Shape::Other(Type::Quantity),
+        None if name.ends_with(".MicroTime") => Shape::Other(Type::Time(Precision::Micros)),
         None => Shape::Other(type_of(schema, index)),
     };
     Definition {
@@ -196,7 +206,7 @@ fn type_of(schema: &Value, index: &HashMap<&str, Index>) -> Type {
     }
     match (schema["type"].as_str(), schema["format"].as_str()) {
         (Some("string"), Some("byte")) => Type::Bytes,
-        (Some("string"), Some("date-time")) => Type::DateTime,
+        (Some("string"), Some("date-time")) => Type::Time(Precision::Seconds),
         (Some("string"), _) => Type::String,
         (Some("integer"), Some("int32")) => Type::Int32,
         (Some("integer"), _) => Type::Int64,

@@ -93,7 +93,7 @@ fn wrong_types_are_refused_with_struct_and_path() {
     );
     assert_eq!(
         message("", "Pod", r#"{"metadata": {"labels": {"a": true}}}"#),
-        "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels.a of type string"
+        "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels of type string"
     );
 }
 
@@ -162,10 +162,7 @@ fn forms_are_checked() {
 #[test]
 fn broken_json_is_a_syntax_error() {
     for text in ["", "{", "{\"spec\": }", "{} x", &"[".repeat(10_000)] {
-        assert!(
-            decode("", "ConfigMap", text).is_err(),
-            "{text:.20}"
-        );
+        assert!(decode("", "ConfigMap", text).is_err(), "{text:.20}");
     }
     assert!(matches!(
         decode("", "Pod", "{"),
@@ -202,4 +199,157 @@ fn every_served_kind_has_a_schema() {
         );
     }
     assert!(Schemas::builtin().kind("", "v2", "Pod").is_none());
+}
+
+#[test]
+fn quantities_times_and_base64_come_back_as_kubernetes_writes_them() {
+    let decoded = decode(
+        "",
+        "Pod",
+        r#"{"metadata": {"creationTimestamp": "2026-01-01T02:00:00.5+02:00"}, "spec": {"containers": [{
+            "resources": {"limits": {"cpu": "1000m", "memory": "1024Mi", "a": 0.5, "b": 1000}}}]}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        decoded.value,
+        json!({
+            "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"containers": [{"resources": {"limits": {"cpu": "1", "memory": "1Gi", "a": "500m", "b": "1k"}}}]},
+        })
+    );
+    let lease = decode(
+        "coordination.k8s.io",
+        "Lease",
+        r#"{"spec": {"renewTime": "2026-01-01T00:00:00.123Z"}}"#,
+    );
+    assert_eq!(
+        lease.unwrap().value,
+        json!({"spec": {"renewTime": "2026-01-01T00:00:00.123000Z"}})
+    );
+}
+
+#[test]
+fn types_that_read_themselves_have_messages_of_their_own() {
+    for (kind, text, wanted) in [
+        (
+            "Pod",
+            r#"{"spec": {"containers": [{"resources": {"limits": {"cpu": true}}}]}}"#,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            "Pod",
+            r#"{"spec": {"containers": [{"resources": {"limits": "1"}}]}}"#,
+            "json: cannot unmarshal string into Go struct field ResourceRequirements.spec.containers.resources.limits of type v1.ResourceList",
+        ),
+        (
+            "Service",
+            r#"{"spec": {"ports": [{"targetPort": true}]}}"#,
+            "json: cannot unmarshal bool into Go struct field ServicePort.spec.ports.targetPort of type int32",
+        ),
+        (
+            "Service",
+            r#"{"spec": {"ports": [{"targetPort": 1.5}]}}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field ServicePort.spec.ports.targetPort of type int32",
+        ),
+        (
+            "Pod",
+            r#"{"metadata": {"creationTimestamp": 5}}"#,
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string",
+        ),
+    ] {
+        assert_eq!(message("", kind, text), wanted);
+    }
+}
+
+#[test]
+fn empty_lists_and_maps_are_left_out_unless_the_field_is_required() {
+    let decoded = decode(
+        "",
+        "Pod",
+        r#"{"metadata": {"annotations": {}, "finalizers": []},
+            "spec": {"containers": [], "tolerations": [], "securityContext": {}, "volumes": [{"name": "v", "emptyDir": {}}]}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        decoded.value,
+        json!({"metadata": {}, "spec": {"containers": [], "securityContext": {}, "volumes": [{"name": "v", "emptyDir": {}}]}})
+    );
+}
+
+#[test]
+fn a_null_in_a_map_or_list_is_the_zero_value() {
+    let decoded = decode(
+        "",
+        "Pod",
+        r#"{"metadata": {"labels": {"a": null}, "finalizers": [null, "x"]}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        decoded.value,
+        json!({"metadata": {"labels": {"a": ""}, "finalizers": ["", "x"]}})
+    );
+}
+
+#[test]
+fn a_key_that_stands_twice_in_a_map_is_told_once() {
+    let decoded = decode(
+        "",
+        "ConfigMap",
+        r#"{"data": {"a": "1", "a": "2", "a": "3"}, "metadata": {"name": null, "name": "c"}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        decoded.duplicate,
+        [
+            "duplicate field \"data.a\"",
+            "duplicate field \"metadata.name\""
+        ]
+    );
+    assert_eq!(
+        decoded.value,
+        json!({"data": {"a": "3"}, "metadata": {"name": "c"}})
+    );
+}
+
+#[test]
+fn no_more_than_a_hundred_problems_are_listed() {
+    let fields: Vec<String> = (0..1000).map(|n| format!("\"x{n}\": 1")).collect();
+    let text = format!("{{{}}}", fields.join(","));
+    assert_eq!(decode("", "Pod", &text).unwrap().unknown.len(), 100);
+}
+
+#[test]
+fn broken_json_comes_before_wrong_types() {
+    let text = r#"{"spec": {"replicas": "three"}, "metadata": {"#;
+    assert_eq!(
+        message("apps", "Deployment", text),
+        "unexpected end of JSON input"
+    );
+    let error = decode("apps", "Deployment", r#"{"spec": {"replicas": "three"}}"#);
+    assert!(matches!(error, Err(DecodeError::Type { path, .. }) if path == "spec.replicas"));
+}
+
+#[test]
+fn a_tree_is_checked_as_its_bytes_are() {
+    let text =
+        json!({"kind": "Pod", "spec": {"containers": [{"name": "c", "imag": "x"}], "foo": 1}});
+    let schema = Schemas::builtin().kind("", "v1", "Pod").unwrap();
+    let of_bytes = schema.decode(text.to_string().as_bytes()).unwrap();
+    assert_eq!(schema.decode_value(text).unwrap(), of_bytes);
+    assert_eq!(of_bytes.unknown.len(), 2);
+    let wrong = json!({"spec": {"nodeName": {"a": 1}}});
+    assert_eq!(
+        schema.decode_value(wrong.clone()),
+        schema.decode(wrong.to_string().as_bytes())
+    );
+}
+
+#[test]
+fn deep_json_is_refused_and_does_not_end_the_program() {
+    let deep = format!("{}{}", r#"{"a":"#.repeat(5000), "}".repeat(5000));
+    let text = format!(r#"{{"metadata": {{"managedFields": [{{"fieldsV1": {deep}}}]}}}}"#);
+    assert!(matches!(
+        decode("", "Pod", &text),
+        Err(DecodeError::Syntax { .. })
+    ));
 }

@@ -30,6 +30,22 @@ fn every_reference_of_a_document_leads_somewhere() {
     }
 }
 
+fn references(schema: &Value, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(name) = fields.get("$ref").and_then(Value::as_str) {
+                let name = name
+                    .strip_prefix(REFERENCE)
+                    .or(name.strip_prefix(DEFINITIONS));
+                found.push(name.expect("a reference into the document").to_owned());
+            }
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
 #[test]
 fn v3_says_what_kubectl_looks_for() {
     let document: Value =
