@@ -138,6 +138,18 @@ impl<V: Send + Sync + 'static> Informer<V> {
             .collect()
     }
 
+    /// Names of what the index of [`start_indexed`] groups under `key`, in order.
+    pub fn indexed_names(&self, key: &str) -> Vec<NamespacedName> {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        views
+            .by_key
+            .get(key)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
+    }
+
     /// Waits until the first listing is in.
     pub async fn synced(&self) {
         // A sender that is gone means shutdown; whoever waits is about to end too.

@@ -25,12 +25,12 @@ mod deployment;
 mod endpoint_mirror;
 mod endpoint_slice;
 mod endpoints;
+mod event_expiry;
 mod garbage;
 mod namespace;
 mod node_lifecycle;
 mod nodes;
 mod pod_cidr;
-mod event_expiry;
 mod pod_gc;
 mod pods;
 mod replica_set;
@@ -102,7 +102,12 @@ pub fn spawn_all(
     let queues = Queues::default();
     let services = services::follow_services(&context("endpoint-controller"), &wake)?;
     let slices = services::Slices::follow(&context("endpoint-slice-controller"), &wake)?;
-    let sets = replica_set::follow(&context("replicaset-controller"), &queues.sets)?;
+    let deployments = deployment::follow(&context("deployment-controller"), &queues.deployments)?;
+    let (waiting, known) = (queues.deployments.clone(), deployments.clone());
+    let changed = move |changed: &Changed<'_, replica_set::SetView>| {
+        deployment::set_changed(&waiting, &known, changed);
+    };
+    let sets = replica_set::follow(&context("replicaset-controller"), &queues.sets, changed)?;
     let followed = Followed {
         services: services.clone(),
         sets: sets.clone(),
@@ -110,7 +115,7 @@ pub fn spawn_all(
     let (nodes, pods) = follow(&context("node-controller"), followed, &wake, &queues)?;
     let Queues {
         sets: set_queue,
-        deployments,
+        deployments: deployment_queue,
         silent_nodes,
         homeless_pods,
         unnumbered_nodes,
@@ -121,7 +126,7 @@ pub fn spawn_all(
     tasks.spawn(replica_set::run(
         sets_context,
         pods.clone(),
-        sets,
+        sets.clone(),
         set_queue,
     ));
     let deployments_context = context("deployment-controller");
@@ -129,22 +134,31 @@ pub fn spawn_all(
         deployments_context,
         pods.clone(),
         deployments,
+        sets,
+        deployment_queue,
     ));
     tasks.spawn(endpoint_slice::run(
         context("endpoint-slice-controller"),
         pods.clone(),
         services.clone(),
         slices.clone(),
+        nodes.clone(),
         wake.slices,
     ));
     tasks.spawn(endpoints::run(
         context("endpoint-controller"),
         pods.clone(),
         services.clone(),
-        wake.endpoints,
+        wake.endpoints.clone(),
     ));
     let mirror = context("endpoint-slice-mirroring-controller");
-    tasks.spawn(endpoint_mirror::run(mirror, services, slices, wake.mirror));
+    tasks.spawn(endpoint_mirror::run(
+        mirror,
+        services,
+        slices,
+        wake.mirror,
+        wake.endpoints,
+    ));
     tasks.spawn(node_lifecycle::run(
         context("node-controller"),
         heartbeats,
@@ -202,13 +216,18 @@ fn follow(
     let (silent, homeless) = (queues.silent_nodes.clone(), queues.homeless_pods.clone());
     let (unnumbered, pods) = (queues.unnumbered_nodes.clone(), pods_of_nodes.clone());
     let cache = client.cache_of::<Node>()?;
-    let nodes = informer::start(cache, shutdown.clone(), nodes::NodeView::of, move |changed| {
-        node_lifecycle::node_changed(&silent, &changed);
-        pod_cidr::node_changed(&unnumbered, &changed);
-        if let Some(pods) = pods.get() {
-            pod_gc::node_changed(&homeless, pods, &changed);
-        }
-    });
+    let nodes = informer::start(
+        cache,
+        shutdown.clone(),
+        nodes::NodeView::of,
+        move |changed| {
+            node_lifecycle::node_changed(&silent, &changed);
+            pod_cidr::node_changed(&unnumbered, &changed);
+            if let Some(pods) = pods.get() {
+                pod_gc::node_changed(&homeless, pods, &changed);
+            }
+        },
+    );
     let cache = client.cache_of::<Pod>()?;
     let Followed { services, sets } = followed;
     let (wake, known) = (wake.clone(), nodes.clone());
@@ -217,7 +236,7 @@ fn follow(
     let view = |object: &Object| Some(PodView::of(&object.parse::<Pod>().ok()?));
     let changed = move |changed: Changed<'_, PodView>| {
         replica_set::pod_changed(&set_queue, &sets, &changed);
-        deployment::pod_changed(&deployments, &changed);
+        deployment::pod_changed(&deployments, &sets, &changed);
         services::pod_changed(&services, &wake, &changed);
         node_lifecycle::pod_changed(&silent, &known, &changed);
         pod_gc::pod_changed(&homeless, &known, &changed);

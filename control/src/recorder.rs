@@ -3,6 +3,9 @@
 //!
 //! What is told again, too often or too similarly is decided by `knarr_control_plan::events`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use knarr_api::k8s_openapi::api::core::v1::{Event, ObjectReference};
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use knarr_api::k8s_openapi::jiff::Timestamp;
@@ -10,16 +13,21 @@ use knarr_apiserver::{ApiError, Client, Patch};
 use knarr_control_plan::events::{Correlator, Note, Severity, Write};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Events on their way to the store. A burst beyond this is dropped and logged: events are for people, and
 /// the work that they tell of must not wait for them.
 const WAITING_MAX: usize = 1024;
 
+/// Events written at once, so that a burst shares the store's commits.
+const CREATIONS_MAX: usize = 32;
+
 /// Takes events of one part of the control plane. Clones share the queue.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     notes: mpsc::Sender<Note>,
+    dropped: Arc<AtomicU64>,
     source: &'static str,
 }
 
@@ -36,6 +44,7 @@ impl Recorder {
         });
         Self {
             notes,
+            dropped: Arc::default(),
             source: "knarr-control",
         }
     }
@@ -45,6 +54,7 @@ impl Recorder {
     pub fn speaking_as(&self, source: &'static str) -> Self {
         Self {
             notes: self.notes.clone(),
+            dropped: self.dropped.clone(),
             source,
         }
     }
@@ -73,18 +83,34 @@ impl Recorder {
             message,
             source: self.source,
         };
-        if let Err(error) = self.notes.try_send(note) {
-            tracing::warn!(%error, reason, "an event is dropped");
+        if self.notes.try_send(note).is_err() {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            // Said at the first, the second, the fourth, ...: a burst must not fill the log.
+            if dropped.is_power_of_two() {
+                tracing::warn!(reason, dropped, "events are dropped");
+            }
         }
     }
 }
 
 async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
     let mut correlator = Correlator::default();
+    let mut creations: JoinSet<()> = JoinSet::new();
     while let Some(note) = notes.recv().await {
-        let written = match correlator.correlate(&note, Timestamp::now()) {
-            Write::Nothing => Ok(()),
-            Write::Create(event) => client.create::<Event>(&event).await.map(|_| ()),
+        let reason = note.reason;
+        match correlator.correlate(&note, Timestamp::now()) {
+            Write::Nothing => {}
+            Write::Create(event) => {
+                while creations.len() >= CREATIONS_MAX {
+                    creations.join_next().await;
+                }
+                let client = client.clone();
+                creations.spawn(async move {
+                    if let Err(error) = client.create::<Event>(&event).await {
+                        unwritten(&error, reason);
+                    }
+                });
+            }
             Write::Count {
                 namespace,
                 name,
@@ -92,19 +118,25 @@ async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
                 last,
                 message,
             } => {
+                // The event may be one of those that are being created.
+                while creations.join_next().await.is_some() {}
                 let counted = count_up(&client, &namespace, &name, count, last, message).await;
-                if counted.as_ref().is_err_and(ApiError::is_not_found) {
-                    // Its time had passed: told again, it is a new event.
-                    correlator.forget(&namespace, &name);
+                if let Err(error) = counted {
+                    if error.is_not_found() {
+                        // Its time had passed: told again, it is a new event.
+                        correlator.forget(&namespace, &name);
+                    }
+                    unwritten(&error, reason);
                 }
-                counted
             }
-        };
-        if let Err(error) = written {
-            // Usual for objects of a namespace that is ending.
-            tracing::debug!(%error, reason = note.reason, "an event was not written");
         }
+        while creations.try_join_next().is_some() {}
     }
+}
+
+fn unwritten(error: &ApiError, reason: &'static str) {
+    // Usual for objects of a namespace that is ending.
+    tracing::debug!(%error, reason, "an event was not written");
 }
 
 async fn count_up(

@@ -2,8 +2,8 @@
 //! What becomes of a node that is not heard any more, and of the pods on it.
 //!
 //! Four questions, asked by the node lifecycle loop: what a silent node's conditions are ([`plan_health`]),
-//! which taints a node has to have ([`plan_taints`]), which pods can no longer count as ready
-//! ([`plan_unready`]), and which have to leave and when ([`plan_evictions`]). Follows
+//! which taints a node has to have ([`plan_taints`]), which pods can no longer count as ready and which do
+//! again ([`plan_unready`], [`plan_found`]), and which have to leave and when ([`plan_evictions`]). Follows
 //! kube-controller-manager's `node-lifecycle` and `taint-eviction` controllers (v1.37), with one zone.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use knarr_api::k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, P
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::pods::PodView;
+use crate::pods::{NODE_LOST, PodView};
 use crate::replica_set::PodRef;
 use crate::scheduler::{TaintView, TolerationView};
 
@@ -226,7 +226,46 @@ pub fn unready_status(status: &PodStatus, now: Timestamp) -> Option<PodStatus> {
         return None;
     }
     ready.status = "False".to_owned();
+    ready.reason = Some(NODE_LOST.to_owned());
     ready.last_transition_time = Some(Time(now));
+    Some(status)
+}
+
+/// Pods that are not ready for no other reason than that their node was not heard, now that it is again.
+pub fn plan_found(node: &Node, pods: &[&PodView]) -> Vec<PodRef> {
+    if readiness(node) != Readiness::Ready {
+        return Vec::new();
+    }
+    let lost = pods
+        .iter()
+        .filter(|pod| pod.ready.is_some_and(|ready| ready.is_lost));
+    lost.map(|pod| PodRef {
+        name: pod.name.clone(),
+        uid: pod.uid.to_string(),
+    })
+    .collect()
+}
+
+/// The status of a pod whose node is heard again: as ready as its containers, which the node spoke of last.
+/// `None` when the pod is not one of [`plan_found`].
+pub fn found_status(status: &PodStatus, now: Timestamp) -> Option<PodStatus> {
+    let mut status = status.clone();
+    let conditions = status.conditions.as_mut()?;
+    let of_containers = conditions
+        .iter()
+        .find(|condition| condition.type_ == "ContainersReady");
+    let ready_again = of_containers.is_none_or(|condition| condition.status == "True");
+    let ready = conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == "Ready")?;
+    if ready.reason.as_deref() != Some(NODE_LOST) {
+        return None;
+    }
+    ready.reason = None;
+    if ready_again {
+        ready.status = "True".to_owned();
+        ready.last_transition_time = Some(Time(now));
+    }
     Some(status)
 }
 

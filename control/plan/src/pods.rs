@@ -14,6 +14,9 @@ use crate::owners::{Controller, controller_of};
 /// Annotation that ranks pods of one ReplicaSet for deletion, cheapest first.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// Reason of a `Ready=False` condition that speaks of the node and not of the pod.
+pub const NODE_LOST: &str = "NodeNotReady";
+
 /// Where a pod is in its life (`status.phase`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Phase {
@@ -103,6 +106,8 @@ pub struct Ready {
     pub is_true: bool,
     /// Its `lastTransitionTime`.
     pub since: Option<Timestamp>,
+    /// It was set by node lifecycle because the pod's node is not heard ([`NODE_LOST`]).
+    pub is_lost: bool,
 }
 
 /// The condition of a type, if the pod has it.
@@ -142,6 +147,7 @@ impl PodView {
             ready: condition(pod, "Ready").map(|ready| Ready {
                 is_true: ready.status == "True",
                 since: ready.last_transition_time.as_ref().map(|time| time.0),
+                is_lost: ready.reason.as_deref() == Some(NODE_LOST),
             }),
             deleted_at: meta.deletion_timestamp.as_ref().map(|time| time.0),
             created_at: meta.creation_timestamp.as_ref().map(|time| time.0),
@@ -182,6 +188,7 @@ impl PodView {
             Some(Ready {
                 is_true: true,
                 since,
+                ..
             }) => {
                 min_ready_s <= 0
                     || since.is_some_and(|since| available_at(since, min_ready_s) <= now)

@@ -9,27 +9,23 @@ use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::Selector;
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{ApiError, DeleteParams, Object, Patch, Propagation};
+use knarr_apiserver::{ApiError, Cache, DeleteParams, Object, Patch, Propagation};
 use knarr_control_plan::deployment::{self, Action, NameTaken, SetRef, View};
-use knarr_control_plan::owners::{Controller, controller_of, new_controller_ref};
+use knarr_control_plan::owners::{Controller, new_controller_ref};
 use knarr_control_plan::pods::PodView;
 use serde_json::json;
 
 use super::Context;
 use super::pods::owned_by;
+use super::replica_set::SetView;
 use crate::informer::{self, Changed, Informer};
 use crate::queue::{Outcome, Queue};
 
 /// Deployments that are reconciled at once.
 const WORKERS: usize = 4;
 
-/// What the loop keeps of a ReplicaSet: the whole, because a step plans with all of it.
-struct SetView {
-    set: ReplicaSet,
-    controller: Option<Controller>,
-}
-
-struct DeploymentView {
+/// What the loops keep of a Deployment: enough to find those that a set without an owner could belong to.
+pub(super) struct DeploymentView {
     selector: Selector,
 }
 
@@ -37,41 +33,41 @@ struct Loop {
     context: Context,
     pods: Informer<PodView>,
     sets: Informer<SetView>,
+    set_cache: Cache,
 }
 
-/// Runs the loop until shutdown. `queue` is woken by [`pod_changed`] too.
-pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<NamespacedName>) {
-    let caches = (
-        context.client.cache_of::<Deployment>(),
-        context.client.cache_of::<ReplicaSet>(),
-    );
-    let (Ok(deployment_cache), Ok(set_cache)) = caches else {
-        tracing::error!("Deployments or ReplicaSets are not served");
-        return;
+/// Follows Deployments; each change wakes the Deployment.
+pub(super) fn follow(
+    context: &Context,
+    queue: &Queue<NamespacedName>,
+) -> Result<Informer<DeploymentView>, ApiError> {
+    let cache = context.client.cache_of::<Deployment>()?;
+    let waiting = queue.clone();
+    let view = |object: &Object| {
+        let deployment: Deployment = object.parse().ok()?;
+        let selector = Selector::from_object(Some(&deployment.spec.selector)).ok()?;
+        Some(DeploymentView { selector })
     };
-    let waiting = queue.clone();
-    let deployments = informer::start(
-        deployment_cache,
-        context.shutdown.clone(),
-        |object: &Object| {
-            let deployment: Deployment = object.parse().ok()?;
-            let selector = Selector::from_object(Some(&deployment.spec.selector)).ok()?;
-            Some(DeploymentView { selector })
-        },
-        move |changed| waiting.add(changed.name.clone()),
-    );
+    let wake = move |changed: Changed<'_, DeploymentView>| waiting.add(changed.name.clone());
+    Ok(informer::start(cache, context.shutdown.clone(), view, wake))
+}
+
+/// Runs the loop until shutdown. `queue` is filled by [`follow`], [`set_changed`] and [`pod_changed`].
+pub(super) async fn run(
+    context: Context,
+    pods: Informer<PodView>,
+    deployments: Informer<DeploymentView>,
+    sets: Informer<SetView>,
+    queue: Queue<NamespacedName>,
+) {
+    let set_cache = match context.client.cache_of::<ReplicaSet>() {
+        Ok(cache) => cache,
+        Err(error) => {
+            tracing::error!(%error, "ReplicaSets are not served");
+            return;
+        }
+    };
     deployments.synced().await;
-    let waiting = queue.clone();
-    let sets = informer::start(
-        set_cache,
-        context.shutdown.clone(),
-        |object: &Object| {
-            let set: ReplicaSet = object.parse().ok()?;
-            let controller = controller_of(&set.metadata);
-            Some(SetView { set, controller })
-        },
-        move |changed| set_changed(&waiting, &deployments, &changed),
-    );
     sets.synced().await;
     pods.synced().await;
     let shutdown = context.shutdown.clone();
@@ -79,6 +75,7 @@ pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<
         context,
         pods,
         sets,
+        set_cache,
     });
     queue
         .work(WORKERS, shutdown, move |name| {
@@ -88,46 +85,51 @@ pub(super) async fn run(context: Context, pods: Informer<PodView>, queue: Queue<
         .await;
 }
 
-fn set_changed(
+/// Wakes the Deployment that controls a set, before or after the change, or those that could adopt it.
+pub(super) fn set_changed(
     queue: &Queue<NamespacedName>,
     deployments: &Informer<DeploymentView>,
     changed: &Changed<'_, SetView>,
 ) {
+    let namespace = changed.name.namespace.as_str();
     let views = [changed.old, changed.new].into_iter().flatten();
-    let mut owned = false;
-    for owner in views.filter_map(|view| view.controller.as_ref()) {
-        owned = true;
+    for owner in views.filter_map(|view| view.owner.as_ref()) {
         if &*owner.kind == "Deployment" {
-            queue.add(NamespacedName::new(&*changed.name.namespace, &*owner.name));
+            queue.add(NamespacedName::new(namespace, &*owner.name));
         }
     }
-    let Some(orphan) = changed.new.filter(|_| !owned) else {
+    let Some(orphan) = changed.new.filter(|view| view.owner.is_none()) else {
         return;
     };
-    let adopts = |deployment: &DeploymentView| {
-        let labels = &orphan.set.metadata.labels;
-        deployment.selector.matches(labels)
-    };
-    for (name, _) in deployments.select_in(&changed.name.namespace, adopts) {
+    let adopts = |deployment: &DeploymentView| deployment.selector.matches(&*orphan.labels);
+    for (name, _) in deployments.select_in(namespace, adopts) {
         queue.add(name);
     }
 }
 
 /// A Deployment that recreates its pods waits for the old ones to be gone: the end of a pod wakes the
-/// Deployment whose ReplicaSet it belonged to, by the set's name without its hash.
-pub(super) fn pod_changed(queue: &Queue<NamespacedName>, changed: &Changed<'_, PodView>) {
-    let (Some(old), None) = (changed.old, changed.new) else {
+/// Deployment that controls its set.
+pub(super) fn pod_changed(
+    queue: &Queue<NamespacedName>,
+    sets: &Informer<SetView>,
+    changed: &Changed<'_, PodView>,
+) {
+    let has_run = changed.old.filter(|pod| !pod.phase.is_terminal());
+    let ends = changed.new.is_none_or(|pod| pod.phase.is_terminal());
+    let Some(old) = has_run.filter(|_| ends) else {
         return;
     };
-    let Some(owner) = old
+    let Some(set) = old
         .controller
         .as_ref()
         .filter(|owner| &*owner.kind == "ReplicaSet")
     else {
         return;
     };
-    if let Some((deployment, _hash)) = owner.name.rsplit_once('-') {
-        queue.add(NamespacedName::new(&*changed.name.namespace, deployment));
+    let namespace = changed.name.namespace.as_str();
+    let set = sets.view(&NamespacedName::new(namespace, &*set.name));
+    if let Some(owner) = set.as_ref().and_then(|set| set.owner.as_ref()) {
+        queue.add(NamespacedName::new(namespace, &*owner.name));
     }
 }
 
@@ -160,9 +162,13 @@ impl Loop {
         let uid = deployment.metadata.uid.clone().unwrap_or_default();
         let of_others = |owner: &Controller| *owner.uid != *uid;
         let own = self.sets.select_in(&name.namespace, |view| {
-            !view.controller.as_ref().is_some_and(of_others)
+            !view.owner.as_ref().is_some_and(of_others)
         });
-        let sets: Vec<ReplicaSet> = own.iter().map(|(_, view)| view.set.clone()).collect();
+        let read = |name: &NamespacedName| {
+            let object = self.set_cache.get(&name.namespace, &name.name)?;
+            object.parse::<ReplicaSet>().ok()
+        };
+        let sets: Vec<ReplicaSet> = own.iter().filter_map(|(name, _)| read(name)).collect();
         let runs = |uid: &String| {
             let pods = self.pods.indexed(&owned_by(uid));
             pods.iter().any(|pod| !pod.phase.is_terminal())

@@ -20,15 +20,16 @@ struct Loop {
     context: Context,
     services: Informer<ServiceView>,
     slices: Slices,
-    endpoints: Informer<Endpoints>,
+    endpoints: Informer<()>,
 }
 
-/// Runs the loop until shutdown; `queue` holds names of Services.
+/// Runs the loop until shutdown; `queue` holds names of Services. Changed Endpoints wake `endpoints_queue` too.
 pub(super) async fn run(
     context: Context,
     services: Informer<ServiceView>,
     slices: Slices,
     queue: Queue<NamespacedName>,
+    endpoints_queue: Queue<NamespacedName>,
 ) {
     let cache = match context.client.cache_of::<Endpoints>() {
         Ok(cache) => cache,
@@ -38,9 +39,12 @@ pub(super) async fn run(
         }
     };
     let waiting = queue.clone();
-    let view = |object: &Object| object.parse().ok();
+    let managed = endpoints_queue;
+    let view = |_: &Object| Some(());
     let endpoints = informer::start(cache, context.shutdown.clone(), view, move |changed| {
         waiting.add(changed.name.clone());
+        // Those made from pods are put right again by their own loop.
+        managed.add(changed.name.clone());
     });
     services.synced().await;
     slices.synced().await;
@@ -75,11 +79,15 @@ impl Loop {
         self.services.catch_up().await;
         self.slices.catch_up().await;
         self.endpoints.catch_up().await;
-        let endpoints = self.endpoints.view(name);
-        let service = self.services.view(name);
+        let client = &self.context.client;
+        let service = services::current(client, name).await?;
+        let endpoints = match client.get::<Endpoints>(name.namespace(), &name.name).await {
+            Ok(endpoints) => Some(endpoints),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
         let slices = self.slices.managed(name, MANAGER);
-        let service = service.as_ref().map(|view| &view.service);
-        let actions = endpoint_mirror::plan(endpoints.as_deref(), service, &slices);
-        services::apply(&self.context.client, &name.namespace, actions).await
+        let actions = endpoint_mirror::plan(endpoints.as_ref(), service.as_ref(), &slices);
+        services::apply(client, &name.namespace, actions).await
     }
 }

@@ -3,31 +3,25 @@
 
 use std::sync::Arc;
 
-use knarr_api::k8s_openapi::api::core::v1::Node;
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{ApiError, Object};
+use knarr_apiserver::ApiError;
 use knarr_control_plan::endpoint_slice::{self, MANAGER, View};
 use knarr_control_plan::pods::PodView;
 
 use super::Context;
+use super::nodes::Nodes;
 use super::services::{self, ServiceView, Slices};
-use crate::informer::{self, Informer};
+use crate::informer::Informer;
 use crate::queue::{Outcome, Queue};
 
 /// Services that are looked at at once.
 const WORKERS: usize = 4;
-/// Well-known label of a node's zone.
-const ZONE: &str = "topology.kubernetes.io/zone";
-
-/// A node's zone, where it has one.
-struct Zone(Option<String>);
-
 struct Loop {
     context: Context,
     pods: Informer<PodView>,
     services: Informer<ServiceView>,
     slices: Slices,
-    zones: Informer<Zone>,
+    nodes: Nodes,
 }
 
 /// Runs the loop until shutdown; `queue` holds names of Services.
@@ -36,28 +30,20 @@ pub(super) async fn run(
     pods: Informer<PodView>,
     services: Informer<ServiceView>,
     slices: Slices,
+    nodes: Nodes,
     queue: Queue<NamespacedName>,
 ) {
-    let cache = match context.client.cache_of::<Node>() {
-        Ok(cache) => cache,
-        Err(error) => {
-            tracing::error!(%error, "Nodes are not served");
-            return;
-        }
-    };
-    let view = |object: &Object| Some(Zone(object.meta.label(ZONE).map(str::to_owned)));
-    let zones = informer::start(cache, context.shutdown.clone(), view, |_| {});
     services.synced().await;
     slices.synced().await;
     pods.synced().await;
-    zones.synced().await;
+    nodes.synced().await;
     let shutdown = context.shutdown.clone();
     let this = Arc::new(Loop {
         context,
         pods,
         services,
         slices,
-        zones,
+        nodes,
     });
     queue
         .work(WORKERS, shutdown, move |name| {
@@ -83,10 +69,11 @@ impl Loop {
         self.services.catch_up().await;
         self.pods.catch_up().await;
         // Slices of a Service that is gone are the garbage collector's.
-        let Some(view) = self.services.view(name) else {
+        let client = &self.context.client;
+        let Some(service) = services::current(client, name).await? else {
             return Ok(());
         };
-        let selected = match &view.selector {
+        let selected = match endpoint_slice::selector_of(&service) {
             Some(selector) => self
                 .pods
                 .select_in(&name.namespace, |pod| selector.matches(&*pod.labels)),
@@ -94,16 +81,16 @@ impl Loop {
         };
         let pods: Vec<&PodView> = selected.iter().map(|(_, pod)| &**pod).collect();
         let zone_of = |node: &str| {
-            let zone = self.zones.view(&NamespacedName::cluster(node))?;
-            zone.0.clone()
+            let node = self.nodes.view(&NamespacedName::cluster(node))?;
+            node.zone.clone()
         };
         let slices = self.slices.managed(name, MANAGER);
         let actions = endpoint_slice::plan(View {
-            service: &view.service,
+            service: &service,
             pods: &pods,
             zone_of: &zone_of,
             slices: &slices,
         });
-        services::apply(&self.context.client, &name.namespace, actions).await
+        services::apply(client, &name.namespace, actions).await
     }
 }

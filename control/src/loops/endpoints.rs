@@ -6,11 +6,12 @@ use std::sync::Arc;
 use knarr_api::k8s_openapi::api::core::v1::Endpoints;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
+use knarr_control_plan::endpoint_slice;
 use knarr_control_plan::endpoints::{self, EndpointsAction, MANAGED_BY};
 use knarr_control_plan::pods::PodView;
 
 use super::Context;
-use super::services::ServiceView;
+use super::services::{self, ServiceView};
 use crate::informer::Informer;
 use crate::queue::{Outcome, Queue};
 
@@ -68,17 +69,17 @@ impl Loop {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        let Some(view) = self.services.view(name) else {
+        let Some(service) = services::current(client, name).await? else {
             return self.clean_up(name, current).await;
         };
-        let Some(selector) = &view.selector else {
+        let Some(selector) = endpoint_slice::selector_of(&service) else {
             return Ok(());
         };
         let selected = self
             .pods
             .select_in(&name.namespace, |pod| selector.matches(&*pod.labels));
         let pods: Vec<&PodView> = selected.iter().map(|(_, pod)| &**pod).collect();
-        match endpoints::plan(&view.service, &pods, current.as_ref()) {
+        match endpoints::plan(&service, &pods, current.as_ref()) {
             None => {}
             Some(EndpointsAction::Create(object)) => {
                 client.create(&*object).await?;

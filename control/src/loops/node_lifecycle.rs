@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_api::k8s_openapi::api::core::v1::{Node, Pod};
+use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
 use knarr_control_plan::node_lifecycle::{
-    self, Disruption, Readiness, disrupted_status, plan_evictions, plan_health, plan_taints,
-    plan_unready, unready_status,
+    self, Disruption, Readiness, disrupted_status, found_status, plan_evictions, plan_found,
+    plan_health, plan_taints, plan_unready, unready_status,
 };
 use knarr_control_plan::pods::PodView;
 use knarr_control_plan::replica_set::PodRef;
@@ -30,6 +31,9 @@ const WORKERS: usize = 4;
 
 /// Names of nodes to look at.
 pub(super) type NodeQueue = Queue<String>;
+
+/// A status made of another; `None` where nothing changes.
+type StatusChange = fn(&PodStatus, Timestamp) -> Option<PodStatus>;
 
 struct Loop {
     context: Context,
@@ -77,8 +81,12 @@ pub(super) fn pod_changed(queue: &NodeQueue, nodes: &Nodes, changed: &Changed<'_
     let Some(node) = changed.new.and_then(|pod| pod.node.as_deref()) else {
         return;
     };
+    let is_lost = changed
+        .new
+        .and_then(|pod| pod.ready)
+        .is_some_and(|ready| ready.is_lost);
     let view = nodes.view(&NamespacedName::cluster(node));
-    if view.is_some_and(|view| view.evicts || view.readiness == Readiness::Unknown) {
+    if is_lost || view.is_some_and(|view| view.evicts || view.readiness == Readiness::Unknown) {
         queue.add(node.to_owned());
     }
 }
@@ -125,7 +133,10 @@ impl Loop {
         let pods: Vec<&PodView> = on_node.iter().map(Arc::as_ref).collect();
         let mut failed = None;
         for pod in plan_unready(&node, &pods) {
-            failed = self.mark_unready(&pod).await.err().or(failed);
+            failed = self.mark(&pod, unready_status).await.err().or(failed);
+        }
+        for pod in plan_found(&node, &pods) {
+            failed = self.mark(&pod, found_status).await.err().or(failed);
         }
         let evictions = plan_evictions(&node, &pods, now);
         for pod in &evictions.now {
@@ -177,12 +188,13 @@ impl Loop {
         }
     }
 
-    async fn mark_unready(&self, pod: &PodRef) -> Result<(), ApiError> {
+    /// Gives a pod the status that `changed` makes of its present one.
+    async fn mark(&self, pod: &PodRef, changed: StatusChange) -> Result<(), ApiError> {
         let Some(mut current) = self.current(pod).await? else {
             return Ok(());
         };
         let status = current.status.clone().unwrap_or_default();
-        if let Some(status) = unready_status(&status, clock::now()) {
+        if let Some(status) = changed(&status, clock::now()) {
             current.status = Some(status);
             self.context.client.update_status(&current).await?;
         }

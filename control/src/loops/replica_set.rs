@@ -13,8 +13,8 @@ use knarr_api::k8s_openapi::api::core::v1::Pod;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::Selector;
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{ApiError, DeleteParams, Patch};
-use knarr_control_plan::owners::{controller_of, new_controller_ref};
+use knarr_apiserver::{ApiError, DeleteParams, Object, Patch};
+use knarr_control_plan::owners::{Controller, controller_of, new_controller_ref};
 use knarr_control_plan::pods::PodView;
 use knarr_control_plan::replica_set::{self, Failure, Plan, PodRef, View};
 use serde_json::json;
@@ -29,12 +29,14 @@ const WORKERS: usize = 8;
 /// Longest message kept in a condition.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// What the loop keeps of a set besides its name: enough to find the sets that a pod concerns.
+/// What the loops keep of a set: enough to find the sets that a pod or a Deployment concerns.
 pub(super) struct SetView {
     uid: Box<str>,
     selector: Selector,
+    /// Its labels, by which a Deployment adopts it.
+    pub(super) labels: Box<[(String, String)]>,
     /// Controller of the set itself, usually a Deployment.
-    owner_uid: Option<Box<str>>,
+    pub(super) owner: Option<Controller>,
 }
 
 struct Loop {
@@ -43,21 +45,26 @@ struct Loop {
     sets: Informer<SetView>,
 }
 
-/// Follows ReplicaSets; each change wakes the set.
+/// Follows ReplicaSets; each change wakes the set and tells `changed`.
 pub(super) fn follow(
     context: &Context,
     queue: &Queue<NamespacedName>,
+    changed: impl Fn(&Changed<'_, SetView>) + Send + Sync + 'static,
 ) -> Result<Informer<SetView>, ApiError> {
-    let view = |object: &knarr_apiserver::Object| {
+    let view = |object: &Object| {
         let set: ReplicaSet = object.parse().ok()?;
         Some(SetView {
             uid: object.meta.uid.clone(),
             selector: replica_set::selector_of(&set).ok()?,
-            owner_uid: controller_of(&set.metadata).map(|owner| owner.uid),
+            labels: object.meta.labels.clone(),
+            owner: controller_of(&set.metadata),
         })
     };
     let (cache, waiting) = (context.client.cache_of::<ReplicaSet>()?, queue.clone());
-    let wake = move |changed: Changed<'_, SetView>| waiting.add(changed.name.clone());
+    let wake = move |change: Changed<'_, SetView>| {
+        waiting.add(change.name.clone());
+        changed(&change);
+    };
     Ok(informer::start(cache, context.shutdown.clone(), view, wake))
 }
 
@@ -185,11 +192,11 @@ impl Loop {
 
     /// Active pods on each node that belong to sets of the same owner.
     fn related_on(&self, name: &NamespacedName, set: &ReplicaSet) -> HashMap<Box<str>, usize> {
-        let owner = controller_of(&set.metadata).map(|owner| owner.uid);
+        let owner = controller_of(&set.metadata);
         let own_uid: Box<str> = set.metadata.uid.as_deref().unwrap_or_default().into();
         let mut uids = vec![own_uid];
         if owner.is_some() {
-            let of_owner = |view: &SetView| view.owner_uid == owner;
+            let of_owner = |view: &SetView| view.owner == owner;
             let siblings = self.sets.select_in(&name.namespace, of_owner);
             uids.extend(siblings.into_iter().map(|(_, view)| view.uid.clone()));
         }

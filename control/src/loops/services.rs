@@ -2,14 +2,13 @@
 //! What the three endpoint loops share: Services with their selectors, slices by Service, who wakes whom,
 //! and how planned changes of slices are applied.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use knarr_api::k8s_openapi::api::core::v1::Service;
 use knarr_api::k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_api::labels::Selector;
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{ApiError, Client, DeleteParams, Object};
+use knarr_apiserver::{ApiError, Cache, Client, DeleteParams, Object};
 use knarr_control_plan::endpoint_slice::{self, MANAGED_BY, SERVICE_NAME, SliceAction};
 use knarr_control_plan::pods::PodView;
 
@@ -17,11 +16,22 @@ use super::Context;
 use crate::informer::{self, Changed, Informer};
 use crate::queue::Queue;
 
-/// A Service, and the selector of its pods where endpoints are made from one.
+/// What is kept of a Service: the selector of its pods, where endpoints are made from one.
 #[derive(Debug)]
 pub(super) struct ServiceView {
-    pub(super) service: Service,
     pub(super) selector: Option<Selector>,
+}
+
+/// A Service as it is now; `None` when it is gone.
+pub(super) async fn current(
+    client: &Client,
+    name: &NamespacedName,
+) -> Result<Option<Service>, ApiError> {
+    match client.get::<Service>(name.namespace(), &name.name).await {
+        Ok(service) => Ok(Some(service)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Queues of Service names that a change wakes.
@@ -41,8 +51,9 @@ pub(super) fn follow_services(
     let wake = wake.clone();
     let view = |object: &Object| {
         let service: Service = object.parse().ok()?;
-        let selector = endpoint_slice::selector_of(&service);
-        Some(ServiceView { service, selector })
+        Some(ServiceView {
+            selector: endpoint_slice::selector_of(&service),
+        })
     };
     Ok(informer::start(
         cache,
@@ -78,84 +89,62 @@ pub(super) fn pod_changed(
     }
 }
 
+/// What is kept of a slice: the Service that it belongs to.
+#[derive(Debug)]
+struct SliceView {
+    service: NamespacedName,
+}
+
+fn slice_keys(view: &SliceView) -> Vec<String> {
+    vec![view.service.to_string()]
+}
+
 /// EndpointSlices by the Service that they belong to.
 #[derive(Debug, Clone)]
 pub(super) struct Slices {
-    all: Informer<EndpointSlice>,
-    of_service: Arc<Mutex<HashMap<NamespacedName, HashSet<NamespacedName>>>>,
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<NamespacedName> {
-    let meta = &slice.metadata;
-    let service = meta.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(NamespacedName::new(meta.namespace.clone()?, service))
+    views: Informer<SliceView>,
+    cache: Cache,
 }
 
 impl Slices {
-    /// Follows slices; each change wakes the loop that manages it, so that foreign changes are undone.
+    /// Follows slices; each change wakes the loops that manage slices, so that foreign changes are undone.
     pub(super) fn follow(context: &Context, wake: &Wake) -> Result<Self, ApiError> {
         let cache = context.client.cache_of::<EndpointSlice>()?;
-        let of_service: Arc<Mutex<HashMap<NamespacedName, HashSet<NamespacedName>>>> =
-            Arc::default();
-        let (index, wake) = (of_service.clone(), wake.clone());
-        let view = |object: &Object| object.parse().ok();
-        let changed = move |changed: Changed<'_, EndpointSlice>| {
-            let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(service) = changed.old.and_then(|slice| service_of(slice)) {
-                if let Some(slices) = index.get_mut(&service) {
-                    slices.remove(changed.name);
-                    if slices.is_empty() {
-                        index.remove(&service);
-                    }
-                }
-                wake.slices.add(service.clone());
-                wake.mirror.add(service);
-            }
-            if let Some(service) = changed.new.and_then(|slice| service_of(slice)) {
-                index
-                    .entry(service.clone())
-                    .or_default()
-                    .insert(changed.name.clone());
-                wake.slices.add(service.clone());
-                wake.mirror.add(service);
+        let wake = wake.clone();
+        let view = |object: &Object| {
+            let service = object.meta.label(SERVICE_NAME)?;
+            let service = NamespacedName::new(&*object.meta.namespace, service);
+            Some(SliceView { service })
+        };
+        let changed = move |changed: Changed<'_, SliceView>| {
+            for view in [changed.old, changed.new].into_iter().flatten() {
+                wake.slices.add(view.service.clone());
+                wake.mirror.add(view.service.clone());
             }
         };
+        let shutdown = context.shutdown.clone();
         Ok(Self {
-            all: informer::start(cache, context.shutdown.clone(), view, changed),
-            of_service,
+            views: informer::start_indexed(cache.clone(), shutdown, slice_keys, view, changed),
+            cache,
         })
     }
 
     pub(super) async fn synced(&self) {
-        self.all.synced().await;
+        self.views.synced().await;
     }
 
     pub(super) async fn catch_up(&self) {
-        self.all.catch_up().await;
+        self.views.catch_up().await;
     }
 
     /// The slices of a Service that `manager` manages, by name.
     pub(super) fn managed(&self, service: &NamespacedName, manager: &str) -> Vec<EndpointSlice> {
-        let names: Vec<NamespacedName> = {
-            let index = self
-                .of_service
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            index.get(service).into_iter().flatten().cloned().collect()
-        };
-        let slices = names.iter().filter_map(|name| self.all.view(name));
-        let is_managed = |slice: &Arc<EndpointSlice>| {
-            let labels = slice.metadata.labels.as_ref();
-            labels
-                .and_then(|labels| labels.get(MANAGED_BY))
-                .is_some_and(|by| by == manager)
-        };
-        let mut managed: Vec<EndpointSlice> = slices
-            .filter(is_managed)
-            .map(|slice| EndpointSlice::clone(&slice))
-            .collect();
-        managed.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-        managed
+        let names = self.views.indexed_names(&service.to_string());
+        let objects = names
+            .iter()
+            .filter_map(|name| self.cache.get(&name.namespace, &name.name));
+        let managed = objects.filter(|object| object.meta.label(MANAGED_BY) == Some(manager));
+        managed.filter_map(|object| object.parse().ok()).collect()
     }
 }
 

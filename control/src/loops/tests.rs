@@ -377,14 +377,7 @@ async fn a_silent_node_loses_its_pods_and_is_used_again_when_it_is_back() {
     assert!(reasons(&world).await.contains("NodeNotReady"));
     // The machine is back and reports itself.
     world.set_alive("node-2");
-    let patch = Patch::Strategic(json!({"status": {"conditions": [
-        {"type": "Ready", "status": "True"}, {"type": "MemoryPressure", "status": "False"},
-        {"type": "DiskPressure", "status": "False"}, {"type": "PIDPressure", "status": "False"}]}}));
-    let _: Node = world
-        .client
-        .patch(None, "node-2", &patch, Some("status"))
-        .await
-        .unwrap();
+    mark_ready(&world, "node-2").await;
     until("its taints are gone and its old pods too", async || {
         let node: Node = world.client.get(None, "node-2").await.unwrap();
         let pods: Vec<Pod> = world.client.list(None, &Default::default()).await.unwrap();
@@ -426,6 +419,25 @@ async fn pods_of_a_single_silent_node_are_not_evicted() {
         pods.iter()
             .all(|pod| pod.metadata.deletion_timestamp.is_none())
     );
+    // The node was there all the time: it is heard again, and says nothing about its pods.
+    world.set_heard("node-1");
+    mark_ready(&world, "node-1").await;
+    until("the pods are ready again", async || {
+        world.ready_pods().await.len() == 2
+    })
+    .await;
+}
+
+/// What the feed writes when a node is heard again.
+async fn mark_ready(world: &World, node: &str) {
+    let patch = Patch::Strategic(json!({"status": {"conditions": [
+        {"type": "Ready", "status": "True"}, {"type": "MemoryPressure", "status": "False"},
+        {"type": "DiskPressure", "status": "False"}, {"type": "PIDPressure", "status": "False"}]}}));
+    let patched = world
+        .client
+        .patch::<Node>(None, node, &patch, Some("status"))
+        .await;
+    assert!(patched.is_ok(), "{patched:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

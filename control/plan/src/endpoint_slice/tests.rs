@@ -32,6 +32,7 @@ pub(crate) fn pod(index: usize) -> PodView {
         ready: Some(Ready {
             is_true: true,
             since: None,
+            is_lost: false,
         }),
         ips: Box::new([format!("10.244.{}.{}", index / 200, index % 200 + 1).into()]),
         ..PodView::default()

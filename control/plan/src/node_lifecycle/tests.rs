@@ -40,6 +40,7 @@ fn pod(tolerations: Value) -> PodView {
         ready: Some(Ready {
             is_true: true,
             since: None,
+            is_lost: false,
         }),
         execute_tolerations: serde_json::from_value::<Vec<_>>(tolerations)
             .unwrap()
@@ -203,6 +204,7 @@ fn pods_of_a_silent_node_stop_being_ready() {
     unready.ready = Some(Ready {
         is_true: false,
         since: None,
+        is_lost: false,
     });
     let silent = node("Unknown", json!({}));
     assert_eq!(plan_unready(&silent, &[&ready, &unready]).len(), 1);
@@ -217,4 +219,35 @@ fn pods_of_a_silent_node_stop_being_ready() {
         ("False", "True")
     );
     assert_eq!(unready_status(&changed, at(4)), None);
+}
+
+#[test]
+fn pods_of_a_node_that_is_heard_again_are_as_ready_as_their_containers() {
+    let status = |containers: &str| -> PodStatus {
+        serde_json::from_value(json!({"conditions": [
+            {"type": "Ready", "status": "True"}, {"type": "ContainersReady", "status": containers}]}))
+        .unwrap()
+    };
+    for (containers, wanted) in [("True", "True"), ("False", "False")] {
+        let lost = unready_status(&status(containers), at(1)).unwrap();
+        let found = found_status(&lost, at(2)).unwrap();
+        let ready = &found.conditions.as_ref().unwrap()[0];
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_deref()),
+            (wanted, None)
+        );
+        assert_eq!(found_status(&found, at(3)), None);
+    }
+    let mut lost = pod(json!([]));
+    lost.ready = Some(Ready {
+        is_true: false,
+        since: None,
+        is_lost: true,
+    });
+    let unready = pod(json!([]));
+    assert_eq!(
+        plan_found(&node("True", json!({})), &[&lost, &unready]).len(),
+        1
+    );
+    assert_eq!(plan_found(&node("Unknown", json!({})), &[&lost]), []);
 }

@@ -55,6 +55,7 @@ fn pod(name: &str) -> PodView {
         ready: Some(Ready {
             is_true: true,
             since: Some(at(0)),
+            is_lost: false,
         }),
         created_at: Some(at(0)),
         ..PodView::default()
@@ -173,6 +174,7 @@ fn pods_are_deleted_in_kubernetes_order() {
             p.ready = Some(Ready {
                 is_true: false,
                 since: None,
+                is_lost: false,
             })
         }),
         change("cheap", &|p| p.deletion_cost = -1),
@@ -181,6 +183,7 @@ fn pods_are_deleted_in_kubernetes_order() {
             p.ready = Some(Ready {
                 is_true: true,
                 since: Some(at(999)),
+                is_lost: false,
             })
         }),
         change("restarted", &|p| p.restarts = 3),
@@ -229,6 +232,7 @@ fn the_status_counts_ready_and_available_pods_and_is_written_once() {
     fresh.ready = Some(Ready {
         is_true: true,
         since: Some(at(95)),
+        is_lost: false,
     });
     let mut unready = pod("unready");
     unready.ready = None;

@@ -32,6 +32,7 @@ pub struct World {
     pub store: Embedded,
     heartbeats: Arc<Heartbeats>,
     alive: Arc<Mutex<HashSet<String>>>,
+    heard: Arc<Mutex<HashSet<String>>>,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
     dir: Arc<tempfile::TempDir>,
@@ -78,9 +79,11 @@ impl World {
             ca_pem: "-----BEGIN CERTIFICATE-----".to_owned(),
         };
         spawn_all(client.clone(), settings, shutdown.clone(), &mut tasks).unwrap();
+        let heard: Arc<Mutex<HashSet<String>>> = Arc::default();
         let kubelets = Kubelets {
             client: client.clone(),
             alive: alive.clone(),
+            heard: heard.clone(),
             heartbeats: heartbeats.clone(),
             made: Arc::default(),
         };
@@ -91,6 +94,7 @@ impl World {
             store,
             heartbeats,
             alive,
+            heard,
             tasks,
             shutdown,
             dir,
@@ -141,7 +145,17 @@ impl World {
 
     /// The node runs its pods and is heard.
     pub fn set_alive(&self, name: &str) {
+        self.heartbeats.beat(name, SystemTime::now());
         self.alive().insert(name.to_owned());
+    }
+
+    /// Heartbeats arrive again, and nothing else.
+    pub fn set_heard(&self, name: &str) {
+        self.heartbeats.beat(name, SystemTime::now());
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned());
     }
 
     /// The machine is off: nothing of it is heard and its pods change no more.
@@ -188,6 +202,7 @@ where
 struct Kubelets {
     client: Client,
     alive: Arc<Mutex<HashSet<String>>>,
+    heard: Arc<Mutex<HashSet<String>>>,
     heartbeats: Arc<Heartbeats>,
     made: Arc<AtomicU32>,
 }
@@ -195,13 +210,14 @@ struct Kubelets {
 impl Kubelets {
     async fn beat(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            let alive = self
-                .alive
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            for node in alive {
-                self.heartbeats.beat(&node, SystemTime::now());
+            let locked = |names: &Mutex<HashSet<String>>| {
+                let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+                names.clone()
+            };
+            let alive = locked(&self.alive);
+            let heard = locked(&self.heard);
+            for node in alive.union(&heard) {
+                self.heartbeats.beat(node, SystemTime::now());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
