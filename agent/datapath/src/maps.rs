@@ -99,7 +99,10 @@ impl<K: Plain, V: Plain> Map<K, V> {
                 what: "reading pinned maps",
                 source,
             },
-            _ => DatapathError::NotPinned { path, source },
+            _ => DatapathError::NotPinned {
+                path: directory.to_owned(),
+                source,
+            },
         })?;
         let shape = sys::map_shape(fd.as_fd()).map_err(|source| DatapathError::Map {
             action: "describe",

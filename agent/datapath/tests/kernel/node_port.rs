@@ -419,7 +419,7 @@ fn bulk_data_crosses_intact_both_ways() -> Result<()> {
             let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut writer = stream.try_clone()?;
-            let sent: Vec<u8> = (0..BYTES).map(|byte| (byte * 31 >> 3) as u8).collect();
+            let sent: Vec<u8> = (0..BYTES).map(|byte| ((byte * 31) >> 3) as u8).collect();
             let copy = sent.clone();
             let sender = std::thread::spawn(move || -> Result<()> {
                 std::io::Write::write_all(&mut writer, &copy)?;
