@@ -7,6 +7,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::io;
 
+/// The running kernel's own id.
+pub(crate) fn boot_id() -> io::Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(text.trim().to_owned())
+}
+
 /// A process that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
@@ -17,6 +23,9 @@ pub(crate) struct ProcessId {
 }
 
 impl ProcessId {
+    /// Nobody: no process has a negative id.
+    pub const NONE: ProcessId = ProcessId { pid: -1, start: 0 };
+
     /// The process that has this id now, dead ones that nobody has waited for included.
     pub fn observe(pid: i32) -> io::Result<ProcessId> {
         Ok(ProcessId {

@@ -87,6 +87,8 @@ impl ShimConfig {
 /// What a shim knows; `state.json` in its directory, written before anybody is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimState {
+    /// Of the kernel that ran then: after a reboot the processes are others, whatever their numbers.
+    pub boot_id: String,
     pub shim: ProcessId,
     pub pause: ProcessId,
     pub snapshot: Snapshot,

@@ -400,7 +400,7 @@ fn unpack_blob(
         }
         Cause::Read(cause) => ImageError::invalid(
             source.path(),
-            format!("{what} is damaged or cut short at {}: {cause}", e.place),
+            format!("{what} is damaged or cut short ({}): {cause}", e.place),
         ),
         Cause::Invalid(why) => {
             ImageError::invalid(source.path(), format!("{what}, {}: {why}", e.place))

@@ -398,14 +398,9 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
             Access::ReadWrite => "rw",
             Access::ReadOnly => "ro",
         };
-        let propagation = match mount.propagation {
-            Propagation::Private => "rprivate",
-            Propagation::HostToContainer => "rslave",
-            Propagation::Bidirectional => "rshared",
-        };
         list.push(match &mount.source {
             MountSource::Bind(_) | MountSource::BindWithin { .. } => {
-                bind(source, &mount.target, &["rbind", propagation, access])
+                bind(source, &mount.target, &["rbind", access])
             }
             MountSource::Tmpfs { size_bytes } => {
                 let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), access.to_owned()];

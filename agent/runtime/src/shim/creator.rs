@@ -243,56 +243,74 @@ fn set_oom_score(wanted: i32) -> io::Result<()> {
     }
 }
 
-/// Turns each mount's source into a path that nobody but this process can change.
+/// Binds each source to a place of this namespace: a container that exchanges a part of the path for a
+/// link afterwards changes nothing, and propagation is set here because libcontainer does not.
 fn stage_mounts(request: &StartRequest, bundle: &Path) -> Result<Vec<PathBuf>, Failed> {
     let mut sources = Vec::new();
     for (index, wanted) in request.spec.mounts.iter().enumerate() {
-        sources.push(match &wanted.source {
-            MountSource::Tmpfs { .. } => PathBuf::new(),
+        let found = match &wanted.source {
+            MountSource::Tmpfs { .. } => {
+                sources.push(PathBuf::new());
+                continue;
+            }
             MountSource::Bind(path) => {
-                std::fs::metadata(path).map_err(|e| {
-                    let text = format!("failed to mount {path:?} to {:?}: {e}", wanted.target);
+                let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+                nix::fcntl::open(path, flags, Mode::empty()).map_err(|e| {
+                    let target = wanted.target.display();
+                    let text = format!("failed to mount {path:?} to \"{target}\": {}", e.desc());
                     (FailedStep::Create, text)
-                })?;
-                path.clone()
+                })
             }
             MountSource::BindWithin { root, sub_path } => {
-                let staged = bundle.join("mounts").join(index.to_string());
-                stage_within(root, sub_path, &staged).map_err(|e| {
+                open_within(root, sub_path).map_err(|e| {
                     let text = format!("failed to prepare subPath {sub_path:?}: {e}");
                     (FailedStep::Config, text)
-                })?;
-                staged
+                })
             }
-        });
+        }?;
+        let staged = bundle.join("mounts").join(index.to_string());
+        stage(&found, &staged, wanted.propagation).map_err(|e| {
+            let target = wanted.target.display();
+            (
+                FailedStep::Create,
+                format!("failed to mount to \"{target}\": {e}"),
+            )
+        })?;
+        sources.push(staged);
     }
     Ok(sources)
 }
 
-/// Binds what a path inside a volume is now, by descriptor: a container that exchanges it for a link
-/// afterwards changes nothing.
-fn stage_within(root: &Path, sub_path: &Path, staged: &Path) -> io::Result<()> {
+/// What a path inside a volume is; a directory is made where there is nothing.
+fn open_within(root: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     let volume = tree::open_dir(root)?;
-    let found = tree::open_in_root(&volume, sub_path, OFlag::O_PATH, Mode::empty());
-    let target = match found {
-        Ok(fd) => fd,
+    match tree::open_in_root(&volume, sub_path, OFlag::O_PATH, Mode::empty()) {
         Err(nix::errno::Errno::ENOENT) => {
-            tree::make_dirs_in_root(&volume, sub_path, Mode::from_bits_truncate(0o750))?
+            // kubelet's mode of a subPath.
+            tree::make_dirs_in_root(&volume, sub_path, Mode::from_bits_truncate(0o750))
         }
-        Err(e) => return Err(e.into()),
-    };
-    let is_dir = File::from(target.try_clone()?).metadata()?.is_dir();
+        found => Ok(found?),
+    }
+}
+
+fn stage(source: &OwnedFd, staged: &Path, propagation: Propagation) -> io::Result<()> {
     if let Some(parent) = staged.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    if is_dir {
+    if File::from(source.try_clone()?).metadata()?.is_dir() {
         std::fs::create_dir_all(staged)?;
     } else {
         File::create(staged)?;
     }
     let none = None::<&str>;
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(Some(&tree::fd_path(&target)), staged, none, flags, none)?;
+    mount(Some(&tree::fd_path(source)), staged, none, flags, none)?;
+    let kind = match propagation {
+        Propagation::Private => MsFlags::MS_PRIVATE,
+        Propagation::HostToContainer => MsFlags::MS_SLAVE,
+        Propagation::Bidirectional => return Ok(()),
+    };
+    mount(none, staged, none, MsFlags::MS_REC | kind, none)?;
     Ok(())
 }
 

@@ -23,6 +23,26 @@ const TEST_WAIT: Duration = Duration::from_secs(120);
 
 /// Runs a test in a host of its own. `name` is the test's full name.
 pub fn on_host<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Host) -> F) {
+    run_on_host(name, Cgroup::AsOnThisMachine, test);
+}
+
+/// The same on a host that has nothing but cgroup v2. Where the machine's controllers are v1 the tree has
+/// none: limits cannot be set there, everything else can be tried.
+pub fn on_unified_host<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Host) -> F) {
+    run_on_host(name, Cgroup::UnifiedOnly, test);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cgroup {
+    AsOnThisMachine,
+    UnifiedOnly,
+}
+
+fn run_on_host<F: Future<Output = Result<()>>>(
+    name: &str,
+    cgroup: Cgroup,
+    test: impl FnOnce(Host) -> F,
+) {
     if let Some(dir) = std::env::var_os(INSIDE) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -32,7 +52,7 @@ pub fn on_host<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Hos
         let host = Host {
             dir: PathBuf::from(dir),
         };
-        host.mount_cgroups().unwrap();
+        host.mount_cgroups(cgroup).unwrap();
         runtime.block_on(async {
             let tested = tokio::time::timeout(TEST_WAIT, test(host)).await;
             tested.expect("the test took too long").unwrap();
@@ -139,7 +159,7 @@ pub struct Host {
 
 impl Host {
     /// Makes /sys/fs/cgroup show the subtree only, as on a machine of its own.
-    fn mount_cgroups(&self) -> Result<()> {
+    fn mount_cgroups(&self, wanted: Cgroup) -> Result<()> {
         use nix::mount::{MsFlags, mount};
         let text = std::fs::read_to_string("/proc/self/mountinfo")?;
         let top = Path::new("/sys/fs/cgroup");
@@ -156,6 +176,10 @@ impl Host {
             })
             .collect();
         let none = MsFlags::empty();
+        if wanted == Cgroup::UnifiedOnly {
+            mount(Some("cgroup"), top, Some("cgroup2"), none, None::<&str>)?;
+            return Ok(());
+        }
         if found.iter().all(|(point, ..)| point != top) {
             mount(Some("tmpfs"), top, Some("tmpfs"), none, Some("mode=755"))?;
         }

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sandboxes themselves: namespaces, files, many at once.
 
-use crate::harness::{exited, on_host, output, run, sandbox, shell};
-use knarr_runtime::{NetworkMode, PidMode, RuntimeError};
+use crate::harness::{exited, on_host, on_unified_host, outcome, output, run, sandbox, shell};
+use knarr_runtime::{
+    Access, ContainerSpec, IpcMode, Mount, MountSource, NetworkMode, PidMode, Privilege,
+    Propagation, RuntimeError,
+};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -143,6 +146,130 @@ fn a_hundred_pods_start_at_once() {
                 pod.destroy().await?;
             }
             println!("100 pods are gone after {:?}", began.elapsed());
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn a_pure_cgroup_v2_host_confines_devices_and_kills() {
+    on_unified_host(
+        "sandboxes::a_pure_cgroup_v2_host_confines_devices_and_kills",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let pod = runtime.create_sandbox(sandbox("a")).await?;
+            let script = "cat /proc/self/cgroup; ls /sys/fs/cgroup | grep -c cgroup.procs
+                mknod /tmp/disk b 254 0; head -c 1 /tmp/disk 2>&1
+                mknod /tmp/kmsg c 1 11; head -c 1 /tmp/kmsg 2>&1
+                head -c 1 /dev/zero | wc -c; echo x > /dev/null && echo null; sleep 1000";
+            pod.start_container(shell("main", script)).await?;
+            while !output(&pod, "main", 0)?.contains("null\n") {
+                tokio::task::yield_now().await;
+            }
+            let text = output(&pod, "main", 0)?;
+            assert!(text.contains("0::/\n1\n"), "{text}");
+            assert_eq!(text.matches("Operation not permitted").count(), 2, "{text}");
+            assert!(text.contains("1\nnull\n"), "{text}");
+            let dir = runtime.config().cgroup.unified_root();
+            assert!(dir.join("kubepods/besteffort/poda/main.0").exists());
+            pod.kill("main", 0).await?;
+            assert_eq!(outcome(&exited(&pod, "main", 0).await?).0, 137);
+            let (code, _) = run(&pod, shell("next", "exit 6")).await?;
+            assert_eq!(code, 6);
+            pod.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+fn privileged(name: &str, script: &str) -> ContainerSpec {
+    ContainerSpec {
+        privilege: Privilege::Privileged,
+        ..shell(name, script)
+    }
+}
+
+#[test]
+fn a_privileged_container_of_the_host_sees_the_host() {
+    on_host(
+        "sandboxes::a_privileged_container_of_the_host_sees_the_host",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let mut spec = sandbox("a");
+            spec.network = NetworkMode::Host;
+            spec.pid = PidMode::Host;
+            spec.ipc = IpcMode::Host;
+            let pod = runtime.create_sandbox(spec).await?;
+            let script = "grep -q -x knarr-shim /proc/[0-9]*/comm && echo host; ls /dev | grep -c -x loop-control
+                grep CapEff /proc/self/status; touch /sys/kernel/x 2>&1
+                mount -t tmpfs none /tmp && echo mounted";
+            let (_, text) = run(&pod, privileged("main", script)).await?;
+            let own = std::fs::read_to_string("/proc/self/status")?;
+            let effective = own.lines().find(|l| l.starts_with("CapPrm")).unwrap();
+            let effective = effective.replace("CapPrm", "CapEff");
+            assert!(text.contains(&effective), "{text}");
+            assert!(
+                text.starts_with("host\n") && text.contains("\n1\n"),
+                "{text}"
+            );
+            assert!(text.contains("mounted\n"), "{text}");
+            assert!(!text.contains("Read-only"), "{text}");
+            pod.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn mounts_propagate_as_they_are_asked_to() {
+    on_host(
+        "sandboxes::mounts_propagate_as_they_are_asked_to",
+        |host| async move {
+            use nix::mount::{MsFlags, mount};
+            let runtime = host.runtime().await?;
+            let pod = runtime.create_sandbox(sandbox("a")).await?;
+            let volume = host.dir.join("volume");
+            std::fs::create_dir(&volume)?;
+            let none = None::<&str>;
+            mount(Some("v"), &volume, Some("tmpfs"), MsFlags::empty(), none)?;
+            mount(none, &volume, none, MsFlags::MS_SHARED, none)?;
+            for name in ["host", "container", "private"] {
+                std::fs::create_dir(volume.join(name))?;
+            }
+            let with = |mut spec: ContainerSpec, propagation| {
+                spec.mounts = vec![Mount {
+                    source: MountSource::Bind(volume.clone()),
+                    target: "/v".into(),
+                    access: Access::ReadWrite,
+                    propagation,
+                }];
+                spec
+            };
+            let wait = "until [ -e /v/host/x ]; do sleep 0.02; done; echo seen";
+            pod.start_container(with(shell("slave", wait), Propagation::HostToContainer))
+                .await?;
+            let once = "sleep 0.3; ls /v/host";
+            pod.start_container(with(shell("private", once), Propagation::Private))
+                .await?;
+            let inner = "mount -t tmpfs c /v/container && touch /v/container/y";
+            let both = with(privileged("both", inner), Propagation::Bidirectional);
+            let (code, text) = run(&pod, both).await?;
+            assert_eq!(code, 0, "{text}");
+            assert!(volume.join("container/y").exists());
+            mount(
+                Some("h"),
+                &volume.join("host"),
+                Some("tmpfs"),
+                MsFlags::empty(),
+                none,
+            )?;
+            std::fs::write(volume.join("host/x"), "")?;
+            exited(&pod, "slave", 0).await?;
+            assert_eq!(output(&pod, "slave", 0)?, "seen\n");
+            exited(&pod, "private", 0).await?;
+            assert_eq!(output(&pod, "private", 0)?, "");
+            pod.destroy().await?;
+            knarr_runtime::volume::remove(&volume)?;
             host.assert_clean().await
         },
     );
