@@ -2,11 +2,14 @@
 //! Strategic merge patches: JSON merge patches that know which lists are sets or maps.
 //!
 //! Semantics of Kubernetes' `apimachinery/pkg/util/strategicpatch` (v1.37): directives `$patch`,
-//! `$retainKeys`, `$setElementOrder/FIELD`, `$deleteFromPrimitiveList/FIELD`, merge keys from the schema.
+//! `$retainKeys`, `$setElementOrder/FIELD`, `$deleteFromPrimitiveList/FIELD`, merge keys from the schema. Lists are
+//! in `merge/list.rs`. The result is to be decoded again: a patch may hold anything.
 
 use serde_json::{Map, Value};
 
 use crate::types::{PatchRule, SchemaRef, Schemas, Shape, Type};
+
+mod list;
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -20,18 +23,37 @@ pub enum PatchError {
     #[error("a strategic merge patch must be a JSON object")]
     NotAnObject,
     /// `$patch` has a value that is none of `merge`, `replace`, `delete`.
-    #[error("unrecognized patch type: {0}")]
-    Directive(String),
-    /// A directive's value has the wrong form.
-    #[error("{field}: the value of this directive must be a list")]
-    DirectiveForm {
-        /// The directive's field.
-        field: String,
+    #[error("unknown patch type: {directive} in map: {map}")]
+    Directive {
+        /// The value.
+        directive: String,
+        /// The object that holds it.
+        map: String,
+    },
+    /// A directive is no list, or leaves out what the patch beside it sets: `retainKeys`, `setElementOrder list`,
+    /// `primitive list`.
+    #[error("invalid patch format of {0}")]
+    Format(&'static str),
+    /// `$setElementOrder/FIELD` and the list of the field contradict each other.
+    #[error("The order in patch list:\n{patch}\n doesn't match {ORDER} list:\n{order}\n")]
+    Order {
+        /// The list.
+        patch: String,
+        /// The directive.
+        order: String,
+    },
+    /// A list that is merged by key has an element that is no object.
+    #[error("expected a map in a list that is merged by {key}, but received: {element}")]
+    NotAMap {
+        /// The element.
+        element: String,
+        /// The key.
+        key: String,
     },
     /// An element of a list that is merged by key has no key.
     #[error("map: {element} does not contain declared merge key: {key}")]
     NoMergeKey {
-        /// The element as JSON.
+        /// The element.
         element: String,
         /// The key it lacks.
         key: String,
@@ -49,34 +71,45 @@ impl SchemaRef {
     }
 }
 
-fn rule_of<'a>(
+/// What a field holds, and how it is merged.
+#[derive(Clone, Copy)]
+struct Field<'a> {
     schemas: &'a Schemas,
     type_: &'a Type,
-    field: &str,
-) -> (&'a Type, Option<&'a PatchRule>) {
-    match type_ {
-        Type::Definition(index) => match &schemas.definition(*index).shape {
-            Shape::Object(_) => match schemas.definition(*index).property(field) {
-                Some(property) => (&property.type_, Some(&property.patch)),
-                None => (&Type::Any, None),
+    rule: Option<&'a PatchRule>,
+}
+
+impl<'a> Field<'a> {
+    fn of(schemas: &'a Schemas, type_: &'a Type, name: &str) -> Self {
+        let (type_, rule) = match type_ {
+            Type::Definition(index) => match &schemas.definition(*index).shape {
+                Shape::Object(_) => match schemas.definition(*index).property(name) {
+                    Some(property) => (&property.type_, Some(&property.patch)),
+                    None => (&Type::Any, None),
+                },
+                Shape::Other(type_) => (type_, None),
             },
-            Shape::Other(type_) => (type_, None),
-        },
-        Type::Map(item) => (item, None),
-        _ => (&Type::Any, None),
+            Type::Map(item) => (&**item, None),
+            _ => (&Type::Any, None),
+        };
+        Self {
+            schemas,
+            type_,
+            rule,
+        }
     }
 }
 
-fn list_of<'a>(
-    object: &'a Map<String, Value>,
-    field: &str,
-) -> Result<Option<&'a Vec<Value>>, PatchError> {
-    match object.get(field) {
+/// The list in a directive, as far as there is one. `what` names it in messages.
+fn directive_list<'a>(
+    patch: &'a Map<String, Value>,
+    directive: &str,
+    what: &'static str,
+) -> Result<Option<&'a [Value]>, PatchError> {
+    match patch.get(directive) {
         None => Ok(None),
         Some(Value::Array(list)) => Ok(Some(list)),
-        Some(_) => Err(PatchError::DirectiveForm {
-            field: field.to_owned(),
-        }),
+        Some(_) => Err(PatchError::Format(what)),
     }
 }
 
@@ -86,200 +119,111 @@ fn merge_object(
     mut current: Map<String, Value>,
     patch: &Map<String, Value>,
 ) -> Result<Map<String, Value>, PatchError> {
-    match patch
-        .get(DIRECTIVE)
-        .map(|value| value.as_str().unwrap_or_default())
-    {
-        None | Some("merge") => {}
-        Some("replace") => {
+    match patch.get(DIRECTIVE).map(Value::as_str) {
+        None | Some(Some("merge")) => {}
+        Some(Some("replace")) => {
             let mut whole = patch.clone();
             whole.shift_remove(DIRECTIVE);
             return merge_object(schemas, type_, Map::new(), &whole);
         }
-        Some("delete") => return Ok(Map::new()),
-        Some(other) => return Err(PatchError::Directive(other.to_owned())),
+        Some(Some("delete")) => return Ok(Map::new()),
+        Some(_) => return Err(unknown_directive(patch)),
     }
-    if let Some(retained) = list_of(patch, RETAIN_KEYS)? {
-        current.retain(|key, _| retained.iter().any(|kept| kept == key));
-    }
+    retain_keys(&mut current, patch)?;
     // Lists that the patch only shortens or reorders do not stand in it themselves.
     for key in patch.keys() {
-        let field = key
+        let name = key
             .strip_prefix(DELETE_FROM)
             .or_else(|| key.strip_prefix(ORDER));
-        if let Some(field) = field.filter(|field| !patch.contains_key(*field)) {
-            let (field_type, rule) = rule_of(schemas, type_, field);
-            if let Some(Value::Array(list)) = current.get(field) {
-                let list = merge_list(schemas, field_type, rule, list.clone(), &[], patch, field)?;
-                current.insert(field.to_owned(), Value::Array(list));
-            }
+        if let Some(name) = name.filter(|name| !patch.contains_key(*name))
+            && let Some(Value::Array(old)) = current.get(name)
+        {
+            let field = Field::of(schemas, type_, name);
+            let merged = list::merge(field, old.clone(), &[], patch, name)?;
+            current.insert(name.to_owned(), Value::Array(merged));
         }
     }
-    for (key, value) in patch {
-        if key.starts_with('$') {
+    for (name, value) in patch {
+        if name.starts_with('$') {
             continue;
         }
-        let (field_type, rule) = rule_of(schemas, type_, key);
+        let field = Field::of(schemas, type_, name);
         match value {
             Value::Null => {
-                current.shift_remove(key);
+                current.shift_remove(name);
             }
             Value::Object(changes) => {
-                let replace = rule.is_some_and(|rule| rule.replace);
-                let old = match current.get(key) {
+                let replace = field.rule.is_some_and(|rule| rule.replace);
+                let old = match current.get(name) {
                     Some(Value::Object(old)) if !replace => old.clone(),
                     _ => Map::new(),
                 };
-                let merged = merge_object(schemas, field_type, old, changes)?;
-                current.insert(key.clone(), Value::Object(merged));
+                let merged = merge_object(schemas, field.type_, old, changes)?;
+                current.insert(name.clone(), Value::Object(merged));
             }
             Value::Array(changes) => {
-                let old = match current.get(key) {
+                let old = match current.get(name) {
                     Some(Value::Array(old)) => old.clone(),
                     _ => Vec::new(),
                 };
-                let merged = merge_list(schemas, field_type, rule, old, changes, patch, key)?;
-                current.insert(key.clone(), Value::Array(merged));
+                let merged = list::merge(field, old, changes, patch, name)?;
+                current.insert(name.clone(), Value::Array(merged));
             }
             scalar => {
-                current.insert(key.clone(), scalar.clone());
+                current.insert(name.clone(), scalar.clone());
             }
         }
     }
     Ok(current)
 }
 
-fn merge_list(
-    schemas: &Schemas,
-    type_: &Type,
-    rule: Option<&PatchRule>,
-    mut current: Vec<Value>,
-    changes: &[Value],
+fn unknown_directive(patch: &Map<String, Value>) -> PatchError {
+    PatchError::Directive {
+        directive: patch.get(DIRECTIVE).map(go).unwrap_or_default(),
+        map: go(&Value::Object(patch.clone())),
+    }
+}
+
+/// Drops what `$retainKeys` does not name. Whatever the patch sets has to be named.
+fn retain_keys(
+    current: &mut Map<String, Value>,
     patch: &Map<String, Value>,
-    field: &str,
-) -> Result<Vec<Value>, PatchError> {
-    let any = Type::Any;
-    let item = match type_ {
-        Type::List(item) => &**item,
-        _ => &any,
+) -> Result<(), PatchError> {
+    let Some(retained) = directive_list(patch, RETAIN_KEYS, "retainKeys")? else {
+        return Ok(());
     };
-    let Some(rule) = rule.filter(|rule| rule.merge) else {
-        return changes
-            .iter()
-            .map(|value| clean(schemas, item, value))
-            .collect();
-    };
-    let server_order = current.clone();
-    let order = list_of(patch, &format!("{ORDER}{field}"))?;
-    match &rule.merge_key {
-        None => {
-            if let Some(gone) = list_of(patch, &format!("{DELETE_FROM}{field}"))? {
-                current.retain(|value| !gone.contains(value));
-            }
-            for value in changes {
-                if !current.contains(value) {
-                    current.push(value.clone());
-                }
-            }
-            if let Some(order) = order {
-                current = ordered(current, &server_order, order, |a, b| a == b);
-            }
-        }
-        Some(key) => {
-            current = merge_by_key(schemas, item, key, current, changes)?;
-            if let Some(order) = order {
-                current = ordered(current, &server_order, order, |a, b| {
-                    a.get(&**key).is_some() && a.get(&**key) == b.get(&**key)
-                });
-            }
-        }
-    }
-    Ok(current)
-}
-
-fn merge_by_key(
-    schemas: &Schemas,
-    item: &Type,
-    key: &str,
-    mut current: Vec<Value>,
-    changes: &[Value],
-) -> Result<Vec<Value>, PatchError> {
-    let directive = |change: &Value| {
-        change
-            .get(DIRECTIVE)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    if changes
+    let named = |key: &str| retained.iter().any(|kept| kept == key);
+    let all_named = patch
         .iter()
-        .any(|change| directive(change).as_deref() == Some("replace"))
-    {
-        let kept = changes.iter().filter(|change| directive(change).is_none());
-        return kept.map(|value| clean(schemas, item, value)).collect();
+        .filter(|(key, value)| !value.is_null() && !key.starts_with('$'))
+        .all(|(key, _)| named(key));
+    if !all_named {
+        return Err(PatchError::Format("retainKeys"));
     }
-    for change in changes {
-        let fields = change.as_object();
-        let (Some(fields), Some(value)) = (fields, change.get(key)) else {
-            return Err(PatchError::NoMergeKey {
-                element: change.to_string(),
-                key: key.to_owned(),
-            });
-        };
-        let same = |old: &Value| old.get(key) == Some(value);
-        match directive(change).as_deref() {
-            Some("delete") => current.retain(|old| !same(old)),
-            None | Some("merge") => {
-                let at = current.iter().position(same);
-                let old = at.and_then(|at| current[at].as_object().cloned());
-                let merged = merge_object(schemas, item, old.unwrap_or_default(), fields)?;
-                match at {
-                    Some(at) => current[at] = Value::Object(merged),
-                    None => current.push(Value::Object(merged)),
-                }
-            }
-            Some(other) => return Err(PatchError::Directive(other.to_owned())),
-        }
-    }
-    Ok(current)
+    current.retain(|key, _| named(key));
+    Ok(())
 }
 
-/// A value of a patch without directives and nulls.
-fn clean(schemas: &Schemas, type_: &Type, value: &Value) -> Result<Value, PatchError> {
+/// A value as Go prints it, for messages.
+fn go(value: &Value) -> String {
     match value {
-        Value::Object(fields) => {
-            let merged = merge_object(schemas, type_, Map::new(), fields)?;
-            Ok(Value::Object(merged))
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => {
+            let items: Vec<String> = list.iter().map(go).collect();
+            format!("[{}]", items.join(" "))
         }
-        value => Ok(value.clone()),
-    }
-}
-
-/// Elements that `order` names come in that order; the others keep their place among the server's elements.
-fn ordered(
-    merged: Vec<Value>,
-    server: &[Value],
-    order: &[Value],
-    same: impl Fn(&Value, &Value) -> bool,
-) -> Vec<Value> {
-    let position = |list: &[Value], value: &Value| list.iter().position(|other| same(other, value));
-    let (mut named, others): (Vec<Value>, Vec<Value>) = merged
-        .into_iter()
-        .partition(|value| position(order, value).is_some());
-    named.sort_by_key(|value| position(order, value));
-    let mut result: Vec<Value> = Vec::with_capacity(named.len() + others.len());
-    let mut named = named.into_iter().peekable();
-    for other in others {
-        let at = position(server, &other);
-        while let Some(next) = named.peek() {
-            match (position(server, next), at) {
-                (Some(next_at), Some(at)) if next_at > at => break,
-                _ => result.extend(named.next()),
-            }
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            let fields: Vec<String> = fields
+                .into_iter()
+                .map(|(key, value)| format!("{key}:{}", go(value)))
+                .collect();
+            format!("map[{}]", fields.join(" "))
         }
-        result.push(other);
+        other => other.to_string(),
     }
-    result.extend(named);
-    result
 }
 
 #[cfg(test)]

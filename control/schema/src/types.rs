@@ -46,6 +46,8 @@ pub(crate) struct PatchRule {
     pub(crate) merge: bool,
     pub(crate) replace: bool,
     pub(crate) merge_key: Option<Box<str>>,
+    /// The other keys of the list, where the merge key alone does not tell its elements apart.
+    pub(crate) more_keys: Box<[Box<str>]>,
 }
 
 /// A field of an object.
@@ -225,11 +227,16 @@ fn patch_rule(schema: &Value) -> PatchRule {
         .as_str()
         .unwrap_or_default();
     let has = |name: &str| strategies.split(',').any(|strategy| strategy == name);
+    let merge_key = schema["x-kubernetes-patch-merge-key"].as_str();
+    let keys = schema["x-kubernetes-list-map-keys"].as_array();
+    let keys = keys.into_iter().flatten().filter_map(Value::as_str);
     PatchRule {
         merge: has("merge"),
         replace: has("replace"),
-        merge_key: schema["x-kubernetes-patch-merge-key"]
-            .as_str()
-            .map(Into::into),
+        merge_key: merge_key.map(Into::into),
+        more_keys: keys
+            .filter(|key| merge_key.is_some_and(|merge_key| merge_key != *key))
+            .map(Into::into)
+            .collect(),
     }
 }
