@@ -205,7 +205,7 @@ impl Runtime {
 
     /// Finds the sandboxes that an agent before this one made. One whose shim died is among them, as
     /// [`crate::SandboxState::Dead`], with its containers killed and over. What is not a whole sandbox is
-    /// left to [`Runtime::prune`].
+    /// removed, so that a new one can be made.
     pub async fn adopt(&self) -> Result<Vec<Sandbox>, RuntimeError> {
         let inner = self.inner.clone();
         let found = blocking(move || {
@@ -213,7 +213,12 @@ impl Runtime {
             for uid in list(&inner.sandboxes_dir())? {
                 match inner.load(&uid) {
                     Ok(loaded) => found.push(loaded),
-                    Err(e) => tracing::warn!(uid, error = %e, "not a whole sandbox"),
+                    Err(e) => {
+                        // Cut off while it was made: nothing has run in it.
+                        tracing::warn!(uid, error = %e, "removing what is not a whole sandbox");
+                        let dir = inner.sandbox_dir(&uid);
+                        teardown(&inner.config.cgroup, &dir, &uid, None)?;
+                    }
                 }
             }
             Ok(found)
