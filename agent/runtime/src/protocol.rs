@@ -88,6 +88,7 @@ impl ShimConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimState {
     /// Of the kernel that ran then: after a reboot the processes are others, whatever their numbers.
+    #[serde(default)]
     pub boot_id: String,
     pub shim: ProcessId,
     pub pause: ProcessId,

@@ -237,7 +237,7 @@ impl Sandbox {
         config: &ShimConfig,
         state: &mut crate::protocol::ShimState,
     ) -> std::io::Result<()> {
-        if state.boot_id != crate::process::boot_id()? {
+        if !state.boot_id.is_empty() && state.boot_id != crate::process::boot_id()? {
             // Nothing of it runs; numbers that no process can have keep anybody from being mistaken.
             state.shim = ProcessId::NONE;
             state.pause = ProcessId::NONE;
