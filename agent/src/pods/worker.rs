@@ -11,7 +11,8 @@ use crate::clock;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_agent_plan::pod::{
-    Network, Observed, Plan, PodAction, Stage, Wanted, containers, host_network, plan,
+    ContainerPhase, Network, Observed, Plan, PodAction, Stage, Wanted, containers, host_network,
+    plan,
 };
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
 use knarr_agent_plan::record::{Learned, PodFailure, PodRecord};
@@ -207,9 +208,11 @@ impl Worker {
             Some(w) if !w.pod_cidrs.is_empty() => Network::Known,
             _ => Network::Unknown,
         };
+        // What the runtime says now, not what was known before: an attempt that has just ended is followed
+        // by another.
         let live = |name: &str| {
-            let record = self.record.containers.get(name);
-            record.is_some_and(|r| r.is_live())
+            let mut views = observed.containers.iter();
+            views.any(|v| v.name == name && !matches!(v.phase, ContainerPhase::Exited(_)))
         };
         let mut wanted: Vec<String> = containers(spec)
             .filter(|(c, _)| !live(&c.name))
@@ -313,7 +316,6 @@ impl Worker {
 
     /// A container whose program could not be executed ends by itself; say why once.
     fn tell_failed_starts(&self, observed: &Observed) {
-        use knarr_agent_plan::pod::ContainerPhase;
         for view in &observed.containers {
             let before = self
                 .saved
