@@ -94,6 +94,27 @@ enum Family {
 
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
+    let verdict = decide(ctx, ip);
+    if let Verdict::Pass = verdict {
+        forget(ctx);
+    }
+    verdict
+}
+
+/// A socket that was connected to a Service before and now connects elsewhere, perhaps to the very
+/// backend that it had, has no origin any more. Sockets that never had one have no storage to look into.
+#[inline(always)]
+fn forget(ctx: &SockAddrContext) {
+    // SAFETY: the socket belongs to the context.
+    let origin = unsafe { ORIGINS.get_ptr_mut(ctx) };
+    if !origin.is_null() {
+        // SAFETY: checked above; the storage lives as long as the socket.
+        unsafe { (*origin).backend = [0; 16] };
+    }
+}
+
+#[inline(always)]
+fn decide(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
     // SAFETY: the context is valid while the program runs.
     let protocol = unsafe { &raw mut (*ctx.sock_addr).protocol };
     let protocol = read(protocol) as u8;
