@@ -21,6 +21,8 @@ use serde_json::{Map, Value, json};
 
 #[path = "build/documents.rs"]
 mod documents;
+#[path = "build/later.rs"]
+mod later;
 #[path = "build/markers.rs"]
 mod markers;
 #[path = "build/source.rs"]
@@ -105,7 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut types = Map::new();
     let mut documents = Documents::default();
     for (name, mut definition) in definitions {
-        markers.mark(&name, &mut definition);
+        markers.mark(&name, &mut definition)?;
         rename_references(&mut definition);
         if let Some((group, version, kind)) = roots.kinds.get(&name) {
             definition[KIND] = json!([{"group": group, "version": version, "kind": kind}]);

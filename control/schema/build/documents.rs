@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use crate::KIND;
-use crate::markers::TAG;
+use crate::markers::{INLINE_TAG, TAG};
 
 /// Where OpenAPI v3 keeps schemas.
 const COMPONENTS: &str = "#/components/schemas/";
@@ -25,6 +25,15 @@ impl Documents {
     pub fn add(&mut self, name: &str, mut definition: Value) {
         drop_tags(&mut definition);
         either(name, &mut definition);
+        // k8s-openapi asks for metadata because its types do; Kubernetes does not.
+        if definition[KIND].is_array()
+            && let Some(required) = definition["required"].as_array_mut()
+        {
+            required.retain(|name| name != "metadata");
+            if required.is_empty() {
+                definition.as_object_mut().map(|d| d.remove("required"));
+            }
+        }
         if let Some(list) = list_of(name, &definition) {
             self.line(&format!("{name}List"), &list);
         }
@@ -47,6 +56,7 @@ fn drop_tags(definition: &mut Value) {
     for property in properties.into_iter().flat_map(|all| all.values_mut()) {
         if let Some(fields) = property.as_object_mut() {
             fields.remove(TAG);
+            fields.remove(INLINE_TAG);
         }
     }
 }

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::decode::DecodeError;
-use crate::types::{Definition, SchemaRef, Schemas, Shape, Type};
+use crate::types::{Definition, Property, SchemaRef, Schemas, Shape, Type};
 
 /// What a Kubernetes protobuf body starts with.
 const MAGIC: &[u8] = b"k8s\0";
@@ -20,23 +20,30 @@ const DEPTH_MAX: usize = 100;
 
 /// Numbers and booleans that are pointers in Kubernetes' Go types: there a zero is something else than nothing, and it
 /// is on the wire only when somebody set it. Every other zero is on the wire always and means nothing.
-const POINTERS: [&str; 39] = [
+const POINTERS: [&str; 50] = [
     "activeDeadlineSeconds",
     "allocateLoadBalancerNodePorts",
     "allowPrivilegeEscalation",
     "automountServiceAccountToken",
     "blockOwnerDeletion",
+    "capacity",
+    "collisionCount",
     "controller",
     "defaultMode",
+    "defaultUser",
     "deletionGracePeriodSeconds",
     "enableServiceLinks",
     "expirationSeconds",
     "fsGroup",
     "gracePeriodSeconds",
+    "hostProcess",
     "hostUsers",
     "immutable",
     "leaseDurationSeconds",
     "leaseTransitions",
+    "lun",
+    "maxExpirationSeconds",
+    "minDomains",
     "mode",
     "optional",
     "orphanDependents",
@@ -46,6 +53,7 @@ const POINTERS: [&str; 39] = [
     "progressDeadlineSeconds",
     "readOnlyRootFilesystem",
     "ready",
+    "recursiveReadOnlyMounts",
     "replicas",
     "revisionHistoryLimit",
     "runAsGroup",
@@ -55,11 +63,14 @@ const POINTERS: [&str; 39] = [
     "setHostnameAsFQDN",
     "shareProcessNamespace",
     "started",
+    "supplementalGroupsPolicy",
     "terminating",
     "terminatingReplicas",
     "terminationGracePeriodSeconds",
     "timeoutSeconds",
     "tolerationSeconds",
+    "user",
+    "userNamespaces",
 ];
 
 /// A body without its wrapping.
@@ -198,9 +209,28 @@ fn object(
         return Ok(Value::Null);
     };
     let mut found = Map::new();
+    fields_of(schemas, properties, message, 0, depth, &mut found)?;
+    Ok(Value::Object(found))
+}
+
+/// Reads the fields of a message into an object: the object's own (`inline` is 0), or those that the message with this
+/// number holds for it.
+fn fields_of(
+    schemas: &'static Schemas,
+    properties: &[Property],
+    message: &[u8],
+    inline: u32,
+    depth: usize,
+    found: &mut Map<String, Value>,
+) -> Result<(), DecodeError> {
     let mut fields = Fields(message);
     while let Some((tag, wire)) = fields.next()? {
-        let Some(property) = properties.iter().find(|p| p.tag == tag && tag != 0) else {
+        let own = |p: &&Property| p.tag == tag && p.inline_tag == inline && tag != 0;
+        let Some(property) = properties.iter().find(own) else {
+            let holds = inline == 0 && properties.iter().any(|p| p.inline_tag == tag && tag != 0);
+            if let (true, Wire::Bytes(inner)) = (holds, wire) {
+                fields_of(schemas, properties, inner, tag, depth, found)?;
+            }
             continue;
         };
         let name = &*property.name;
@@ -223,13 +253,12 @@ fn object(
             }
             _ => {
                 let value = value(schemas, &property.type_, wire, depth)?;
+                let kept = property.required || POINTERS.contains(&name);
                 let nothing = match &value {
                     Value::Null => true,
                     Value::String(text) => text.is_empty(),
-                    Value::Bool(false) => !POINTERS.contains(&name),
-                    Value::Number(number) => {
-                        number.as_f64() == Some(0.0) && !POINTERS.contains(&name)
-                    }
+                    Value::Bool(false) => !kept,
+                    Value::Number(number) => number.as_f64() == Some(0.0) && !kept,
                     _ => false,
                 };
                 if !nothing {
@@ -238,7 +267,7 @@ fn object(
             }
         }
     }
-    Ok(Value::Object(found))
+    Ok(())
 }
 
 /// The type behind names.

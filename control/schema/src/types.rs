@@ -60,6 +60,8 @@ pub(crate) struct Property {
     pub(crate) required: bool,
     /// Its number in protobuf; 0 where that is not known.
     pub(crate) tag: u32,
+    /// The number of the message that holds it in protobuf, where JSON has it one level further up; else 0.
+    pub(crate) inline_tag: u32,
 }
 
 /// An object with named fields, or a type that has a name.
@@ -175,10 +177,8 @@ fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Defin
                     type_: type_of(schema, index),
                     patch: patch_rule(schema),
                     required: required.is_some_and(|names| names.iter().any(|n| n == name)),
-                    tag: schema["x-knarr-protobuf-tag"]
-                        .as_u64()
-                        .and_then(|tag| u32::try_from(tag).ok())
-                        .unwrap_or_default(),
+                    tag: number(&schema["x-knarr-protobuf-tag"]),
+                    inline_tag: number(&schema["x-knarr-protobuf-inline-tag"]),
                 })
                 .collect();
             properties.sort_by(|a, b| a.name.cmp(&b.name));
@@ -192,6 +192,11 @@ fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Defin
         name: name.into(),
         shape,
     }
+}
+
+fn number(tag: &Value) -> u32 {
+    let tag = tag.as_u64().and_then(|tag| u32::try_from(tag).ok());
+    tag.unwrap_or_default()
 }
 
 fn type_of(schema: &Value, index: &HashMap<&str, Index>) -> Type {
