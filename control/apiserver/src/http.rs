@@ -3,6 +3,7 @@
 //!
 //! Every path goes through [`handle`]; the files below answer one family of paths each.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use futures::FutureExt as _;
 use http::request::Parts;
 use http::{Method, Request};
 use tokio::sync::Semaphore;
@@ -83,7 +85,15 @@ async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Respon
         Target::Resource(path) => path.kind.plural,
         _ => "",
     };
-    let outcome = answer(&http, &parts, body, &target, query, accept, verb).await;
+    let answering = answer(&http, &parts, body, &target, query, accept, verb);
+    // A request that runs into a bug takes neither its connection nor the others' requests with it.
+    let outcome = AssertUnwindSafe(answering).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|_| {
+        tracing::error!(path = parts.uri.path(), verb, "a request panicked");
+        Err(ApiError::internal(
+            "the request ran into a bug, see the server's log",
+        ))
+    });
     let response = outcome.unwrap_or_else(|error| respond::status(&error));
     let labels = RequestLabels {
         verb,

@@ -181,7 +181,7 @@ pub(crate) fn group_version(group: &str, version: &str) -> String {
 pub(crate) trait Strategy: Send + Sync {
     /// Fills in what was left out, as Kubernetes' defaulting of this version.
     fn default(&self, _object: &mut Value) {}
-    /// Clears what a client may not set at creation.
+    /// Clears what a client may not set at creation; defaults are in already.
     fn prepare_create(&self, _object: &mut Value) {}
     /// Keeps what a client may not change.
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}

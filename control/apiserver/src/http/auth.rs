@@ -47,8 +47,48 @@ fn unauthorized() -> ApiError {
     ApiError::new(Reason::Unauthorized, "Unauthorized")
 }
 
-/// Reads the certificate's user or the token's. Without either, and with a token nobody knows: 401.
+/// The user on whose behalf `system:masters` may act, and that user's groups.
+const IMPERSONATE_USER: &str = "impersonate-user";
+const IMPERSONATE_GROUP: &str = "impersonate-group";
+
+/// The proven caller, or the one that it acts for (`kubectl --as`).
 pub(crate) async fn authenticate(core: &Core, parts: &Parts) -> Result<Caller, ApiError> {
+    let caller = prove(core, parts).await?;
+    let texts = |name: &str| -> Vec<String> {
+        parts
+            .headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .map(str::to_owned)
+            .collect()
+    };
+    let users = texts(IMPERSONATE_USER);
+    let groups = texts(IMPERSONATE_GROUP);
+    let Some(user) = users.into_iter().next() else {
+        if groups.is_empty() {
+            return Ok(caller);
+        }
+        return Err(ApiError::bad_request(
+            "requested impersonation of groups without impersonating a user",
+        ));
+    };
+    if caller.may_everything() == Verdict::Denied {
+        return Err(ApiError::forbidden(
+            "",
+            "users",
+            &user,
+            &format!(
+                "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+                caller.0.user
+            ),
+        ));
+    }
+    Ok(Caller(PeerIdentity { user, groups }))
+}
+
+/// Reads the certificate's user or the token's. Without either, and with a token nobody knows: 401.
+async fn prove(core: &Core, parts: &Parts) -> Result<Caller, ApiError> {
     if let Some(identity) = parts.extensions.get::<PeerIdentity>() {
         return Ok(Caller(identity.clone()));
     }

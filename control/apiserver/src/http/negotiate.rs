@@ -6,6 +6,9 @@ use http::header::ACCEPT;
 
 use crate::{ApiError, Reason};
 
+/// OpenAPI v2 as protobuf, with dots for every separator.
+const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// The encoding of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -28,7 +31,14 @@ pub(crate) enum Form {
 
 /// What a client accepts, best first.
 #[derive(Debug)]
-pub(crate) struct Accept(Vec<(Format, Form)>, Given);
+pub(crate) struct Accept(Vec<(Format, Form)>, Given, OpenApiProtobuf);
+
+/// Whether OpenAPI's own protobuf is the best of what a client accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenApiProtobuf {
+    First,
+    NotFirst,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Given {
@@ -40,14 +50,24 @@ impl Accept {
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
         let mut wanted = Vec::new();
         let mut given = Given::Nothing;
+        let mut protobuf = OpenApiProtobuf::NotFirst;
         for value in headers.get_all(ACCEPT) {
             let Ok(text) = value.to_str() else { continue };
             for range in text.split(',').map(str::trim).filter(|r| !r.is_empty()) {
+                // Clients spell the type with `@` and, older ones, with a dot.
+                if given == Given::Nothing && range.replace('@', ".") == OPENAPI_V2 {
+                    protobuf = OpenApiProtobuf::First;
+                }
                 given = Given::Something;
                 wanted.extend(parse_range(range));
             }
         }
-        Self(wanted, given)
+        Self(wanted, given, protobuf)
+    }
+
+    /// Whether OpenAPI v2 is wanted as protobuf.
+    pub(crate) fn openapi_v2_protobuf(&self) -> OpenApiProtobuf {
+        self.2
     }
 
     /// The best of the forms that can be answered. Nothing asked for is plain JSON.

@@ -8,7 +8,7 @@ use http::header::{ACCEPT_RANGES, CACHE_CONTROL, ETAG, HeaderValue};
 use knarr_schema::{OpenApiOperation, OpenApiPath, Schemas};
 use serde_json::{Map, json};
 
-use super::negotiate::Format;
+use super::negotiate::{Format, OpenApiProtobuf};
 use super::path::{Review, versions_of};
 use super::{Call, discovery, not_found, respond};
 use crate::ApiError;
@@ -46,20 +46,41 @@ pub(crate) fn v3(group: &str, version: &str, call: &Call) -> Result<Response, Ap
     ))
 }
 
+/// What the answer in protobuf calls itself. Clients ask with an `@`, which a Content-Type must not have:
+/// Go's `mime` package refuses it, so kube-apiserver answers with a dot.
+const OPENAPI_V2_PROTOBUF_SENT: &str =
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// `GET /openapi/v2`
 pub(crate) fn v2(call: &Call) -> Result<Response, ApiError> {
-    call.accept.plain()?;
     let mut all = paths("", "v1");
     for group in discovery::groups() {
         for version in versions_of(group) {
             all.extend(paths(group, version));
         }
     }
-    Ok(document(Schemas::builtin().openapi_v2(&all)))
+    let schemas = Schemas::builtin();
+    if call.accept.openapi_v2_protobuf() == OpenApiProtobuf::First {
+        let document = schemas.openapi_v2_protobuf(&all);
+        return Ok(cacheable(respond::build(
+            StatusCode::OK,
+            OPENAPI_V2_PROTOBUF_SENT,
+            Body::from(document),
+        )));
+    }
+    call.accept.plain()?;
+    Ok(document(schemas.openapi_v2(&all)))
 }
 
 fn document(json: Vec<u8>) -> Response {
-    let mut response = respond::build(StatusCode::OK, "application/json", Body::from(json));
+    cacheable(respond::build(
+        StatusCode::OK,
+        "application/json",
+        Body::from(json),
+    ))
+}
+
+fn cacheable(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(
         CACHE_CONTROL,

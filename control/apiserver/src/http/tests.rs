@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderValue};
 use super::negotiate::{Accept, Form, Format};
 use super::path::Target;
 
-fn resource(path: &str) -> Option<(String, Option<String>, Option<String>, Option<String>)> {
+/// Resource, namespace, name and subresource.
+type Named = (String, Option<String>, Option<String>, Option<String>);
+
+fn resource(path: &str) -> Option<Named> {
     match Target::parse(path) {
         Target::Resource(p) => Some((p.kind.plural.to_owned(), p.namespace, p.name, p.subresource)),
         _ => None,

@@ -112,8 +112,6 @@ impl Strategy for Pod {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        // Requests follow from limits before the class follows from both.
-        self.default(object);
         let class = qos::class(object);
         value::set(
             object,

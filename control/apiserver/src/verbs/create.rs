@@ -37,18 +37,19 @@ impl Core {
         };
         let generated = value::text(&object, "metadata.name").is_empty()
             && !value::text(&object, "metadata.generateName").is_empty();
-        let attempts = if generated { GENERATE_ATTEMPTS } else { 1 };
-        let mut last = None;
-        for _ in 0..attempts {
-            match self
-                .create_once(kind, namespace, object.clone(), options)
-                .await
-            {
-                Err(error) if generated && error.is_already_exists() => last = Some(error),
-                outcome => return outcome,
+        if generated {
+            // The last attempt is the one below, which needs no copy.
+            for _ in 1..GENERATE_ATTEMPTS {
+                match self
+                    .create_once(kind, namespace, object.clone(), options)
+                    .await
+                {
+                    Err(error) if error.is_already_exists() => {}
+                    outcome => return outcome,
+                }
             }
         }
-        Err(last.unwrap_or_else(|| ApiError::internal("no name was tried")))
+        self.create_once(kind, namespace, object, options).await
     }
 
     async fn create_once(
@@ -60,8 +61,8 @@ impl Core {
     ) -> Result<Written, ApiError> {
         let stored = kind.stored();
         fill_metadata(kind, namespace, &mut object)?;
-        stored.strategy.prepare_create(&mut object);
         stored.strategy.default(&mut object);
+        stored.strategy.prepare_create(&mut object);
         admission::namespace_is_open(self, kind, namespace, &object).await?;
         admission::mutate(self, stored, &mut object);
 

@@ -153,3 +153,47 @@ async fn metrics_count_requests_and_store_writes() {
     assert!(text.contains("knarr_store_writes_total 4"), "{text}");
     assert!(text.trim_end().ends_with("# EOF"));
 }
+
+#[tokio::test]
+async fn masters_may_act_for_others_and_nobody_else_may() {
+    let (server, _directory) = server().await;
+    let acting = [("impersonate-user", "jane")];
+    let path = "/api/v1/nodes";
+    let answer = server.call(Some("admin"), "GET", path, &acting, "").await;
+    assert_eq!(answer.code, 403);
+    assert!(
+        answer
+            .message()
+            .starts_with(r#"nodes is forbidden: User "jane" cannot list"#),
+        "{}",
+        answer.message()
+    );
+    let masters = [
+        ("impersonate-user", "jane"),
+        ("impersonate-group", "system:masters"),
+    ];
+    let answer = server.call(Some("admin"), "GET", path, &masters, "").await;
+    assert_eq!(answer.code, 200);
+    let answer = server
+        .call(Some("user"), "GET", "/apis", &masters, "")
+        .await;
+    assert_eq!(answer.code, 403);
+    assert_eq!(
+        answer.message(),
+        r#"users "jane" is forbidden: User "jane" cannot impersonate resource "users" in API group "" at the cluster scope"#
+    );
+}
+
+#[tokio::test]
+async fn client_side_checks_get_openapi_as_protobuf() {
+    let (server, _directory) = server().await;
+    let kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let answer = server
+        .call(Some("admin"), "GET", "/openapi/v2", &[("accept", kind)], "")
+        .await;
+    assert_eq!(answer.code, 200);
+    // Go's parser of media types refuses an `@` in an answer.
+    let sent = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    assert_eq!(answer.headers["content-type"], sent);
+    assert!(answer.body.starts_with(b"\x0a\x032.0"));
+}

@@ -3,7 +3,10 @@
 
 mod access;
 mod client;
-#[allow(dead_code, reason = "the devserver example shares it and uses more of it")]
+#[allow(
+    dead_code,
+    reason = "the devserver example shares it and uses more of it"
+)]
 mod harness;
 mod objects;
 mod pods;
