@@ -80,7 +80,7 @@ pub const LATER: [(&str, &str, u32, &str); 41] = [
     ("ProjectedVolumeSource", "defaultUser", 3, ""),
     ("ResourceHealth", "message", 6, ""),
     ("SecretVolumeSource", "defaultUser", 5, ""),
-    ("ServiceAccountTokenProjection", "user", 5, ""),
+    ("ServiceAccountTokenProjection", "user", 4, ""),
     ("VolumeHealthCondition", "message", 3, ""),
     ("VolumeHealthCondition", "reason", 2, ""),
     ("VolumeHealthCondition", "status", 1, ""),

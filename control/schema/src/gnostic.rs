@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The OpenAPI v2 document in the protobuf form that `kubectl` and `helm` download for client-side checks.
 //!
-//! Field numbers of gnostic's `openapiv2/OpenAPIv2.proto`. Only what those clients read is in it: the
-//! definitions. Everything else is in the JSON form.
+//! Field numbers of gnostic's `openapiv2/OpenAPIv2.proto`. It is made from the JSON form, with everything in it that
+//! those clients read: definitions, and of paths the operations with their parameters and extensions.
 
 use serde_json::Value;
 
 use crate::openapi::OpenApiPath;
 use crate::types::Schemas;
 
-/// Content type of the document.
-pub const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Content type of the document. Clients ask for it with an `@` before the version, which is no content type at all;
+/// the answer has a dot there, as kube-apiserver's has, because Go refuses to parse the other.
+pub const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 impl Schemas {
     /// The v2 document of everything, as protobuf.
@@ -22,7 +23,7 @@ impl Schemas {
         let mut out = Message::default();
         out.text(1, &document["swagger"]);
         out.message(2, info);
-        out.message(8, Message::default());
+        out.message(8, paths_of(&document["paths"]));
         out.message(9, named_schemas(&document["definitions"]));
         out.0
     }
@@ -55,6 +56,33 @@ impl Message {
     fn text(&mut self, tag: u64, text: &Value) {
         if let Some(text) = text.as_str() {
             self.bytes(tag, text.as_bytes());
+        }
+    }
+
+    fn flag(&mut self, tag: u64, flag: &Value) {
+        if *flag == true {
+            self.varint(tag << 3);
+            self.varint(1);
+        }
+    }
+
+    fn parameters(&mut self, tag: u64, list: &Value) {
+        for json in list.as_array().into_iter().flatten() {
+            self.message(tag, parameter(json));
+        }
+    }
+
+    /// Extensions are YAML texts, and JSON is YAML.
+    fn extensions(&mut self, tag: u64, json: &Value) {
+        for (name, value) in json.as_object().into_iter().flatten() {
+            if name.starts_with("x-") {
+                let mut any = Message::default();
+                any.bytes(2, value.to_string().as_bytes());
+                let mut named = Message::default();
+                named.bytes(1, name.as_bytes());
+                named.message(2, any);
+                self.message(tag, named);
+            }
         }
     }
 }
@@ -97,19 +125,91 @@ fn schema(json: &Value) -> Message {
     if json["properties"].is_object() {
         out.message(25, named_schemas(&json["properties"]));
     }
-    for (name, value) in json.as_object().into_iter().flatten() {
-        if !name.starts_with("x-") {
-            continue;
-        }
-        // Extensions are YAML texts, and JSON is YAML.
-        let mut any = Message::default();
-        any.bytes(2, value.to_string().as_bytes());
-        let mut named = Message::default();
-        named.bytes(1, name.as_bytes());
-        named.message(2, any);
-        out.message(31, named);
-    }
+    out.extensions(31, json);
     out
+}
+
+fn paths_of(paths: &Value) -> Message {
+    let mut all = Message::default();
+    for (path, item) in paths.as_object().into_iter().flatten() {
+        let mut out = Message::default();
+        for (tag, method) in [
+            (2, "get"),
+            (3, "put"),
+            (4, "post"),
+            (5, "delete"),
+            (8, "patch"),
+        ] {
+            if item[method].is_object() {
+                out.message(tag, operation(&item[method]));
+            }
+        }
+        out.parameters(9, &item["parameters"]);
+        let mut named = Message::default();
+        named.bytes(1, path.as_bytes());
+        named.message(2, out);
+        all.message(2, named);
+    }
+    all
+}
+
+fn operation(json: &Value) -> Message {
+    let mut out = Message::default();
+    for consumed in json["consumes"].as_array().into_iter().flatten() {
+        out.text(7, consumed);
+    }
+    out.parameters(8, &json["parameters"]);
+    let mut responses = Message::default();
+    for (code, response) in json["responses"].as_object().into_iter().flatten() {
+        let mut described = Message::default();
+        described.text(1, &response["description"]);
+        if response["schema"].is_object() {
+            let mut item = Message::default();
+            item.message(1, schema(&response["schema"]));
+            described.message(2, item);
+        }
+        let mut value = Message::default();
+        value.message(1, described);
+        let mut named = Message::default();
+        named.bytes(1, code.as_bytes());
+        named.message(2, value);
+        responses.message(1, named);
+    }
+    out.message(9, responses);
+    out.extensions(13, json);
+    out
+}
+
+/// A parameter, as the element of a list that may also hold references.
+fn parameter(json: &Value) -> Message {
+    let mut out = Message::default();
+    if json["in"] == "body" {
+        let mut body = Message::default();
+        body.text(2, &json["name"]);
+        body.text(3, &json["in"]);
+        body.flag(4, &json["required"]);
+        body.message(5, schema(&json["schema"]));
+        out.message(1, body);
+    } else {
+        // Parameters of queries may be empty, which shifts what follows the name.
+        let (kind, type_tag, unique_tag) = if json["in"] == "path" {
+            (4, 5, 19)
+        } else {
+            (3, 6, 20)
+        };
+        let mut simple = Message::default();
+        simple.flag(1, &json["required"]);
+        simple.text(2, &json["in"]);
+        simple.text(4, &json["name"]);
+        simple.text(type_tag, &json["type"]);
+        simple.flag(unique_tag, &json["uniqueItems"]);
+        let mut not_body = Message::default();
+        not_body.message(kind, simple);
+        out.message(2, not_body);
+    }
+    let mut item = Message::default();
+    item.message(1, out);
+    item
 }
 
 #[cfg(test)]

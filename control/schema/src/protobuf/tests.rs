@@ -102,3 +102,27 @@ fn a_message_that_ends_early_is_refused() {
         .expect("a built-in kind");
     assert!(schema.decode_protobuf(&[0x0a, 0x7f, 0x01]).is_err());
 }
+
+#[test]
+fn what_go_embeds_is_read_from_the_message_around_it() {
+    // volumes: name, then volumeSource with an emptyDir; containers: a probe whose handler has an httpGet.
+    let volume = [bytes(1, b"v"), bytes(2, &bytes(2, &bytes(1, b"Memory")))].concat();
+    let port = [number(1, 0), number(2, 80), bytes(3, b"")].concat();
+    let get = [bytes(1, b"/x"), bytes(2, &port)].concat();
+    let probe = [bytes(1, &bytes(2, &get)), number(4, 10)].concat();
+    let reference = [bytes(1, &bytes(1, b"settings")), bytes(2, b"key")].concat();
+    let variable = [bytes(1, b"A"), bytes(3, &bytes(3, &reference))].concat();
+    let container = [bytes(1, b"c"), bytes(7, &variable), bytes(10, &probe)].concat();
+    let spec = [bytes(1, &volume), bytes(2, &container)].concat();
+    assert_eq!(
+        decode("", "v1", "Pod", &bytes(2, &spec)),
+        json!({"spec": {
+            "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}],
+            "containers": [{
+                "name": "c",
+                "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "key"}}}],
+                "livenessProbe": {"httpGet": {"path": "/x", "port": 80}, "periodSeconds": 10},
+            }],
+        }})
+    );
+}
