@@ -25,6 +25,11 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// After an operation failed, the maps are read again and compared with what is wanted.
 const RESYNC_AFTER: Duration = Duration::from_secs(5);
 
+/// How often the preparation of the node is tried again.
+const PREPARE_TRIES: u32 = 5;
+/// And how long after a failure.
+const PREPARE_PAUSE: Duration = Duration::from_millis(50);
+
 /// The maps, used by this loop and by pod workers. Calls block briefly and run off the async threads.
 #[derive(Clone)]
 pub struct SharedDatapath(Arc<Mutex<Datapath>>);
@@ -68,6 +73,8 @@ pub struct Services {
     pub events: Arc<Events>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The ranges that the node was prepared for.
+    pub welcome: Welcome,
     /// Where names for people are kept.
     pub data_dir: PathBuf,
     /// This node.
@@ -93,7 +100,7 @@ impl Services {
         self.desired.touch_services();
         let start = Instant::now();
         let mut changes = self.desired.watch_services();
-        let mut welcome: Option<Welcome> = None;
+        let mut welcome = Some(self.welcome.clone());
         let mut sync = Sync::Clean;
         loop {
             changes.borrow_and_update();
@@ -151,7 +158,7 @@ impl Services {
         };
         let pods = cidrs(&welcome.cluster_cidrs);
         let services = cidrs(&welcome.service_cidrs);
-        if let Err(error) = self.network.prepare_node(&pods, &services).await {
+        if let Err(error) = prepare_node(&self.network, &pods, &services).await {
             let error = anyhow::Error::from(error);
             tracing::error!(
                 "preparing the node's network: {}",
@@ -236,6 +243,26 @@ impl Services {
                 self.metrics.services_failed();
                 Sync::Broken
             }
+        }
+    }
+}
+
+/// Sysctls and routes of the node. The kernel cuts a listing of routes off when they change meanwhile
+/// (EBUSY, EINTR), so a failure is tried again a few times.
+pub async fn prepare_node(
+    network: &Network,
+    pods: &[Cidr],
+    services: &[Cidr],
+) -> Result<(), DatapathError> {
+    let mut left = PREPARE_TRIES;
+    loop {
+        match network.prepare_node(pods, services).await {
+            Err(error) if left > 0 => {
+                tracing::debug!(%error, "preparing the node's network again");
+                left -= 1;
+                tokio::time::sleep(PREPARE_PAUSE).await;
+            }
+            result => return result,
         }
     }
 }

@@ -35,6 +35,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the loops may take to end after a signal.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
+/// How long the lock of an agent that was just killed may still be there.
+const LOCK_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked at.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// Kubernetes' NodePort range, used until the control plane says its own.
 const NODE_PORTS_DEFAULT: (u16, u16) = (30_000, 32_767);
 
@@ -53,7 +57,7 @@ pub async fn run(
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
     crate::files::private_dir(&run_dir)
         .with_context(|| format!("cannot make the run directory {}", run_dir.display()))?;
-    let _lock = lock(&data_dir)?;
+    let _lock = lock(&data_dir).await?;
     let listener = options
         .health_listen
         .as_deref()
@@ -143,6 +147,7 @@ pub async fn run(
         network: network.clone(),
         events: events.clone(),
         metrics: metrics.clone(),
+        welcome,
         data_dir: data_dir.clone(),
         node_name: machine.node_name.clone(),
         node_ip: machine.node_ip,
@@ -239,20 +244,29 @@ async fn drain(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
 }
 
 /// One agent for each data directory.
-fn lock(data_dir: &Path) -> anyhow::Result<Flock<File>> {
+async fn lock(data_dir: &Path) -> anyhow::Result<Flock<File>> {
     let path = data_dir.join("lock");
-    let file = File::options()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        anyhow::Error::new(errno).context(format!(
-            "another agent uses {}; stop it, or give this one its own --data-dir and --run-dir",
-            data_dir.display()
-        ))
-    })
+    let started = tokio::time::Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            // The kernel needs a moment to close the files of an agent that was killed.
+            Err((unlocked, _)) if started.elapsed() < LOCK_WITHIN => file = unlocked,
+            Err((_, errno)) => {
+                return Err(anyhow::Error::new(errno).context(format!(
+                    "another agent uses {}; stop it, or give this one its own --data-dir and --run-dir",
+                    data_dir.display()
+                )));
+            }
+        }
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
 }
 
 async fn first_welcome(desired: &Desired) -> Welcome {
@@ -337,11 +351,8 @@ async fn prepare(network: &Network, welcome: &Welcome) -> anyhow::Result<()> {
             .filter_map(|c| c.parse().ok())
             .collect::<Vec<_>>()
     };
-    network
-        .prepare_node(
-            &cidrs(&welcome.cluster_cidrs),
-            &cidrs(&welcome.service_cidrs),
-        )
+    let (pods, services) = (cidrs(&welcome.cluster_cidrs), cidrs(&welcome.service_cidrs));
+    crate::services::prepare_node(network, &pods, &services)
         .await
         .context("cannot prepare the node's network")
 }
