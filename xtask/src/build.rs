@@ -38,8 +38,27 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// Set to anything, it makes `up`, `demo`, `test` and `bench` use the programs that were built last.
+const NO_BUILD: &str = "KNARR_XTASK_NO_BUILD";
+
 /// Builds the kernel programs, both programs and the echo server.
 pub fn programs() -> anyhow::Result<Programs> {
+    if std::env::var_os(NO_BUILD).is_none() {
+        build_programs()?;
+    }
+    let release = paths::target().join("release");
+    Ok(Programs {
+        control: release.join("knarr-control"),
+        agent: release.join("knarr-agent"),
+        echo: paths::target()
+            .join("static")
+            .join(STATIC_TARGET)
+            .join("release")
+            .join("knarr-echo"),
+    })
+}
+
+fn build_programs() -> anyhow::Result<()> {
     ebpf::run()?;
     build(
         "knarr-control and knarr-agent",
@@ -70,17 +89,7 @@ pub fn programs() -> anyhow::Result<Programs> {
             static_dir,
         ],
         &[("RUSTFLAGS", "-C target-feature=+crt-static")],
-    )?;
-    let release = paths::target().join("release");
-    Ok(Programs {
-        control: release.join("knarr-control"),
-        agent: release.join("knarr-agent"),
-        echo: paths::target()
-            .join("static")
-            .join(STATIC_TARGET)
-            .join("release")
-            .join("knarr-echo"),
-    })
+    )
 }
 
 /// Runs cargo with its own progress. It says nothing when everything is up to date.

@@ -25,7 +25,21 @@ const API_PORT: u16 = 16443;
 
 /// Brings a cluster of this many nodes up.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
-    up_with(nodes, &[])
+    up_with(nodes, &[])?;
+    ui::heading("The cluster is up.");
+    ui::line(&format!(
+        "export KUBECONFIG={}",
+        paths::kubeconfig().display()
+    ));
+    ui::line(&format!(
+        "{} get nodes",
+        paths::show(&paths::up_bin().join("kubectl"))
+    ));
+    ui::line(&format!(
+        "logs are in {}/; `cargo xtask down` ends it",
+        paths::show(&paths::logs())
+    ));
+    Ok(())
 }
 
 /// The same, with further flags for the control plane. A control plane that runs without them is restarted.
@@ -72,19 +86,6 @@ pub fn up_with(nodes: u32, control_flags: &[String]) -> anyhow::Result<()> {
             state.nodes().len()
         ));
     }
-    ui::heading("The cluster is up.");
-    ui::line(&format!(
-        "export KUBECONFIG={}",
-        paths::kubeconfig().display()
-    ));
-    ui::line(&format!(
-        "{} get nodes",
-        paths::show(&paths::up_bin().join("kubectl"))
-    ));
-    ui::line(&format!(
-        "logs are in {}/; `cargo xtask down` ends it",
-        paths::show(&paths::logs())
-    ));
     Ok(())
 }
 

@@ -25,7 +25,7 @@ const NAMESPACE: &str = "bench-idle";
 /// Measures.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     up::down()?;
-    up::up(NODES)?;
+    up::up_with(NODES, &[])?;
     kube::get(&["create", "namespace", NAMESPACE])?;
     for number in 0..PODS {
         kube::apply(&pod(NAMESPACE, &format!("idle-{number}"), None).to_string())?;

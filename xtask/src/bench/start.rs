@@ -68,7 +68,7 @@ fn percentile(metric: &str, samples: &[f64], part: f64, note: &str) -> Figure {
 
 /// Milliseconds until each pod ran, and until its POST was answered.
 fn pods() -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
-    up::up(2)?;
+    up::up_with(2, &[])?;
     kube::get(&["create", "namespace", NAMESPACE])?;
     kube::get(&[
         "-n",

@@ -45,8 +45,8 @@ spec:
             limits: {memory: 64Mi}
 ";
 
-const STICKY: &str = "\
-  sessionAffinity: ClientIP
+// On one line, because a line end that is escaped takes the indentation with it.
+const STICKY: &str = "  sessionAffinity: ClientIP
   sessionAffinityConfig:
     clientIP: {timeoutSeconds: 600}
 ";
