@@ -205,11 +205,19 @@ where
         view,
         changed,
     };
-    tokio::spawn(async move {
+    let stop = shutdown.clone();
+    let following = tokio::spawn(async move {
         // Safe to drop: views change between awaits only.
         tokio::select! {
             () = follower.follow(&cache, &synced_sender, to_answer) => {}
-            () = shutdown.cancelled() => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    tokio::spawn(async move {
+        if let Err(error) = following.await {
+            // Nobody may go on with views that have stopped following.
+            tracing::error!(%error, "an informer failed, so the control plane ends");
+            shutdown.cancel();
         }
     });
     informer

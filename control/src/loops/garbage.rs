@@ -183,7 +183,7 @@ impl Loop {
                 let Some(item) = self.item(&uid) else {
                     return Ok(());
                 };
-                tracing::info!(
+                tracing::debug!(
                     resource = &*item.resource.resource,
                     namespace = &*item.namespace,
                     name = &*item.name,

@@ -6,7 +6,7 @@
 //! fits nowhere waits until a change may have made room.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use knarr_control_plan::scheduler::{Cluster, Effects, PodInfo};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Context;
 use crate::informer::name_of;
@@ -35,6 +36,10 @@ type Place = (Reverse<i32>, Option<Timestamp>, Arc<str>);
 /// How long a pod waits whose binding failed for another reason than the pod: as long as the store may need
 /// to recover, and short enough to go unnoticed.
 const REBIND_AFTER: Duration = Duration::from_secs(1);
+
+/// A pod is told at most this often why it fits nowhere: while nodes come and go the reasons of every waiting
+/// pod change with each of them.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What became of a binding.
 struct Bound {
@@ -53,6 +58,11 @@ struct Scheduler {
     uids: HashMap<NamespacedName, Arc<str>>,
     bindings: JoinSet<Bound>,
     slots: Arc<Semaphore>,
+    /// When a waiting pod was last told why.
+    told: HashMap<Arc<str>, Instant>,
+    /// Pods whose reason changed since, and when the first of them may be told.
+    untold: HashSet<Arc<str>>,
+    tell_at: Option<Instant>,
 }
 
 /// Runs the scheduler until shutdown.
@@ -66,6 +76,9 @@ pub(super) async fn run(context: Context) {
         uids: HashMap::new(),
         bindings: JoinSet::new(),
         slots: Arc::new(Semaphore::new(BINDINGS_MAX)),
+        told: HashMap::new(),
+        untold: HashSet::new(),
+        tell_at: None,
     };
     // Safe to drop: a binding that is not written is decided anew at the next start.
     tokio::select! {
@@ -137,6 +150,10 @@ impl Scheduler {
                 event = streams.services.next() => event.map(|event| self.service_event(&event)),
                 Some(bound) = self.bindings.join_next() => {
                     self.settle(bound);
+                    Ok(())
+                }
+                () = until(self.tell_at) => {
+                    self.tell_again();
                     Ok(())
                 }
             };
@@ -239,6 +256,8 @@ impl Scheduler {
 
     fn unqueue(&mut self, uid: &Arc<str>) {
         self.waiting.remove(uid);
+        self.told.remove(uid);
+        self.untold.remove(uid);
         if let Some(info) = self.cluster.pod(uid) {
             let place = (Reverse(info.priority), info.created_at, uid.clone());
             self.active.remove(&place);
@@ -316,8 +335,23 @@ impl Scheduler {
         }
     }
 
-    /// Says why a pod fits nowhere, once for each reason.
-    fn refuse(&self, uid: &Arc<str>, name: NamespacedName, message: String) {
+    /// Tells the pods that were told something else before, and still wait.
+    fn tell_again(&mut self) {
+        self.tell_at = None;
+        for uid in std::mem::take(&mut self.untold) {
+            let Some(name) = self.cluster.pod(&uid).map(|info| info.name.clone()) else {
+                continue;
+            };
+            if self.waiting.contains_key(&uid)
+                && let Err(refusal) = self.cluster.place(&uid)
+            {
+                self.refuse(&uid, name, refusal.to_string());
+            }
+        }
+    }
+
+    /// Says why a pod fits nowhere, once for each reason and not too often.
+    fn refuse(&mut self, uid: &Arc<str>, name: NamespacedName, message: String) {
         let told = self
             .cluster
             .pod(uid)
@@ -325,6 +359,14 @@ impl Scheduler {
         if told == Some(message.as_str()) {
             return;
         }
+        let now = Instant::now();
+        let last = self.told.get(uid);
+        if let Some(due) = last.map(|last| *last + TELL_EVERY).filter(|due| *due > now) {
+            self.untold.insert(uid.clone());
+            self.tell_at = Some(self.tell_at.map_or(due, |at| at.min(due)));
+            return;
+        }
+        self.told.insert(uid.clone(), now);
         let about = reference(&name, uid);
         self.context
             .recorder
@@ -336,6 +378,14 @@ impl Scheduler {
                 tracing::debug!(pod = %name, %error, "a pod was not marked unschedulable");
             }
         });
+    }
+}
+
+/// Waits until a moment; for ever where there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

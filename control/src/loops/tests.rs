@@ -671,3 +671,42 @@ async fn hand_made_endpoints_are_mirrored() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_waits_is_told_new_reasons_but_not_for_every_node() {
+    let world = World::new().await;
+    world.node("node-0").await;
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "huge", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "v1", "resources": {"requests": {"cpu": "100"}}}]},
+    }))
+    .unwrap();
+    world.client.create(&pod).await.unwrap();
+    let reason = async || {
+        let pod: Pod = world.client.get(Some("default"), "huge").await.unwrap();
+        let conditions = pod.status.and_then(|status| status.conditions);
+        let mut conditions = conditions.into_iter().flatten();
+        let scheduled = conditions.find(|condition| condition.type_ == "PodScheduled");
+        scheduled
+            .and_then(|condition| condition.message)
+            .unwrap_or_default()
+    };
+    until("it is told", async || {
+        reason().await == "0/1 nodes are available: 1 Insufficient cpu."
+    })
+    .await;
+    let first: Pod = world.client.get(Some("default"), "huge").await.unwrap();
+    for index in 1..20 {
+        world.node(&format!("node-{index}")).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let same: Pod = world.client.get(Some("default"), "huge").await.unwrap();
+    assert_eq!(
+        first.metadata.resource_version,
+        same.metadata.resource_version
+    );
+    until("it is told anew", async || {
+        reason().await == "0/20 nodes are available: 20 Insufficient cpu."
+    })
+    .await;
+}
