@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 mod persist;
 
 /// The first and the longest pause between connections, in milliseconds.
-const RECONNECT_MS: (u64, u64) = (100, 10_000);
+const RECONNECT_MS: (u64, u64) = (100, 5_000);
 /// A connection that lasted this long ends the row of failures.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Messages on their way to the control plane.
