@@ -168,6 +168,9 @@ async fn answer(
         Target::OpenApiV3Of(group, version) => {
             only_get(&call).and_then(|()| openapi::v3(group, version, &call))
         }
+        Target::Definitions => {
+            only_get(&call).map(|()| discovery::no_definitions(http.core.applied()))
+        }
         Target::Metrics => only_get(&call).map(|()| health::metrics(&http.core)),
         // Answered above, before anybody has to prove who they are.
         Target::Health(_) | Target::Version => Err(not_found()),
@@ -218,7 +221,7 @@ fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {
             ..
         }) if sub == "log" && method == Method::GET => return "log",
         Target::Resource(path) => path.name.is_some(),
-        Target::Review(_) => false,
+        Target::Review(_) | Target::Definitions => false,
         _ => true,
     };
     match (method, named) {

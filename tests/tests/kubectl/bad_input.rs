@@ -174,7 +174,7 @@ fn a_deployments_selector_has_to_match_and_stays() {
     assert_says(
         &refused(&cluster, &deployment),
         &[
-            "Deployment.apps \"web\" is invalid",
+            "The Deployment \"web\" is invalid",
             "spec.template.metadata.labels: Invalid value",
             "`selector` does not match template `labels`",
         ],
@@ -324,7 +324,13 @@ fn node_ports_and_cluster_ips_are_given_once_and_from_their_range() {
         ],
         "",
     );
-    assert_says(&said, &["field is immutable"]);
+    assert_says(
+        &said,
+        &[
+            "spec.clusterIPs[0]: Invalid value",
+            "may not change once set",
+        ],
+    );
     assert_says(
         &refused(
             &cluster,
@@ -348,7 +354,7 @@ fn node_ports_and_cluster_ips_are_given_once_and_from_their_range() {
     );
     assert_says(
         &said,
-        &["timeoutSeconds: Invalid value: 86401: must be > 0 && <= 86400"],
+        &["timeoutSeconds: Invalid value: 86401: must be greater than 0 and less than 86400"],
     );
     // Refused means not held: the same address is free for the next one.
     kubectl.ok(&["delete", "service", "first"]);

@@ -57,6 +57,17 @@ pub(crate) fn root() -> Response {
     respond::tree(Format::Json, StatusCode::OK, &json!({"paths": paths}))
 }
 
+/// The CustomResourceDefinitions: there are none.
+pub(crate) fn no_definitions(revision: u64) -> Response {
+    let body = json!({
+        "kind": "CustomResourceDefinitionList",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "metadata": {"resourceVersion": revision.to_string()},
+        "items": [],
+    });
+    respond::tree(Format::Json, StatusCode::OK, &body)
+}
+
 fn is_discovery(form: &Form) -> bool {
     matches!(form, Form::Discovery(_))
 }

@@ -48,8 +48,7 @@ pub(crate) fn v3(group: &str, version: &str, call: &Call) -> Result<Response, Ap
 
 /// What the answer in protobuf calls itself. Clients ask with an `@`, which a Content-Type must not have:
 /// Go's `mime` package refuses it, so kube-apiserver answers with a dot.
-const OPENAPI_V2_PROTOBUF_SENT: &str =
-    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const OPENAPI_V2_PROTOBUF_SENT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `GET /openapi/v2`
 pub(crate) fn v2(call: &Call) -> Result<Response, ApiError> {

@@ -204,7 +204,7 @@ pub(crate) fn version(query: &Query) -> Result<Option<u64>, ApiError> {
             text,
             &format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
         );
-        ApiError::bad_request(format!("resourceVersion: {}", errors.aggregate()))
+        ApiError::bad_request(errors.aggregate())
     })
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Target {
     OpenApiV3,
     OpenApiV3Of(String, String),
     Resource(ResourcePath),
+    /// The list of CustomResourceDefinitions. It is empty; `kubectl apply` reads it to word its refusal of an unknown kind.
+    Definitions,
     /// Questions that are not stored, like `selfsubjectaccessreviews`.
     Review(Review),
     Unknown,
@@ -118,6 +120,12 @@ impl Target {
             ["openapi", "v3", "apis", group, version] => {
                 Self::OpenApiV3Of((*group).to_owned(), (*version).to_owned())
             }
+            [
+                "apis",
+                "apiextensions.k8s.io",
+                "v1",
+                "customresourcedefinitions",
+            ] => Self::Definitions,
             ["api", version] => known_version("", version),
             ["apis", group] if versions_of(group).next().is_some() => {
                 Self::Group((*group).to_owned())

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
-use crate::{table, value};
+use crate::table;
 
 pub(super) static KIND: Kind = Kind {
     group: "",
@@ -19,27 +19,16 @@ pub(super) static KIND: Kind = Kind {
     generation: Generation::None,
     subresources: &[],
     selectable: &[],
-    columns: &[
-        Column::NAME,
-        Column::new(
-            "Secrets",
-            "string",
-            "Secrets is a list of the secrets in the same namespace that pods running using this ServiceAccount are allowed to use.",
-        ),
-        Column::AGE,
-    ],
+    columns: &[Column::NAME, Column::AGE],
     strategy: &ServiceAccount,
     view_of: None,
 };
 
+/// Its Secrets are no column since v1.35: nothing of Kubernetes fills that list any more.
 struct ServiceAccount;
 
 impl Strategy for ServiceAccount {
     fn cells(&self, object: &Value) -> Vec<Value> {
-        vec![
-            table::name(object),
-            value::items(object, "secrets").len().into(),
-            table::age(object),
-        ]
+        vec![table::name(object), table::age(object)]
     }
 }

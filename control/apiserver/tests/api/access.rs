@@ -142,6 +142,19 @@ async fn discovery_names_every_resource_in_both_forms() {
 }
 
 #[tokio::test]
+async fn there_are_no_custom_resources_and_none_can_be_defined() {
+    let (server, _directory) = server().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let list = server.get(path).await.json();
+    assert_eq!(list["items"], json!([]));
+    assert_eq!(server.send("POST", path, &json!({})).await.code, 405);
+    assert_eq!(
+        server.call(Some("user"), "GET", path, &[], "").await.code,
+        403
+    );
+}
+
+#[tokio::test]
 async fn metrics_count_requests_and_store_writes() {
     let (server, _directory) = server().await;
     server.get("/api/v1/pods").await;

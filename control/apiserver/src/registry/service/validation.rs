@@ -56,7 +56,7 @@ pub(super) fn service(object: &Value, errors: &mut FieldErrors) {
             errors.invalid(
                 FIELD,
                 seconds,
-                &format!("must be greater than 0 and less than or equal to {AFFINITY_S_MAX}"),
+                &format!("must be greater than 0 and less than {AFFINITY_S_MAX}"),
             );
         }
     }
