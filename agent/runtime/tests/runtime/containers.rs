@@ -142,7 +142,7 @@ fn a_container_sees_its_own_world() {
                 propagation: Propagation::Private,
             };
             let script = "
-            echo pid $$; hostname; cat /etc/hosts /etc/resolv.conf /etc/hostname; pwd; id
+            exec 2>&1; echo pid $$; hostname; cat /etc/hosts /etc/resolv.conf /etc/hostname; pwd; id
             echo $PATH $HOME $HOSTNAME $X; cat /data/file
             touch /data/made && echo wrote; touch /ro/x 2>&1; echo w > /proc/sys/kernel/panic 2>&1
             touch /sys/x 2>&1; ip link | grep -c LOOPBACK,UP
@@ -234,8 +234,13 @@ fn containers_of_a_pod_share_network_and_memory_but_not_processes() {
             let runtime = host.runtime().await?;
             let first = runtime.create_sandbox(sandbox("a")).await?;
             let other = runtime.create_sandbox(sandbox("b")).await?;
-            let script = "echo shared > /dev/shm/x; readlink() { ls -l $1; }; ls -l /proc/self/ns";
-            let (_, one) = run(&first, shell("one", script)).await?;
+            // They live at the same time: the kernel gives the number of a namespace that ended to the next.
+            let stay = "echo shared > /dev/shm/x; ls -l /proc/self/ns; echo ready; sleep 1000";
+            first.start_container(shell("one", stay)).await?;
+            while !output(&first, "one", 0)?.contains("ready\n") {
+                tokio::task::yield_now().await;
+            }
+            let one = output(&first, "one", 0)?;
             let (_, two) = run(&first, shell("two", "cat /dev/shm/x; ls -l /proc/self/ns")).await?;
             let (_, three) =
                 run(&other, shell("three", "ls /dev/shm; ls -l /proc/self/ns")).await?;

@@ -94,14 +94,13 @@ struct Cgroups {
 impl Cgroups {
     fn create(name: &str) -> Cgroups {
         let name = name.replace("::", ".");
-        let leaf = format!("knarr-runtime-test/{name}.{}", std::process::id());
+        let leaf = format!("knarr-runtime-test.{name}.{}", std::process::id());
         let mut dirs = Vec::new();
         for root in roots() {
             let dir = root.join(&leaf);
             std::fs::create_dir_all(&dir).unwrap();
             for setting in ["cpuset.cpus", "cpuset.mems"] {
                 if let Ok(value) = std::fs::read_to_string(root.join(setting)) {
-                    let _ = std::fs::write(root.join("knarr-runtime-test").join(setting), &value);
                     let _ = std::fs::write(dir.join(setting), value);
                 }
             }
