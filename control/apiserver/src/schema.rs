@@ -2,7 +2,7 @@
 //! The API server's door to knarr-schema: from bytes to trees that have the right types.
 
 use bytes::Bytes;
-use knarr_schema::{SchemaRef, Schemas};
+use knarr_schema::{DecodeError, SchemaRef, Schemas};
 use serde_json::Value;
 
 use crate::registry::Kind;
@@ -48,7 +48,14 @@ fn schema(kind: &SchemaKind) -> Result<SchemaRef, ApiError> {
 
 /// Decodes JSON. Fields that the kind does not have are left out and told.
 pub(crate) fn decode(kind: &SchemaKind, json: &[u8]) -> Result<Decoded, ApiError> {
-    let decoded = schema(kind)?.decode(json).map_err(|error| {
+    checked(kind, schema(kind)?.decode(json))
+}
+
+fn checked(
+    kind: &SchemaKind,
+    decoded: Result<knarr_schema::Decoded, DecodeError>,
+) -> Result<Decoded, ApiError> {
+    let decoded = decoded.map_err(|error| {
         ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {error}",
             kind.kind, kind.version, kind.kind
@@ -88,8 +95,7 @@ pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, 
 
 /// Checks a tree as [`decode`] checks bytes.
 pub(crate) fn decode_value(kind: &SchemaKind, value: Value) -> Result<Decoded, ApiError> {
-    let bytes = serde_json::to_vec(&value).map_err(ApiError::internal)?;
-    decode(kind, &bytes)
+    checked(kind, schema(kind)?.decode_value(value))
 }
 
 /// Applies a strategic merge patch.
