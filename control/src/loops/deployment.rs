@@ -233,8 +233,9 @@ impl Loop {
                 let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
                 let namespace = deployment.metadata.namespace.clone();
                 let name = deployment.metadata.name.clone().unwrap_or_default();
+                // By way of the status, as Kubernetes' controller does: the revision is no new generation.
                 let patched: Deployment = client
-                    .patch(namespace.as_deref(), &name, &patch, None)
+                    .patch(namespace.as_deref(), &name, &patch, Some("status"))
                     .await?;
                 // The status goes out with these: an old copy of the annotations would undo them.
                 deployment.metadata = patched.metadata;

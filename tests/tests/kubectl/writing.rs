@@ -41,7 +41,18 @@ fn apply_creates_changes_and_leaves_alone() {
         kubectl.json(&["get", "configmap", "a"])["data"],
         json!({"other": "x"})
     );
-    assert!(kubectl.ok_with(&["diff", "--filename", "-"], &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "annotations": {}}}).to_string()).is_empty());
+    // The same again differs in nothing; something else is shown, by exit code as well.
+    assert!(
+        kubectl
+            .ok_with(&["diff", "--filename", "-"], &without.to_string())
+            .is_empty()
+    );
+    let shown = kubectl.run_with(&["diff", "--filename", "-"], &config("a", "9").to_string());
+    assert!(
+        !shown.success && shown.stdout.contains("+  key: \"9\""),
+        "{}",
+        shown.stdout
+    );
 }
 
 #[test]
