@@ -160,6 +160,3 @@ impl ImageError {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
