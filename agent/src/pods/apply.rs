@@ -240,7 +240,7 @@ impl Worker {
     }
 
     /// Makes the pod's volumes, or brings their files up to date.
-    async fn make_volumes(&mut self) -> Result<(), ApplyError> {
+    pub(super) async fn make_volumes(&mut self) -> Result<(), ApplyError> {
         let around = spec::surroundings(&self.context, &self.pod, self.pod_ips());
         if let Some(pod_spec) = &self.pod.spec
             && let Some(first) = pod_spec.containers.first()

@@ -11,8 +11,8 @@ use crate::clock;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_agent_plan::pod::{
-    ContainerPhase, Network, Observed, Plan, PodAction, Stage, Wanted, containers, host_network,
-    plan,
+    ContainerPhase, Network, Observed, Plan, PodAction, SandboxHealth, Stage, Wanted, containers,
+    host_network, plan,
 };
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
 use knarr_agent_plan::record::{Learned, PodFailure, PodRecord};
@@ -134,6 +134,7 @@ impl Worker {
                 self.tell_failed_starts(&observed);
             }
             self.save();
+            self.refresh_volumes(&observed).await;
             let round = plan(&self.pod, self.wanted, &self.record, &observed, now_ms);
             if round.actions.is_empty() || round.stage == Stage::Terminated {
                 self.report(&observed);
@@ -181,6 +182,21 @@ impl Worker {
         if self.retry.take() {
             self.record.retry_now();
             self.volumes = None;
+        }
+    }
+
+    /// A running pod sees changed ConfigMaps and Secrets in its volumes, and a restarted agent learns again
+    /// which volumes there are.
+    async fn refresh_volumes(&mut self, observed: &Observed) {
+        let usable = observed
+            .sandbox
+            .as_ref()
+            .is_some_and(|s| s.health == SandboxHealth::Alive);
+        if usable && self.volumes.is_none() && self.record.termination.is_none() {
+            // What is missing now was told by the call; the volume keeps what it has.
+            if let Err(error) = self.make_volumes().await {
+                tracing::debug!(pod = self.name(), "volumes stay as they are: {error}");
+            }
         }
     }
 
