@@ -104,6 +104,23 @@ fn ports_of(service: &Value) -> Vec<u16> {
 }
 
 impl Allocations {
+    /// Starts anew from every stored object of a kind; what writes under way have reserved stays reserved.
+    pub(crate) fn reset(&self, kind: &'static Kind, objects: &[Object]) {
+        if kind.plural != "services" {
+            return;
+        }
+        {
+            let mut taken = lock(&self.0);
+            taken
+                .addresses
+                .retain(|_, (_, held)| *held == Held::Reserved);
+            taken.ports.retain(|_, (_, held)| *held == Held::Reserved);
+        }
+        for object in objects {
+            self.observe(kind, None, Some(object));
+        }
+    }
+
     /// Follows one change of a stored object.
     pub(crate) fn observe(
         &self,

@@ -99,9 +99,9 @@ impl Core {
                         key: String::from_utf8_lossy(&kv.key).into_owned(),
                         source,
                     })?;
-                self.allocations.observe(cache.kind(), None, Some(&object));
                 objects.push(object);
             }
+            self.allocations.reset(cache.kind(), &objects);
             match load {
                 Load::First => cache.fill(objects, newest.0),
                 Load::Again => cache.refill(objects, newest.0),

@@ -39,7 +39,7 @@ pub enum OpenError {
 }
 
 impl ApiServer {
-    /// Fills the watch cache from the store and creates the namespaces and the Service that every cluster has
+    /// Fills the watch cache from the store and creates the namespaces that every cluster has
     /// (`default`, `kube-system`, `kube-public`, `kube-node-lease`).
     pub async fn open(store: Arc<dyn Store>, config: ApiConfig) -> Result<Self, OpenError> {
         let core = Core::open(store, config).await?;

@@ -43,6 +43,20 @@ fn a_stored_service_holds_its_address_and_port_until_it_goes() {
     assert_eq!(holds(&all, "10.96.0.6", 30001), (false, false));
 }
 
+#[test]
+fn a_new_start_forgets_services_that_are_gone_and_keeps_reservations() {
+    let kind = registry::builtin("", "services");
+    let all = Allocations::default();
+    all.observe(kind, None, Some(&service("gone", "10.96.0.7", 30007)));
+    let reserved = reserve(&all, "10.96.0.8".parse().expect("an address"));
+    all.reset(kind, &[service("stays", "10.96.0.9", 30009)]);
+    assert_eq!(holds(&all, "10.96.0.7", 30007), (false, false));
+    assert_eq!(holds(&all, "10.96.0.9", 30009), (true, true));
+    assert!(holds(&all, "10.96.0.8", 1).0);
+    drop(reserved);
+    assert!(!holds(&all, "10.96.0.8", 1).0);
+}
+
 fn reserve(all: &Allocations, ip: IpAddr) -> Reservation {
     lock(&all.0)
         .addresses

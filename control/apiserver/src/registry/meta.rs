@@ -17,6 +17,21 @@ use crate::value;
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
+/// Takes out the maps and lists of metadata that are empty: Kubernetes' own encoding has none of them.
+pub(crate) fn normalize(object: &mut Value) {
+    for part in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let path = format!("metadata.{part}");
+        let empty = match value::at(object, &path) {
+            Some(Value::Object(members)) => members.is_empty(),
+            Some(Value::Array(items)) => items.is_empty(),
+            _ => false,
+        };
+        if empty {
+            value::remove(object, &path);
+        }
+    }
+}
+
 /// Checks the metadata of a new object.
 pub(crate) fn validate(kind: &'static Kind, object: &Value, errors: &mut FieldErrors) {
     let name = value::text(object, "metadata.name");

@@ -61,6 +61,7 @@ impl Core {
     ) -> Result<Written, ApiError> {
         let stored = kind.stored();
         fill_metadata(kind, namespace, &mut object)?;
+        meta::normalize(&mut object);
         stored.strategy.default(&mut object);
         stored.strategy.prepare_create(&mut object);
         admission::namespace_is_open(self, kind, namespace, &object).await?;

@@ -228,6 +228,7 @@ fn prepare(stored: &'static Kind, part: Part, new: &mut Value, old: &Value) {
     for dropped in ["managedFields", "selfLink"] {
         value::remove(new, &format!("metadata.{dropped}"));
     }
+    meta::normalize(new);
     value::set(new, "kind", stored.kind);
     value::set(new, "apiVersion", stored.api_version());
     match part {

@@ -185,6 +185,15 @@ impl Identity {
 impl Server {
     /// Starts over the store in `directory`, on `port` (0: any).
     pub async fn start_in(directory: &Path, port: u16) -> Self {
+        Self::start_with(directory, port, |_| {}).await
+    }
+
+    /// The same with a changed configuration.
+    pub async fn start_with(
+        directory: &Path,
+        port: u16,
+        tune: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Arc::new(
             Embedded::open(&directory.join("store.redb"), Options::default()).expect("a store"),
@@ -192,6 +201,7 @@ impl Server {
         let leases = Arc::new(Beats::default());
         let mut config = ApiConfig::new(Arc::new(Ranges), Arc::new(EchoLogs));
         config.leases = Some(leases.clone());
+        tune(&mut config);
         let api = ApiServer::open(store.clone(), config)
             .await
             .expect("an API server");

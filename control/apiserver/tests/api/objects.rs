@@ -83,6 +83,22 @@ async fn a_change_that_changes_nothing_writes_nothing() {
 }
 
 #[tokio::test]
+async fn the_last_label_goes_with_its_map() {
+    let (server, _directory) = server().await;
+    let mut sent = map("one");
+    sent["metadata"]["labels"] = json!({"a": "b"});
+    sent["metadata"]["annotations"] = json!({});
+    let made = server.send("POST", MAPS, &sent).await.json();
+    assert!(made["metadata"].get("annotations").is_none());
+    let none = json!({"metadata": {"labels": {"a": null}}});
+    let bare = server
+        .patch("merge", &format!("{MAPS}/one"), &none)
+        .await
+        .json();
+    assert!(bare["metadata"].get("labels").is_none(), "{bare}");
+}
+
+#[tokio::test]
 async fn generated_names_are_new_each_time() {
     let (server, _directory) = server().await;
     let sent = json!({"metadata": {"generateName": "map-"}});

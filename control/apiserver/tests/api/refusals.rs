@@ -220,6 +220,24 @@ async fn a_request_over_three_mebibytes_is_too_large() {
 }
 
 #[tokio::test]
+async fn more_requests_than_allowed_at_once_are_told_to_come_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = crate::harness::Server::start_with(directory.path(), 0, |config| {
+        config.reads_in_flight_max = 0;
+    })
+    .await;
+    let refused = server.get(MAPS).await;
+    assert_eq!(refused.code, 429);
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.json()["reason"], "TooManyRequests");
+    assert_eq!(refused.json()["details"]["retryAfterSeconds"], 1);
+    // Writes have a bound of their own, and health is always answered.
+    let sent = json!({"metadata": {"name": "a"}});
+    assert_eq!(server.send("POST", MAPS, &sent).await.code, 201);
+    assert_eq!(server.get("/livez").await.code, 200);
+}
+
+#[tokio::test]
 async fn paths_methods_and_forms_that_do_not_exist_say_so() {
     let (server, _directory) = server().await;
     let missing = server.get("/apis/foo/v1/bars").await;
