@@ -245,3 +245,6 @@ fn patch_rule(schema: &Value) -> PatchRule {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;
