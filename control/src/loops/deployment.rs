@@ -137,11 +137,7 @@ impl Loop {
     async fn reconcile(&self, name: &NamespacedName) -> Outcome {
         match self.try_reconcile(name).await {
             Ok(outcome) => outcome,
-            Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
-            Err(error) => {
-                tracing::warn!(deployment = %name, %error, "a Deployment was not reconciled");
-                Outcome::Retry
-            }
+            Err(error) => super::failed("the Deployment", name, &error),
         }
     }
 

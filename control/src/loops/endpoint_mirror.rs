@@ -62,11 +62,7 @@ pub(super) async fn run(
             async move {
                 match this.reconcile(&name).await {
                     Ok(()) => Outcome::Done,
-                    Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
-                    Err(error) => {
-                        tracing::warn!(service = %name, %error, "Endpoints were not mirrored");
-                        Outcome::Retry
-                    }
+                    Err(error) => super::failed("the mirror of the Endpoints", &name, &error),
                 }
             }
         })

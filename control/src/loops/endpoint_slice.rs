@@ -51,11 +51,7 @@ pub(super) async fn run(
             async move {
                 match this.reconcile(&name).await {
                     Ok(()) => Outcome::Done,
-                    Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
-                    Err(error) => {
-                        tracing::warn!(service = %name, %error, "EndpointSlices were not written");
-                        Outcome::Retry
-                    }
+                    Err(error) => super::failed("the EndpointSlices of the Service", &name, &error),
                 }
             }
         })

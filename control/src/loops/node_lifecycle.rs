@@ -95,11 +95,7 @@ impl Loop {
     async fn reconcile(&self, name: &str, queue: &NodeQueue) -> Outcome {
         match self.try_reconcile(name, queue).await {
             Ok(outcome) => outcome,
-            Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
-            Err(error) => {
-                tracing::warn!(node = name, %error, "a node was not looked after");
-                Outcome::Retry
-            }
+            Err(error) => super::failed("the Node", &name, &error),
         }
     }
 

@@ -72,11 +72,7 @@ impl Loop {
     async fn reconcile(&self, name: &str, queue: &NodeQueue) -> Outcome {
         match self.try_reconcile(name, queue).await {
             Ok(outcome) => outcome,
-            Err(error) if error.is_conflict() => Outcome::Retry,
-            Err(error) => {
-                tracing::warn!(node = name, %error, "a node got no pod range");
-                Outcome::Retry
-            }
+            Err(error) => super::failed("the pod range of the Node", &name, &error),
         }
     }
 

@@ -103,11 +103,7 @@ impl Loop {
         };
         match result {
             Ok(outcome) => outcome,
-            Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
-            Err(error) => {
-                tracing::warn!(pod = %name, %error, "a pod was not cleaned up");
-                Outcome::Retry
-            }
+            Err(error) => super::failed("the Pod", name, &error),
         }
     }
 

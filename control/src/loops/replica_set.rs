@@ -127,11 +127,7 @@ impl Loop {
     async fn reconcile(&self, name: &NamespacedName) -> Outcome {
         match self.try_reconcile(name).await {
             Ok(outcome) => outcome,
-            Err(error) if error.is_conflict() || error.is_not_found() => Outcome::Retry,
-            Err(error) => {
-                tracing::warn!(replica_set = %name, %error, "a ReplicaSet was not reconciled");
-                Outcome::Retry
-            }
+            Err(error) => super::failed("the ReplicaSet", name, &error),
         }
     }
 
@@ -238,6 +234,8 @@ impl Loop {
                             format!("Created pod: {created}"),
                         );
                     }
+                    // Nothing is needed there any more.
+                    Err(error) if super::is_ending(&error) => break 'creation,
                     Err(error) => {
                         recorder.warning(
                             about(),

@@ -80,12 +80,7 @@ impl Loop {
     async fn reconcile(&self, name: &str) -> Outcome {
         match self.try_reconcile(name).await {
             Ok(()) => Outcome::Done,
-            Err(error) => {
-                if !error.is_conflict() && !error.is_not_found() {
-                    tracing::warn!(namespace = name, %error, "a namespace was not furnished");
-                }
-                Outcome::Retry
-            }
+            Err(error) => super::failed("what every namespace has", &name, &error),
         }
     }
 
