@@ -134,7 +134,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert_eq!(found, key, "patch merge key of {definition}.{field}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    write_compressed(&out.join("types.deflate"), &serde_json::to_vec(&types)?)?;
+    let lines: String = types
+        .iter()
+        .map(|(name, definition)| format!("{name}\t{definition}\n"))
+        .collect();
+    write_compressed(&out.join("types.deflate"), lines.as_bytes())?;
     write_compressed(&out.join("components.deflate"), documents.text.as_bytes())?;
     Ok(())
 }

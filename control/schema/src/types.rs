@@ -6,7 +6,7 @@ use std::io::Read;
 use std::sync::OnceLock;
 
 use flate2::read::DeflateDecoder;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::scalar::Precision;
 
@@ -124,10 +124,7 @@ impl Schemas {
     /// The built-in schemas, inflated at the first call.
     pub fn builtin() -> &'static Self {
         static BUILTIN: OnceLock<Schemas> = OnceLock::new();
-        BUILTIN.get_or_init(|| {
-            let types = serde_json::from_str(&inflate(TYPES));
-            Self::from_json(&types.expect("the built-in schemas were serialised by build.rs"))
-        })
+        BUILTIN.get_or_init(|| Self::read(&inflate(TYPES)))
     }
 
     /// The schema of a kind; the group is empty for core.
@@ -140,24 +137,28 @@ impl Schemas {
         })
     }
 
-    fn from_json(definitions: &Map<String, Value>) -> Self {
-        let mut names: Vec<&str> = definitions.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        let index: HashMap<&str, Index> = names.iter().copied().zip(0..).collect();
+    /// One line for each definition: its name, a tab, its JSON. They are parsed one by one, so that never a tree of all
+    /// of them stands in memory.
+    fn read(text: &str) -> Self {
+        let mut lines: Vec<(&str, &str)> = text
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .collect();
+        lines.sort_unstable_by_key(|(name, _)| *name);
+        let names = lines.iter().map(|(name, _)| *name);
+        let index: HashMap<&str, Index> = names.zip(0..).collect();
         let mut kinds = HashMap::new();
-        let parsed = names.iter().zip(0..).map(|(name, at)| {
-            let schema = &definitions[*name];
-            for gvk in schema["x-kubernetes-group-version-kind"]
-                .as_array()
-                .into_iter()
-                .flatten()
-            {
-                let part = |key: &str| gvk[key].as_str().unwrap_or_default().into();
+        let mut definitions = Vec::with_capacity(lines.len());
+        for ((name, json), at) in lines.into_iter().zip(0..) {
+            let schema: Value =
+                serde_json::from_str(json).expect("the built-in schemas were written by build.rs");
+            let names = schema["x-kubernetes-group-version-kind"].as_array();
+            for kind in names.into_iter().flatten() {
+                let part = |key: &str| kind[key].as_str().unwrap_or_default().into();
                 kinds.insert((part("group"), part("version"), part("kind")), at);
             }
-            definition(name, schema, &index)
-        });
-        let definitions = parsed.collect();
+            definitions.push(definition(name, &schema, &index));
+        }
         Self { definitions, kinds }
     }
 
