@@ -76,6 +76,9 @@ pub enum RunError {
     /// The range of pod addresses.
     #[error("cannot divide the range of pod addresses")]
     PodRange(#[from] PodCidrError),
+    /// A part of the control plane ended although nobody asked it to.
+    #[error("a part of the control plane failed; the log says which")]
+    Part,
     /// A part of the control plane panicked.
     #[error("a part of the control plane failed")]
     Task(#[from] tokio::task::JoinError),
@@ -103,6 +106,9 @@ async fn run_with_store(
     store: Embedded,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    // Parts end together: a part that cannot go on cancels this, and the caller's token stays as it is.
+    let asked = shutdown;
+    let shutdown = asked.child_token();
     let store: Arc<dyn Store> = Arc::new(store);
     let heartbeats = Arc::new(Heartbeats::new(SystemTime::now()));
     let streams = Arc::new(Streams::default());
@@ -162,6 +168,9 @@ async fn run_with_store(
         if let Err(error) = ended {
             result = Err(error.into());
         }
+    }
+    if result.is_ok() && !asked.is_cancelled() {
+        result = Err(RunError::Part);
     }
     tracing::info!("the control plane has ended");
     result
