@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `/openapi/v2` and `/openapi/v3`: the registry's paths, with the schemas that knarr-schema keeps.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::OnceLock;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
@@ -30,9 +33,17 @@ pub(crate) fn v3_index() -> Response {
     respond::tree(Format::Json, StatusCode::OK, &json!({"paths": paths}))
 }
 
-/// Documents change only with the program.
-fn hash() -> String {
-    concat!("knarr-", env!("CARGO_PKG_VERSION")).to_uppercase()
+/// Names the documents' content, so that clients keep what they have downloaded as long as it is the same. Documents
+/// change only with the program; made at the first question.
+fn hash() -> &'static str {
+    static HASH: OnceLock<String> = OnceLock::new();
+    HASH.get_or_init(|| {
+        let mut hasher = DefaultHasher::new();
+        Schemas::builtin()
+            .openapi_v2(&all_paths())
+            .hash(&mut hasher);
+        format!("{:016X}", hasher.finish())
+    })
 }
 
 /// `GET /openapi/v3/apis/GROUP/VERSION`
@@ -52,12 +63,7 @@ const OPENAPI_V2_PROTOBUF_SENT: &str = "application/com.github.proto-openapi.spe
 
 /// `GET /openapi/v2`
 pub(crate) fn v2(call: &Call) -> Result<Response, ApiError> {
-    let mut all = paths("", "v1");
-    for group in discovery::groups() {
-        for version in versions_of(group) {
-            all.extend(paths(group, version));
-        }
-    }
+    let all = all_paths();
     let schemas = Schemas::builtin();
     if call.accept.openapi_v2_protobuf() == OpenApiProtobuf::First {
         let document = schemas.openapi_v2_protobuf(&all);
@@ -90,6 +96,16 @@ fn cacheable(mut response: Response) -> Response {
         headers.insert(ETAG, tag);
     }
     response
+}
+
+fn all_paths() -> Vec<OpenApiPath> {
+    let mut all = paths("", "v1");
+    for group in discovery::groups() {
+        for version in versions_of(group) {
+            all.extend(paths(group, version));
+        }
+    }
+    all
 }
 
 fn paths(group: &str, version: &str) -> Vec<OpenApiPath> {

@@ -14,14 +14,15 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Longer than any event takes, shorter than anybody's patience.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-struct Watch {
+/// An open watch and what was not read of it yet.
+pub struct Watch {
     body: hyper::body::Incoming,
     unread: Vec<u8>,
     _sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
 }
 
 impl Watch {
-    async fn open(server: &Server, path: &str, accept: &str) -> Self {
+    pub async fn open(server: &Server, path: &str, accept: &str) -> Self {
         let mut sender = server.connect(Some("admin")).await;
         let request = http::Request::get(path)
             .header("host", "127.0.0.1")
@@ -38,7 +39,7 @@ impl Watch {
     }
 
     /// The next event; `None` at the end.
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.unread.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
@@ -54,7 +55,7 @@ impl Watch {
     }
 
     /// Type and name of the next event.
-    async fn seen(&mut self) -> (String, String) {
+    pub async fn seen(&mut self) -> (String, String) {
         let event = self.next().await.expect("an event");
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         (
