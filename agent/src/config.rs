@@ -31,7 +31,7 @@ pub struct RunOptions {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// Address of the control plane. [required]
+    /// Address of the control plane. Required.
     #[arg(long, env = "KNARR_AGENT_SERVER", value_name = "https://HOST:6443")]
     pub server: Option<String>,
 

@@ -66,7 +66,12 @@ fn write_store(text: &mut String, stats: &Stats) {
     let compacted = stats.compacted.0 as f64;
     gauge(text, name, "Oldest revision that can be read", compacted);
     let name = "knarr_store_watches";
-    gauge(text, name, "Open watches of the store", stats.watches as f64);
+    gauge(
+        text,
+        name,
+        "Open watches of the store",
+        stats.watches as f64,
+    );
 }
 
 fn write_process(text: &mut String) {

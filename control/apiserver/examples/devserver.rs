@@ -3,6 +3,8 @@
 //!
 //! It writes `DIR/admin.kubeconfig` and serves until it is interrupted. For trying `kubectl` against the API.
 
+#![forbid(unsafe_code)]
+
 #[allow(dead_code, reason = "the tests share it and use more of it")]
 #[path = "../tests/api/harness.rs"]
 mod harness;

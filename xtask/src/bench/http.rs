@@ -90,7 +90,7 @@ impl Connection {
         Ok(answer)
     }
 
-    /// Starts a watch; its events are read with [`Connection::event`].
+    /// Starts a watch; its events are read from what it returns.
     pub fn watch(mut self, path: &str) -> anyhow::Result<Watch> {
         self.send("GET", path, "")?;
         Ok(Watch {
