@@ -109,9 +109,11 @@ fn exit_codes_restarts_and_back_off_are_kubernetes() {
         .until("pod/on-failure", "/status/phase", "Succeeded", LIMIT);
     assert_eq!(container_status(&cluster, "on-failure")["restartCount"], 1);
 
-    cluster
-        .kubectl
-        .apply(&manifests::script_pod("killed", "node-1", "kill -9 $$"));
+    cluster.kubectl.apply(&manifests::script_pod(
+        "killed",
+        "node-1",
+        "sh -c 'kill -9 $$'; exit $?",
+    ));
     cluster
         .kubectl
         .until("pod/killed", "/status/phase", "Failed", LIMIT);
@@ -301,7 +303,7 @@ fn pods_on_all_nodes_reach_each_other_by_address() {
     assert_eq!(ips.len(), 2);
     let script: String = ips
         .iter()
-        .map(|ip| format!("wget -T 5 -qO- http://{ip}:8080/ || exit 1; "))
+        .map(|ip| format!("wget -qO- http://{ip}:8080/ || exit 1; "))
         .collect();
     for node in NODES {
         let name = format!("from-{node}");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A Service from everywhere: pods, nodes and outside; ClusterIP and NodePort; TCP and UDP.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use knarr_tests::hosts::{self, CLIENT, NODES};
@@ -178,6 +179,10 @@ fn a_client_outside_keeps_its_connection_while_other_pods_come_and_go() {
         .kubectl
         .ok(&["scale", "deployment/web", "--replicas=6"]);
     cluster.kubectl.rolled_out("web");
+    cluster
+        .kubectl
+        .ok(&["scale", "deployment/web", "--replicas=4"]);
+    thread::sleep(Duration::from_secs(1));
     let report = load.stop();
     report.assert_unbroken("a kept connection", 20);
     assert_eq!(report.spread().len(), 1);
@@ -262,22 +267,14 @@ fn one_port_number_may_carry_two_protocols() {
 #[test]
 fn a_pod_reaches_itself_through_its_own_service() {
     let cluster = Cluster::namespace("hairpin");
-    let addresses = web(&cluster, &manifests::echo_deployment("web", 1));
-    let mut pod = manifests::script_pod(
-        "self",
-        "node-1",
-        &format!(
-            "nc -lk -p 8080 -e echo self & sleep 1; for i in 1 2 3; do nc {} 90 </dev/null; done",
-            addresses.cluster_ip
-        ),
-    );
+    let mut pod = manifests::script_pod("self", "node-1", "");
     pod["metadata"]["labels"] = json!({"app": "self"});
     let mut service = manifests::echo_service("self");
     service["spec"]["ports"] = json!([{"name": "nc", "port": 90, "targetPort": 8080}]);
     cluster.kubectl.apply(&service);
     let own = Addresses::of(&cluster.kubectl.json(&["get", "service", "self"]));
     let script = format!(
-        "nc -lk -p 8080 -e echo self & for i in $(seq 100); do nc -w 1 {} 90 </dev/null | grep -q self && echo reached && exit 0; sleep 0.2; done; exit 1",
+        "nc -ll -p 8080 -e echo self & for i in $(seq 100); do nc -w 1 {} 90 </dev/null | grep -q self && echo reached && exit 0; sleep 0.2; done; exit 1",
         own.cluster_ip
     );
     pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
