@@ -62,7 +62,7 @@ pub fn init(host: &str, kind: HostKind, home: &Path) -> anyhow::Result<()> {
     loopback_and_routes()?;
     println!("{READY}");
     std::io::stdout().flush()?;
-    reap_for_ever()
+    reap_for_ever(home)
 }
 
 fn mounts(kind: HostKind, home: &Path) -> anyhow::Result<()> {
@@ -128,13 +128,19 @@ fn loopback_and_routes() -> anyhow::Result<()> {
 }
 
 /// Takes every child that ends; processes whose parents have gone end up here.
-fn reap_for_ever() -> anyhow::Result<()> {
+fn reap_for_ever(home: &Path) -> anyhow::Result<()> {
     let null = fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
+    // Whoever started the host may wait for the end of what it captures; this process must not hold it open.
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(home.join("host.log"))?;
+    nix::unistd::dup2_stderr(&log)?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
     signals.thread_block()?;
