@@ -174,6 +174,7 @@ fn endpoints_that_change_while_the_agent_is_away_are_caught_up_with() {
             Err(format!("{old:?} before, now {spread:?}"))
         }
     });
+    thread::sleep(Duration::from_secs(1));
     load.stop()
         .assert_unbroken("while the agent was away and after", 50);
 }

@@ -112,7 +112,7 @@ fn exit_codes_restarts_and_back_off_are_kubernetes() {
     cluster.kubectl.apply(&manifests::script_pod(
         "killed",
         "node-1",
-        "sh -c 'kill -9 $$'; exit $?",
+        "sh -c 'kill -9 $$$$'; exit $?",
     ));
     cluster
         .kubectl

@@ -42,8 +42,13 @@ pub fn start_control(
     flags: &[String],
     on_running: Running,
 ) -> anyhow::Result<()> {
-    let command = control_command(state.api_port, flags)?;
-    let same = state.host(CONTROL)?.command == command;
+    let mut command = control_command(state.api_port, flags)?;
+    let before = &state.host(CONTROL)?.command;
+    if flags.is_empty() && !before.is_empty() {
+        // Who asks for nothing special takes what is there.
+        command.clone_from(before);
+    }
+    let same = *before == command;
     state.host_mut(CONTROL)?.command = command;
     let on_running = if same { on_running } else { Running::Restart };
     start_control_again(state, on_running)
