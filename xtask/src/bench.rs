@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `bench`: measures on this machine and writes `target/bench/NAME.json` in a fixed format that scripts read; the same
-//! is printed as a table. Metric names are the issue's, then statistic, case and size as suffixes.
+//! is printed as a table. A metric's name is what is measured, then statistic, case and size as
+//! suffixes.
 
 mod cluster;
 mod datapath;

@@ -12,12 +12,14 @@ use sha2::{Digest, Sha256};
 use crate::{build, ebpf, paths, run, ui};
 
 /// What is packed beside the programs.
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "README.md",
     "CHANGELOG.md",
     "LICENSE",
     "LICENSES.md",
+    "LICENSES/GPL-2.0-only.txt",
     "deploy/systemd/knarr-control.service",
+    "deploy/systemd/knarr-control.socket",
     "deploy/systemd/knarr-agent.service",
 ];
 

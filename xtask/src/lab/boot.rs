@@ -135,8 +135,6 @@ fn reap_for_ever(home: &Path) -> anyhow::Result<()> {
         .open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
-    // Whoever reads what the caller prints waits until nobody holds the other end any more.
-    nix::unistd::dup2_stderr(&null)?;
     // Whoever started the host may wait for the end of what it captures; this process must not hold it open.
     let log = fs::OpenOptions::new()
         .create(true)
