@@ -91,7 +91,11 @@ impl Health {
             .with_state(self);
         let ended = shutdown.clone().cancelled_owned();
         let served = match listener {
-            HealthListener::Off => Ok(()),
+            HealthListener::Off => {
+                // The task lasts as long as the others: one that ends by itself ends the agent.
+                ended.await;
+                Ok(())
+            }
             HealthListener::Tcp(tcp) => {
                 axum::serve(tcp, router).with_graceful_shutdown(ended).await
             }

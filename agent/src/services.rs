@@ -102,16 +102,33 @@ impl Services {
         let mut changes = self.desired.watch_services();
         let mut welcome = Some(self.welcome.clone());
         let mut sync = Sync::Clean;
+        // Routes that are still to be set; kept until the kernel has taken them.
+        let mut routes_due: Option<Vec<NodeRoute>> = None;
         loop {
             changes.borrow_and_update();
+            let mut network = Sync::Clean;
             let now_welcome = self.desired.welcome();
             if now_welcome != welcome {
-                self.take_welcome(now_welcome.as_ref()).await;
-                welcome = now_welcome;
+                network = self.take_welcome(now_welcome.as_ref()).await;
+                if network == Sync::Clean {
+                    welcome = now_welcome;
+                }
             }
             let taken = self.desired.take_touched_services();
             let received = Instant::now();
-            self.take(&mut table, taken).await;
+            if let Some(routes) = self.take(&mut table, taken) {
+                routes_due = Some(routes);
+            }
+            if let Some(routes) = &routes_due {
+                match self.network.sync_routes(routes).await {
+                    Ok(_) => routes_due = None,
+                    Err(error) => {
+                        let error = anyhow::Error::from(error);
+                        tracing::error!("routes to other nodes: {}", crate::cli::chain(&error));
+                        network = Sync::Broken;
+                    }
+                }
+            }
             if sync == Sync::Broken {
                 match self.datapath.call(|d| d.restore()).await {
                     Ok(contents) => table.resync(&contents),
@@ -122,9 +139,9 @@ impl Services {
                 .carry_out(&mut table, &mut names, start.elapsed())
                 .await;
             self.metrics.services_synced(received.elapsed());
-            let wake = match sync {
-                Sync::Broken => Some(RESYNC_AFTER),
-                Sync::Clean => table
+            let wake = match (sync, network) {
+                (Sync::Broken, _) | (_, Sync::Broken) => Some(RESYNC_AFTER),
+                (Sync::Clean, Sync::Clean) => table
                     .next_wake()
                     .map(|at| at.saturating_sub(start.elapsed()).max(COALESCE)),
             };
@@ -151,8 +168,11 @@ impl Services {
     }
 
     /// Ranges that the control plane decides.
-    async fn take_welcome(&self, welcome: Option<&Welcome>) {
-        let Some(welcome) = welcome else { return };
+    async fn take_welcome(&self, welcome: Option<&Welcome>) -> Sync {
+        let Some(welcome) = welcome else {
+            return Sync::Clean;
+        };
+        let mut sync = Sync::Clean;
         let cidrs = |list: &[String]| -> Vec<Cidr> {
             list.iter().filter_map(|text| text.parse().ok()).collect()
         };
@@ -164,6 +184,7 @@ impl Services {
                 "preparing the node's network: {}",
                 crate::cli::chain(&error)
             );
+            sync = Sync::Broken;
         }
         let port = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         let (first, last) = (port(welcome.node_port_first), port(welcome.node_port_last));
@@ -171,11 +192,14 @@ impl Services {
             let set = self.datapath.call(move |d| d.set_node_ports(first, last));
             if let Err(error) = set.await {
                 tracing::error!("{}", crate::cli::chain(&error.into()));
+                sync = Sync::Broken;
             }
         }
+        sync
     }
 
-    async fn take(&self, table: &mut ServiceTable, changes: ServiceChanges) {
+    /// Takes changes into the table; returns the routes that the node has to have, where peers changed.
+    fn take(&self, table: &mut ServiceTable, changes: ServiceChanges) -> Option<Vec<NodeRoute>> {
         let ServiceChanges {
             services,
             endpoints,
@@ -202,13 +226,7 @@ impl Services {
         if complete {
             table.desired_complete();
         }
-        if let Some(peers) = peers {
-            let routes = routes(&peers, &self.node_name, self.node_ip);
-            if let Err(error) = self.network.sync_routes(&routes).await {
-                let error = anyhow::Error::from(error);
-                tracing::error!("routes to other nodes: {}", crate::cli::chain(&error));
-            }
-        }
+        peers.map(|peers| routes(&peers, &self.node_name, self.node_ip))
     }
 
     async fn carry_out(

@@ -254,7 +254,7 @@ where
                     }
                     None
                 }
-                request = requests.recv() => request,
+                Some(request) = requests.recv() => Some(request),
             };
             let Some(request) = request else {
                 continue;

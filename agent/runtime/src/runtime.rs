@@ -213,8 +213,9 @@ impl Runtime {
             for uid in list(&inner.sandboxes_dir())? {
                 match inner.load(&uid) {
                     Ok(loaded) => found.push(loaded),
+                    Err(e) if !is_cut_off(&e) => return Err(e),
                     Err(e) => {
-                        // Cut off while it was made: nothing has run in it.
+                        // Nothing has run in it.
                         tracing::warn!(uid, error = %e, "removing what is not a whole sandbox");
                         let dir = inner.sandbox_dir(&uid);
                         teardown(&inner.config.cgroup, &dir, &uid, None)?;
@@ -484,6 +485,19 @@ impl Inner {
         }
         Sandbox::settle_if_dead(&config, &mut state).map_err(failed("settling", &dir))?;
         Ok((config, state))
+    }
+}
+
+/// Whether a sandbox was cut off while it was made. Any other failure to read it says nothing about its
+/// containers, which may be running.
+fn is_cut_off(error: &RuntimeError) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    match error {
+        RuntimeError::Io { source, .. } => {
+            matches!(source.kind(), NotFound | InvalidData | UnexpectedEof)
+        }
+        RuntimeError::Refused(_) => true,
+        _ => false,
     }
 }
 

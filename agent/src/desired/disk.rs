@@ -168,6 +168,9 @@ impl Journal {
             }
             file.sync_all()?;
             std::fs::rename(&new, &self.path)?;
+            // From here on the open file is no longer the one of that name: until it is taken over, nothing
+            // may be acknowledged.
+            self.health = Health::Torn;
             if let Some(dir) = self.path.parent() {
                 File::open(dir)?.sync_all()?;
             }

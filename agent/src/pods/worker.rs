@@ -20,6 +20,7 @@ use knarr_agent_plan::status::status;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
 use knarr_runtime::Sandbox;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,6 +31,10 @@ use tokio_util::sync::CancellationToken;
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
 /// How often the size of a limited emptyDir is looked at (kubelet's eviction interval).
 const SIZE_CHECK: Duration = Duration::from_secs(10);
+/// Tries to give an adopted sandbox its network, and the time between them: longer than routes keep netlink
+/// busy.
+const WIRE_TRIES: u32 = 10;
+const WIRE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tells a worker that something it refused for may be there now.
 #[derive(Default)]
@@ -245,6 +250,25 @@ impl Worker {
         observed
     }
 
+    /// Gives an adopted sandbox its network. Netlink may be busy while routes change; a pod that runs is not
+    /// given up for that.
+    async fn wire_again(&mut self, sandbox: &Sandbox, ip: Ipv4Addr) -> Wiring {
+        for attempt in 1..=WIRE_TRIES {
+            match self.wire(sandbox, ip).await {
+                Ok(()) => return Wiring::Done,
+                Err(error) => {
+                    tracing::warn!(
+                        pod = self.name(),
+                        attempt,
+                        "an adopted pod's network: {error}"
+                    );
+                }
+            }
+            tokio::time::sleep(WIRE_PAUSE).await;
+        }
+        Wiring::Impossible
+    }
+
     /// An adopted sandbox may have been cut off before it had its network; doing it again is harmless.
     async fn ensure_wired(&mut self, sandbox: &Sandbox, spec: &PodSpec) -> Wiring {
         if let Some(wiring) = self.wiring {
@@ -253,13 +277,7 @@ impl Worker {
         let wiring = match (host_network(spec), self.context.ipam.lookup(&self.uid)) {
             (true, _) => Wiring::Done,
             (false, None) => Wiring::Impossible,
-            (false, Some(ip)) => match self.wire(sandbox, ip).await {
-                Ok(()) => Wiring::Done,
-                Err(error) => {
-                    tracing::warn!(pod = self.name(), "an adopted pod's network: {error}");
-                    Wiring::Impossible
-                }
-            },
+            (false, Some(ip)) => self.wire_again(sandbox, ip).await,
         };
         self.wiring = Some(wiring);
         wiring

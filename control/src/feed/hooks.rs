@@ -18,6 +18,8 @@ fn refusal(error: StreamError) -> ApiError {
     let reason = match error.code {
         400 => Reason::BadRequest,
         404 => Reason::NotFound,
+        429 => Reason::TooManyRequests,
+        501 => Reason::NotImplemented,
         503 => Reason::ServiceUnavailable,
         504 => Reason::Timeout,
         _ => Reason::InternalError,

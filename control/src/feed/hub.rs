@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::log::{Log, Piece};
 use crate::informer::name_of;
 
-/// Most changes in one message; keeps a message well under gRPC's 4 MiB.
+/// Most changes in one message. What the log holds is bounded in bytes as well, a snapshot's parts are too.
 pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
 
 #[derive(Debug, Default)]

@@ -103,6 +103,7 @@ impl Feed {
         self.sessions.reported(node, reported.clone());
         if let Err(error) = self.write_node(node, &reported).await {
             tracing::warn!(node, %error, "a node report was not applied");
+            self.hear_again(node, &error);
         }
     }
 
@@ -220,11 +221,20 @@ impl Feed {
                 Err(error) if error.is_not_found() => return,
                 Err(error) => {
                     tracing::warn!(node, pod = %name, %error, "a pod report was not applied");
-                    return;
+                    return self.hear_again(node, &error);
                 }
             }
         }
         tracing::warn!(node, pod = %name, "a pod report was not applied: the pod kept changing");
+        self.sessions.interrupt(node);
+    }
+
+    /// A report that could not be written now is not lost: the session ends, and on its next connection the
+    /// agent says everything again. One that will never be taken is dropped.
+    fn hear_again(&self, node: &str, error: &ApiError) {
+        if error.is_retryable() {
+            self.sessions.interrupt(node);
+        }
     }
 
     async fn try_write_pod(
@@ -265,7 +275,10 @@ impl Feed {
         {
             Ok(_) => {}
             Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => tracing::warn!(node, pod = %name, %error, "an ended pod was not removed"),
+            Err(error) => {
+                tracing::warn!(node, pod = %name, %error, "an ended pod was not removed");
+                self.hear_again(node, &error);
+            }
         }
     }
 

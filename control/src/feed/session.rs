@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use knarr_api::feed::{
-    Delta, FromNode, OpenStream, PodGone, PodReport, Snapshot, ToNode, from_node, to_node,
+    Change, Delta, FromNode, OpenStream, PodGone, PodReport, Snapshot, ToNode, from_node, to_node,
 };
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
@@ -25,6 +26,10 @@ pub(super) const OUTBOX_MAX: usize = 16;
 const REPORTERS: usize = 8;
 /// Reports waiting for one reporter; then the connection's flow control holds the agent back.
 const REPORTS_WAITING_MAX: usize = 64;
+
+/// Bytes of one part of a snapshot. One change may be larger by itself (an object has up to 3 MiB); the agent
+/// takes messages of many times that.
+const PART_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The agent's half of the conversation.
 pub(super) type Outbox = mpsc::Sender<Result<ToNode, Status>>;
@@ -98,6 +103,19 @@ pub(super) async fn tell(
     }
 }
 
+/// How many changes go into the next part of a snapshot: bounded by count and by bytes, at least one.
+fn part_of(changes: &[Change]) -> usize {
+    let mut bytes = 0;
+    let fits = changes
+        .iter()
+        .take(CHANGES_PER_DELTA_MAX)
+        .take_while(|change| {
+            bytes += change.encoded_len();
+            bytes <= PART_BYTES_MAX
+        });
+    fits.count().max(1).min(changes.len())
+}
+
 async fn tell_everything(feed: &Feed, node: &str, outbox: &Outbox) -> Option<u64> {
     let (version, mut changes) = feed.hub.snapshot(node);
     tracing::info!(
@@ -107,7 +125,7 @@ async fn tell_everything(feed: &Feed, node: &str, outbox: &Outbox) -> Option<u64
         "sending a full snapshot"
     );
     loop {
-        let rest = changes.split_off(changes.len().min(CHANGES_PER_DELTA_MAX));
+        let rest = changes.split_off(part_of(&changes));
         let snapshot = if rest.is_empty() {
             Snapshot::Last
         } else {
@@ -202,3 +220,6 @@ pub(super) async fn listen(feed: Arc<Feed>, node: String, mut inbox: Streaming<F
     drop(reporters);
     while tasks.join_next().await.is_some() {}
 }
+
+#[cfg(test)]
+mod tests;

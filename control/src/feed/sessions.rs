@@ -56,6 +56,13 @@ impl Sessions {
         }
     }
 
+    /// Ends the node's session, so that the agent connects again and says everything anew.
+    pub(super) fn interrupt(&self, node: &str) {
+        if let Some(session) = self.sessions().remove(node) {
+            session.ended.cancel();
+        }
+    }
+
     /// The node has everything up to `version` on disk.
     pub(super) fn acked(&self, node: &str, version: u64) {
         if let Some(session) = self.sessions().get_mut(node) {
@@ -83,3 +90,6 @@ impl Sessions {
         versions.collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
