@@ -79,6 +79,7 @@ struct Shared {
     writes: AtomicU64,
     commits: AtomicU64,
     failures: AtomicU64,
+    failing: AtomicU64,
     compacted: AtomicU64,
 }
 
@@ -125,6 +126,7 @@ impl Embedded {
             writes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            failing: AtomicU64::new(0),
             compacted: AtomicU64::new(compacted.0),
         });
         let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
@@ -270,6 +272,7 @@ impl Shared {
             compacted,
         } = committed;
         self.commits.fetch_add(1, Ordering::Relaxed);
+        self.failing.store(0, Ordering::Relaxed);
         self.writes
             .fetch_add(batches.len() as u64, Ordering::Relaxed);
         self.compacted.store(compacted.0, Ordering::Relaxed);
@@ -278,6 +281,7 @@ impl Shared {
 
     fn failed(&self, error: &StoreError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        self.failing.fetch_add(1, Ordering::Relaxed);
         tracing::error!(path = %self.path.display(), %error, "the store could not commit");
         // The engine refuses everything after a failed write, and may have kept half of it in memory.
         let mut slot = self.slot();
@@ -393,6 +397,7 @@ impl Store for Embedded {
             writes: shared.writes.load(Ordering::Relaxed),
             commits: shared.commits.load(Ordering::Relaxed),
             failures: shared.failures.load(Ordering::Relaxed),
+            failing: shared.failing.load(Ordering::Relaxed),
             watches: shared.hub.len() as u64,
             file_bytes: std::fs::metadata(&shared.path).map_or(0, |meta| meta.len()),
         }

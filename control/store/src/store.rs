@@ -64,6 +64,8 @@ pub struct Stats {
     pub commits: u64,
     /// Commits that failed.
     pub failures: u64,
+    /// Commits that failed since the last one that did not: more than zero means that nothing can be written now.
+    pub failing: u64,
     /// Watches that are open.
     pub watches: u64,
     /// Size of the store's file in bytes.

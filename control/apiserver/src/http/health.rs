@@ -14,7 +14,12 @@ use crate::core::Core;
 type Check = (&'static str, Result<(), String>);
 
 fn checks(core: &Core) -> Vec<Check> {
-    let stored = core.store.stats().revision.0;
+    let stats = core.store.stats();
+    let stored = stats.revision.0;
+    let store = match stats.failing {
+        0 => Ok(()),
+        times => Err(format!("the last {times} commits failed; the log says why")),
+    };
     let applied = core.applied();
     // A healthy cache is never more than a moment behind; a big gap means that it is stuck.
     const BEHIND_MAX: u64 = 100_000;
@@ -25,7 +30,7 @@ fn checks(core: &Core) -> Vec<Check> {
             "the watch cache is at revision {applied}, the store at {stored}"
         ))
     };
-    vec![("ping", Ok(())), ("store", Ok(())), ("watch-cache", cache)]
+    vec![("ping", Ok(())), ("store", store), ("watch-cache", cache)]
 }
 
 /// `/livez`, `/readyz`, `/healthz`, each with `?verbose` and `/CHECK`.

@@ -499,6 +499,7 @@ async fn a_full_disk_loses_nothing_acknowledged_and_the_store_recovers() {
     assert!(matches!(error, StoreError::DiskFull), "{error}");
     assert!(error.is_retryable());
     assert!(acknowledged.len() > 10);
+    assert!(store.stats().failing > 0);
     // Reads go on while the disk is full, and show exactly what was acknowledged.
     let found = store.range(Range::prefix("k")).await.unwrap();
     let keys: Vec<_> = text(&found.kvs).into_iter().map(|(key, _)| key).collect();
@@ -506,6 +507,7 @@ async fn a_full_disk_loses_nothing_acknowledged_and_the_store_recovers() {
     // With space again, the same store takes writes, and the watch has missed nothing.
     quota.0.store(u64::MAX, Ordering::Relaxed);
     put(&store, "k99999", "after").await;
+    assert_eq!(store.stats().failing, 0);
     acknowledged.push("k99999".to_owned());
     for key in &acknowledged {
         assert_eq!(next(&mut watch).await.events[0].kv.key, *key);
