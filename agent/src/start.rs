@@ -76,7 +76,7 @@ pub async fn run(
         .context("cannot open the container runtime")?;
     let records = Arc::new(Records::open(&data_dir)?);
     let live = Arc::new(Live::default());
-    let ipam = Ipam::open(&run_dir)?;
+    let ipam = Ipam::open(&data_dir)?;
 
     let (datapath_up, datapath_state) = watch::channel(DatapathState::Down);
     let mut reporter = Some(NodeReporter::new(

@@ -2,8 +2,9 @@
 //! Addresses of pods: a file for each, named by the address and holding the pod's UID, made exclusively.
 //! A restarted agent reads them back, so no address is given out twice.
 //!
-//! Not here: interfaces and routes (`knarr-datapath`). Kept in the run directory: a reboot ends all pods'
-//! networks anyway.
+//! Not here: interfaces and routes (`knarr-datapath`). Kept in the data directory: endpoints name a pod by
+//! its address, so a pod that comes back after a reboot, perhaps with the control plane away, comes back
+//! with the same one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -73,8 +74,8 @@ pub struct Ipam {
 
 impl Ipam {
     /// Reads what is given out.
-    pub fn open(run_dir: &Path) -> Result<Ipam, IpamError> {
-        let dir = run_dir.join("addresses");
+    pub fn open(data_dir: &Path) -> Result<Ipam, IpamError> {
+        let dir = data_dir.join("addresses");
         let fail = |action, path: &Path| {
             let path = path.to_owned();
             move |source| IpamError::File {
