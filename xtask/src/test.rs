@@ -104,6 +104,8 @@ fn name(tier: Tier) -> &'static str {
 fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<()> {
     match tier {
         Tier::Unit => {
+            // The agent is built with the kernel programs inside.
+            ebpf::run()?;
             let mut excluded: Vec<&str> = vec![NO_TESTS, CLUSTER_PACKAGE];
             excluded.extend(BPF_PACKAGES);
             excluded.extend(NODE_PACKAGES);
