@@ -46,8 +46,11 @@ pub fn install(_what: &[String]) -> anyhow::Result<()> {
         "llvm-22",
         "--root",
     ]);
+    // The first is what bpf-linker's own build looks at, the second what its bindings to LLVM do. Left to themselves
+    // they take the `llvm-config` of the search path, which may belong to an older LLVM.
     cargo
         .arg(paths::tools())
+        .env("LLVM_PREFIX", LLVM_PREFIX)
         .env("LLVM_SYS_221_PREFIX", LLVM_PREFIX);
     run::quiet(&mut cargo)
 }
