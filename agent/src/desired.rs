@@ -295,6 +295,15 @@ fn missing<K: Ord + Clone>(
         .collect()
 }
 
+/// Whether a fresh journal was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compacted {
+    /// It was.
+    Written,
+    /// It cannot be before the snapshot that is arriving has ended.
+    SnapshotArrives,
+}
+
 /// The desired state, shared.
 pub struct Desired {
     state: Mutex<State>,
@@ -347,15 +356,16 @@ impl Desired {
     }
 
     /// Writes a fresh journal from the whole state, unless a snapshot is arriving.
-    pub fn compact(&self, journal: &mut Journal) -> Result<(), JournalError> {
+    pub fn compact(&self, journal: &mut Journal) -> Result<Compacted, JournalError> {
         let messages = {
             let state = self.lock();
             if state.snapshot.is_some() {
-                return Ok(());
+                return Ok(Compacted::SnapshotArrives);
             }
             state.messages()
         };
-        journal.rewrite(&messages)
+        journal.rewrite(&messages)?;
+        Ok(Compacted::Written)
     }
 
     /// Epoch and version to resume from.

@@ -5,8 +5,6 @@
 //! Not here: what the desired state means (`desired`), what is reported (`outbox`'s callers). Spawned once
 //! by `run`.
 
-use crate::desired::Desired;
-use crate::desired::disk::Journal;
 use crate::join::identity::{Identity, KeyRequest};
 use crate::join::{JoinConfig, connect};
 use crate::metrics::Metrics;
@@ -24,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 mod persist;
+
+pub use persist::Keeper;
 
 /// The first and the longest pause between connections, in milliseconds.
 const RECONNECT_MS: (u64, u64) = (100, 5_000);
@@ -51,10 +51,8 @@ pub struct Feed {
     pub join: JoinConfig,
     /// Key and certificate.
     pub identity: Arc<Identity>,
-    /// The state it changes.
-    pub desired: Arc<Desired>,
-    /// The state's file.
-    pub journal: Journal,
+    /// The state's file, through which every change goes.
+    pub keeper: Keeper,
     /// What is to be said.
     pub outbox: Arc<Outbox>,
     /// Who answers `OpenStream`.
@@ -140,7 +138,7 @@ impl Feed {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
-        let (epoch, version) = self.desired.resume().unwrap_or_default();
+        let (epoch, version) = self.keeper.resume().await;
         let hello = from_node::Message::Hello(Hello {
             node_json: self.outbox.node_json(),
             epoch,
@@ -163,7 +161,8 @@ impl Feed {
         };
         let (acks, ack) = watch::channel(0);
         let (beat, heartbeat) = watch::channel(HEARTBEAT_SECONDS_DEFAULT);
-        let syncer = persist::Syncer::new(acks);
+        let keeper = self.keeper.clone();
+        let syncer = persist::Syncer::new(keeper.clone(), acks);
         let (identity, outbox, join) = (
             self.identity.clone(),
             self.outbox.clone(),
@@ -173,12 +172,19 @@ impl Feed {
         let renew = renew(&join, &identity, client.clone());
         let read = async {
             loop {
-                match incoming.message().await {
+                // Waiting for a message or for a moment takes nothing out; what was taken is kept.
+                let message = tokio::select! {
+                    biased;
+                    () = keeper.due() => {
+                        syncer.sync(keeper.rewrite().await);
+                        continue;
+                    }
+                    message = incoming.message() => message,
+                };
+                match message {
                     Ok(Some(ToNode {
                         message: Some(message),
-                    })) => {
-                        self.take(message, &client, &syncer, &beat);
-                    }
+                    })) => self.take(message, &client, &syncer, &beat).await,
                     Ok(Some(ToNode { message: None })) => {}
                     Ok(None) => return "the control plane closed the connection".to_owned(),
                     Err(status) => return refused(&status),
@@ -303,7 +309,7 @@ async fn try_renew(
 }
 
 impl Feed {
-    fn take(
+    async fn take(
         &mut self,
         message: to_node::Message,
         client: &FeedClient<Channel>,
@@ -317,41 +323,21 @@ impl Feed {
         let whole = ToNode {
             message: Some(message),
         };
-        if let Err(error) = self.journal.append(&whole) {
-            tracing::error!(
-                "{}: the node goes on, but would not remember this after a restart",
-                crate::cli::chain(&error.into())
+        let (whole, wish) = self.keeper.take(whole).await;
+        syncer.sync(wish);
+        if let Some(to_node::Message::Welcome(welcome)) = whole.message {
+            self.metrics.connected(1);
+            tracing::info!(
+                epoch = welcome.epoch,
+                resumed = welcome.resumed,
+                "connected to the control plane"
             );
-            self.metrics.journal_error();
-        }
-        let Some(message) = whole.message else { return };
-        self.desired.apply(&message);
-        match message {
-            to_node::Message::Welcome(welcome) => {
-                self.metrics.connected(1);
-                tracing::info!(
-                    epoch = welcome.epoch,
-                    resumed = welcome.resumed,
-                    "connected to the control plane"
-                );
-                let seconds = u64::from(welcome.heartbeat_seconds);
-                beat.send_replace(if seconds == 0 {
-                    HEARTBEAT_SECONDS_DEFAULT
-                } else {
-                    seconds
-                });
-            }
-            to_node::Message::Delta(_) | to_node::Message::OpenStream(_) => {}
-        }
-        if self.journal.wants_rewrite()
-            && let Err(error) = self.desired.compact(&mut self.journal)
-        {
-            tracing::warn!("{}", crate::cli::chain(&error.into()));
-        }
-        if let Some((_, version)) = self.desired.resume()
-            && let Some(file) = self.journal.to_sync()
-        {
-            syncer.sync(file, version);
+            let seconds = u64::from(welcome.heartbeat_seconds);
+            beat.send_replace(if seconds == 0 {
+                HEARTBEAT_SECONDS_DEFAULT
+            } else {
+                seconds
+            });
         }
     }
 }

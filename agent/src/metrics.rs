@@ -18,6 +18,7 @@ pub struct Metrics {
     pods: Gauge,
     actions_failed: Counter,
     journal_errors: Counter,
+    journal_rewrites: Counter,
     services_failed: Counter,
     services_sync: Histogram,
     container_start: Histogram,
@@ -30,6 +31,7 @@ impl Default for Metrics {
         let pods = Gauge::default();
         let actions_failed = Counter::default();
         let journal_errors = Counter::default();
+        let journal_rewrites = Counter::default();
         let services_failed = Counter::default();
         let services_sync = Histogram::new(SECONDS);
         let container_start = Histogram::new(SECONDS);
@@ -48,6 +50,11 @@ impl Default for Metrics {
             "journal_errors",
             "Changes of the desired state that could not be stored",
             journal_errors.clone(),
+        );
+        registry.register(
+            "journal_rewrites",
+            "Attempts to write the stored desired state as a whole",
+            journal_rewrites.clone(),
         );
         registry.register(
             "services_failed",
@@ -70,6 +77,7 @@ impl Default for Metrics {
             pods,
             actions_failed,
             journal_errors,
+            journal_rewrites,
             services_failed,
             services_sync,
             container_start,
@@ -101,6 +109,16 @@ impl Metrics {
     /// A change could not be stored.
     pub fn journal_error(&self) {
         self.journal_errors.inc();
+    }
+
+    /// The stored state is written as a whole.
+    pub fn journal_rewrite(&self) {
+        self.journal_rewrites.inc();
+    }
+
+    /// How often that was tried.
+    pub fn journal_rewrites(&self) -> u64 {
+        self.journal_rewrites.get()
     }
 
     /// A plan of Services failed.

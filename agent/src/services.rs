@@ -46,18 +46,11 @@ impl SharedDatapath {
         call: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, DatapathError> {
         let shared = self.0.clone();
-        let done = tokio::task::spawn_blocking(move || {
+        crate::blocking::run(move || {
             let mut datapath = shared.lock().unwrap_or_else(PoisonError::into_inner);
             call(&mut datapath)
-        });
-        match done.await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Only a runtime that shuts down cancels blocking work.
-                Err(_) => std::future::pending().await,
-            },
-        }
+        })
+        .await
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::{
 };
 use crate::desired::Desired;
 use crate::events::Events;
-use crate::feed::Feed;
+use crate::feed::{Feed, Keeper};
 use crate::health::{Health, HealthListener};
 use crate::join::JoinConfig;
 use crate::machine::Machine;
@@ -69,6 +69,7 @@ pub async fn run(
     let outbox = Arc::new(Outbox::default());
     let events = Arc::new(Events::new(outbox.clone(), &machine.node_name));
     let (desired, journal) = Desired::open(&data_dir.join("desired"))?;
+    let keeper = Keeper::new(journal, desired.clone(), metrics.clone());
     let shim = std::env::current_exe().context("cannot find the agent's own program")?;
     let runtime_config = RuntimeConfig::new(&data_dir, &run_dir, machine.cgroups.clone(), shim);
     let runtime = Runtime::open(runtime_config)
@@ -96,7 +97,7 @@ pub async fn run(
     ));
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let feed = {
-        let (desired, outbox, metrics) = (desired.clone(), outbox.clone(), metrics.clone());
+        let (outbox, metrics) = (outbox.clone(), metrics.clone());
         let shutdown = shutdown.clone();
         async move {
             // A node that has joined before starts its pods whether or not anybody answers.
@@ -107,8 +108,7 @@ pub async fn run(
             let feed = Feed {
                 join,
                 identity,
-                desired,
-                journal,
+                keeper,
                 outbox,
                 streams: Arc::new(streams),
                 metrics,

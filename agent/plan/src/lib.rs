@@ -14,6 +14,7 @@ pub mod pod;
 pub mod probe;
 pub mod record;
 pub mod resources;
+pub mod retry;
 pub mod services;
 pub mod status;
 pub mod support;

@@ -51,7 +51,8 @@ pub struct Journal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Whole,
-    /// A frame could not be written (a full disk): only a rewrite makes it whole again.
+    /// A frame could not be written (a full disk) or not be made durable: only a rewrite makes it whole
+    /// again.
     Torn,
 }
 
@@ -142,6 +143,26 @@ impl Journal {
         (self.health == Health::Whole).then(|| self.file.clone())
     }
 
+    /// Whether only a rewrite helps.
+    pub fn is_torn(&self) -> bool {
+        self.health == Health::Torn
+    }
+
+    /// Whether `file` is this journal's and cannot be trusted. One that was replaced by a rewrite can: the
+    /// rewrite is durable.
+    pub fn is_torn_file(&self, file: &Arc<File>) -> bool {
+        self.is_torn() && Arc::ptr_eq(&self.file, file)
+    }
+
+    /// Notes that `file` lost what was written to it. Whether it still is this journal's.
+    pub fn tear(&mut self, file: &Arc<File>) -> bool {
+        let own = Arc::ptr_eq(&self.file, file);
+        if own {
+            self.health = Health::Torn;
+        }
+        own
+    }
+
     /// Whether it is time for [`Journal::rewrite`].
     pub fn wants_rewrite(&self) -> bool {
         self.health == Health::Torn
@@ -152,11 +173,12 @@ impl Journal {
     pub fn rewrite(&mut self, messages: &[ToNode]) -> Result<(), JournalError> {
         let new = self.path.with_extension("new");
         let written = (|| {
+            // What an attempt left that was cut off may have any mode and takes room.
+            files::remove(&new)?;
             let mut file = OpenOptions::new()
                 .read(true)
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .mode(0o600)
                 .open(&new)?;
             let mut bytes = MAGIC.len() as u64;
@@ -184,7 +206,13 @@ impl Journal {
                 self.health = Health::Whole;
                 Ok(())
             }
-            Err(source) => Err(self.error("rewrite", source)),
+            Err(source) => {
+                // Half a file on a full disk would keep others from writing.
+                if let Err(error) = files::remove(&new) {
+                    tracing::debug!(%error, "the unfinished state file stays");
+                }
+                Err(self.error("rewrite", source))
+            }
         }
     }
 

@@ -323,3 +323,27 @@ fn objects_of_a_namespace_are_found_and_wake_its_pods() {
     assert!(desired.objects("ns").config_maps.is_empty());
     assert_eq!(desired.service_vars("ns")[0].cluster_ip, "10.96.0.7");
 }
+
+#[test]
+fn a_file_that_lost_what_was_written_is_written_anew() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (desired, mut journal) = Desired::open(dir.path()).expect("opens");
+    feed(&desired, &mut journal, &history());
+    let lost = journal.to_sync().expect("is whole");
+    assert!(journal.tear(&lost));
+    assert!(journal.to_sync().is_none() && journal.wants_rewrite());
+    assert!(journal.append(&history()[0]).is_err());
+    // An attempt that was cut off left a file with a mode of its own.
+    let left = dir.path().join("state.new");
+    std::fs::write(&left, b"half").expect("writes");
+    std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+    assert_eq!(
+        desired.compact(&mut journal).expect("rewrites"),
+        Compacted::Written
+    );
+    let mode = std::fs::metadata(dir.path().join("state")).expect("stat");
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+    // The replaced file's failures are no longer the journal's.
+    assert!(!journal.tear(&lost) && journal.to_sync().is_some());
+}

@@ -2,6 +2,7 @@
 //! The feed against a control plane made for the test: real sockets, real TLS, real gRPC.
 use super::*;
 use crate::config::Server;
+use crate::desired::Desired;
 use crate::join::pin::CaHash;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -299,25 +300,31 @@ impl Lab {
     }
 
     async fn agent(&self) -> Agent {
+        self.agent_with(Arc::new(std::fs::File::sync_data)).await
+    }
+
+    async fn agent_with(&self, sync_data: Arc<persist::SyncData>) -> Agent {
         let join = self.join_config();
         let identity = crate::join::identity(&join).await.expect("joins");
         let (desired, journal) = Desired::open(&self.dir.path().join("desired")).expect("opens");
         let outbox = Arc::new(Outbox::default());
         outbox.node("{}".into());
+        let metrics = Arc::<Metrics>::default();
+        let keeper = Keeper::with_sync(journal, desired.clone(), metrics.clone(), sync_data);
         let feed = Feed {
             join,
             identity,
-            desired: desired.clone(),
-            journal,
+            keeper,
             outbox: outbox.clone(),
             streams: Arc::new(NoStreams),
-            metrics: Arc::default(),
+            metrics: metrics.clone(),
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(feed.run(shutdown.clone()));
         Agent {
             desired,
             outbox,
+            metrics,
             shutdown,
             task,
         }
@@ -340,6 +347,7 @@ impl AnswerStreams for NoStreams {
 struct Agent {
     desired: Arc<Desired>,
     outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -500,5 +508,82 @@ async fn a_node_whose_certificate_ended_while_it_was_away_joins_again() {
     let agent = lab.agent().await;
     let session = lab.session().await;
     assert_eq!(session.hello.version, 0);
+    agent.stop().await;
+}
+
+fn state_file(lab: &Lab) -> std::fs::Metadata {
+    std::fs::metadata(lab.dir.path().join("desired/state")).expect("the state file")
+}
+
+/// Goes wrong once, when `broken` says so.
+fn sync_that_fails_once(broken: &Arc<std::sync::atomic::AtomicBool>) -> Arc<persist::SyncData> {
+    let broken = broken.clone();
+    Arc::new(move |file: &std::fs::File| {
+        match broken.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            false => file.sync_data(),
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_was_not_made_durable_is_written_anew_before_it_is_acknowledged() {
+    use std::os::unix::fs::MetadataExt;
+    let mut lab = Lab::new((3600, 3600), 3600).await;
+    let broken = Arc::<std::sync::atomic::AtomicBool>::default();
+    let agent = lab.agent_with(sync_that_fails_once(&broken)).await;
+    let mut session = lab.session().await;
+    session.welcome("e1", false).await;
+    session.pods(4, Snapshot::Last, &["a"]).await;
+    session.hear_ack(4).await;
+    let lost = state_file(&lab).ino();
+    broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    session.pods(5, Snapshot::None, &["b"]).await;
+    // A later fdatasync of the same file would succeed; what the first one lost would stay lost.
+    session.pods(6, Snapshot::None, &["c"]).await;
+    session.hear_ack(6).await;
+    assert_ne!(state_file(&lab).ino(), lost, "acknowledged in the old file");
+    assert!(agent.metrics.journal_rewrites() >= 1);
+    agent.stop().await;
+    let (desired, _) = Desired::open(&lab.dir.path().join("desired")).expect("opens");
+    assert_eq!(desired.resume(), Some(("e1".into(), 6)));
+    assert_eq!(desired.pod_uids(), ["a", "b", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_takes_no_rewrite_is_tried_rarely_and_nothing_is_acknowledged_meanwhile() {
+    let mut lab = Lab::new((3600, 3600), 3600).await;
+    let broken = Arc::<std::sync::atomic::AtomicBool>::default();
+    let agent = lab.agent_with(sync_that_fails_once(&broken)).await;
+    let mut session = lab.session().await;
+    session.welcome("e1", false).await;
+    session.pods(4, Snapshot::Last, &["a"]).await;
+    session.hear_ack(4).await;
+    // A directory in the place of the new file: it cannot be made, as on a full disk.
+    let obstacle = lab.dir.path().join("desired/state.new");
+    std::fs::create_dir(&obstacle).expect("obstacle");
+    broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    for version in 5..105 {
+        session.pods(version, Snapshot::None, &["b"]).await;
+    }
+    // Heartbeats go on, two of them are more than a second, and there is no Ack among what is said.
+    let mut beats = 0;
+    while beats < 2 {
+        session
+            .hear(|message| match message {
+                from_node::Message::Heartbeat(_) => Some(()),
+                from_node::Message::Ack(ack) => panic!("acknowledged {ack:?}"),
+                _ => None,
+            })
+            .await;
+        beats += 1;
+    }
+    let tried = agent.metrics.journal_rewrites();
+    assert!(
+        (1..=3).contains(&tried),
+        "{tried} attempts for 100 messages"
+    );
+    std::fs::remove_dir(&obstacle).expect("removed");
+    session.hear_ack(104).await;
     agent.stop().await;
 }
