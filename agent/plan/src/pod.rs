@@ -181,11 +181,24 @@ pub enum SandboxHealth {
     Dead,
 }
 
-/// An image that is on the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageView {
-    /// Digest.
-    pub id: String,
+/// What the node's image store says about a reference that it does not plainly lack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageView {
+    /// It is on the node.
+    Present {
+        /// Digest.
+        id: String,
+    },
+    /// The reference cannot be one.
+    Malformed {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store could not be read, so nobody knows.
+    Unreadable {
+        /// What happened.
+        cause: String,
+    },
 }
 
 /// What is there.
@@ -195,7 +208,7 @@ pub struct Observed {
     pub sandbox: Option<SandboxView>,
     /// Every attempt that the runtime knows.
     pub containers: Vec<ContainerView>,
-    /// The pod's images that are on the node, by the reference the pod uses.
+    /// The pod's images, by the reference the pod uses; the absent ones are not on the node.
     pub images: BTreeMap<String, ImageView>,
     /// Whether the node knows its pod range.
     pub network: Network,

@@ -7,7 +7,8 @@ use knarr_agent_plan::pod::{
 };
 use knarr_agent_plan::record::Exit;
 use knarr_runtime::{
-    ContainerPhase as RuntimePhase, ContainerState, ImageStore, Sandbox, SandboxState, Timestamp,
+    ContainerPhase as RuntimePhase, ContainerState, ImageError, ImageStore, Sandbox, SandboxState,
+    Timestamp,
 };
 use std::collections::BTreeMap;
 
@@ -75,17 +76,47 @@ pub fn sandbox(sandbox: &Sandbox, ips: Vec<String>, wiring: Wiring) -> Observed 
     }
 }
 
-/// Which of these images are on the node. Blocking.
+/// What the node knows about these images. Blocking.
 pub fn images(store: &ImageStore, references: Vec<String>) -> BTreeMap<String, ImageView> {
     let mut found = BTreeMap::new();
     for reference in references {
         match store.get(&reference) {
             Ok(Some(image)) => {
-                found.insert(reference, ImageView { id: image.id });
+                found.insert(reference, ImageView::Present { id: image.id });
             }
             Ok(None) => {}
-            Err(error) => tracing::debug!(reference, %error, "an image cannot be looked up"),
+            Err(ImageError::Reference { message, .. }) => {
+                found.insert(reference, ImageView::Malformed { why: message });
+            }
+            Err(error) => {
+                tracing::warn!(reference, %error, "an image cannot be looked up");
+                let cause = error.to_string();
+                found.insert(reference, ImageView::Unreadable { cause });
+            }
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_list_of_images_is_not_a_missing_image() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let store = ImageStore::open(dir.path()).expect("opens");
+        let look = |reference: &str| {
+            let mut found = images(&store, vec![reference.to_owned()]);
+            found.remove(reference)
+        };
+        assert_eq!(look("localhost/a:1"), None);
+        std::fs::write(dir.path().join("images/names.json"), "{torn").expect("writes");
+        match look("localhost/a:1") {
+            Some(ImageView::Unreadable { cause }) => {
+                assert!(cause.contains("names.json"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -3,19 +3,27 @@
 //!
 //! Not here: the import itself. Called by the planner before each start.
 
-use super::{Planner, PodAction};
+use super::{ImageView, Planner, PodAction};
 use crate::record::Refusal;
 use crate::support;
 use k8s_openapi::api::core::v1::Container;
 
-/// The waiting reasons of a missing image.
-const IMAGE_REASONS: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
+/// The waiting reasons of an image that is missing or cannot be looked at.
+const IMAGE_REASONS: [&str; 4] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+];
 
 impl Planner<'_> {
     /// The refusal was about an image that is there now: no need to wait.
     pub(super) fn image_arrived(&self, container: &Container, refusal: &Refusal) -> bool {
         IMAGE_REASONS.contains(&refusal.reason.as_str())
-            && self.observed.images.contains_key(image(container))
+            && matches!(
+                self.observed.images.get(image(container)),
+                Some(ImageView::Present { .. })
+            )
     }
 
     /// Why the container cannot be started, if it cannot.
@@ -31,14 +39,29 @@ impl Planner<'_> {
             return refuse("CreateContainerConfigError", unsupported.to_string());
         }
         let reference = image(container);
-        if reference.is_empty() || reference.chars().any(char::is_whitespace) {
-            return refuse(
+        let malformed = |why: &str| {
+            refuse(
                 "InvalidImageName",
-                format!("couldn't parse image name \"{reference}\": invalid reference format"),
-            );
+                format!("couldn't parse image name \"{reference}\": {why}"),
+            )
+        };
+        if reference.is_empty() || reference.chars().any(char::is_whitespace) {
+            return malformed("invalid reference format");
         }
-        if self.observed.images.contains_key(reference) {
-            return None;
+        match self.observed.images.get(reference) {
+            Some(ImageView::Present { .. }) => return None,
+            Some(ImageView::Malformed { why }) => return malformed(why),
+            // It may well be there: importing it again would not help a store that cannot be read.
+            Some(ImageView::Unreadable { cause }) => {
+                return refuse(
+                    "ImageInspectError",
+                    format!(
+                        "Failed to inspect image \"{reference}\": this node's image store cannot be \
+                         read: {cause}"
+                    ),
+                );
+            }
+            None => {}
         }
         let how = format!(
             "import it on this node: `knarr-agent image import FILE` (an OCI layout or a docker \

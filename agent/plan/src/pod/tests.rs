@@ -39,7 +39,7 @@ impl World {
             let image = c.image.clone().unwrap_or_default();
             observed.images.insert(
                 image,
-                ImageView {
+                ImageView::Present {
                     id: "sha256:1".into(),
                 },
             );
@@ -482,7 +482,10 @@ fn a_missing_image_is_refused_with_the_way_to_import_it() {
             .expect("message")
             .contains("knarr-agent image import")
     );
-    w.observed.images.insert("i:1".into(), ImageView::default());
+    let present = ImageView::Present {
+        id: "sha256:1".into(),
+    };
+    w.observed.images.insert("i:1".into(), present);
     w.settle();
     assert_eq!(
         w.phase(),
@@ -490,6 +493,45 @@ fn a_missing_image_is_refused_with_the_way_to_import_it() {
         "an image that arrived is used without a wait"
     );
     assert_eq!(w.waiting_reason(0), "");
+}
+
+#[test]
+fn an_image_store_that_cannot_be_read_is_told_as_that_and_not_as_a_missing_image() {
+    let mut w = World::new(simple());
+    let present = w.observed.images.clone();
+    let cause = "reading \"/var/lib/knarr/images/names.json\": Input/output error";
+    for view in w.observed.images.values_mut() {
+        *view = ImageView::Unreadable {
+            cause: cause.into(),
+        };
+    }
+    w.settle();
+    assert_eq!(w.waiting_reason(0), "ImageInspectError");
+    let status = w.status().container_statuses.expect("statuses").remove(0);
+    let waiting = status.state.and_then(|s| s.waiting).expect("waiting");
+    assert_eq!(
+        waiting.message.expect("message"),
+        format!("Failed to inspect image \"i:1\": this node's image store cannot be read: {cause}")
+    );
+    w.observed.images = present;
+    w.settle();
+    assert_eq!(
+        w.phase(),
+        "Running",
+        "a healed store is used without a wait"
+    );
+}
+
+#[test]
+fn a_reference_that_the_store_does_not_understand_is_an_invalid_name() {
+    let mut w = World::new(simple());
+    for view in w.observed.images.values_mut() {
+        *view = ImageView::Malformed {
+            why: "a tag has at most 128 characters".into(),
+        };
+    }
+    w.settle();
+    assert_eq!(w.waiting_reason(0), "InvalidImageName");
 }
 
 #[test]
