@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The last line about an id counts. A starting agent writes a new file, as its first plan names
-//! everything; a file with more dead lines than live ones is written again.
+//! everything; a file with more dead lines than live ones is written again. Names that could not be
+//! written (a full disk) are kept and written with the next ones.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -65,6 +66,19 @@ pub struct NamesFile {
     file: Option<File>,
     lines: usize,
     dead: usize,
+    /// Not in the file yet, oldest first. Bounded by what the maps hold: a name that is gone before it was
+    /// written is forgotten with its end.
+    unwritten: Vec<Named>,
+    end: End,
+}
+
+/// How the file ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With a whole line.
+    Line,
+    /// Perhaps in the middle of one: a write was cut off.
+    Unknown,
 }
 
 impl NamesFile {
@@ -75,38 +89,69 @@ impl NamesFile {
             file: None,
             lines: 0,
             dead: 0,
+            unwritten: Vec::new(),
+            end: End::Line,
         }
     }
 
-    /// Appends what a plan said. Nothing is flushed to the disk: after a crash the next agent writes
-    /// everything again.
+    /// Whether names wait for another attempt.
+    pub fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Appends what a plan said, and what could not be written before. Nothing is flushed to the disk: after
+    /// a crash the next agent writes everything again.
     pub fn append(&mut self, names: &[Named]) -> Result<(), DatapathError> {
-        if names.is_empty() {
+        for name in names {
+            self.remember(name);
+        }
+        if self.unwritten.is_empty() {
             return Ok(());
         }
-        self.try_append(names)
-            .map_err(|source| DatapathError::File {
-                action: "write",
-                path: self.path.clone(),
-                source,
-            })
+        self.try_append().map_err(|source| DatapathError::File {
+            action: "write",
+            path: self.path.clone(),
+            source,
+        })
     }
 
-    fn try_append(&mut self, names: &[Named]) -> io::Result<()> {
-        self.lines += names.len();
-        self.dead += names
-            .iter()
-            .filter(|name| matches!(name, Named::ServiceGone { .. } | Named::BackendGone { .. }))
-            .count()
-            * 2;
+    /// Notes a name for writing. One that comes and goes while nothing can be written leaves nothing but
+    /// its end, which the file may need.
+    fn remember(&mut self, name: &Named) {
+        match name {
+            Named::ServiceGone { id } => {
+                let gone = *id;
+                self.unwritten
+                    .retain(|n| !matches!(n, Named::Service { id, .. } if *id == gone));
+            }
+            Named::BackendGone { id } => {
+                let gone = *id;
+                self.unwritten
+                    .retain(|n| !matches!(n, Named::Backend { id, .. } if *id == gone));
+            }
+            Named::Service { .. } | Named::Backend { .. } => {}
+        }
+        self.unwritten.push(name.clone());
+    }
+
+    fn try_append(&mut self) -> io::Result<()> {
         let Some(file) = &mut self.file else {
-            return self.replace(names.iter().map(line));
+            self.replace(self.unwritten.iter().map(line).collect())?;
+            self.written();
+            return Ok(());
         };
         let mut text = Vec::new();
-        for name in names {
+        if self.end == End::Unknown {
+            // Ends what was cut off; readers pass over a line that is none.
+            text.push(b'\n');
+        }
+        for name in &self.unwritten {
             write_line(&mut text, &line(name))?;
         }
+        self.end = End::Unknown;
         file.write_all(&text)?;
+        self.end = End::Line;
+        self.written();
         if self.dead > DEAD_LINES_MIN && self.dead * 2 > self.lines {
             let known = read_lines(&self.path)?;
             let live: Vec<Line> = known
@@ -115,22 +160,34 @@ impl NamesFile {
                 .map(Line::Service)
                 .chain(known.backends.into_values().map(Line::Backend))
                 .collect();
-            self.lines = live.len();
+            let lines = live.len();
+            self.replace(live)?;
+            self.lines = lines;
             self.dead = 0;
-            self.replace(live.into_iter())?;
         }
         Ok(())
     }
 
-    fn replace(&mut self, lines: impl Iterator<Item = Line>) -> io::Result<()> {
+    fn written(&mut self) {
+        let gone =
+            |name: &&Named| matches!(name, Named::ServiceGone { .. } | Named::BackendGone { .. });
+        self.lines += self.unwritten.len();
+        self.dead += self.unwritten.iter().filter(gone).count() * 2;
+        self.unwritten.clear();
+    }
+
+    /// Puts a new file in the place of the old one; before that the old one stays as it is.
+    fn replace(&mut self, lines: Vec<Line>) -> io::Result<()> {
         let fresh = self.path.with_extension("new");
         let mut writer = BufWriter::new(File::create(&fresh)?);
-        for line in lines {
-            write_line(&mut writer, &line)?;
+        for line in &lines {
+            write_line(&mut writer, line)?;
         }
         writer.flush()?;
+        let file = OpenOptions::new().append(true).open(&fresh)?;
         std::fs::rename(&fresh, &self.path)?;
-        self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
+        self.file = Some(file);
+        self.end = End::Line;
         Ok(())
     }
 }

@@ -76,3 +76,38 @@ fn a_half_written_last_line_is_left_out() {
     assert_eq!(Names::read(&dir).unwrap().backends.len(), 1);
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+#[test]
+fn names_that_could_not_be_written_are_written_with_the_next_ones() {
+    let dir = directory("later");
+    let mut file = NamesFile::create(&dir);
+    // A directory in the place of the new file, so that it cannot be made.
+    let obstacle = dir.join(FILE_NAME).with_extension("new");
+    std::fs::create_dir(&obstacle).unwrap();
+    file.append(&[backend(1), backend(2)]).unwrap_err();
+    assert!(file.is_behind());
+    file.append(&[Named::BackendGone { id: 2 }]).unwrap_err();
+    std::fs::remove_dir(&obstacle).unwrap();
+    file.append(&[]).unwrap();
+    assert!(!file.is_behind());
+    let names = Names::read(&dir).unwrap();
+    assert_eq!(names.backends.keys().collect::<Vec<_>>(), [&1]);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_write_that_was_cut_off_costs_no_other_name() {
+    let dir = directory("cut");
+    let mut file = NamesFile::create(&dir);
+    file.append(&[backend(1)]).unwrap();
+    // As a full disk does it: half a line is in the file, and the rest fails.
+    let real = file.file.replace(File::open("/dev/null").unwrap());
+    file.append(&[backend(2)]).unwrap_err();
+    file.file = real;
+    file.file.as_mut().unwrap().write_all(b"{\"back").unwrap();
+    file.append(&[backend(3)]).unwrap();
+    let mut known: Vec<u32> = Names::read(&dir).unwrap().backends.into_keys().collect();
+    known.sort_unstable();
+    assert_eq!(known, [1, 2, 3]);
+    std::fs::remove_dir_all(dir).unwrap();
+}
