@@ -18,13 +18,15 @@ use knarr_api::feed::{
 use knarr_runtime::logs::{self, LogQuery, Timestamps};
 use knarr_runtime::{Runtime, Timestamp};
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// Streams at a time; each holds a file and two small buffers.
 const STREAMS_MAX: usize = 64;
+/// Streams at a time that are told that there are too many.
+const REFUSALS_MAX: usize = 16;
 /// Frames on their way in one stream.
 const FRAMES_MAX: usize = 4;
 /// Bytes of one frame.
@@ -38,13 +40,62 @@ pub trait AnswerStreams: Send + Sync {
 
 impl AnswerStreams for Arc<Streams> {
     fn open(&self, open: OpenStream, client: FeedClient<Channel>) {
+        let id = open.id.clone();
+        let Some(admitted) = self.gate.admit() else {
+            tracing::warn!(id, "too many streams are asked for; one gets no answer");
+            return;
+        };
         let streams = self.clone();
         tokio::spawn(async move {
-            let id = open.id.clone();
-            if let Err(error) = streams.answer(open, client).await {
+            if let Err(error) = streams.answer(open, client, admitted).await {
                 tracing::debug!(id, "a stream ended: {error}");
             }
         });
+    }
+}
+
+/// Bounds the tasks that answer streams.
+struct Gate {
+    serving: Arc<Semaphore>,
+    refusing: Arc<Semaphore>,
+}
+
+/// How a stream is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// With what it asks for.
+    Serve,
+    /// With 429.
+    Refuse,
+}
+
+/// Held while a stream is answered.
+struct Admitted {
+    answer: Answer,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    fn new() -> Gate {
+        Gate {
+            serving: Arc::new(Semaphore::new(STREAMS_MAX)),
+            refusing: Arc::new(Semaphore::new(REFUSALS_MAX)),
+        }
+    }
+
+    /// A place for one more stream; none where not even a refusal has one.
+    fn admit(&self) -> Option<Admitted> {
+        let places = [
+            (&self.serving, Answer::Serve),
+            (&self.refusing, Answer::Refuse),
+        ];
+        places.into_iter().find_map(|(places, answer)| {
+            let permit = places.clone().try_acquire_owned().ok()?;
+            Some(Admitted {
+                answer,
+                _permit: permit,
+            })
+        })
     }
 }
 
@@ -54,7 +105,7 @@ pub struct Streams {
     runtime: Runtime,
     records: Arc<Records>,
     live: Arc<Live>,
-    permits: Arc<Semaphore>,
+    gate: Gate,
 }
 
 impl Streams {
@@ -70,7 +121,7 @@ impl Streams {
             runtime,
             records,
             live,
-            permits: Arc::new(Semaphore::new(STREAMS_MAX)),
+            gate: Gate::new(),
         }
     }
 
@@ -78,6 +129,7 @@ impl Streams {
         &self,
         open: OpenStream,
         mut client: FeedClient<Channel>,
+        admitted: Admitted,
     ) -> Result<(), tonic::Status> {
         let (frames, receiver) = mpsc::channel(FRAMES_MAX);
         let first = stream_frame::Frame::Open(open.id);
@@ -88,15 +140,15 @@ impl Streams {
             .await?
             .into_inner();
         let work = async {
-            let result = match (self.permits.clone().try_acquire_owned(), open.request) {
-                (Err(_), _) => Err(problem(
+            let result = match (admitted.answer, open.request) {
+                (Answer::Refuse, _) => Err(problem(
                     429,
                     format!("this node serves {STREAMS_MAX} streams already; try again later"),
                 )),
-                (Ok(_permit), Some(open_stream::Request::Logs(request))) => {
+                (Answer::Serve, Some(open_stream::Request::Logs(request))) => {
                     self.logs(&request, &frames).await
                 }
-                (Ok(_), None) => Err(problem(
+                (Answer::Serve, None) => Err(problem(
                     501,
                     "this agent does not know this kind of stream".to_owned(),
                 )),
@@ -279,6 +331,19 @@ fn frame(frame: stream_frame::Frame) -> StreamFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_are_bounded_before_anything_is_spawned_for_them() {
+        let gate = Gate::new();
+        let served: Vec<_> = (0..STREAMS_MAX).filter_map(|_| gate.admit()).collect();
+        assert!(served.iter().all(|a| a.answer == Answer::Serve));
+        let refused: Vec<_> = (0..REFUSALS_MAX).filter_map(|_| gate.admit()).collect();
+        assert!(refused.iter().all(|a| a.answer == Answer::Refuse));
+        assert_eq!((served.len(), refused.len()), (STREAMS_MAX, REFUSALS_MAX));
+        assert!(gate.admit().is_none());
+        drop(served);
+        assert_eq!(gate.admit().map(|a| a.answer), Some(Answer::Serve));
+    }
 
     fn pod() -> Pod {
         serde_json::from_value(serde_json::json!({
