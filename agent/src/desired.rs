@@ -14,7 +14,7 @@ use knarr_api::feed::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 pub mod disk;
@@ -35,6 +35,56 @@ struct PodEntry {
     pod: Arc<Pod>,
 }
 
+/// A ConfigMap or Secret: as it came, and read when a pod first needs it. Shared, so that reading it holds
+/// nobody up.
+struct ObjectEntry {
+    set: ObjectSet,
+    parsed: OnceLock<Parsed>,
+}
+
+/// What an object is.
+#[derive(Clone)]
+enum Parsed {
+    ConfigMap(Arc<ConfigMap>),
+    Secret(Arc<Secret>),
+    /// Of another kind, or not readable: pods that need it wait for it.
+    Unusable,
+}
+
+impl ObjectEntry {
+    fn parsed(&self) -> &Parsed {
+        self.parsed.get_or_init(|| {
+            let json = &self.set.object_json;
+            let parsed = match self.set.kind.as_str() {
+                "ConfigMap" => serde_json::from_slice(json).map(|m| Parsed::ConfigMap(Arc::new(m))),
+                "Secret" => serde_json::from_slice(json).map(|s| Parsed::Secret(Arc::new(s))),
+                other => {
+                    tracing::debug!(kind = other, "an object of an unknown kind is ignored");
+                    Ok(Parsed::Unusable)
+                }
+            };
+            parsed.unwrap_or_else(|error| {
+                let ObjectSet {
+                    kind,
+                    namespace,
+                    name,
+                    ..
+                } = &self.set;
+                // Not the contents: it may be a Secret.
+                tracing::error!(
+                    kind,
+                    namespace,
+                    name,
+                    line = error.line(),
+                    column = error.column(),
+                    "an object that cannot be read is ignored"
+                );
+                Parsed::Unusable
+            })
+        })
+    }
+}
+
 /// The whole desired state.
 #[derive(Default)]
 pub struct State {
@@ -45,7 +95,7 @@ pub struct State {
     services: BTreeMap<ServiceKey, ServiceSet>,
     endpoints: BTreeMap<EndpointKey, EndpointSet>,
     peers: BTreeMap<String, PeerSet>,
-    objects: BTreeMap<ObjectKey, ObjectSet>,
+    objects: BTreeMap<ObjectKey, Arc<ObjectEntry>>,
     /// What the snapshot that is arriving has named so far.
     snapshot: Option<Seen>,
     touched_pods: TouchedPods,
@@ -222,7 +272,11 @@ impl State {
                     ..set.clone()
                 };
                 self.touched_pods.namespaces.insert(key.1.clone());
-                self.objects.insert(key, set);
+                let entry = ObjectEntry {
+                    set,
+                    parsed: OnceLock::new(),
+                };
+                self.objects.insert(key, Arc::new(entry));
             }
             Kind::ObjectRemove(remove) => {
                 let key = (
@@ -258,8 +312,7 @@ impl State {
         let changes: Vec<Change> = self
             .objects
             .values()
-            .cloned()
-            .map(Kind::ObjectSet)
+            .map(|entry| Kind::ObjectSet(entry.set.clone()))
             .chain(pods)
             .chain(self.services.values().cloned().map(Kind::ServiceSet))
             .chain(self.endpoints.values().cloned().map(Kind::EndpointSet))
@@ -442,24 +495,29 @@ impl Desired {
 
     /// The ConfigMaps and Secrets of a namespace that this node has.
     pub fn objects(&self, namespace: &str) -> Objects {
-        let state = self.lock();
+        let found: Vec<Arc<ObjectEntry>> = {
+            let state = self.lock();
+            ["ConfigMap", "Secret"]
+                .into_iter()
+                .flat_map(|kind| {
+                    let first = (kind.to_owned(), namespace.to_owned(), String::new());
+                    let from = state.objects.range(first..);
+                    from.take_while(move |((k, ns, _), _)| k == kind && ns == namespace)
+                })
+                .map(|(_, entry)| entry.clone())
+                .collect()
+        };
         let mut objects = Objects::default();
-        for ((kind, ns, name), set) in &state.objects {
-            if ns != namespace {
-                continue;
-            }
-            match kind.as_str() {
-                "ConfigMap" => {
-                    if let Ok(map) = serde_json::from_slice::<ConfigMap>(&set.object_json) {
-                        objects.config_maps.insert(name.clone(), Arc::new(map));
-                    }
+        for entry in found {
+            let name = entry.set.name.clone();
+            match entry.parsed().clone() {
+                Parsed::ConfigMap(map) => {
+                    objects.config_maps.insert(name, map);
                 }
-                "Secret" => {
-                    if let Ok(secret) = serde_json::from_slice::<Secret>(&set.object_json) {
-                        objects.secrets.insert(name.clone(), Arc::new(secret));
-                    }
+                Parsed::Secret(secret) => {
+                    objects.secrets.insert(name, secret);
                 }
-                other => tracing::debug!(kind = other, "an object of an unknown kind is ignored"),
+                Parsed::Unusable => {}
             }
         }
         objects

@@ -310,6 +310,12 @@ fn objects_of_a_namespace_are_found_and_wake_its_pods() {
     assert!(desired.take_touched_pods().namespaces.contains("ns"));
     assert!(desired.objects("ns").config_maps.contains_key("conf"));
     assert!(desired.objects("other").config_maps.is_empty());
+    // Read once: what one pod was given is what the next one is given.
+    let (one, two) = (desired.objects("ns"), desired.objects("ns"));
+    assert!(std::sync::Arc::ptr_eq(
+        &one.config_maps["conf"],
+        &two.config_maps["conf"]
+    ));
     let gone = ObjectRemove {
         kind: "ConfigMap".into(),
         namespace: "ns".into(),
