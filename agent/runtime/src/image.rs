@@ -140,8 +140,8 @@ pub enum Progress {
     Image(ImageName),
 }
 
-pub use store::ImageStore;
 pub(crate) use store::overlay;
+pub use store::{ImageStore, ImagesStamp};
 
 impl ImageError {
     fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ImageError {

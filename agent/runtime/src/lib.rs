@@ -31,7 +31,7 @@ mod tree;
 pub mod volume;
 
 pub use cgroup::CgroupLayout;
-pub use image::{Image, ImageConfig, ImageError, ImageName, ImageStore};
+pub use image::{Image, ImageConfig, ImageError, ImageName, ImageStore, ImagesStamp};
 pub use runtime::{Pruned, Runtime, RuntimeConfig, RuntimeError};
 pub use sandbox::{Sandbox, SandboxError};
 pub use shim::shim_main;

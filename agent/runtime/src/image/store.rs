@@ -60,6 +60,33 @@ pub(super) struct Record {
     pub layers: Vec<LayerRecord>,
 }
 
+/// A state of the store, for telling whether it changed without reading it.
+#[derive(Clone, Copy, Debug)]
+pub struct ImagesStamp {
+    /// Inode and change of names.json, which is replaced with each change of names; none before the first.
+    names: Option<(u64, i64, i64)>,
+    /// Change of the records' directory, whose entries are replaced.
+    records: (i64, i64),
+    /// When it was looked at, in seconds.
+    seen_s: i64,
+}
+
+/// A change within this time after another may carry the same time stamp (a file system's clock is coarse).
+const SETTLED_AFTER_S: i64 = 2;
+
+impl ImagesStamp {
+    /// Whether a later change must have another stamp.
+    fn is_settled(&self) -> bool {
+        let changed = self.names.map_or(0, |(_, s, _)| s).max(self.records.0);
+        self.seen_s - changed > SETTLED_AFTER_S
+    }
+
+    /// Whether the store is as it was then.
+    pub fn is_same(&self, then: &ImagesStamp) -> bool {
+        (self.names, self.records) == (then.names, then.records) && then.is_settled()
+    }
+}
+
 type Names = BTreeMap<ImageName, String>;
 
 /// Keeps images from being removed while it lives.
@@ -133,6 +160,25 @@ impl ImageStore {
         };
         let record = self.record(&id)?;
         Ok(record.map(|record| self.image(&names, record)))
+    }
+
+    /// The state of the store. Take it before what is to be compared with it later.
+    pub fn stamp(&self) -> Result<ImagesStamp, ImageError> {
+        use std::os::unix::fs::MetadataExt;
+        let seen = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let names = self.root.join("names.json");
+        let names = match std::fs::metadata(&names) {
+            Ok(stat) => Some((stat.ino(), stat.ctime(), stat.ctime_nsec())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(ImageError::io("reading", &names)(e)),
+        };
+        let records = self.records_dir();
+        let stat = std::fs::metadata(&records).map_err(ImageError::io("reading", &records))?;
+        Ok(ImagesStamp {
+            names,
+            records: (stat.ctime(), stat.ctime_nsec()),
+            seen_s: seen.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX)),
+        })
     }
 
     /// All images, sorted by name.
@@ -445,4 +491,40 @@ pub(crate) fn overlay(
         Some(data.as_str()),
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(names: Option<(u64, i64, i64)>, records: (i64, i64), seen_s: i64) -> ImagesStamp {
+        ImagesStamp {
+            names,
+            records,
+            seen_s,
+        }
+    }
+
+    #[test]
+    fn a_store_is_the_same_only_where_a_change_would_have_shown() {
+        let then = stamp(Some((1, 100, 5)), (100, 7), 110);
+        assert!(stamp(Some((1, 100, 5)), (100, 7), 120).is_same(&then));
+        assert!(!stamp(Some((2, 100, 5)), (100, 7), 120).is_same(&then));
+        assert!(!stamp(Some((1, 100, 5)), (100, 8), 120).is_same(&then));
+        // Looked at right after a change: another change may bear the same time.
+        let fresh = stamp(Some((1, 100, 5)), (100, 7), 101);
+        assert!(!stamp(Some((1, 100, 5)), (100, 7), 120).is_same(&fresh));
+    }
+
+    #[test]
+    fn a_new_list_of_names_shows_in_the_stamp() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let store = ImageStore::open(dir.path()).expect("opens");
+        let mut before = store.stamp().expect("stamp");
+        // As if it had been looked at long after.
+        before.seen_s += 60;
+        assert!(store.stamp().expect("stamp").is_same(&before));
+        store.write_names(&Names::new()).expect("writes");
+        assert!(!store.stamp().expect("stamp").is_same(&before));
+    }
 }
