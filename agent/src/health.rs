@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use knarr_datapath::DatapathError;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -126,7 +127,12 @@ async fn metrics(State(health): State<Health>) -> (StatusCode, String) {
         return (StatusCode::INTERNAL_SERVER_ERROR, String::new());
     };
     if let Some(datapath) = &health.datapath {
-        let read = datapath.call(|d| Ok((d.stats()?, d.usage()?))).await;
+        // Beside the datapath's writers: walking its maps must not keep pods and endpoints waiting.
+        let inspector = datapath.inspector().clone();
+        let read = crate::blocking::run(move || {
+            Ok::<_, DatapathError>((inspector.stats()?, inspector.usage()?))
+        })
+        .await;
         match read {
             Ok((stats, usage)) => {
                 // OpenMetrics ends with this line; ours come before it.

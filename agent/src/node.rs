@@ -4,6 +4,7 @@
 //!
 //! Not here: the heartbeat itself (`feed`). Spawned once by `run`.
 
+use crate::events::{Events, Kind};
 use crate::machine::{Machine, meminfo};
 use crate::outbox::Outbox;
 use k8s_openapi::api::core::v1::{
@@ -15,7 +16,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_agent_plan::Millis;
 use knarr_agent_plan::status::time;
 use knarr_api::quantity::Quantity;
-use knarr_runtime::{Image, Runtime};
+use knarr_datapath::DatapathError;
+use knarr_datapath::inspect::Inspector;
+use knarr_datapath::overflow::{self, Room};
+use knarr_runtime::{Image, ImageStore, ImagesStamp, Runtime};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +64,9 @@ pub enum DatapathState {
     /// They can.
     Up,
 }
+
+/// The datapath, once it is open.
+pub type OpenDatapath = Option<Inspector>;
 
 /// A condition as measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +142,12 @@ pub struct NodeReporter {
     labels: Vec<(String, String)>,
     max_pods: u32,
     data_dir: PathBuf,
-    datapath: watch::Receiver<DatapathState>,
+    datapath: watch::Receiver<OpenDatapath>,
+    events: Arc<Events>,
+    /// The programs' statistics at the last look; the first look is only what the next is compared with.
+    stats: Option<Stats>,
+    /// The images, and the state of the store that they were read in.
+    images: Option<(ImagesStamp, Vec<Image>)>,
     /// Last transition of each condition.
     since: BTreeMap<&'static str, (bool, Millis)>,
 }
@@ -148,7 +160,8 @@ impl NodeReporter {
         labels: Vec<(String, String)>,
         max_pods: u32,
         data_dir: PathBuf,
-        datapath: watch::Receiver<DatapathState>,
+        datapath: watch::Receiver<OpenDatapath>,
+        events: Arc<Events>,
     ) -> NodeReporter {
         NodeReporter {
             machine,
@@ -157,6 +170,9 @@ impl NodeReporter {
             max_pods,
             data_dir,
             datapath,
+            events,
+            stats: None,
+            images: None,
             since: BTreeMap::new(),
         }
     }
@@ -182,24 +198,39 @@ impl NodeReporter {
     /// Looks once.
     pub async fn look(&mut self, outbox: &Outbox) {
         let (store, data_dir) = (self.runtime.images().clone(), self.data_dir.clone());
-        let measured = tokio::task::spawn_blocking(move || {
-            let images = store.list();
-            if let Err(error) = &images {
-                tracing::debug!(%error, "the images cannot be listed");
-            }
-            (
-                measure(&data_dir),
-                images.unwrap_or_default(),
-                disk_bytes(&data_dir),
-            )
-        });
-        let Ok((pressure, images, disk_bytes)) = measured.await else {
-            return;
-        };
-        let node = self.node(&pressure, &images, disk_bytes, crate::clock::now_ms());
+        let (known, datapath) = (self.images.take(), self.datapath.borrow().clone());
+        let (pressure, images, disk_bytes, read) = crate::blocking::run(move || {
+            let read = datapath.and_then(|inspector| match read_stats(&inspector) {
+                Ok(read) => Some(read),
+                Err(error) => {
+                    tracing::debug!(%error, "the datapath's statistics cannot be read");
+                    None
+                }
+            });
+            let images = look_at_images(&store, known);
+            (measure(&data_dir), images, disk_bytes(&data_dir), read)
+        })
+        .await;
+        if let Some((stats, room)) = read {
+            self.tell_overflows(&stats, &room);
+            self.stats = Some(stats);
+        }
+        let listed = images.as_ref().map_or(&[][..], |(_, images)| images);
+        let node = self.node(&pressure, listed, disk_bytes, crate::clock::now_ms());
+        self.images = images;
         match serde_json::to_vec(&node) {
             Ok(json) => outbox.node(json.into()),
             Err(error) => tracing::error!(%error, "the Node cannot be written"),
+        }
+    }
+
+    /// Says which maps of the kernel programs had no room since the last look.
+    fn tell_overflows(&self, stats: &Stats, room: &Room) {
+        let Some(before) = &self.stats else { return };
+        for overflow in overflow::overflows(before, stats, room) {
+            tracing::warn!("{}", overflow.message);
+            self.events
+                .node(Kind::Warning, overflow.reason, &overflow.message);
         }
     }
 
@@ -247,7 +278,10 @@ impl NodeReporter {
             (cpu_milli - machine.reserved_cpu_milli).max(0),
             (machine.memory_bytes - machine.reserved_memory_bytes).max(0),
         );
-        let datapath = *self.datapath.borrow();
+        let datapath = match self.datapath.borrow().is_some() {
+            true => DatapathState::Up,
+            false => DatapathState::Down,
+        };
         let conditions = conditions(pressure, datapath).map(|c| {
             let since = self.since.entry(c.kind).or_insert((c.holds, now_ms));
             if since.0 != c.holds {
@@ -322,6 +356,38 @@ fn container_images(images: &[Image]) -> Vec<ContainerImage> {
     });
     list.truncate(IMAGES_MAX);
     list
+}
+
+type Stats = Vec<(&'static str, u64)>;
+
+fn read_stats(inspector: &Inspector) -> Result<(Stats, Room), DatapathError> {
+    Ok((inspector.stats()?, inspector.room()?))
+}
+
+/// The images as they are; read again only where the store changed since `known`.
+fn look_at_images(
+    store: &ImageStore,
+    known: Option<(ImagesStamp, Vec<Image>)>,
+) -> Option<(ImagesStamp, Vec<Image>)> {
+    let stamp = match store.stamp() {
+        Ok(stamp) => stamp,
+        Err(error) => {
+            tracing::debug!(%error, "the image store cannot be looked at");
+            return None;
+        }
+    };
+    if let Some((at, images)) = known
+        && stamp.is_same(&at)
+    {
+        return Some((at, images));
+    }
+    match store.list() {
+        Ok(images) => Some((stamp, images)),
+        Err(error) => {
+            tracing::debug!(%error, "the images cannot be listed");
+            None
+        }
+    }
 }
 
 fn percent(part: u64, whole: u64) -> u64 {

@@ -12,6 +12,7 @@ use knarr_agent_plan::services::{
     ServiceProtocol, ServiceTable, TrafficPolicy,
 };
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
+use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::NamesFile;
 use knarr_datapath::{Cidr, Datapath, DatapathError, Network, NodeRoute};
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,6 +20,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+mod purges;
+
+use purges::Purges;
 
 /// Changes that come within this time are one plan. A first change is not held back.
 const COALESCE: Duration = Duration::from_millis(2);
@@ -30,14 +35,26 @@ const PREPARE_TRIES: u32 = 5;
 /// And how long after a failure.
 const PREPARE_PAUSE: Duration = Duration::from_millis(50);
 
-/// The maps, used by this loop and by pod workers. Calls block briefly and run off the async threads.
+/// The maps, used by this loop and by pod workers. Calls block briefly and run off the async threads; what
+/// walks whole maps goes through [`SharedDatapath::inspector`] and waits for nobody.
 #[derive(Clone)]
-pub struct SharedDatapath(Arc<Mutex<Datapath>>);
+pub struct SharedDatapath {
+    datapath: Arc<Mutex<Datapath>>,
+    inspector: Inspector,
+}
 
 impl SharedDatapath {
     /// Shares it.
     pub fn new(datapath: Datapath) -> SharedDatapath {
-        SharedDatapath(Arc::new(Mutex::new(datapath)))
+        SharedDatapath {
+            inspector: datapath.inspector(),
+            datapath: Arc::new(Mutex::new(datapath)),
+        }
+    }
+
+    /// Reads the same maps without taking turns with their writers. Its calls block.
+    pub fn inspector(&self) -> &Inspector {
+        &self.inspector
     }
 
     /// Runs a call on a thread for blocking work.
@@ -45,7 +62,7 @@ impl SharedDatapath {
         &self,
         call: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, DatapathError> {
-        let shared = self.0.clone();
+        let shared = self.datapath.clone();
         crate::blocking::run(move || {
             let mut datapath = shared.lock().unwrap_or_else(PoisonError::into_inner);
             call(&mut datapath)
@@ -95,6 +112,7 @@ impl Services {
         let mut changes = self.desired.watch_services();
         let mut welcome = Some(self.welcome.clone());
         let mut sync = Sync::Clean;
+        let mut purges = Purges::new(self.datapath.inspector().clone());
         // Routes that are still to be set; kept until the kernel has taken them.
         let mut routes_due: Option<Vec<NodeRoute>> = None;
         loop {
@@ -129,8 +147,11 @@ impl Services {
                 }
             }
             sync = self
-                .carry_out(&mut table, &mut names, start.elapsed())
+                .carry_out(&mut table, &mut names, &mut purges, start.elapsed())
                 .await;
+            if names.is_behind() {
+                network = Sync::Broken;
+            }
             self.metrics.services_synced(received.elapsed());
             let wake = match (sync, network) {
                 (Sync::Broken, _) | (_, Sync::Broken) => Some(RESYNC_AFTER),
@@ -144,8 +165,9 @@ impl Services {
                     None => std::future::pending().await,
                 }
             };
-            // Every arm only waits.
+            // A purge goes on in `purges` when its arm is dropped; every other arm only waits.
             tokio::select! {
+                never = purges.run() => match never {},
                 changed = changes.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -226,12 +248,19 @@ impl Services {
         &self,
         table: &mut ServiceTable,
         names: &mut NamesFile,
+        purges: &mut Purges,
         now: Duration,
     ) -> Sync {
         let plan = table.plan(now);
-        if let Err(error) = names.append(&plan.names) {
+        let was_behind = names.is_behind();
+        if let Err(error) = names.append(&plan.names)
+            && !was_behind
+        {
             // Traffic does not need names.
-            tracing::warn!("{}", crate::cli::chain(&error.into()));
+            tracing::warn!(
+                "{}: `knarr-agent service` shows ids until it can be written",
+                crate::cli::chain(&error.into())
+            );
         }
         for refusal in &plan.refusals {
             tracing::warn!("{refusal}");
@@ -242,9 +271,12 @@ impl Services {
             return Sync::Clean;
         }
         tracing::debug!(operations = plan.ops.len(), "programming Services");
-        let ops = plan.ops;
-        let done = self.datapath.call(move |d| d.apply(&ops));
-        match done.await {
+        // The order of a removal: flip, keep while terminating, delete the backend, then purge what leads to
+        // it. The purge walks whole maps and must not keep the next change waiting.
+        let (ops, gone) = knarr_datapath::split_purges(plan.ops);
+        let done = self.datapath.call(move |d| d.apply(&ops)).await;
+        purges.add(gone);
+        match done {
             Ok(()) => Sync::Clean,
             Err(error) => {
                 let text = crate::cli::chain(&error.into());

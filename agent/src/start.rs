@@ -12,7 +12,7 @@ use crate::health::{Health, HealthListener};
 use crate::join::JoinConfig;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
-use crate::node::{DatapathState, NodeReporter};
+use crate::node::{NodeReporter, OpenDatapath};
 use crate::outbox::Outbox;
 use crate::pods::ipam::Ipam;
 use crate::pods::live::Live;
@@ -53,6 +53,8 @@ pub async fn run(
     let labels = options.labels()?;
     let datapath_config = datapath_config(&options, &machine)?;
     let object = crate::object::datapath_object()?;
+    // Before anything is made and anybody is asked: it would not help to join.
+    Datapath::check_places(&datapath_config)?;
     crate::files::private_dir(&data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
     crate::files::private_dir(&run_dir)
@@ -79,14 +81,15 @@ pub async fn run(
     let live = Arc::new(Live::default());
     let ipam = Ipam::open(&data_dir)?;
 
-    let (datapath_up, datapath_state) = watch::channel(DatapathState::Down);
+    let (datapath_up, datapath_open) = watch::channel(OpenDatapath::None);
     let mut reporter = Some(NodeReporter::new(
         machine.clone(),
         runtime.clone(),
         labels,
         options.max_pods.unwrap_or(MAX_PODS_DEFAULT),
         data_dir.clone(),
-        datapath_state,
+        datapath_open,
+        events.clone(),
     ));
     look(&mut reporter, &outbox).await;
     let streams = Arc::new(Streams::new(
@@ -101,6 +104,8 @@ pub async fn run(
         let shutdown = shutdown.clone();
         async move {
             // A node that has joined before starts its pods whether or not anybody answers.
+            // A join that is dropped half-way leaves a certificate that nobody holds the key of; the next
+            // start joins again.
             let identity = tokio::select! {
                 identity = crate::join::identity(&join) => identity?,
                 () = shutdown.cancelled() => return Ok(()),
@@ -124,6 +129,8 @@ pub async fn run(
         None => {
             tasks.spawn(feed);
             report(&mut reporter, &mut tasks, &outbox, &shutdown);
+            // The first arm only waits, the second is handed to whoever ends the others, and dropping the
+            // third loses a wake-up that nobody needs any more.
             let welcome = tokio::select! {
                 welcome = first_welcome(&desired) => welcome,
                 ended = tasks.join_next() => return supervise(ended, tasks, shutdown).await,
@@ -135,7 +142,7 @@ pub async fn run(
     let datapath = open_datapath(datapath_config, &welcome, object, &mut tasks).await?;
     let network = Network::open().context("cannot open netlink")?;
     prepare(&network, &welcome).await?;
-    datapath_up.send_replace(DatapathState::Up);
+    datapath_up.send_replace(Some(datapath.inspector().clone()));
     if let Some(feed) = feed {
         look(&mut reporter, &outbox).await;
         tasks.spawn(feed);
@@ -179,6 +186,7 @@ pub async fn run(
         .context("cannot adopt running pods")?;
     tasks.spawn(finish(pods.run(shutdown.clone())));
     tracing::info!("the node is up");
+    // `join_next` takes a task out only when it is ready; the other arm only waits.
     tokio::select! {
         ended = tasks.join_next() => supervise(ended, tasks, shutdown).await,
         () = shutdown.cancelled() => drain(tasks).await,
@@ -225,22 +233,33 @@ async fn supervise(
         Some(Err(error)) => Err(anyhow::Error::new(error).context("a part of the agent failed")),
         None => Ok(()),
     };
-    drain(tasks).await?;
-    result
+    let drained = drain(tasks).await;
+    result.and(drained)
 }
 
+/// Waits for the loops to end. One that panicked meanwhile is an error of the program, as it would be at any
+/// other time.
 async fn drain(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut result = Ok(());
     let all = async {
         while let Some(ended) = tasks.join_next().await {
-            if let Ok(Err(error)) = ended {
-                tracing::warn!("while stopping: {}", crate::cli::chain(&error));
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!("while stopping: {}", crate::cli::chain(&error));
+                }
+                Err(error) => {
+                    tracing::error!("while stopping: {error}");
+                    let error = anyhow::Error::new(error);
+                    result = Err(error.context("a part of the agent failed while it stopped"));
+                }
             }
         }
     };
     if tokio::time::timeout(SHUTDOWN_WITHIN, all).await.is_err() {
         tracing::warn!("some work was cut off; the next start looks at everything again");
     }
-    Ok(())
+    result
 }
 
 /// One agent for each data directory.
@@ -355,4 +374,33 @@ async fn prepare(network: &Network, welcome: &Welcome) -> anyhow::Result<()> {
     crate::services::prepare_node(network, &pods, &services)
         .await
         .context("cannot prepare the node's network")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_while_stopping_is_an_error_and_an_error_is_only_told() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { Err(anyhow::anyhow!("a disk")) });
+        drain(tasks).await.expect("told in the log");
+        let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        tasks.spawn(async { panic!("this panic belongs to the test") });
+        tasks.spawn(async { Ok(()) });
+        let error = drain(tasks).await.expect_err("a panic");
+        assert_eq!(
+            error.to_string(),
+            "a part of the agent failed while it stopped"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_is_what_the_program_ends_with() {
+        let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        tasks.spawn(async { panic!("this panic belongs to the test") });
+        let first = Some(Ok(Err(anyhow::anyhow!("the first"))));
+        let ended = supervise(first, tasks, CancellationToken::new()).await;
+        assert_eq!(ended.expect_err("failed").to_string(), "the first");
+    }
 }

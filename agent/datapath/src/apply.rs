@@ -7,11 +7,12 @@
 use std::collections::HashSet;
 
 use knarr_ebpf_common::{
-    BackendEntry, MapOp, ServiceEntry, ServiceKey, SlotKey, TABLE_CHUNK, TableChunk, TableKey,
+    BackendEntry, MapOp, Plain, ServiceEntry, ServiceKey, SlotKey, TABLE_CHUNK, TableChunk,
+    TableKey,
 };
 
 use crate::error::DatapathError;
-use crate::maps::Maps;
+use crate::maps::{Map, Maps};
 
 /// Indexes into the map `IDS`.
 pub(crate) const IDS_SERVICE: u32 = 0;
@@ -234,7 +235,9 @@ impl Run<'_> {
                     }));
                 }
                 MapOp::RemoveBackend { id } => backends.push(*id),
-                MapOp::PurgeBackends { ids } => self.purge_backends(ids)?,
+                MapOp::PurgeBackends { ids } => {
+                    purge_backends(self.maps, &ids.iter().copied().collect())?;
+                }
                 MapOp::PurgeServices { affinity, counters } => {
                     self.purge_affinity(affinity)?;
                     self.maps.counters.remove_all(counters)?;
@@ -251,42 +254,68 @@ impl Run<'_> {
         self.maps.backends.remove_all(&backends)
     }
 
-    fn purge_backends(&self, ids: &[u32]) -> Result<(), DatapathError> {
-        let gone: HashSet<u32> = ids.iter().copied().collect();
-        let keys: Vec<_> = self
-            .maps
-            .affinity
-            .entries()?
-            .into_iter()
-            .filter(|(_, entry)| gone.contains(&entry.backend))
-            .map(|(key, _)| key)
-            .collect();
-        self.maps.affinity.remove_all(&keys)?;
-        for map in [&self.maps.flows, &self.maps.nat] {
-            let keys: Vec<_> = map
-                .entries()?
-                .into_iter()
-                .filter(|(_, flow)| gone.contains(&flow.backend_id))
-                .map(|(key, _)| key)
-                .collect();
-            map.remove_all(&keys)?;
-        }
-        Ok(())
-    }
-
     fn purge_affinity(&self, services: &[u32]) -> Result<(), DatapathError> {
         if services.is_empty() {
             return Ok(());
         }
         let gone: HashSet<u32> = services.iter().copied().collect();
-        let keys: Vec<_> = self
-            .maps
-            .affinity
-            .entries()?
-            .into_iter()
-            .map(|(key, _)| key)
-            .filter(|key| gone.contains(&key.service))
-            .collect();
-        self.maps.affinity.remove_all(&keys)
+        remove_where(&self.maps.affinity, |key, _| gone.contains(&key.service))
+    }
+}
+
+/// Takes the purges of backends out of a plan: `(the rest, the ids)`. They walk whole maps, and they are
+/// the only operations that may come late, for ids are not used again.
+pub fn split_purges(mut ops: Vec<MapOp>) -> (Vec<MapOp>, Vec<u32>) {
+    let mut purged = Vec::new();
+    ops.retain_mut(|op| match op {
+        MapOp::PurgeBackends { ids } => {
+            purged.append(ids);
+            false
+        }
+        _ => true,
+    });
+    (ops, purged)
+}
+
+/// Deletes affinity entries and flows that lead to these backends.
+pub(crate) fn purge_backends(maps: &Maps, gone: &HashSet<u32>) -> Result<(), DatapathError> {
+    remove_where(&maps.affinity, |_, entry| gone.contains(&entry.backend))?;
+    for map in [&maps.flows, &maps.nat] {
+        remove_where(map, |_, flow| gone.contains(&flow.backend_id))?;
+    }
+    Ok(())
+}
+
+fn remove_where<K: Plain, V: Plain>(
+    map: &Map<K, V>,
+    is_gone: impl Fn(&K, &V) -> bool,
+) -> Result<(), DatapathError> {
+    let mut found = Vec::new();
+    map.visit(|keys, values| {
+        let of_batch = keys.iter().zip(values);
+        found.clear();
+        found.extend(of_batch.filter(|(k, v)| is_gone(k, v)).map(|(k, _)| *k));
+        map.remove_all(&found)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_purges_of_backends_are_taken_out_of_a_plan() {
+        let flip = MapOp::RemoveBackend { id: 1 };
+        let affinity = MapOp::PurgeServices {
+            affinity: vec![3],
+            counters: Vec::new(),
+        };
+        let ops = vec![
+            flip.clone(),
+            MapOp::PurgeBackends { ids: vec![1, 2] },
+            affinity.clone(),
+            MapOp::PurgeBackends { ids: vec![4] },
+        ];
+        assert_eq!(split_purges(ops), (vec![flip, affinity], vec![1, 2, 4]));
     }
 }

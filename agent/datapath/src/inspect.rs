@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads the pinned maps for people: `knarr-agent service ls|get|trace`, metrics and tests.
 //!
-//! Works without a running agent. Writes nothing, except what tests ask for by name.
+//! Works without a running agent and beside one. Writes nothing, except that it purges what leads to
+//! backends that are gone, and what tests ask for by name.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use knarr_ebpf_common::{
-    Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, MapContents,
+    Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, MapContents, Plain,
     ServiceEntry, ServiceKey, SlotKey, TableKey, choose,
 };
 
+use crate::apply;
 use crate::error::DatapathError;
 use crate::load;
-use crate::maps::Maps;
+use crate::maps::{Map, Maps};
+use crate::overflow::Room;
 
 /// One of the two records that each flow from outside has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +29,9 @@ pub enum Half {
 }
 
 /// The pinned maps of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Inspector {
-    maps: Maps,
+    maps: Arc<Maps>,
     cpus: usize,
 }
 
@@ -34,13 +39,17 @@ impl Inspector {
     /// Opens the pins under a bpffs root.
     pub fn open(bpf_root: &Path) -> Result<Self, DatapathError> {
         Ok(Self {
-            maps: Maps::open(&load::pinned_maps(bpf_root))?,
+            maps: Arc::new(Maps::open(&load::pinned_maps(bpf_root))?),
             cpus: aya::util::nr_cpus().map_err(|(path, source)| DatapathError::File {
                 action: "read",
                 path: path.into(),
                 source,
             })?,
         })
+    }
+
+    pub(crate) fn new(maps: Arc<Maps>, cpus: usize) -> Self {
+        Self { maps, cpus }
     }
 
     /// Everything about Services.
@@ -148,6 +157,38 @@ impl Inspector {
         load::stats(&self.maps, self.cpus)
     }
 
+    /// Entries and sizes of the maps: (name, entries, max entries). Walks the maps: milliseconds for big
+    /// ones, which hold nobody up.
+    pub fn usage(&self) -> Result<Vec<(&'static str, u32, u32)>, DatapathError> {
+        let maps = &*self.maps;
+        Ok(vec![
+            usage(&maps.services)?,
+            usage(&maps.slots)?,
+            usage(&maps.tables)?,
+            usage(&maps.backends)?,
+            usage(&maps.affinity)?,
+            usage(&maps.flows)?,
+            usage(&maps.nat)?,
+        ])
+    }
+
+    /// How many entries the maps that the kernel programs fill can hold.
+    pub fn room(&self) -> Result<Room, DatapathError> {
+        let config = self.config()?;
+        Ok(Room {
+            flows: self.maps.flows.max_entries,
+            affinity: self.maps.affinity.max_entries,
+            counters: self.maps.counters.max_entries,
+            snat_ports: (config.snat_port_first, config.snat_port_last),
+        })
+    }
+
+    /// Deletes affinity entries and flows that lead to these backends. Only for ids that no slot names any
+    /// more; they are not used again, so it may run beside anything else.
+    pub fn purge_backends(&self, gone: &HashSet<u32>) -> Result<(), DatapathError> {
+        apply::purge_backends(&self.maps, gone)
+    }
+
     /// Deletes one half of all flow records, as an LRU under pressure does; for tests of their rebuilding.
     pub fn forget_flows(&self, half: Half) -> Result<usize, DatapathError> {
         let map = match half {
@@ -158,6 +199,10 @@ impl Inspector {
         map.remove_all(&keys)?;
         Ok(keys.len())
     }
+}
+
+fn usage<K: Plain, V: Plain>(map: &Map<K, V>) -> Result<(&'static str, u32, u32), DatapathError> {
+    Ok((map.name, map.count()?, map.max_entries))
 }
 
 fn sum(mut total: Counters, one: &Counters) -> Counters {

@@ -19,10 +19,12 @@ mod maps;
 pub mod names;
 mod netns;
 pub mod network;
+pub mod overflow;
 mod snat;
 mod sys;
 pub mod view;
 
+pub use apply::split_purges;
 pub use config::{Cidr, DatapathConfig, MapSizes, ProgramLog, TcHook};
 pub use error::DatapathError;
 pub use knarr_ebpf_common::{MapContents, MapOp};

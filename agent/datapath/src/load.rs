@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::programs::{CgroupSockAddr, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
@@ -18,6 +19,7 @@ use crate::apply::{self, IDS_BACKEND, IDS_SERVICE};
 use crate::attach;
 use crate::config::{DatapathConfig, MapSizes, ProgramLog};
 use crate::error::DatapathError;
+use crate::inspect::Inspector;
 use crate::maps::{self, Maps, map_type};
 use crate::{logs, netns, snat, sys};
 
@@ -28,7 +30,7 @@ const CGROUP2_FS: FsType = FsType(0x6367_7270);
 /// The loaded, pinned and attached datapath. Blocking calls, each far below a millisecond except `open`.
 #[derive(Debug)]
 pub struct Datapath {
-    maps: Maps,
+    maps: Arc<Maps>,
     cpus: usize,
     ebpf: Ebpf,
     log: ProgramLog,
@@ -44,6 +46,12 @@ pub(crate) fn pinned_maps(bpf_root: &Path) -> PathBuf {
 }
 
 impl Datapath {
+    /// Whether the machine has what [`Self::open`] needs in its file systems. Changes nothing, so it can be
+    /// asked before anything else is made.
+    pub fn check_places(config: &DatapathConfig) -> Result<(), DatapathError> {
+        check_places(config)
+    }
+
     /// Loads the programs from an object file's bytes, adopts pinned maps, swaps attached programs in
     /// place. Must be called in the node's network namespace.
     pub fn open(config: &DatapathConfig, object: &[u8]) -> Result<Self, DatapathError> {
@@ -89,7 +97,7 @@ impl Datapath {
         })?;
         attach_all(&mut ebpf, config, &link_dir)?;
         let mut datapath = Self {
-            maps,
+            maps: Arc::new(maps),
             cpus,
             ebpf,
             log: config.log,
@@ -174,46 +182,9 @@ impl Datapath {
         stats(&self.maps, self.cpus)
     }
 
-    /// Entries and sizes of the maps: (name, entries, max entries). Walks the maps.
-    pub fn usage(&self) -> Result<Vec<(&'static str, u32, u32)>, DatapathError> {
-        let maps = &self.maps;
-        Ok(vec![
-            (
-                maps.services.name,
-                maps.services.entries()?.len() as u32,
-                maps.services.max_entries,
-            ),
-            (
-                maps.slots.name,
-                maps.slots.entries()?.len() as u32,
-                maps.slots.max_entries,
-            ),
-            (
-                maps.tables.name,
-                maps.tables.keys()?.len() as u32,
-                maps.tables.max_entries,
-            ),
-            (
-                maps.backends.name,
-                maps.backends.entries()?.len() as u32,
-                maps.backends.max_entries,
-            ),
-            (
-                maps.affinity.name,
-                maps.affinity.entries()?.len() as u32,
-                maps.affinity.max_entries,
-            ),
-            (
-                maps.flows.name,
-                maps.flows.entries()?.len() as u32,
-                maps.flows.max_entries,
-            ),
-            (
-                maps.nat.name,
-                maps.nat.entries()?.len() as u32,
-                maps.nat.max_entries,
-            ),
-        ])
+    /// A reader of the same maps, for use beside this value: reading needs no turn.
+    pub fn inspector(&self) -> Inspector {
+        Inspector::new(self.maps.clone(), self.cpus)
     }
 
     /// Carries the programs' own log lines into `tracing` until dropped; ends at once when the log is off.

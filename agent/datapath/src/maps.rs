@@ -222,24 +222,50 @@ impl<K: Plain, V: Plain> Map<K, V> {
     /// All entries of a hash map.
     pub(crate) fn entries(&self) -> Result<Vec<(K, V)>, DatapathError> {
         let mut entries = Vec::new();
-        let mut room = BATCH;
+        self.visit(|keys, values| {
+            entries.extend(keys.iter().copied().zip(values.iter().copied()));
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    /// Shows all entries of a hash map, some at a time in the same buffers: what is held in memory does
+    /// not grow with the map. The kernel walks buckets, so entries may be deleted meanwhile.
+    pub(crate) fn visit(
+        &self,
+        mut see: impl FnMut(&[K], &[V]) -> Result<(), DatapathError>,
+    ) -> Result<(), DatapathError> {
+        let mut keys = vec![sys::zeroed::<K>(); BATCH];
+        let mut values = vec![sys::zeroed::<V>(); BATCH];
         let mut cursor = Cursor::default();
         loop {
-            let mut keys = vec![sys::zeroed::<K>(); room];
-            let mut values = vec![sys::zeroed::<V>(); room];
             match sys::map_lookup_batch(self.fd.as_fd(), cursor, &mut keys, &mut values) {
                 Ok((count, next)) => {
-                    entries.extend(keys.into_iter().zip(values).take(count));
+                    let count = count.min(keys.len());
+                    see(&keys[..count], &values[..count])?;
                     match next {
                         Some(next) => cursor = next,
-                        None => return Ok(entries),
+                        None => return Ok(()),
                     }
                 }
                 // One bucket has more entries than there was room for.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => room *= 2,
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    keys.resize(keys.len() * 2, sys::zeroed::<K>());
+                    values.resize(values.len() * 2, sys::zeroed::<V>());
+                }
                 Err(source) => return Err(self.error("read", source)),
             }
         }
+    }
+
+    /// Number of entries of a hash map. The kernel keeps no count and hands out no keys alone.
+    pub(crate) fn count(&self) -> Result<u32, DatapathError> {
+        let mut count = 0_u32;
+        self.visit(|keys, _| {
+            count = count.saturating_add(u32::try_from(keys.len()).unwrap_or(u32::MAX));
+            Ok(())
+        })?;
+        Ok(count)
     }
 
     /// All keys of any map, one by one.
