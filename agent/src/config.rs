@@ -5,6 +5,7 @@
 //! Not here: what is found out about the machine (`machine`). Called by `cli`.
 
 use clap::Args;
+use knarr_agent_plan::secret::Secret;
 use serde::Deserialize;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ pub struct RunOptions {
         value_name = "TOKEN",
         hide_env_values = true
     )]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 
     /// Hash of the cluster CA's public key, printed beside the token; needed for the first join.
     #[arg(long, env = "KNARR_AGENT_CA_HASH", value_name = "sha256:HEX")]

@@ -5,6 +5,7 @@
 //! Not here: what travels over the connection afterwards (`feed`). Called by `run` and by the feed loop.
 
 use crate::config::{ConfigError, RunOptions, Server};
+use knarr_agent_plan::secret::Secret;
 use knarr_api::feed::enrollment_client::EnrollmentClient;
 use knarr_api::feed::{JoinRequest, NodeCertificate};
 use std::path::PathBuf;
@@ -83,7 +84,7 @@ pub struct JoinConfig {
     /// This node.
     pub node_name: String,
     /// Join token.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// Hash of the CA.
     pub ca_hash: Option<CaHash>,
     /// Directory of key and certificate.
@@ -149,7 +150,7 @@ async fn join_until_done(
     config: &JoinConfig,
     help: &'static str,
 ) -> Result<Arc<Identity>, JoinError> {
-    let token = config.token.as_deref().ok_or(ConfigError::Missing {
+    let token = config.token.as_ref().ok_or(ConfigError::Missing {
         option: "token",
         help,
     })?;
@@ -161,7 +162,7 @@ async fn join_until_done(
     let mut pause_ms = JOIN_RETRY_MS.0;
     let mut told = false;
     loop {
-        match join(config, token, &hash).await {
+        match join(config, token.reveal(), &hash).await {
             Ok(identity) => return Ok(Arc::new(identity)),
             Err(error) if error.is_retryable() => {
                 if !told {

@@ -6,8 +6,10 @@
 
 use crate::env::{EnvError, Surroundings, environment, expand};
 use crate::resources::{self, CgroupValues};
+use crate::secret::EnvNames;
 use crate::volumes::{MountPlan, VolumeError, mount_plans};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SecurityContext};
+use std::fmt;
 
 /// The search path of an image that sets none.
 pub const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -78,7 +80,7 @@ pub enum RootAccess {
 }
 
 /// Everything the runtime has to know beside image and paths.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ContainerPlan {
     /// Program and arguments, never empty.
     pub args: Vec<String>,
@@ -106,6 +108,42 @@ pub struct ContainerPlan {
     pub termination_message_path: String,
     /// Whether the end of the log stands in for an empty message after an error.
     pub message_policy: MessagePolicy,
+}
+
+impl fmt::Debug for ContainerPlan {
+    /// Without the values of the environment, which may come from Secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ContainerPlan {
+            args,
+            env,
+            cwd,
+            user,
+            mounts,
+            cgroup,
+            oom_score_adj,
+            root,
+            privilege,
+            escalation,
+            capabilities,
+            termination_message_path,
+            message_policy,
+        } = self;
+        f.debug_struct("ContainerPlan")
+            .field("args", args)
+            .field("env", &EnvNames(env))
+            .field("cwd", cwd)
+            .field("user", user)
+            .field("mounts", mounts)
+            .field("cgroup", cgroup)
+            .field("oom_score_adj", oom_score_adj)
+            .field("root", root)
+            .field("privilege", privilege)
+            .field("escalation", escalation)
+            .field("capabilities", capabilities)
+            .field("termination_message_path", termination_message_path)
+            .field("message_policy", message_policy)
+            .finish()
+    }
 }
 
 /// core/v1 TerminationMessagePolicy.

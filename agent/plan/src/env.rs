@@ -10,15 +10,30 @@ use k8s_openapi::api::core::v1::{
 };
 use knarr_api::quantity::Quantity;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// The ConfigMaps and Secrets of the pod's namespace that this node has, by name.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Objects {
     /// ConfigMaps.
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Secrets.
     pub secrets: BTreeMap<String, Arc<Secret>>,
+}
+
+impl fmt::Debug for Objects {
+    /// By name: contents may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Objects {
+            config_maps,
+            secrets,
+        } = self;
+        f.debug_struct("Objects")
+            .field("config_maps", &config_maps.keys())
+            .field("secrets", &secrets.keys())
+            .finish()
+    }
 }
 
 /// A Service that pods find in their environment.

@@ -15,6 +15,7 @@ pub mod probe;
 pub mod record;
 pub mod resources;
 pub mod retry;
+pub mod secret;
 pub mod services;
 pub mod status;
 pub mod support;

@@ -5,11 +5,13 @@
 //! VolumeMount; messages as kubelet v1.37.
 
 use crate::env::{EnvError, Surroundings, expand, field_value, resource_value};
+use crate::secret::Size;
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, Pod, Volume,
 };
 use knarr_api::quantity::Quantity;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The mode of a file where the pod says nothing.
 pub const FILE_MODE_DEFAULT: u32 = 0o644;
@@ -48,7 +50,7 @@ pub enum VolumeSource {
 }
 
 /// A file of a [`VolumeSource::Files`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct VolumeFile {
     /// Relative to the volume's root; no `..`, checked here.
     pub path: String,
@@ -56,6 +58,18 @@ pub struct VolumeFile {
     pub mode: u32,
     /// Contents.
     pub data: Vec<u8>,
+}
+
+impl fmt::Debug for VolumeFile {
+    /// Without the contents, which may come from a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VolumeFile { path, mode, data } = self;
+        f.debug_struct("VolumeFile")
+            .field("path", path)
+            .field("mode", mode)
+            .field("data", &Size(data.len()))
+            .finish()
+    }
 }
 
 /// Why a volume cannot be made. The text is for the waiting message and the `FailedMount` event.

@@ -5,6 +5,7 @@
 //! `agent/plan`'s answers into these) and OCI documents (`shim/bundle.rs` makes them).
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 
 /// Which branch of the cgroup tree a pod sits in (kubelet's QoS tree).
@@ -205,7 +206,7 @@ pub enum RootUser {
 }
 
 /// A container to start. Everything is already expanded; the image has to be in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// Container name.
     pub name: String,
@@ -243,6 +244,54 @@ pub struct ContainerSpec {
     pub termination_message_path: Option<String>,
 }
 
+impl fmt::Debug for ContainerSpec {
+    /// Without the values of the environment, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ContainerSpec {
+            name,
+            attempt,
+            image,
+            args,
+            env,
+            cwd,
+            user,
+            mounts,
+            resources,
+            oom_score_adj,
+            rootfs,
+            privilege,
+            escalation,
+            capabilities_add,
+            capabilities_drop,
+            seccomp,
+            termination_message_path,
+        } = self;
+        let names: Vec<&str> = env
+            .iter()
+            .map(|pair| pair.split_once('=').map_or(pair.as_str(), |(name, _)| name))
+            .collect();
+        f.debug_struct("ContainerSpec")
+            .field("name", name)
+            .field("attempt", attempt)
+            .field("image", image)
+            .field("args", args)
+            .field("env_names", &names)
+            .field("cwd", cwd)
+            .field("user", user)
+            .field("mounts", mounts)
+            .field("resources", resources)
+            .field("oom_score_adj", oom_score_adj)
+            .field("rootfs", rootfs)
+            .field("privilege", privilege)
+            .field("escalation", escalation)
+            .field("capabilities_add", capabilities_add)
+            .field("capabilities_drop", capabilities_drop)
+            .field("seccomp", seccomp)
+            .field("termination_message_path", termination_message_path)
+            .finish()
+    }
+}
+
 /// How much of a container's log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPolicy {
@@ -258,5 +307,38 @@ impl Default for LogPolicy {
             file_bytes_max: 10 << 20,
             files_max: 5,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_of_an_environment_are_not_in_a_debug_print() {
+        let spec = ContainerSpec {
+            env: vec!["PASSWORD=hunter=2".to_owned()],
+            name: "c".to_owned(),
+            attempt: 0,
+            image: "i".to_owned(),
+            args: vec!["/bin/true".to_owned()],
+            cwd: "/".to_owned(),
+            user: User::default(),
+            mounts: Vec::new(),
+            resources: Resources::default(),
+            oom_score_adj: 0,
+            rootfs: Access::default(),
+            privilege: Privilege::default(),
+            escalation: Escalation::default(),
+            capabilities_add: Vec::new(),
+            capabilities_drop: Vec::new(),
+            seccomp: Seccomp::default(),
+            termination_message_path: None,
+        };
+        let text = format!("{spec:?}");
+        assert!(
+            text.contains("PASSWORD") && !text.contains("hunter"),
+            "{text}"
+        );
     }
 }

@@ -81,3 +81,17 @@ fn server_addresses_are_read_strictly() {
         assert_eq!(server(wrong), None, "{wrong}");
     }
 }
+
+#[test]
+fn the_token_is_not_in_a_debug_print() {
+    let options: RunOptions =
+        toml::from_str("token = \"abcdef.0123\"\nmax-pods = 7\nserver = \"h\"").expect("parses");
+    let join = crate::join::JoinConfig::new(&options, "n1").expect("fits");
+    for text in [format!("{options:?}"), format!("{join:?}")] {
+        assert!(
+            !text.contains("abcdef") && text.contains("[hidden]"),
+            "{text}"
+        );
+    }
+    assert_eq!(join.token.expect("token").reveal(), "abcdef.0123");
+}

@@ -293,7 +293,7 @@ impl Lab {
         JoinConfig {
             server: self.server.clone(),
             node_name: NODE.into(),
-            token: Some(TOKEN.into()),
+            token: TOKEN.parse().ok(),
             ca_hash: Some(self.control.ca.hash()),
             pki_dir: self.dir.path().join("pki"),
         }
@@ -481,7 +481,7 @@ async fn another_ca_than_the_one_named_is_refused_with_what_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_token_is_refused_with_what_to_do() {
     let lab = Lab::new((3600, 3600), 3600).await;
-    let text = join_error(&lab, |c| c.token = Some("000000.0000000000000000".into())).await;
+    let text = join_error(&lab, |c| c.token = "000000.0000000000000000".parse().ok()).await;
     assert!(text.contains("unknown or has expired"), "{text}");
     assert!(text.contains("knarr-control token create"), "{text}");
     let text = join_error(&lab, |c| c.token = None).await;

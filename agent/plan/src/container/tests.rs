@@ -154,3 +154,14 @@ fn security_settings_reach_the_plan() {
     assert_eq!(plan.capabilities.drop, ["ALL"]);
     assert_eq!(plan.termination_message_path, "/x");
 }
+
+#[test]
+fn the_values_of_an_environment_are_not_in_a_debug_print() {
+    let container = json!({"name": "c", "image": "i", "env": [{"name": "P", "value": "hunter2"}]});
+    let plan = plan(json!({"containers": [container]}), &image()).expect("plan");
+    let text = format!("{plan:?}");
+    assert!(
+        text.contains("P=[hidden]") && !text.contains("hunter2"),
+        "{text}"
+    );
+}

@@ -203,3 +203,13 @@ fn missing_sources_are_errors_in_kubernetes_words_unless_optional() {
     let list = from(json!({"secretKeyRef": {"name": "keys", "key": "password"}})).expect("env");
     assert_eq!(value(&list, "X").as_deref(), Some("hunter2"));
 }
+
+#[test]
+fn objects_are_printed_by_name_only() {
+    let text = format!("{:?}", around());
+    assert!(text.contains("conf") && text.contains("keys"), "{text}");
+    // As text, and as a list of bytes.
+    for secret in ["hunter2", "104, 117", "aHVudGVyMg"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}

@@ -159,3 +159,19 @@ fn mounts_name_their_volume_and_expand_their_sub_path() {
         Err(VolumeError::Path { .. })
     ));
 }
+
+#[test]
+fn the_contents_of_a_file_are_not_in_a_debug_print() {
+    let file = VolumeFile {
+        path: "password".into(),
+        mode: FILE_MODE_DEFAULT,
+        data: b"hunter2".to_vec(),
+    };
+    let text = format!("{:?}", VolumeSource::Files(vec![file]));
+    // As text and as a list of numbers.
+    assert!(
+        !text.contains("hunter2") && !text.contains("104, 117"),
+        "{text}"
+    );
+    assert!(text.contains("[7 bytes hidden]"), "{text}");
+}
