@@ -321,13 +321,22 @@ fn pod_address(ports: &[PortView], pod: &str) -> anyhow::Result<Ipv4Addr> {
         .enable_all()
         .build()?;
     let on_this_node = runtime.block_on(async { Network::open()?.pod_names().await })?;
+    find_pod(&on_this_node, ports, pod)
+}
+
+/// A pod without a namespace is one of `default`, as for kubectl.
+fn find_pod(
+    on_this_node: &[(String, Ipv4Addr)],
+    ports: &[PortView],
+    pod: &str,
+) -> anyhow::Result<Ipv4Addr> {
     let wanted = if pod.contains('/') {
         pod.to_owned()
     } else {
         format!("default/{pod}")
     };
-    if let Some((_, address)) = on_this_node.into_iter().find(|(name, _)| *name == wanted) {
-        return Ok(address);
+    if let Some((_, address)) = on_this_node.iter().find(|(name, _)| *name == wanted) {
+        return Ok(*address);
     }
     ports
         .iter()
@@ -340,3 +349,6 @@ fn pod_address(ports: &[PortView], pod: &str) -> anyhow::Result<Ipv4Addr> {
             )
         })
 }
+
+#[cfg(test)]
+mod tests;
