@@ -44,7 +44,7 @@ impl Qos {
 /// What a cgroup is set to. Absent: the kernel's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupValues {
-    /// cpu.shares of cgroup v1.
+    /// cpu.shares of cgroup v1; the runtime turns them into cpu.weight where cgroups are v2.
     pub cpu_shares: u64,
     /// CFS quota in microseconds per period of [`CPU_PERIOD_US`].
     pub cpu_quota_us: Option<i64>,
@@ -52,12 +52,6 @@ pub struct CgroupValues {
     pub memory_bytes: Option<i64>,
     /// Number of processes and threads.
     pub pids: Option<i64>,
-}
-
-/// cpu.weight of cgroup v2 for cpu.shares of v1 (KEP-2254's formula).
-pub fn cpu_weight(shares: u64) -> u64 {
-    let shares = shares.clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
-    1 + ((shares - CPU_SHARES_MIN) * 9_999) / (CPU_SHARES_MAX - CPU_SHARES_MIN)
 }
 
 /// cpu.shares for millicores.

@@ -32,13 +32,10 @@ fn the_class_follows_requests_and_limits() {
 }
 
 #[test]
-fn cpu_becomes_shares_weight_and_quota() {
+fn cpu_becomes_shares_and_quota() {
     assert_eq!(cpu_shares(0), 2);
     assert_eq!(cpu_shares(1000), 1024);
     assert_eq!(cpu_shares(i64::MAX), CPU_SHARES_MAX);
-    assert_eq!(cpu_weight(2), 1);
-    assert_eq!(cpu_weight(1024), 39);
-    assert_eq!(cpu_weight(262_144), 10_000);
     assert_eq!(cpu_quota_us(0), None);
     assert_eq!(cpu_quota_us(500), Some(50_000));
     assert_eq!(cpu_quota_us(1), Some(CPU_QUOTA_US_MIN));
