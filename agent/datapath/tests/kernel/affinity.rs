@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `sessionAffinity: ClientIP` in the socket path and from outside.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -112,5 +113,45 @@ fn a_client_whose_pod_is_gone_gets_another_at_once() -> Result<()> {
     // The pod comes back: the client stays where it is now.
     lab.both(|table| table.set_endpoint(endpoint(first)))?;
     ensure!(ask(&netns, vip(), 3)? == second);
+    Ok(())
+}
+
+#[test]
+fn a_purge_takes_what_leads_to_backends_that_are_gone_and_nothing_else() -> Result<()> {
+    let (mut lab, pods) = sticky()?;
+    for pod in &pods[..3] {
+        ask(lab.one.pod(*pod), vip(), 1)?;
+    }
+    let to = SocketAddr::from((lab.one.ip, NODE_PORT));
+    ask_outside(&lab, to, 4)?;
+    // Neither the reading nor the purge needs the datapath itself, which others write through meanwhile.
+    let reader = lab.one.datapath().inspector();
+    let (clients, flows) = (reader.affinities()?, reader.flows()?);
+    ensure!(
+        clients.len() == 4 && flows.len() >= 4,
+        "{clients:?} {flows:?}"
+    );
+    let usage = reader.usage()?;
+    for (map, entries) in [("AFFINITY", clients.len()), ("FLOWS", flows.len())] {
+        ensure!(
+            usage
+                .iter()
+                .any(|(name, used, _)| *name == map && *used as usize == entries),
+            "{map}: {usage:?}"
+        );
+    }
+    let outside = flows[0].backend_id;
+    reader.purge_backends(&HashSet::from([outside]))?;
+    let left: Vec<_> = clients
+        .iter()
+        .filter(|(_, entry)| entry.backend != outside)
+        .map(|(key, _)| *key)
+        .collect();
+    let mut after: Vec<_> = reader.affinities()?.iter().map(|(key, _)| *key).collect();
+    let mut wanted = left.clone();
+    after.sort_unstable();
+    wanted.sort_unstable();
+    ensure!(after == wanted && wanted.len() < clients.len());
+    ensure!(reader.flows()?.is_empty(), "one client, one backend");
     Ok(())
 }
