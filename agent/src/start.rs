@@ -54,7 +54,7 @@ pub async fn run(
     let datapath_config = datapath_config(&options, &machine)?;
     let object = crate::object::datapath_object()?;
     // Before anything is made and anybody is asked: it would not help to join.
-    Datapath::check_places(&datapath_config)?;
+    Datapath::check_bpf_root(&datapath_config.bpf_root)?;
     crate::files::private_dir(&data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
     crate::files::private_dir(&run_dir)

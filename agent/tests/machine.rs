@@ -181,21 +181,6 @@ fn a_missing_bpf_file_system_is_told_before_anything_is_made_or_joined() {
 }
 
 #[test]
-fn a_cgroup_that_is_not_there_is_refused() {
-    let place = Place::new();
-    let other = place.cgroup.join("absent");
-    let ended = place.start("", &[("--cgroup-root", &other.display().to_string())]);
-    place.refused(
-        &ended,
-        &format!(
-            "Error: {} is not a cgroup v2 directory; name one with --cgroup-root",
-            other.display()
-        ),
-    );
-    place.untouched();
-}
-
-#[test]
 fn a_health_port_in_use_is_named_with_what_to_do() {
     let place = Place::new();
     let holder = TcpListener::bind("127.0.0.1:0").expect("binds");

@@ -46,10 +46,16 @@ pub(crate) fn pinned_maps(bpf_root: &Path) -> PathBuf {
 }
 
 impl Datapath {
-    /// Whether the machine has what [`Self::open`] needs in its file systems. Changes nothing, so it can be
-    /// asked before anything else is made.
-    pub fn check_places(config: &DatapathConfig) -> Result<(), DatapathError> {
-        check_places(config)
+    /// Whether `bpf_root` is a BPF file system, which [`Self::open`] needs. Changes nothing, so it can be asked
+    /// before anything else is made. (The cgroup root may be made after that.)
+    pub fn check_bpf_root(bpf_root: &Path) -> Result<(), DatapathError> {
+        if is_on(bpf_root, BPF_FS) {
+            return Ok(());
+        }
+        Err(DatapathError::NoBpfFs {
+            path: bpf_root.to_owned(),
+            root: bpf_root.to_owned(),
+        })
     }
 
     /// Loads the programs from an object file's bytes, adopts pinned maps, swaps attached programs in
@@ -240,17 +246,13 @@ pub(crate) fn stats(maps: &Maps, cpus: usize) -> Result<Vec<(&'static str, u64)>
         .collect()
 }
 
+fn is_on(path: &Path, wanted: FsType) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type().0 as u32 == wanted.0 as u32)
+}
+
 fn check_places(config: &DatapathConfig) -> Result<(), DatapathError> {
-    let is = |path: &Path, wanted: FsType| {
-        statfs(path).is_ok_and(|stat| stat.filesystem_type().0 as u32 == wanted.0 as u32)
-    };
-    if !is(&config.bpf_root, BPF_FS) {
-        return Err(DatapathError::NoBpfFs {
-            path: config.bpf_root.clone(),
-            root: config.bpf_root.clone(),
-        });
-    }
-    if !is(&config.cgroup_root, CGROUP2_FS) {
+    Datapath::check_bpf_root(&config.bpf_root)?;
+    if !is_on(&config.cgroup_root, CGROUP2_FS) {
         return Err(DatapathError::NoCgroup2 {
             path: config.cgroup_root.clone(),
         });
