@@ -146,8 +146,9 @@ impl DesiredEndpoint {
 
     fn state(&self) -> u8 {
         match (self.ready, self.serving, self.terminating) {
-            (true, _, false) => BACKEND_ACTIVE,
-            (_, true, true) => BACKEND_TERMINATING,
+            // Also while terminating: a Service that publishes addresses that are not ready says so on purpose.
+            (true, _, _) => BACKEND_ACTIVE,
+            (false, true, true) => BACKEND_TERMINATING,
             _ => BACKEND_DRAINED,
         }
     }

@@ -209,6 +209,24 @@ fn an_endpoint_that_is_not_ready_takes_no_slot() {
 }
 
 #[test]
+fn an_endpoint_that_is_published_as_ready_serves_while_it_terminates() {
+    let mut table = table();
+    table.set_service(service(None));
+    let published = DesiredEndpoint {
+        ready: true,
+        serving: false,
+        terminating: true,
+        ..endpoint(1, 2)
+    };
+    table.set_endpoint(published);
+    let plan = table.plan(seconds(0));
+    assert!(plan.ops.contains(&MapOp::SetService {
+        key: vip(),
+        entry: entry(1, 1, 0)
+    }));
+}
+
+#[test]
 fn node_ports_have_tables_and_follow_their_policies() {
     let mut table = table();
     let mut maps = FakeMaps::default();
