@@ -152,18 +152,19 @@ impl Node {
         self.datapath.as_mut().expect("the datapath is open")
     }
 
-    /// Plans and applies what changed.
-    pub fn sync(&mut self) -> Result<()> {
+    /// Plans and applies what changed; how many operations that were.
+    pub fn sync(&mut self) -> Result<usize> {
         self.clock += Duration::from_millis(1);
         let plan = self.table.plan(self.clock);
         self.datapath().apply(&plan.ops)?;
-        Ok(())
+        Ok(plan.ops.len())
     }
 
     /// Lets the grace time of old generations pass.
     pub fn later(&mut self) -> Result<()> {
         self.clock += Duration::from_secs(10);
-        self.sync()
+        self.sync()?;
+        Ok(())
     }
 
     /// Makes a pod's namespace and network.

@@ -51,8 +51,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 #[test]
-fn fifty_thousand_services_are_programmed_quickly_and_one_change_does_not_notice_them() -> Result<()>
-{
+fn one_change_among_fifty_thousand_services_writes_no_more_than_alone() -> Result<()> {
     let mut lab = Lab::bare()?;
     lab.one.sizes = MapSizes::default();
     lab.one.open()?;
@@ -60,14 +59,15 @@ fn fifty_thousand_services_are_programmed_quickly_and_one_change_does_not_notice
     lab.one.table.set_service(service(ServiceProtocol::Tcp));
     lab.one.table.set_endpoint(endpoint(pod));
     lab.one.sync()?;
-    let change = |lab: &mut Lab| -> Result<Duration> {
+    let change = |lab: &mut Lab| -> Result<(Duration, usize)> {
         let mut times = Vec::new();
+        let mut writes = 0;
         for turn in 0..40 {
             let mut other = endpoint(Ipv4Addr::new(10, 244, 2, 9));
             other.ready = turn % 2 == 0;
             let started = Instant::now();
             lab.one.table.set_endpoint(other);
-            lab.one.sync()?;
+            writes += lab.one.sync()?;
             times.push(started.elapsed());
         }
         lab.one
@@ -75,7 +75,7 @@ fn fifty_thousand_services_are_programmed_quickly_and_one_change_does_not_notice
             .remove_endpoint(&endpoint(Ipv4Addr::new(10, 244, 2, 9)).key());
         lab.one.sync()?;
         lab.one.later()?;
-        Ok(median(times))
+        Ok((median(times), writes))
     };
     let connects = |lab: &Lab| -> Result<(Duration, Duration)> {
         inside(&lab.one.netns, || {
@@ -97,7 +97,7 @@ fn fifty_thousand_services_are_programmed_quickly_and_one_change_does_not_notice
             Ok((median(service), median(other)))
         })
     };
-    let change_before = change(&mut lab)?;
+    let (change_before, ops_before) = change(&mut lab)?;
     let connects_before = connects(&lab)?;
 
     for number in 0..SERVICES {
@@ -111,7 +111,7 @@ fn fifty_thousand_services_are_programmed_quickly_and_one_change_does_not_notice
     let planned = started.elapsed();
     lab.one.datapath().apply(&plan.ops)?;
     let programmed = started.elapsed();
-    let change_after = change(&mut lab)?;
+    let (change_after, ops_after) = change(&mut lab)?;
     let connects_after = connects(&lab)?;
     let started = Instant::now();
     let contents = lab.one.datapath().restore()?;
@@ -124,25 +124,11 @@ fn fifty_thousand_services_are_programmed_quickly_and_one_change_does_not_notice
     );
     ensure!(contents.services.len() as u32 == SERVICES + 3);
     inside(&lab.one.netns, || ask_tcp(vip()))?;
-    ensure!(programmed < Duration::from_secs(5), "{programmed:?}");
-    ensure!(change_after < Duration::from_millis(10), "{change_after:?}");
-    Ok(())
-}
-
-#[test]
-fn the_datapath_opens_within_a_fraction_of_a_cold_start() -> Result<()> {
-    let mut lab = Lab::bare()?;
-    let started = Instant::now();
-    lab.one.open()?;
-    let first = started.elapsed();
-    lab.one.datapath = None;
-    let started = Instant::now();
-    lab.one.open()?;
-    println!(
-        "opened in {first:?}, again over its pins in {:?}",
-        started.elapsed()
+    // How long it takes is printed, and measured by the bench; that a change does not grow with what is there
+    // already is counted.
+    ensure!(
+        ops_after == ops_before,
+        "{ops_before} writes became {ops_after}"
     );
-    // A node has two seconds from the start to Ready.
-    ensure!(first < Duration::from_millis(1_500), "{first:?}");
     Ok(())
 }
