@@ -1,33 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `sessionAffinity: ClientIP`: a client keeps its pod for the timeout after its last call, and no longer.
 //!
-//! The first choice follows from the client's address and the set of pods. So pods are added while clients hold theirs:
-//! a held pod is kept although a new choice would often be another one, and after the timeout new choices are made.
+//! The first choice follows from the client's address and the set of pods. So clients hold the only pod there is, more
+//! are added, and a second Service, which remembers nobody, tells what each client would choose now: as long as the
+//! first Service answers differently it remembers, and when it answers alike it has forgotten.
 
-use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use knarr_tests::hosts::{self, CLIENT, NODES};
 use knarr_tests::manifests::{self, Addresses};
 use knarr_tests::{Cluster, eventually};
 
 /// Shorter than Kubernetes' three hours, long enough that a slow machine's calls are well within.
-const TIMEOUT: u32 = 6;
+const TIMEOUT: Duration = Duration::from_secs(12);
+/// Silence that a client may allow itself.
+const SHORT_SILENCE: Duration = Duration::from_secs(8);
+/// Silence that is too long.
+const LONG_SILENCE: Duration = Duration::from_secs(13);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Source addresses of the host outside, each a client of its own.
-const OUTSIDE: [&str; 6] = [
-    "198.18.3.1",
-    "198.18.3.2",
-    "198.18.3.3",
-    "198.18.3.4",
-    "198.18.3.5",
-    "198.18.3.6",
-];
-/// Pods that call.
+const OUTSIDE: [&str; 4] = ["198.18.3.1", "198.18.3.2", "198.18.3.3", "198.18.3.4"];
+/// Pods that call, in turn on each node.
 const CALLERS: usize = 4;
-/// From few pods to many: a new choice among so many is seldom the old one.
-const REPLICAS: (usize, usize) = (2, 10);
+/// Pods added at a time: among so many a new choice is seldom the old one.
+const MORE: usize = 9;
+/// How often pods are added until some client of each kind would choose anew.
+const ADDITIONS_MAX: usize = 4;
+
+/// Answers `GET /cgi-bin/call?ADDR:PORT` with what that address answers to this pod.
+const CALLER: &str = r#"mkdir -p /tmp/www/cgi-bin
+cat > /tmp/www/cgi-bin/call <<'END'
+#!/bin/sh
+printf 'Content-Type: text/plain\r\n\r\n'
+exec wget -q -T 5 -O - "http://$QUERY_STRING/"
+END
+chmod 755 /tmp/www/cgi-bin/call
+exec httpd -f -p 8080 -h /tmp/www"#;
+
+/// Who calls.
+#[derive(Clone, Debug)]
+enum Client {
+    /// A pod, at this address on this node: a socket of its own network namespace.
+    Pod { ip: String, node: &'static str },
+    /// A process of the node.
+    Node(&'static str),
+    /// A host outside, with this address, through this node.
+    Outside(&'static str, &'static str),
+}
+
+impl Client {
+    /// One call; who answered.
+    fn call(&self, service: &Addresses) -> Result<String, String> {
+        match self {
+            Self::Pod { .. } => self.call_from_pod(&service.cluster(80)),
+            Self::Node(node) => hosts::get(node, &service.cluster(80)),
+            Self::Outside(source, node) => call_as(source, node, &service.node(node, 80)),
+        }
+    }
+
+    /// The call of a pod to any address.
+    fn call_from_pod(&self, target: &str) -> Result<String, String> {
+        let Self::Pod { ip, node } = self else {
+            panic!("{self:?} is no pod");
+        };
+        let url = format!("http://{ip}:8080/cgi-bin/call?{target}");
+        let outcome = hosts::run(node, &["busybox", "wget", "-q", "-T", "8", "-O", "-", &url]);
+        let answer = outcome.stdout.trim().to_owned();
+        if outcome.success && !answer.is_empty() {
+            Ok(answer)
+        } else {
+            Err(outcome.stderr)
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Pod { .. } => "pod",
+            Self::Node(_) => "node",
+            Self::Outside(..) => "outside",
+        }
+    }
+}
 
 /// One call from outside with this source address.
 fn call_as(source: &str, node: &str, target: &str) -> Result<String, String> {
@@ -54,129 +108,171 @@ fn call_as(source: &str, node: &str, target: &str) -> Result<String, String> {
     answer
 }
 
-/// What a calling pod has said: by phase, who answered.
-fn said(cluster: &Cluster, pod: &str) -> BTreeMap<String, Vec<String>> {
-    let mut phases: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for line in cluster.kubectl.run(&["logs", pod]).stdout.lines() {
-        if let Some((phase, who)) = line.split_once(' ') {
-            phases
-                .entry(phase.to_owned())
-                .or_default()
-                .push(who.trim().to_owned());
-        }
+/// A client, the pod it holds, and when it called last.
+struct Held {
+    client: Client,
+    pod: String,
+    called: Instant,
+}
+
+impl Held {
+    /// Calls again: within the timeout it has to be the same pod.
+    fn keeps(&mut self, service: &Addresses) {
+        let before = self.called;
+        // The moment from which the timeout counts lies between these two.
+        let answer = self.client.call(service).expect("it answers");
+        let now = Instant::now();
+        assert!(
+            now - before < TIMEOUT,
+            "the machine is too slow to tell: {:?} called only every {} s",
+            self.client,
+            (now - before).as_secs()
+        );
+        assert_eq!(answer, self.pod, "{:?} lost its pod", self.client);
+        self.called = now;
     }
-    phases
+}
+
+fn callers(cluster: &Cluster) -> Vec<Client> {
+    let names: Vec<(String, &'static str)> = (0..CALLERS)
+        .map(|number| (format!("caller-{number}"), NODES[number % NODES.len()]))
+        .collect();
+    for (name, node) in &names {
+        cluster
+            .kubectl
+            .apply(&manifests::script_pod(name, node, CALLER));
+    }
+    names
+        .into_iter()
+        .map(|(name, node)| {
+            let ip = eventually(&format!("{name} has an address"), LIMIT, || {
+                let pod = cluster.kubectl.json(&["get", "pod", &name]);
+                let running = pod["status"]["phase"] == "Running";
+                match pod["status"]["podIP"].as_str() {
+                    Some(ip) if running => Ok(ip.to_owned()),
+                    _ => Err(pod["status"].to_string()),
+                }
+            });
+            Client::Pod { ip, node }
+        })
+        .collect()
+}
+
+/// Waits until every way to a Service has an answer. The calls are the first choices.
+fn answers(clients: &[Client], service: &Addresses) -> Vec<String> {
+    clients
+        .iter()
+        .map(|client| {
+            eventually(&format!("{client:?} has an answer"), LIMIT, || {
+                client.call(service)
+            })
+        })
+        .collect()
 }
 
 #[test]
 fn clients_keep_their_pod_until_the_timeout_has_passed_and_no_longer() {
     let cluster = Cluster::namespace("affinity");
+    let sticky = |name: &str, seconds: u64| {
+        let mut service = manifests::sticky_service(name, seconds as u32);
+        service["spec"]["selector"] = serde_json::json!({"app": "web"});
+        service
+    };
+    let mut replicas = 1;
     cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", REPLICAS.0),
-        manifests::sticky_service("web", TIMEOUT),
+        manifests::echo_deployment("web", replicas),
+        sticky("web", TIMEOUT.as_secs()),
     ]));
     cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
-    for node in NODES {
-        eventually("the Service answers", LIMIT, || {
-            hosts::get(node, &addresses.cluster(80)).map(drop)
-        });
-        eventually("the NodePort answers", LIMIT, || {
-            hosts::get(CLIENT, &addresses.node(node, 80)).map(drop)
-        });
-    }
-
-    // Pods: they call every second until all pods are there, then are silent for longer than the timeout.
-    let script = format!(
-        "for i in $(seq 40); do echo held $(wget -qO- http://{0}/); sleep 0.5; done; sleep {1}; echo later $(wget -qO- http://{0}/)",
-        addresses.cluster_ip,
-        TIMEOUT + 4
-    );
-    let callers: Vec<String> = (0..CALLERS)
-        .map(|number| format!("caller-{number}"))
+    let web = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let mut clients = callers(&cluster);
+    clients.extend(NODES.map(Client::Node));
+    clients.extend(OUTSIDE.map(|source| Client::Outside(source, "node-2")));
+    let first = answers(&clients, &web);
+    let called = Instant::now();
+    let mut held: Vec<Held> = clients
+        .iter()
+        .zip(first)
+        .map(|(client, pod)| Held {
+            client: client.clone(),
+            pod,
+            called,
+        })
         .collect();
-    for (number, caller) in callers.iter().enumerate() {
-        cluster.kubectl.apply(&manifests::script_pod(
-            caller,
-            NODES[number % NODES.len()],
-            &script,
-        ));
-    }
-    for caller in &callers {
-        eventually(&format!("{caller} calls"), LIMIT, || {
-            if said(&cluster, caller).contains_key("held") {
+
+    // Kept while the set of pods changes under them; each call renews. Pods are added until for each kind of client
+    // there is one whose new choice would be another pod.
+    let mut additions = 0;
+    let fresh = loop {
+        additions += 1;
+        assert!(
+            additions <= ADDITIONS_MAX,
+            "every client of some kind would choose its old pod among {replicas}"
+        );
+        replicas += MORE;
+        let name = format!("fresh-{additions}");
+        cluster.kubectl.apply(&sticky(&name, 3600));
+        cluster
+            .kubectl
+            .ok(&["scale", "deployment/web", &format!("--replicas={replicas}")]);
+        eventually("the added pods are ready", LIMIT, || {
+            for client in &mut held {
+                client.keeps(&web);
+            }
+            let ready = cluster.kubectl.ok(&[
+                "get",
+                "deployment/web",
+                "--output",
+                "jsonpath={.status.readyReplicas}",
+            ]);
+            if ready == replicas.to_string() {
                 Ok(())
             } else {
-                Err("no call".to_owned())
+                Err(ready)
             }
         });
-    }
-    // Nodes and outside hold a pod, too. Through node-2 on the way in.
-    let from_nodes: Vec<String> = NODES
-        .map(|node| hosts::get(node, &addresses.cluster(80)).expect("it answers"))
-        .to_vec();
-    let entry = addresses.node("node-2", 80);
-    let from_outside: Vec<String> = OUTSIDE
-        .map(|source| call_as(source, "node-2", &entry).expect("it answers"))
-        .to_vec();
-
-    cluster.kubectl.ok(&[
-        "scale",
-        "deployment/web",
-        &format!("--replicas={}", REPLICAS.1),
-    ]);
-    // Kept while the set of pods changes under them; each call renews.
-    let end = std::time::Instant::now() + Duration::from_secs(12);
-    while std::time::Instant::now() < end {
-        for (node, held) in NODES.iter().zip(&from_nodes) {
-            assert_eq!(
-                &hosts::get(node, &addresses.cluster(80)).expect("it answers"),
-                held,
-                "{node} lost its pod"
-            );
+        let service = Addresses::of(&cluster.kubectl.json(&["get", "service", &name]));
+        let choices = answers(&clients, &service);
+        for client in &mut held {
+            client.keeps(&web);
         }
-        for (source, held) in OUTSIDE.iter().zip(&from_outside) {
-            assert_eq!(
-                &call_as(source, "node-2", &entry).expect("it answers"),
-                held,
-                "{source} lost its pod"
-            );
+        let moves = |kind: &str| {
+            held.iter()
+                .zip(&choices)
+                .any(|(client, choice)| client.client.kind() == kind && *choice != client.pod)
+        };
+        if ["pod", "node", "outside"].into_iter().all(moves) {
+            // Both paths agree: a pod's packets to another node's NodePort get the pod that its sockets get.
+            for (client, choice) in clients.iter().zip(&choices) {
+                if let Client::Pod { node, .. } = client {
+                    let other = NODES.iter().find(|name| *name != node).expect("two nodes");
+                    let answer = client.call_from_pod(&service.node(other, 80));
+                    assert_eq!(answer.as_ref(), Ok(choice), "{client:?} through {other}");
+                }
+            }
+            break choices;
         }
-    }
-    cluster.kubectl.rolled_out("web");
+    };
 
-    // Silent for longer than the timeout: new choices, from the new set.
-    thread::sleep(Duration::from_secs(u64::from(TIMEOUT) + 2));
-    let later: Vec<String> = OUTSIDE
-        .map(|source| call_as(source, "node-2", &entry).expect("it answers"))
-        .to_vec();
-    assert_ne!(
-        later,
-        from_outside,
-        "of {} clients outside, none was let go after the timeout",
-        OUTSIDE.len()
-    );
-
-    let mut moved = 0;
-    for caller in &callers {
-        cluster.kubectl.until(
-            &format!("pod/{caller}"),
-            "/status/phase",
-            "Succeeded",
-            LIMIT,
-        );
-        let phases = said(&cluster, caller);
-        let held = &phases["held"];
-        assert!(
-            held.len() >= 40 && held.iter().all(|who| who == &held[0]),
-            "{caller} did not keep its pod: {held:?}"
-        );
-        moved += usize::from(phases["later"] != [held[0].clone()]);
+    // Silent for less than the timeout: still the same.
+    for client in &mut held {
+        client.keeps(&web);
     }
-    assert!(
-        moved > 0,
-        "of {CALLERS} calling pods, none was let go after the timeout"
-    );
+    thread::sleep(SHORT_SILENCE);
+    for client in &mut held {
+        client.keeps(&web);
+    }
+
+    // Silent for longer than the timeout: what a client without a past gets.
+    thread::sleep(LONG_SILENCE);
+    for (client, choice) in held.iter().zip(&fresh) {
+        let answer = client.client.call(&web).expect("it answers");
+        assert_eq!(
+            &answer, choice,
+            "{:?}, which held {}, was not let go after the timeout",
+            client.client, client.pod
+        );
+    }
 }
 
 #[test]
