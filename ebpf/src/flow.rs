@@ -7,9 +7,9 @@
 )]
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use knarr_ebpf_common::{Flow, FlowKey, Stat, choose, hash};
+use knarr_ebpf_common::{FLOW_LOCAL, Flow, FlowKey, Stat, choose, hash, unmapped};
 
-use crate::maps::{FLOWS, NAT, Scratch, count};
+use crate::maps::{self, FLOWS, NAT, Scratch, count};
 
 /// How many source ports are tried before a flow is given up. At three quarters of all ports taken, one
 /// flow in ten thousand does not find one.
@@ -52,9 +52,15 @@ pub const PORTS_EXHAUSTED: i32 = 1;
 /// A map refused the entry.
 pub const MAP_FULL: i32 = 2;
 
+/// What the search for a source port found: nothing, one that was free and is taken, one whose flow may go.
+const NONE: u32 = 0;
+const FREE: u32 = 1;
+const USED: u32 = 2;
+
 /// Enters the flow in `scratch.flow`, whose client's side is `scratch.packet_key`. `snat_port_be` is the
 /// port to try first; the one found is left in it. The order of ports depends on the flow alone, so a
-/// flow whose client half was lost finds its old port.
+/// flow whose client half was lost finds its old port. The longer it looks, the sooner a half-open flow gives
+/// way to it; an established one never does.
 #[inline(never)]
 pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
     let Scratch {
@@ -65,29 +71,30 @@ pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
     write_backend_key(key, flow);
     let width = u32::from(last.saturating_sub(first)) + 1;
     let mut place = hash::flow(packet_key) % width;
-    let mut found = 0_u32;
-    for _try in 0..PORT_TRIES {
+    let mut found = NONE;
+    for tries in 0..PORT_TRIES {
         if NAT.insert(&*key, &*flow, u64::from(BPF_NOEXIST)).is_ok() {
-            found = 1;
+            found = FREE;
             break;
         }
         // SAFETY: the entry is read at once; if it changes meanwhile the insertion below decides anew.
         let Some(taken) = (unsafe { NAT.get(&*key) }) else {
             return MAP_FULL;
         };
-        if same_client(taken, flow) || choose::is_over(taken, now) {
-            if NAT.insert(&*key, &*flow, u64::from(BPF_ANY)).is_err() {
-                return MAP_FULL;
-            }
-            found = 1;
+        if same_client(taken, flow) || choose::gives_way(taken, tries, now) {
+            found = USED;
             break;
         }
         place = (place + 1) % width;
         flow.snat_port_be = (first + place as u16).to_be();
         key.destination_port_be = flow.snat_port_be;
     }
-    if found == 0 {
+    if found == NONE {
         return PORTS_EXHAUSTED;
+    }
+    // After the loop, where the kernel's verifier looks at it once.
+    if found != FREE && !take_over(flow, key) {
+        return MAP_FULL;
     }
     if FLOWS
         .insert(&*packet_key, &*flow, u64::from(BPF_ANY))
@@ -95,7 +102,29 @@ pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
     {
         return MAP_FULL;
     }
+    if flow.flags & FLOW_LOCAL != 0 {
+        maps::mark(
+            u32::from_ne_bytes(unmapped(&flow.backend)),
+            flow.backend_port_be,
+        );
+    }
     ENTERED
+}
+
+/// Puts the flow in the place of another one, whose client's half goes with it: a late packet of that client
+/// must not come back into a port that is another's now. `key` is the flow's backend side, before and after.
+#[inline(always)]
+fn take_over(flow: &Flow, key: &mut FlowKey) -> bool {
+    // SAFETY: the entry is read at once; what changes in it meanwhile is another flow's end.
+    if let Some(old) = unsafe { NAT.get(&*key) }
+        && !same_client(old, flow)
+    {
+        write_client_key(key, old);
+        // An LRU may have taken it already.
+        let _gone = FLOWS.remove(&*key);
+        write_backend_key(key, flow);
+    }
+    NAT.insert(&*key, flow, u64::from(BPF_ANY)).is_ok()
 }
 
 /// Takes a flow out, whose client's side is `scratch.packet_key`.

@@ -2,6 +2,8 @@
 //! The maps that all programs share. Sizes here are defaults; the loader sets them from the agent's
 //! flags and pins each map by its name under the layout version.
 
+use core::ptr::write_volatile;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
@@ -9,8 +11,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use knarr_ebpf_common::{
     Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
-    FragmentKey, FragmentPorts, ServiceEntry, ServiceKey, SlotKey, SocketOrigin, Stat, TableChunk,
-    TableKey,
+    FragmentKey, FragmentPorts, MARK_CHUNK, MARK_CHUNKS, MarkChunk, ServiceEntry, ServiceKey,
+    SlotKey, SocketOrigin, Stat, TableChunk, TableKey, hash,
 };
 
 #[map]
@@ -37,6 +39,12 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_53
 
 #[map]
 pub static NAT: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Which endpoints of this node were ever called through a NodePort, by hash: the others' packets need no
+/// look into `NAT` on their way out. Nothing is taken out; a node has at most some thousand endpoints in its
+/// life, and one that is marked for nothing costs a look-up and no more.
+#[map]
+pub static MARKS: Array<MarkChunk> = Array::with_max_entries(MARK_CHUNKS, 0);
 
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
@@ -96,6 +104,25 @@ pub fn scratch() -> Option<&'static mut Scratch> {
 /// the loaded program.
 #[unsafe(no_mangle)]
 pub static HAS_SET_RETVAL: Global<u8> = Global::new(1);
+
+/// Notes that flows lead to this endpoint of the node. Must stand before its first packet goes out.
+#[inline(always)]
+pub fn mark(address: u32, port_be: u16) {
+    let (chunk, index) = hash::mark(address, port_be);
+    if let Some(chunk) = MARKS.get_ptr_mut(chunk) {
+        // SAFETY: array elements live as long as the map; a byte is written whole, and only ever to 1.
+        unsafe { write_volatile(&raw mut (*chunk).marks[index & (MARK_CHUNK - 1)], 1) };
+    }
+}
+
+/// Whether flows may lead to this endpoint of the node.
+#[inline(always)]
+pub fn is_marked(address: u32, port_be: u16) -> bool {
+    let (chunk, index) = hash::mark(address, port_be);
+    MARKS
+        .get(chunk)
+        .is_some_and(|chunk| chunk.marks[index & (MARK_CHUNK - 1)] != 0)
+}
 
 /// Adds one to a statistic.
 #[inline(always)]

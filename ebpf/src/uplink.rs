@@ -27,8 +27,10 @@ use knarr_ebpf_common::{
 };
 
 use crate::flow;
-use crate::maps::{BACKENDS, CONFIG, FLOWS, NAT, NODE_ADDRS, SERVICES, Scratch, count, scratch};
-use crate::packet::{Inner, Packet, Part, TC_ACT_OK, TC_ACT_SHOT, Unreadable, reset};
+use crate::maps::{
+    self, BACKENDS, CONFIG, FLOWS, NAT, NODE_ADDRS, SERVICES, Scratch, count, scratch,
+};
+use crate::packet::{self, Glance, Inner, Packet, Part, TC_ACT_OK, TC_ACT_SHOT, Unreadable, reset};
 use crate::select::{self, Choice, Spread};
 
 #[classifier]
@@ -55,18 +57,31 @@ fn verdict(result: Result<i32, Unreadable>) -> i32 {
 
 #[inline(always)]
 fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
-    // What cannot even be read is the kernel's to judge.
-    let Ok(Some(mut packet)) = Packet::parse(ctx) else {
+    let Some(config) = CONFIG.get(0) else {
         return Ok(TC_ACT_OK);
     };
-    let Some(config) = CONFIG.get(0) else {
+    match packet::glance(ctx) {
+        Glance::Other => return Ok(TC_ACT_OK),
+        Glance::Ports {
+            destination_port_be,
+            ..
+        } => {
+            let port = u16::from_be(destination_port_be);
+            if !is_node_port(config, port) && !is_snat_port(config, port) {
+                return Ok(TC_ACT_OK);
+            }
+        }
+        Glance::Unclear => {}
+    }
+    // What cannot even be read is the kernel's to judge.
+    let Ok(Some(mut packet)) = Packet::parse(ctx) else {
         return Ok(TC_ACT_OK);
     };
     if packet.protocol == PROTOCOL_ICMP {
         return Ok(icmp_in(ctx, &mut packet));
     }
     let port = u16::from_be(packet.destination_port_be);
-    if port >= config.node_port_first && port <= config.node_port_last {
+    if is_node_port(config, port) {
         // SAFETY: entries of a map without preallocation stay valid until the program ends.
         if unsafe { NODE_ADDRS.get(mapped(packet.destination)) }.is_none() {
             return Ok(TC_ACT_OK);
@@ -83,10 +98,20 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
             None => Ok(TC_ACT_OK),
         };
     }
-    if port >= config.snat_port_first && port <= config.snat_port_last {
+    if is_snat_port(config, port) {
         return Ok(from_remote_backend(ctx, &mut packet));
     }
     Ok(TC_ACT_OK)
+}
+
+#[inline(always)]
+fn is_node_port(config: &Config, port: u16) -> bool {
+    port >= config.node_port_first && port <= config.node_port_last
+}
+
+#[inline(always)]
+fn is_snat_port(config: &Config, port: u16) -> bool {
+    port >= config.snat_port_first && port <= config.snat_port_last
 }
 
 /// Pods of the cluster are not "outside": for them traffic policy Local does not count (as kube-proxy has it).
@@ -325,6 +350,15 @@ fn translate_from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> Result
 
 #[inline(always)]
 fn egress(ctx: &TcContext) -> Result<i32, Unreadable> {
+    match packet::glance(ctx) {
+        Glance::Other => return Ok(TC_ACT_OK),
+        Glance::Ports {
+            source,
+            source_port_be,
+            ..
+        } if !maps::is_marked(source, source_port_be) => return Ok(TC_ACT_OK),
+        Glance::Ports { .. } | Glance::Unclear => {}
+    }
     let Ok(Some(mut packet)) = Packet::parse(ctx) else {
         return Ok(TC_ACT_OK);
     };

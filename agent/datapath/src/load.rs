@@ -10,9 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aya::programs::{CgroupSockAddr, SchedClassifier};
+use aya::programs::{CgroupSockAddr, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
-use knarr_ebpf_common::{Config, LAYOUT_VERSION, MapContents, MapOp, Stat, mapped};
+use knarr_ebpf_common::{
+    Config, FLOW_LOCAL, LAYOUT_VERSION, MARK_CHUNK, MapContents, MapOp, MarkChunk, Stat, hash,
+    mapped, unmapped,
+};
 use nix::sys::statfs::{FsType, statfs};
 
 use crate::apply::{self, IDS_BACKEND, IDS_SERVICE};
@@ -72,6 +75,10 @@ impl Datapath {
             })?;
         }
         check_shapes(&map_dir, &config.sizes)?;
+        let marks = match map_dir.join("MARKS").exists() {
+            true => Marks::Kept,
+            false => Marks::New,
+        };
         let cookie = netns::own_cookie()?;
         let mut ebpf = load_object(config, object, &map_dir)?;
         let maps = Maps::open(&map_dir)?;
@@ -101,7 +108,7 @@ impl Datapath {
             path: path.into(),
             source,
         })?;
-        attach_all(&mut ebpf, config, &link_dir)?;
+        attach_all(&mut ebpf, config, &link_dir, &maps, marks)?;
         let mut datapath = Self {
             maps: Arc::new(maps),
             cpus,
@@ -355,10 +362,40 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     None
 }
 
+/// Whether the endpoints in `MARKS` are all those that flows lead to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// The programs before these kept them.
+    Kept,
+    /// The programs before these, if any, did not know them.
+    New,
+}
+
+/// Marks the endpoints that flows lead to already.
+fn mark_known(maps: &Maps) -> Result<(), DatapathError> {
+    for (_, flow) in maps.nat.entries()? {
+        if flow.flags & FLOW_LOCAL == 0 {
+            continue;
+        }
+        let address = u32::from_ne_bytes(unmapped(&flow.backend));
+        let (key, index) = hash::mark(address, flow.backend_port_be);
+        let mut chunk = maps.marks.get(&key)?.unwrap_or(MarkChunk {
+            marks: [0; MARK_CHUNK],
+        });
+        if chunk.marks[index] == 0 {
+            chunk.marks[index] = 1;
+            maps.marks.insert(&key, &chunk)?;
+        }
+    }
+    Ok(())
+}
+
 fn attach_all(
     ebpf: &mut Ebpf,
     config: &DatapathConfig,
     link_dir: &Path,
+    maps: &Maps,
+    marks: Marks,
 ) -> Result<(), DatapathError> {
     let cgroup =
         std::fs::File::open(&config.cgroup_root).map_err(|source| DatapathError::File {
@@ -372,6 +409,10 @@ fn attach_all(
         attach::socket(program, name, &cgroup, &config.cgroup_root, link_dir)?;
     }
     for (name, direction) in attach::PACKET_PROGRAMS {
+        // Whoever enters a flow marks its endpoint by now; whoever answers does not ask yet.
+        if direction == TcAttachType::Egress && marks == Marks::New {
+            mark_known(maps)?;
+        }
         let program: &mut SchedClassifier = find(ebpf, name)?;
         program.load().map_err(|source| load_error(name, source))?;
         for uplink in &config.uplinks {

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use knarr_ebpf_common::{
     Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
-    FragmentKey, FragmentPorts, Plain, ServiceEntry, ServiceKey, SlotKey, SocketOrigin, TableChunk,
-    TableKey,
+    FragmentKey, FragmentPorts, MarkChunk, Plain, ServiceEntry, ServiceKey, SlotKey, SocketOrigin,
+    TableChunk, TableKey,
 };
 
 use crate::config::MapSizes;
@@ -65,6 +65,7 @@ pub(crate) fn all(sizes: &MapSizes) -> Vec<Wanted> {
         wanted::<AffinityKey, AffinityEntry>("AFFINITY", LRU_HASH, Some(sizes.affinity)),
         wanted::<FlowKey, Flow>("FLOWS", LRU_HASH, Some(sizes.flows)),
         wanted::<FlowKey, Flow>("NAT", LRU_HASH, Some(sizes.flows)),
+        wanted::<u32, MarkChunk>("MARKS", ARRAY, None),
         wanted::<FragmentKey, FragmentPorts>("FRAGMENTS", LRU_HASH, None),
         wanted::<u32, Counters>("COUNTERS", PERCPU_HASH, Some(sizes.services)),
         wanted::<u32, u64>("STATS", PERCPU_ARRAY, None),
@@ -293,6 +294,7 @@ pub(crate) struct Maps {
     pub(crate) affinity: Map<AffinityKey, AffinityEntry>,
     pub(crate) flows: Map<FlowKey, Flow>,
     pub(crate) nat: Map<FlowKey, Flow>,
+    pub(crate) marks: Map<u32, MarkChunk>,
     pub(crate) counters: Map<u32, Counters>,
     pub(crate) stats: Map<u32, u64>,
     pub(crate) config: Map<u32, Config>,
@@ -312,6 +314,7 @@ impl Maps {
             affinity: Map::open(directory, "AFFINITY", "--bpf-affinity")?,
             flows: Map::open(directory, "FLOWS", "--bpf-flows")?,
             nat: Map::open(directory, "NAT", "--bpf-flows")?,
+            marks: Map::open(directory, "MARKS", "no flag")?,
             counters: Map::open(directory, "COUNTERS", "--bpf-services")?,
             stats: Map::open(directory, "STATS", "no flag")?,
             config: Map::open(directory, "CONFIG", "no flag")?,

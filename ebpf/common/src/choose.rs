@@ -6,9 +6,9 @@
 //! explains is what happens.
 
 use crate::types::{
-    AffinityEntry, BACKEND_ACTIVE, BACKEND_LOCAL, BACKEND_TERMINATING, BackendEntry,
-    FLOW_FIN_BACKEND, FLOW_FIN_CLIENT, FLOW_RESET, Flow, PROTOCOL_UDP, SERVICE_LOCAL_ONLY,
-    ServiceEntry, TABLE_CHUNK,
+    AffinityEntry, BACKEND_ACTIVE, BACKEND_LOCAL, BACKEND_TERMINATING, BackendEntry, FLOW_ANSWERED,
+    FLOW_ESTABLISHED, FLOW_FIN_BACKEND, FLOW_FIN_CLIENT, FLOW_RESET, Flow, PROTOCOL_TCP,
+    PROTOCOL_UDP, SERVICE_LOCAL_ONLY, ServiceEntry, TABLE_CHUNK,
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -19,6 +19,19 @@ pub const UDP_FLOW_IDLE_NS: u64 = 120 * NANOS_PER_SECOND;
 
 /// How long the source port of a closed flow is left alone: Linux' TIME_WAIT.
 pub const CLOSED_FLOW_REST_NS: u64 = 60 * NANOS_PER_SECOND;
+
+/// How long a connection that was never established is waited for: Linux' `nf_conntrack_tcp_timeout_syn_recv`.
+pub const HALF_OPEN_FLOW_IDLE_NS: u64 = 60 * NANOS_PER_SECOND;
+
+/// How long where source ports are short: the first three tries of a SYN are over by then.
+pub const HALF_OPEN_FLOW_SHORT_NS: u64 = 5 * NANOS_PER_SECOND;
+
+/// Ports tried in vain after which they count as short.
+pub const TRIES_BEFORE_SHORT: u32 = 8;
+
+/// An established connection that is silent for this long is taken for one whose ends have vanished: what
+/// kube-proxy sets (`--conntrack-tcp-timeout-established`).
+pub const ESTABLISHED_FLOW_IDLE_NS: u64 = 24 * 3_600 * NANOS_PER_SECOND;
 
 /// `last_seen_ns` is written at most this often, so that a busy flow does not dirty its entry at each packet.
 pub const FLOW_TOUCH_NS: u64 = NANOS_PER_SECOND;
@@ -91,6 +104,9 @@ pub const fn is_opening(tcp_flags: u8) -> bool {
 #[inline(always)]
 pub const fn after_client(flags: u8, tcp_flags: u8) -> u8 {
     let mut after = flags;
+    if flags & FLOW_ANSWERED != 0 && tcp_flags & TCP_ACK != 0 {
+        after |= FLOW_ESTABLISHED;
+    }
     if tcp_flags & TCP_FIN != 0 {
         after |= FLOW_FIN_CLIENT;
     }
@@ -103,7 +119,7 @@ pub const fn after_client(flags: u8, tcp_flags: u8) -> u8 {
 /// Flags of a flow after a packet from the backend.
 #[inline(always)]
 pub const fn after_backend(flags: u8, tcp_flags: u8) -> u8 {
-    let mut after = flags;
+    let mut after = flags | FLOW_ANSWERED;
     if tcp_flags & TCP_FIN != 0 {
         after |= FLOW_FIN_BACKEND;
     }
@@ -120,14 +136,37 @@ pub const fn is_closed(flags: u8) -> bool {
     flags & FLOW_RESET != 0 || flags & both == both
 }
 
+/// Whether the flow is a connection that both ends have agreed on and that has not ended.
+#[inline(always)]
+pub const fn is_established(flow: &Flow) -> bool {
+    flow.flags & FLOW_ESTABLISHED != 0 && !is_closed(flow.flags)
+}
+
 /// Whether a flow is over, so that its source port may be given to another one.
 #[inline(always)]
 pub const fn is_over(flow: &Flow, now_ns: u64) -> bool {
-    if flow.protocol == PROTOCOL_UDP {
-        flow.last_seen_ns + UDP_FLOW_IDLE_NS <= now_ns
+    let idle_max = if flow.protocol == PROTOCOL_UDP {
+        UDP_FLOW_IDLE_NS
+    } else if is_closed(flow.flags) {
+        CLOSED_FLOW_REST_NS
+    } else if is_established(flow) {
+        ESTABLISHED_FLOW_IDLE_NS
     } else {
-        is_closed(flow.flags) && flow.last_seen_ns + CLOSED_FLOW_REST_NS <= now_ns
+        HALF_OPEN_FLOW_IDLE_NS
+    };
+    flow.last_seen_ns + idle_max <= now_ns
+}
+
+/// Whether a flow gives its source port to another one that has looked at so many ports in vain.
+#[inline(always)]
+pub const fn gives_way(flow: &Flow, tries: u32, now_ns: u64) -> bool {
+    if is_over(flow, now_ns) {
+        return true;
     }
+    tries >= TRIES_BEFORE_SHORT
+        && flow.protocol == PROTOCOL_TCP
+        && flow.flags & FLOW_ESTABLISHED == 0
+        && flow.last_seen_ns + HALF_OPEN_FLOW_SHORT_NS <= now_ns
 }
 
 #[cfg(all(test, feature = "user"))]

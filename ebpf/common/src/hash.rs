@@ -4,7 +4,7 @@
 //!
 //! Called by the kernel programs for each new flow and by `service trace` to foretell their choice.
 
-use crate::types::{Address, FlowKey};
+use crate::types::{Address, FlowKey, MARK_CHUNK, MARK_CHUNKS};
 
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -53,6 +53,15 @@ pub const fn flow(key: &FlowKey) -> u32 {
         | ((key.destination_port_be.swap_bytes() as u64) << 8)
         | key.protocol as u64;
     finish(mix(mix(mix(OFFSET, high), low), ports))
+}
+
+/// Place of an endpoint of this node in `MARKS`: `(chunk, index in the chunk)`. Address and port as they stand
+/// in a packet.
+#[inline(always)]
+pub const fn mark(address: u32, port_be: u16) -> (u32, usize) {
+    let hash = finish(mix(OFFSET, ((address as u64) << 16) | port_be as u64));
+    let place = hash as usize % (MARK_CHUNK * MARK_CHUNKS as usize);
+    ((place / MARK_CHUNK) as u32, place % MARK_CHUNK)
 }
 
 /// Hash of an endpoint with a seed, for the order in which it takes places of a table.

@@ -129,6 +129,19 @@ pub struct TableChunk {
     pub backends: [u32; TABLE_CHUNK],
 }
 
+/// Places in one entry of `MARKS`. An array's values are padded to eight bytes, so a place has no entry of its own.
+pub const MARK_CHUNK: usize = 64;
+/// Entries of `MARKS`: 65,536 places in all, so that some hundred endpoints seldom share one.
+pub const MARK_CHUNKS: u32 = 1_024;
+
+/// Value of `MARKS`: 1 where an endpoint with this hash was called through a NodePort.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkChunk {
+    /// By index of the hash.
+    pub marks: [u8; MARK_CHUNK],
+}
+
 /// Value of `BACKENDS`; the key is the backend's id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +258,10 @@ pub const FLOW_FIN_CLIENT: u8 = 2;
 pub const FLOW_FIN_BACKEND: u8 = 4;
 /// [`Flow::flags`]: either side has sent RST.
 pub const FLOW_RESET: u8 = 8;
+/// [`Flow::flags`]: the backend has answered.
+pub const FLOW_ANSWERED: u8 = 16;
+/// [`Flow::flags`]: the client has acknowledged the backend's answer, so both ends are real.
+pub const FLOW_ESTABLISHED: u8 = 32;
 
 /// Key of `FRAGMENTS`; the value is [`FragmentPorts`].
 #[repr(C)]
@@ -325,6 +342,7 @@ plain! {
     SlotKey = 12,
     TableKey = 12,
     TableChunk = 256,
+    MarkChunk = 64,
     BackendEntry = 24,
     AffinityKey = 20,
     AffinityEntry = 16,

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod affinity;
+mod flows;
 mod lab;
 mod life;
 mod node_port;

@@ -138,11 +138,43 @@ fn a_closed_flow_keeps_its_port_through_time_wait() {
     let closed = flow(6, FLOW_RESET, 1);
     assert!(!is_over(&closed, CLOSED_FLOW_REST_NS));
     assert!(is_over(&closed, CLOSED_FLOW_REST_NS + 1));
-    assert!(
-        !is_over(&flow(6, 0, 1), u64::MAX / 2),
-        "an open flow is never over"
-    );
     assert!(is_over(&flow(PROTOCOL_UDP, 0, 1), UDP_FLOW_IDLE_NS + 1));
+}
+
+#[test]
+fn a_connection_is_established_when_the_client_acknowledges_an_answer() {
+    let opened = after_client(0, TCP_SYN);
+    let stray = after_client(opened, TCP_ACK);
+    assert!(!is_established(&flow(6, stray, 1)), "nobody has answered");
+    let answered = after_backend(opened, TCP_SYN | TCP_ACK);
+    assert!(!is_established(&flow(6, answered, 1)));
+    let established = after_client(answered, TCP_ACK);
+    assert!(is_established(&flow(6, established, 1)));
+    let reset = after_backend(established, TCP_RST);
+    assert!(!is_established(&flow(6, reset, 1)));
+}
+
+#[test]
+fn a_connection_whose_ends_vanish_ends_by_itself() {
+    let half_open = flow(6, after_client(0, TCP_SYN), 1);
+    assert!(!is_over(&half_open, HALF_OPEN_FLOW_IDLE_NS));
+    assert!(is_over(&half_open, HALF_OPEN_FLOW_IDLE_NS + 1));
+    let established = flow(6, FLOW_ANSWERED | FLOW_ESTABLISHED, 1);
+    assert!(!is_over(&established, ESTABLISHED_FLOW_IDLE_NS));
+    assert!(is_over(&established, ESTABLISHED_FLOW_IDLE_NS + 1));
+}
+
+#[test]
+fn a_half_open_flow_gives_way_sooner_where_ports_are_short() {
+    let half_open = flow(6, after_client(0, TCP_SYN), 1);
+    let short = HALF_OPEN_FLOW_SHORT_NS + 1;
+    assert!(!gives_way(&half_open, TRIES_BEFORE_SHORT - 1, short));
+    assert!(gives_way(&half_open, TRIES_BEFORE_SHORT, short));
+    assert!(!gives_way(&half_open, u32::MAX, short - 1));
+    let established = flow(6, FLOW_ANSWERED | FLOW_ESTABLISHED, 1);
+    assert!(!gives_way(&established, u32::MAX, short));
+    let datagrams = flow(PROTOCOL_UDP, 0, 1);
+    assert!(!gives_way(&datagrams, u32::MAX, short));
 }
 
 #[test]
