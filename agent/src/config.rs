@@ -134,6 +134,9 @@ pub struct RunOptions {
     /// Most flows from outside. [default: 65536]
     #[arg(long, env = "KNARR_AGENT_BPF_FLOWS", value_name = "N")]
     pub bpf_flows: Option<u32>,
+    /// Most sockets connected to a Service whose getpeername() answers the Service. [default: 65536]
+    #[arg(long, env = "KNARR_AGENT_BPF_SOCKETS", value_name = "N")]
+    pub bpf_sockets: Option<u32>,
 
     /// What the eBPF programs write into this log: off, warn or debug. [default: off]
     #[arg(long, env = "KNARR_AGENT_BPF_LOG", value_name = "LEVEL")]
@@ -245,6 +248,7 @@ impl RunOptions {
             bpf_tables: self.bpf_tables.or(file.bpf_tables),
             bpf_affinity: self.bpf_affinity.or(file.bpf_affinity),
             bpf_flows: self.bpf_flows.or(file.bpf_flows),
+            bpf_sockets: self.bpf_sockets.or(file.bpf_sockets),
             bpf_log: self.bpf_log.or(file.bpf_log),
             tc_hook: self.tc_hook.or(file.tc_hook),
             log: self.log.or(file.log),

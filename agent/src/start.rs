@@ -332,6 +332,7 @@ fn datapath_config(options: &RunOptions, machine: &Machine) -> Result<DatapathCo
             tables: options.bpf_tables.unwrap_or(defaults.tables),
             affinity: options.bpf_affinity.unwrap_or(defaults.affinity),
             flows: options.bpf_flows.unwrap_or(defaults.flows),
+            sockets: options.bpf_sockets.unwrap_or(defaults.sockets),
         },
         log,
         tc_hook,

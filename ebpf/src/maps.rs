@@ -6,8 +6,7 @@ use core::ptr::write_volatile;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use knarr_ebpf_common::{
     Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
@@ -72,8 +71,16 @@ pub static PODS: HashMap<u64, Address> = HashMap::with_max_entries(4_096, BPF_F_
 #[map]
 pub static IDS: Array<u32> = Array::with_max_entries(2, 0);
 
-#[btf_map]
-pub static ORIGINS: SkStorage<SocketOrigin> = SkStorage::new();
+/// Cookie of a socket that was connected to a Service to what it asked for. The end of the socket takes it out.
+/// Without preallocation an entry that was just given up is the next one taken, while it is still in the cache.
+#[map]
+pub static SOCKETS: HashMap<u64, SocketOrigin> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Which endpoints sockets of this node were ever connected to, by hash: no other peer is looked for in `SOCKETS`,
+/// so that connects and accepts that have nothing to do with Services cost next to nothing.
+#[map]
+static PEERS: Array<MarkChunk> = Array::with_max_entries(MARK_CHUNKS, 0);
 
 /// Room that does not fit on the stack, which is 512 bytes for all calls together.
 #[repr(C)]
@@ -108,18 +115,40 @@ pub static HAS_SET_RETVAL: Global<u8> = Global::new(1);
 /// Notes that flows lead to this endpoint of the node. Must stand before its first packet goes out.
 #[inline(always)]
 pub fn mark(address: u32, port_be: u16) {
-    let (chunk, index) = hash::mark(address, port_be);
-    if let Some(chunk) = MARKS.get_ptr_mut(chunk) {
-        // SAFETY: array elements live as long as the map; a byte is written whole, and only ever to 1.
-        unsafe { write_volatile(&raw mut (*chunk).marks[index & (MARK_CHUNK - 1)], 1) };
-    }
+    set(&MARKS, address, port_be);
 }
 
 /// Whether flows may lead to this endpoint of the node.
 #[inline(always)]
 pub fn is_marked(address: u32, port_be: u16) -> bool {
+    is_set(&MARKS, address, port_be)
+}
+
+/// Notes that a socket is connected to this endpoint. Must stand before anybody asks for its peer.
+#[inline(always)]
+pub fn mark_peer(address: u32, port_be: u16) {
+    set(&PEERS, address, port_be);
+}
+
+/// Whether a socket with this peer may have been connected to a Service.
+#[inline(always)]
+pub fn is_peer(address: u32, port_be: u16) -> bool {
+    is_set(&PEERS, address, port_be)
+}
+
+#[inline(always)]
+fn set(marks: &Array<MarkChunk>, address: u32, port_be: u16) {
     let (chunk, index) = hash::mark(address, port_be);
-    MARKS
+    if let Some(chunk) = marks.get_ptr_mut(chunk) {
+        // SAFETY: array elements live as long as the map; a byte is written whole, and only ever to 1.
+        unsafe { write_volatile(&raw mut (*chunk).marks[index & (MARK_CHUNK - 1)], 1) };
+    }
+}
+
+#[inline(always)]
+fn is_set(marks: &Array<MarkChunk>, address: u32, port_be: u16) -> bool {
+    let (chunk, index) = hash::mark(address, port_be);
+    marks
         .get(chunk)
         .is_some_and(|chunk| chunk.marks[index & (MARK_CHUNK - 1)] != 0)
 }

@@ -8,22 +8,25 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use aya_log_ebpf::{debug, warn};
 use knarr_ebpf_common::{
     Address, Config, PROTOCOL_TCP, PROTOCOL_UDP, SCOPE_CLUSTER_IP, SCOPE_NODE_PORT_INTERNAL,
     ServiceEntry, ServiceKey, SocketOrigin, Stat, mapped, unmapped,
 };
 
-use crate::maps::{CONFIG, HAS_SET_RETVAL, NODE_ADDRS, ORIGINS, PODS, SERVICES, count};
+use crate::maps::{self, CONFIG, HAS_SET_RETVAL, NODE_ADDRS, PODS, SERVICES, SOCKETS, count};
 use crate::select::{self, Spread};
 
 const ECONNREFUSED: i32 = 111;
 const PROCEED: i32 = 1;
 const REJECT: i32 = 0;
 const LOOPBACK: u8 = 127;
+/// The third word of a v4-mapped IPv6 address.
+const V4_MAPPED_WORD: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// What becomes of a `connect()`.
 #[must_use]
@@ -92,25 +95,33 @@ enum Family {
     V6,
 }
 
+#[cgroup_sock(sock_release)]
+pub fn knarr_sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // Most sockets were never connected to a Service. What a socket's peer is now says nothing of that: it may have
+    // been disconnected, or connected elsewhere.
+    let _none = SOCKETS.remove(cookie);
+    PROCEED
+}
+
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
     let verdict = decide(ctx, ip);
-    if let Verdict::Pass = verdict {
-        forget(ctx);
+    if let Verdict::Pass = verdict
+        && maps::is_peer(u32::from_ne_bytes(ip), read_port(ctx))
+    {
+        // A socket that was connected to a Service before may connect to the very endpoint that it had.
+        let _none = SOCKETS.remove(cookie(ctx));
     }
     verdict
 }
 
-/// A socket that was connected to a Service before and now connects elsewhere, perhaps to the very
-/// backend that it had, has no origin any more. Sockets that never had one have no storage to look into.
+/// What names the socket as long as it lives; never used again for another.
 #[inline(always)]
-fn forget(ctx: &SockAddrContext) {
-    // SAFETY: the socket belongs to the context.
-    let origin = unsafe { ORIGINS.get_ptr_mut(ctx) };
-    if !origin.is_null() {
-        // SAFETY: checked above; the storage lives as long as the socket.
-        unsafe { (*origin).backend = [0; 16] };
-    }
+fn cookie(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the helper takes the program's own context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 #[inline(always)]
@@ -205,21 +216,21 @@ fn translate(ctx: &SockAddrContext, ip: [u8; 4], port_be: u16, entry: &ServiceEn
         );
         return Verdict::Refuse;
     };
-    let mut origin = SocketOrigin {
+    let origin = SocketOrigin {
         vip: mapped(ip),
         backend: choice.backend.address,
         vip_port_be: port_be,
         backend_port_be: choice.backend.port_be,
         backend_id: choice.id,
     };
-    // SAFETY: the socket belongs to the context.
-    let kept = unsafe { ORIGINS.get_or_insert_ptr_mut(ctx, Some(&mut origin)) };
-    if kept.is_null() {
+    let address = u32::from_ne_bytes(unmapped(&choice.backend.address));
+    maps::mark_peer(address, choice.backend.port_be);
+    // A UDP socket that connects again has an older origin.
+    if SOCKETS
+        .insert(cookie(ctx), origin, u64::from(BPF_ANY))
+        .is_err()
+    {
         count(Stat::OriginInsertFailed);
-    } else {
-        // A UDP socket that connects again has an older origin.
-        // SAFETY: the storage of this socket, which the caller of connect() holds.
-        unsafe { *kept = origin };
     }
     if let Some(counters) = counters {
         // SAFETY: this CPU's own element; it lives until the program ends.
@@ -243,13 +254,11 @@ fn translate(ctx: &SockAddrContext, ip: [u8; 4], port_be: u16, entry: &ServiceEn
 /// The Service address that this socket asked for, if its peer is still the backend it got.
 #[inline(always)]
 fn called(ctx: &SockAddrContext, peer: [u8; 4]) -> Option<([u8; 4], u16)> {
-    // SAFETY: the socket belongs to the context.
-    let origin = unsafe { ORIGINS.get_ptr_mut(ctx) };
-    if origin.is_null() {
+    if !maps::is_peer(u32::from_ne_bytes(peer), read_port(ctx)) {
         return None;
     }
-    // SAFETY: checked above; the storage lives as long as the socket.
-    let origin = unsafe { &*origin };
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
+    let origin = unsafe { SOCKETS.get(cookie(ctx)) }?;
     if origin.backend_port_be != read_port(ctx) || unmapped(&origin.backend) != peer {
         return None;
     }
@@ -321,7 +330,7 @@ fn write_port(ctx: &SockAddrContext, port_be: u16) {
 fn mapped_ip(ctx: &SockAddrContext) -> Option<[u8; 4]> {
     let mapped = read(user_ip6(ctx, 0)) == 0
         && read(user_ip6(ctx, 1)) == 0
-        && read(user_ip6(ctx, 2)) == u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+        && read(user_ip6(ctx, 2)) == V4_MAPPED_WORD;
     mapped.then(|| read(user_ip6(ctx, 3)).to_ne_bytes())
 }
 

@@ -16,7 +16,8 @@ use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{
-    CgroupAttachMode, CgroupSockAddr, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    CgroupAttachMode, CgroupSock, CgroupSockAddr, LinkOrder, ProgramError, ProgramFd,
+    SchedClassifier, TcAttachType,
 };
 use aya::util::KernelVersion;
 
@@ -31,6 +32,47 @@ pub(crate) const SOCKET_PROGRAMS: [&str; 4] = [
     "knarr_getpeername4",
     "knarr_getpeername6",
 ];
+
+/// What takes a socket's entry out at its end.
+pub(crate) const RELEASE_PROGRAM: &str = "knarr_sock_release";
+
+/// A program that is attached to a cgroup.
+pub(crate) trait CgroupProgram {
+    /// Its descriptor.
+    fn program_fd(&self) -> Result<&ProgramFd, ProgramError>;
+    /// Attaches it; the link is the caller's.
+    fn attach_to(&mut self, cgroup: &File) -> Result<FdLink, AttachError>;
+}
+
+/// Why a program could not be attached to a cgroup.
+pub(crate) enum AttachError {
+    /// The kernel says no.
+    Program(ProgramError),
+    /// It attaches, and knows no links.
+    NoLink,
+}
+
+macro_rules! cgroup_program {
+    ($program:ty) => {
+        impl CgroupProgram for $program {
+            fn program_fd(&self) -> Result<&ProgramFd, ProgramError> {
+                self.fd()
+            }
+
+            fn attach_to(&mut self, cgroup: &File) -> Result<FdLink, AttachError> {
+                // The kernel takes no other mode for links, which are always many.
+                self.attach(cgroup, CgroupAttachMode::Single)
+                    .and_then(|id| self.take_link(id))
+                    .map_err(AttachError::Program)?
+                    .try_into()
+                    .map_err(|_| AttachError::NoLink)
+            }
+        }
+    };
+}
+
+cgroup_program!(CgroupSock);
+cgroup_program!(CgroupSockAddr);
 
 /// Packet programs, each attached to every uplink.
 pub(crate) const PACKET_PROGRAMS: [(&str, TcAttachType); 2] = [
@@ -49,7 +91,7 @@ pub(crate) fn kernel_at_least(major: u8, minor: u8) -> bool {
 
 /// Attaches a socket program to the cgroup, or replaces the one that is attached.
 pub(crate) fn socket(
-    program: &mut CgroupSockAddr,
+    program: &mut impl CgroupProgram,
     name: &'static str,
     cgroup: &File,
     cgroup_path: &Path,
@@ -65,7 +107,7 @@ pub(crate) fn socket(
         })?
         .ino();
     let fd = program
-        .fd()
+        .program_fd()
         .map_err(|error| attach_error("attach", name, error))?
         .try_clone()
         .map_err(|source| DatapathError::Attach {
@@ -76,14 +118,13 @@ pub(crate) fn socket(
     if replace(&pin, target, fd.as_fd(), name)? {
         return Ok(());
     }
-    let link = program
-        .attach(cgroup, CgroupAttachMode::Single)
-        .and_then(|id| program.take_link(id))
-        .map_err(|error| attach_error("attach", name, error))?;
-    let link: FdLink = link.try_into().map_err(|_| DatapathError::KernelFeature {
-        feature: "links for cgroup programs",
-        since: "5.7",
-        source: io::ErrorKind::Unsupported.into(),
+    let link = program.attach_to(cgroup).map_err(|error| match error {
+        AttachError::Program(error) => attach_error("attach", name, error),
+        AttachError::NoLink => DatapathError::KernelFeature {
+            feature: "links for cgroup programs",
+            since: "5.7",
+            source: io::ErrorKind::Unsupported.into(),
+        },
     })?;
     pin_link(link, &pin, name)
 }
@@ -248,9 +289,9 @@ fn attach_error(action: &'static str, program: &'static str, error: ProgramError
             what: "attaching eBPF programs",
             source,
         },
-        Some(libc::EINVAL) if !kernel_at_least(5, 8) => DatapathError::KernelFeature {
-            feature: "getpeername hook for cgroup programs",
-            since: "5.8",
+        Some(libc::EINVAL) if !kernel_at_least(5, 9) => DatapathError::KernelFeature {
+            feature: "getpeername and sock_release hooks for cgroup programs",
+            since: "5.9",
             source,
         },
         Some(_) => DatapathError::Attach {

@@ -75,6 +75,8 @@ pub struct MapSizes {
     pub affinity: u32,
     /// Flows from outside (two LRUs, allocated at once).
     pub flows: u32,
+    /// Sockets that are connected to a Service.
+    pub sockets: u32,
 }
 
 impl Default for MapSizes {
@@ -85,6 +87,7 @@ impl Default for MapSizes {
             tables: 262_144,
             affinity: 65_536,
             flows: 65_536,
+            sockets: 65_536,
         }
     }
 }

@@ -169,6 +169,7 @@ impl Inspector {
             usage(&maps.affinity)?,
             usage(&maps.flows)?,
             usage(&maps.nat)?,
+            usage(&maps.sockets)?,
         ])
     }
 
@@ -179,6 +180,7 @@ impl Inspector {
             flows: self.maps.flows.max_entries,
             affinity: self.maps.affinity.max_entries,
             counters: self.maps.counters.max_entries,
+            sockets: self.maps.sockets.max_entries,
             snat_ports: (config.snat_port_first, config.snat_port_last),
         })
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aya::programs::{CgroupSockAddr, SchedClassifier, TcAttachType};
+use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
 use knarr_ebpf_common::{
     Config, FLOW_LOCAL, LAYOUT_VERSION, MARK_CHUNK, MapContents, MapOp, MarkChunk, Stat, hash,
@@ -284,12 +284,7 @@ fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
             shape.key_size as usize,
             shape.value_size as usize,
         );
-        // The key of socket storage is the socket; the kernel reports four bytes.
-        let key_size = match wanted.map_type {
-            map_type::SK_STORAGE => found.1,
-            _ => wanted.key_size,
-        };
-        let asked = (wanted.map_type, key_size, wanted.value_size);
+        let asked = (wanted.map_type, wanted.key_size, wanted.value_size);
         if found != asked {
             let say = |(kind, key, value): (u32, usize, usize)| {
                 format!("of type {kind} with keys of {key} and values of {value} bytes")
@@ -403,6 +398,11 @@ fn attach_all(
             path: config.cgroup_root.clone(),
             source,
         })?;
+    // What a connect writes down is taken out at the socket's end, so whoever does that comes first.
+    let name = attach::RELEASE_PROGRAM;
+    let program: &mut CgroupSock = find(ebpf, name)?;
+    program.load().map_err(|source| load_error(name, source))?;
+    attach::socket(program, name, &cgroup, &config.cgroup_root, link_dir)?;
     for name in attach::SOCKET_PROGRAMS {
         let program: &mut CgroupSockAddr = find(ebpf, name)?;
         program.load().map_err(|source| load_error(name, source))?;

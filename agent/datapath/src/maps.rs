@@ -30,7 +30,6 @@ pub(crate) mod map_type {
     pub(crate) const PERCPU_HASH: u32 = 5;
     pub(crate) const PERCPU_ARRAY: u32 = 6;
     pub(crate) const LRU_HASH: u32 = 9;
-    pub(crate) const SK_STORAGE: u32 = 24;
 }
 
 /// What a pinned map has to be.
@@ -55,7 +54,7 @@ fn wanted<K, V>(name: &'static str, map_type: u32, max_entries: Option<u32>) -> 
 
 /// All maps that are pinned.
 pub(crate) fn all(sizes: &MapSizes) -> Vec<Wanted> {
-    use map_type::{ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, SK_STORAGE};
+    use map_type::{ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH};
     let slots = sizes.backends.saturating_mul(4);
     vec![
         wanted::<ServiceKey, ServiceEntry>("SERVICES", HASH, Some(sizes.services)),
@@ -73,7 +72,8 @@ pub(crate) fn all(sizes: &MapSizes) -> Vec<Wanted> {
         wanted::<Address, u32>("NODE_ADDRS", HASH, None),
         wanted::<u64, Address>("PODS", HASH, None),
         wanted::<u32, u32>("IDS", ARRAY, None),
-        wanted::<u32, SocketOrigin>("ORIGINS", SK_STORAGE, None),
+        wanted::<u64, SocketOrigin>("SOCKETS", HASH, Some(sizes.sockets)),
+        wanted::<u32, MarkChunk>("PEERS", ARRAY, None),
     ]
 }
 
@@ -295,6 +295,7 @@ pub(crate) struct Maps {
     pub(crate) flows: Map<FlowKey, Flow>,
     pub(crate) nat: Map<FlowKey, Flow>,
     pub(crate) marks: Map<u32, MarkChunk>,
+    pub(crate) sockets: Map<u64, SocketOrigin>,
     pub(crate) counters: Map<u32, Counters>,
     pub(crate) stats: Map<u32, u64>,
     pub(crate) config: Map<u32, Config>,
@@ -315,6 +316,7 @@ impl Maps {
             flows: Map::open(directory, "FLOWS", "--bpf-flows")?,
             nat: Map::open(directory, "NAT", "--bpf-flows")?,
             marks: Map::open(directory, "MARKS", "no flag")?,
+            sockets: Map::open(directory, "SOCKETS", "--bpf-sockets")?,
             counters: Map::open(directory, "COUNTERS", "--bpf-services")?,
             stats: Map::open(directory, "STATS", "no flag")?,
             config: Map::open(directory, "CONFIG", "no flag")?,

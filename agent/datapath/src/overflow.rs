@@ -21,6 +21,8 @@ pub struct Room {
     pub affinity: u32,
     /// Entries of `COUNTERS`.
     pub counters: u32,
+    /// Entries of `SOCKETS`.
+    pub sockets: u32,
     /// First and last source port of flows to other nodes.
     pub snat_ports: (u16, u16),
 }
@@ -76,12 +78,11 @@ fn describe(stat: Stat, room: &Room) -> Option<Overflow> {
              counted; --bpf-services makes it larger",
             room.counters
         )),
-        Stat::OriginInsertFailed => map(
-            "the map ORIGINS took no more entries, and some programs see a pod's address as their peer's \
-             instead of the Service's; it has no size of its own: the sysctl net.core.optmem_max bounds \
-             it for each socket"
-                .to_owned(),
-        ),
+        Stat::OriginInsertFailed => map(format!(
+            "the map SOCKETS took no more entries at {}, and some programs see a pod's address as their \
+             peer's instead of the Service's; --bpf-sockets makes it larger",
+            room.sockets
+        )),
         Stat::SnatPortsExhausted => Some(Overflow {
             reason: REASON_PORTS,
             message: format!(
@@ -104,6 +105,7 @@ mod tests {
         flows: 65_536,
         affinity: 1_024,
         counters: 131_072,
+        sockets: 4_096,
         snat_ports: (10_000, 29_999),
     };
 

@@ -129,12 +129,14 @@ pub struct TableChunk {
     pub backends: [u32; TABLE_CHUNK],
 }
 
-/// Places in one entry of `MARKS`. An array's values are padded to eight bytes, so a place has no entry of its own.
+/// Places in one entry of `MARKS` and `PEERS`. An array's values are padded to eight bytes, so a place has no entry of
+/// its own.
 pub const MARK_CHUNK: usize = 64;
-/// Entries of `MARKS`: 65,536 places in all, so that some hundred endpoints seldom share one.
-pub const MARK_CHUNKS: u32 = 1_024;
+/// Entries of `MARKS` and `PEERS`: 8,192 places in all, so that some hundred endpoints seldom share one, and the whole
+/// fits into the nearest cache.
+pub const MARK_CHUNKS: u32 = 128;
 
-/// Value of `MARKS`: 1 where an endpoint with this hash was called through a NodePort.
+/// Value of `MARKS` and `PEERS`: 1 for each endpoint with this hash.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkChunk {
@@ -180,7 +182,7 @@ pub struct AffinityEntry {
     pub reserved: u32,
 }
 
-/// What a translated socket was told to connect to; kept in socket storage.
+/// Value of `SOCKETS`: what a translated socket was told to connect to; the key is the socket's cookie.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOrigin {

@@ -113,6 +113,7 @@ impl Node {
                 tables: 16_384,
                 affinity: 4_096,
                 flows: 4_096,
+                sockets: 4_096,
             },
             log: ProgramLog::Off,
             hook: TcHook::Auto,

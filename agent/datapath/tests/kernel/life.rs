@@ -119,8 +119,8 @@ fn an_upgrade_under_load_loses_no_connect_and_adds_no_second_program() -> Result
         ])?;
         let count = filters.matches(" name knarr_ingress ").count();
         match hook {
-            TcHook::Auto => ensure!(pins.len() == 6, "{pins:?}"),
-            TcHook::Classic => ensure!(pins.len() == 4 && count == 1, "{pins:?} {filters}"),
+            TcHook::Auto => ensure!(pins.len() == 7, "{pins:?}"),
+            TcHook::Classic => ensure!(pins.len() == 5 && count == 1, "{pins:?} {filters}"),
         }
     }
     Ok(())

@@ -99,6 +99,42 @@ fn connected_udp_reaches_a_service_and_forgets_it_when_it_connects_elsewhere() -
     })
 }
 
+/// How many sockets the programs remember.
+fn remembered(lab: &Lab) -> Result<u32> {
+    let inspector = lab.one.datapath.as_ref().expect("it is open").inspector();
+    let usage = inspector.usage()?;
+    let (_, entries, _) = usage
+        .into_iter()
+        .find(|(name, ..)| *name == "SOCKETS")
+        .expect("the map has a name");
+    Ok(entries)
+}
+
+#[test]
+fn the_end_of_a_socket_ends_what_is_remembered_of_it() -> Result<()> {
+    let (lab, pods) = web(ServiceProtocol::Udp)?;
+    let sockets = inside(&lab.one.netns, || {
+        let mut sockets = Vec::new();
+        for _ in 0..10 {
+            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+            socket.connect(vip())?;
+            sockets.push(socket);
+            let mapped = UdpSocket::bind(("::", 0))?;
+            mapped.connect((VIP.to_ipv6_mapped(), 80))?;
+            sockets.push(mapped);
+        }
+        Ok(sockets)
+    })?;
+    ensure!(remembered(&lab)? == 20, "{}", remembered(&lab)?);
+    // Some have another peer by then.
+    for socket in sockets.iter().step_by(4) {
+        socket.connect((pods[0], 8081))?;
+    }
+    drop(sockets);
+    ensure!(remembered(&lab)? == 0, "{}", remembered(&lab)?);
+    Ok(())
+}
+
 #[test]
 fn a_service_of_the_other_protocol_is_not_translated() -> Result<()> {
     let (lab, _) = web(ServiceProtocol::Udp)?;
