@@ -130,7 +130,7 @@ mod tests {
                 "131072",
                 "--bpf-services",
             ),
-            ("origin_insert_failed", "ORIGINS", "", "net.core.optmem_max"),
+            ("origin_insert_failed", "SOCKETS", "4096", "--bpf-sockets"),
         ] {
             let found = reasons(&[(stat, 3)], &[(stat, 4)]);
             let [("DatapathMapFull", message)] = &found[..] else {
