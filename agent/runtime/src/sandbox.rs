@@ -18,7 +18,7 @@ mod connection;
 mod loss;
 mod teardown;
 
-pub(crate) use teardown::teardown;
+pub(crate) use teardown::{shims_in, teardown};
 
 /// A start takes as long as the shim's own bound, and some.
 const START_WAIT: Duration = Duration::from_secs(150);
