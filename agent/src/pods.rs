@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::services::SharedDatapath;
 use k8s_openapi::api::core::v1::Pod;
-use knarr_datapath::{Network, PodNetwork};
+use knarr_datapath::{Datapath, Network, PodNetwork};
 use knarr_runtime::{Runtime, Sandbox};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -263,7 +263,7 @@ impl Pods {
     }
 }
 
-async fn prune(context: &Context, keep: &[String]) -> anyhow::Result<()> {
+async fn prune(context: &Arc<Context>, keep: &[String]) -> anyhow::Result<()> {
     let networks: BTreeSet<String> = keep
         .iter()
         .map(|uid| PodNetwork::host_ifname(uid))
@@ -285,7 +285,9 @@ async fn prune(context: &Context, keep: &[String]) -> anyhow::Result<()> {
         tracing::info!(uid, "freed a leaked address");
     }
     context.records.prune(keep)?;
-    let ips = context.ipam.all();
-    context.datapath.call(move |d| d.retain_pods(&ips)).await?;
+    let shared = context.clone();
+    // The list is made when it is this call's turn: a worker may have added a pod meanwhile.
+    let retain = move |d: &mut Datapath| d.retain_pods(&shared.ipam.all());
+    context.datapath.call(retain).await?;
     Ok(())
 }

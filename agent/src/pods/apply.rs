@@ -4,7 +4,7 @@
 //!
 //! Not here: what to do (`knarr_agent_plan::pod`). Called by `worker`.
 
-use super::observe::container as observed_container;
+use super::observe::{Wiring, container as observed_container};
 use super::worker::Worker;
 use super::{Context, spec, volumes};
 use crate::clock;
@@ -176,20 +176,22 @@ impl Worker {
                 return Err(self.refuse_sandbox("FailedCreatePodSandBox", &text));
             }
         };
+        // Known before anything else can fail: a handle that is lost could be neither used nor destroyed.
+        self.record.sandboxes = attempt + 1;
+        self.set_sandbox(Some(sandbox.clone()), Wiring::Impossible);
         if let Some(ip) = address
             && let Err(error) = self.wire(&sandbox, ip).await
         {
+            // The next round destroys a sandbox without a network, however often that takes.
             let text = format!(
                 "Failed to create pod sandbox: setting up its network: {}",
                 crate::cli::chain(&error.into())
             );
-            sandbox.destroy().await?;
             return Err(self.refuse_sandbox("FailedCreatePodSandBox", &text));
         }
         drop(permit);
-        self.record.sandboxes = attempt + 1;
         self.record.sandbox_refusal = None;
-        self.set_sandbox(Some(sandbox));
+        self.set_sandbox(Some(sandbox), Wiring::Done);
         Ok(())
     }
 
@@ -401,16 +403,18 @@ impl Worker {
     async fn destroy_sandbox(&mut self) -> Result<(), ApplyError> {
         let link = PodNetwork::host_ifname(&self.uid);
         self.context.network.pod_network_remove(&link).await?;
-        if let Some(sandbox) = self.sandbox.clone() {
-            sandbox.destroy().await?;
+        match self.sandbox.clone() {
+            Some(sandbox) => sandbox.destroy().await?,
+            // What a failed start or another version of this program left, if anything.
+            None => self.context.runtime.destroy_sandbox(&self.uid).await?,
         }
-        self.set_sandbox(None);
+        self.set_sandbox(None, Wiring::Done);
+        if let Some(ip) = self.context.ipam.lookup(&self.uid) {
+            // Before it is given back: afterwards it may be another pod's.
+            let datapath = &self.context.datapath;
+            datapath.call(move |d| d.forget_pod(ip)).await?;
+        }
         self.context.ipam.free(&self.uid)?;
-        let ips = self.context.ipam.all();
-        self.context
-            .datapath
-            .call(move |d| d.retain_pods(&ips))
-            .await?;
         Ok(())
     }
 

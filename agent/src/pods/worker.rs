@@ -283,9 +283,9 @@ impl Worker {
         wiring
     }
 
-    /// A new sandbox that has its network, or none.
-    pub(super) fn set_sandbox(&mut self, sandbox: Option<Sandbox>) {
-        self.wiring = sandbox.as_ref().map(|_| Wiring::Done);
+    /// A new sandbox, and whether it has its network; or none.
+    pub(super) fn set_sandbox(&mut self, sandbox: Option<Sandbox>, wiring: Wiring) {
+        self.wiring = sandbox.as_ref().map(|_| wiring);
         self.changes = sandbox.as_ref().map(Sandbox::changes);
         self.sandbox = sandbox;
     }
