@@ -15,6 +15,7 @@ pub mod probe;
 pub mod record;
 pub mod resources;
 pub mod services;
+pub mod signal;
 pub mod status;
 pub mod support;
 pub mod volumes;

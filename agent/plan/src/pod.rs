@@ -8,12 +8,14 @@
 use crate::Millis;
 use crate::backoff::BackOff;
 use crate::probe::ProbeView;
-use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord};
+use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord, StopCause};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use std::collections::BTreeMap;
 
 mod ending;
 mod images;
+
+pub use images::pulled_message;
 
 /// The time between SIGTERM and SIGKILL where a pod does not say, in seconds (core/v1).
 pub const GRACE_SECONDS_DEFAULT: i64 = 30;
@@ -83,6 +85,19 @@ pub enum PodAction {
         /// Waiting message.
         message: String,
     },
+    /// Note that a container is being stopped, whose preStop hook comes before the signal.
+    PreStop {
+        /// Container name.
+        name: String,
+        /// In milliseconds, the sleep included.
+        grace_ms: Millis,
+        /// `lifecycle.preStop.sleep`, in milliseconds.
+        sleep_ms: Millis,
+        /// Why.
+        cause: StopCause,
+        /// For the event.
+        message: String,
+    },
     /// Send the stop signal and note the grace period.
     Stop {
         /// Container name.
@@ -93,8 +108,10 @@ pub enum PodAction {
         signal: Option<String>,
         /// In milliseconds.
         grace_ms: Millis,
-        /// For the event, e.g. `Stopping container web`.
-        message: String,
+        /// Why.
+        cause: StopCause,
+        /// For the event, e.g. `Stopping container web`; absent where it was told before the preStop hook.
+        message: Option<String>,
     },
     /// SIGKILL everything in the container's cgroup.
     Kill {
@@ -141,6 +158,8 @@ pub struct ContainerView {
     pub attempt: u32,
     /// Runtime id.
     pub id: String,
+    /// The reference it was started from; empty when the runtime does not know.
+    pub image: String,
     /// Image id; empty when the runtime does not know.
     pub image_id: String,
     /// Its state.
@@ -201,6 +220,18 @@ pub struct Observed {
     pub network: Network,
     /// Probe results by container name; no entry where there is no probe.
     pub probes: BTreeMap<String, ProbeView>,
+    /// Whether what is remembered of the pod is on disk.
+    pub record: RecordStore,
+}
+
+/// Whether the pod's record can be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RecordStore {
+    /// It is on disk.
+    #[default]
+    Kept,
+    /// It could not be written; the text says why.
+    Failing(String),
 }
 
 /// Whether the node can give out addresses.
@@ -273,8 +304,17 @@ pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (&Container, Role)> {
     init.chain(spec.containers.iter().map(|c| (c, Role::Main)))
 }
 
-/// Whether an ended attempt is followed by another.
-pub fn restarts(spec: &PodSpec, container: &Container, role: Role, exit: &Exit) -> Restart {
+/// Whether an ended attempt, the last of this record, is followed by another.
+pub fn restarts(
+    spec: &PodSpec,
+    container: &Container,
+    role: Role,
+    record: &ContainerRecord,
+    exit: &Exit,
+) -> Restart {
+    if record.replaced {
+        return Restart::Again;
+    }
     for rule in container.restart_policy_rules.iter().flatten() {
         let Some(codes) = &rule.exit_codes else {
             continue;
@@ -334,21 +374,20 @@ pub fn is_terminal(pod: &Pod) -> bool {
 /// good: the pod's result. Sidecars do not count.
 pub fn result(spec: &PodSpec, record: &PodRecord) -> Option<PodResult> {
     for (container, role) in containers(spec).filter(|(_, role)| *role == Role::Init) {
-        let exit = record
-            .containers
-            .get(&container.name)
-            .and_then(|r| r.exit.as_ref());
-        if let Some(exit) = exit
+        let record = record.containers.get(&container.name);
+        if let Some(record) = record
+            && let Some(exit) = &record.exit
             && exit.exit_code != 0
-            && restarts(spec, container, role, exit) == Restart::Done
+            && restarts(spec, container, role, record, exit) == Restart::Done
         {
             return Some(PodResult::Failed);
         }
     }
     let mut failed = false;
     for (container, role) in containers(spec).filter(|(_, role)| *role == Role::Main) {
-        let exit = record.containers.get(&container.name)?.exit.as_ref()?;
-        if restarts(spec, container, role, exit) == Restart::Again {
+        let record = record.containers.get(&container.name)?;
+        let exit = record.exit.as_ref()?;
+        if restarts(spec, container, role, record, exit) == Restart::Again {
             return None;
         }
         failed |= exit.exit_code != 0;
@@ -586,13 +625,13 @@ impl Planner<'_> {
             .get(&container.name)
             .unwrap_or(&fresh);
         if record.is_live() {
-            self.watch_liveness(container, record);
+            self.watch_live(container, role, record);
             return;
         }
         let sandbox = self.observed.sandbox.as_ref().map_or(0, |s| s.attempt);
         if let Some(exit) = &record.exit {
             let init_again = role == Role::Init && record.sandbox != sandbox;
-            if !init_again && restarts(self.spec, container, role, exit) == Restart::Done {
+            if !init_again && restarts(self.spec, container, role, record, exit) == Restart::Done {
                 return;
             }
             let due = restart_due(record, exit);
@@ -612,58 +651,107 @@ impl Planner<'_> {
             self.actions.push(refuse);
             return;
         }
+        if let RecordStore::Failing(why) = &self.observed.record {
+            // A start that is forgotten would be made again after the next restart of the agent.
+            self.actions.push(PodAction::Refuse {
+                name: container.name.clone(),
+                reason: "CreateContainerError",
+                message: format!("the start could not be noted on this node's disk: {why}"),
+            });
+            return;
+        }
         self.actions.push(PodAction::StartContainer {
             name: container.name.clone(),
             attempt: record.attempts,
         });
     }
 
-    /// A container whose liveness or startup probe failed is stopped, with its grace, and its end is
-    /// followed by a restart like any other.
-    fn watch_liveness(&mut self, container: &Container, record: &ContainerRecord) {
+    /// A container that runs is stopped where the pod asks for another one now, or where its liveness or
+    /// startup probe failed; what follows its end is decided as after any other.
+    fn watch_live(&mut self, container: &Container, role: Role, record: &ContainerRecord) {
         let Some(attempt) = record.attempt() else {
             return;
         };
+        let name = container.name.clone();
         if let Some(stop) = &record.stop {
-            let due = stop.since_ms + stop.grace_ms;
-            if due > self.now_ms {
-                self.wake_at(due);
-            } else {
-                self.actions.push(PodAction::Kill {
-                    name: container.name.clone(),
+            let deadline_ms = stop.since_ms + stop.grace_ms;
+            match stop.pre_stop_until_ms {
+                _ if deadline_ms <= self.now_ms => {
+                    self.actions.push(PodAction::Kill { name, attempt });
+                }
+                Some(until_ms) if until_ms > self.now_ms => self.wake_at(until_ms.min(deadline_ms)),
+                Some(_) => self.actions.push(PodAction::Stop {
+                    name,
                     attempt,
-                });
+                    signal: stop_signal(container),
+                    grace_ms: deadline_ms - self.now_ms,
+                    // Any other was noted when the sleep began.
+                    cause: StopCause::Unhealthy,
+                    message: None,
+                }),
+                None => self.wake_at(deadline_ms),
             }
             return;
         }
-        let Some(failure) = self
-            .observed
-            .probes
-            .get(&container.name)
-            .and_then(|p| p.failed.as_ref())
-        else {
-            return;
+        let failure = self.observed.probes.get(&container.name);
+        let failure = failure.and_then(|p| p.failed.as_ref());
+        let grace_of_pod_ms = grace_ms(self.pod, self.wanted);
+        let (cause, grace_ms, message) = match failure {
+            _ if is_changed(container, role, record) => {
+                let message = format!("Container {name} definition changed, will be restarted");
+                (StopCause::Changed, grace_of_pod_ms, message)
+            }
+            Some(failure) => {
+                let probe = failure.probe;
+                let message = format!("Container {name} failed {probe} probe, will be restarted");
+                let grace_ms = failure.grace_ms.unwrap_or(grace_of_pod_ms);
+                (StopCause::Unhealthy, grace_ms, message)
+            }
+            None => return,
         };
-        let grace_ms = failure
-            .grace_ms
-            .unwrap_or_else(|| grace_ms(self.pod, self.wanted));
-        self.actions.push(PodAction::Stop {
-            name: container.name.clone(),
-            attempt,
-            signal: stop_signal(container),
-            grace_ms,
-            message: format!(
-                "Container {} failed {} probe, will be restarted",
-                container.name, failure.probe
-            ),
+        let sleep_ms = pre_stop_sleep_ms(container);
+        self.actions.push(match sleep_ms {
+            0 => PodAction::Stop {
+                name,
+                attempt,
+                signal: stop_signal(container),
+                grace_ms,
+                cause,
+                message: Some(message),
+            },
+            _ => PodAction::PreStop {
+                name,
+                grace_ms,
+                sleep_ms,
+                cause,
+                message,
+            },
         });
     }
+}
+
+/// The pod asks for another container than the one that runs. Of a container only the image can be changed
+/// by the API (core/v1, pod updates). An init container that runs goes on to its end, as kubelet has it.
+fn is_changed(container: &Container, role: Role, record: &ContainerRecord) -> bool {
+    let wanted = container.image.as_deref().unwrap_or_default();
+    role != Role::Init && !record.image.is_empty() && record.image != wanted
+}
+
+/// `lifecycle.preStop.sleep` in milliseconds.
+fn pre_stop_sleep_ms(container: &Container) -> Millis {
+    let hook = container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.pre_stop.as_ref());
+    let sleep = hook.and_then(|h| h.sleep.as_ref());
+    sleep.map_or(0, |s| s.seconds.max(0).saturating_mul(1000))
 }
 
 /// When an ended container may start again. A start that failed before anything ran waits from the first
 /// time on, so that its reason can be read.
 pub fn restart_due(record: &ContainerRecord, exit: &Exit) -> Millis {
     match record.back_off {
+        _ if record.replaced => exit.finished_ms,
         None if exit.never_ran() => exit.finished_ms + crate::backoff::BACK_OFF_FIRST_MS,
         back_off => BackOff::due(back_off, exit.finished_ms),
     }
