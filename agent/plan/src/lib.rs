@@ -6,6 +6,7 @@
 //! Called by `knarr-agent`, whose `apply.rs` is the one interpreter of what is decided here.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod backoff;
 pub mod container;
 pub mod env;

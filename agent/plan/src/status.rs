@@ -72,6 +72,12 @@ pub fn status(
         _ => (None, None),
     };
     let conditions = keep_transitions(pod, record, conditions, now_ms);
+    // A pod that the node did not take on has no containers to tell of, and nothing waits.
+    let untouched = record.sandboxes == 0 && record.containers.values().all(|r| r.attempts == 0);
+    let (main, init) = match failure.is_some() && untouched {
+        true => (Vec::new(), Vec::new()),
+        false => (main, init),
+    };
     PodStatus {
         phase: Some(phase.to_owned()),
         reason,

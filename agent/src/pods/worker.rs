@@ -4,6 +4,7 @@
 //! Not here: decisions (`knarr_agent_plan::pod`), effects (`apply`).
 
 use super::apply::ApplyError;
+use super::keeper::Keeper;
 use super::observe::{self, Wiring};
 use super::probes::Probes;
 use super::{Context, spec};
@@ -11,8 +12,8 @@ use crate::clock;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_agent_plan::pod::{
-    ContainerPhase, Network, Observed, Plan, PodAction, SandboxHealth, Stage, Wanted, containers,
-    host_network, plan,
+    ContainerPhase, Network, Observed, Plan, PodAction, RecordStore, SandboxHealth, Stage, Wanted,
+    containers, host_network, is_deleted, plan,
 };
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
 use knarr_agent_plan::record::{Learned, PodFailure, PodRecord};
@@ -31,6 +32,10 @@ use tokio_util::sync::CancellationToken;
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
 /// How often the size of a limited emptyDir is looked at (kubelet's eviction interval).
 const SIZE_CHECK: Duration = Duration::from_secs(10);
+/// How often a record that could not be written is tried again: a disk is rarely full for long.
+const SAVE_RETRY: Duration = Duration::from_secs(5);
+/// How often a sandbox that could not be read is looked at again.
+const ADOPT_RETRY: Duration = Duration::from_secs(10);
 /// Tries to give an adopted sandbox its network, and the time between them: longer than routes keep netlink
 /// busy.
 const WIRE_TRIES: u32 = 10;
@@ -78,9 +83,8 @@ pub struct Worker {
     changes: Option<watch::Receiver<u64>>,
     wake: Arc<Notify>,
     retry: Arc<Retry>,
-    live: watch::Sender<Arc<PodRecord>>,
+    keeper: Keeper,
     wiring: Option<Wiring>,
-    saved: Option<PodRecord>,
     probes: Probes,
     released: bool,
     /// Attempts whose back-off has been told.
@@ -104,7 +108,7 @@ impl Worker {
             .unwrap_or_else(|| PodRecord::new(&pod, clock::now_ms()));
         let live = context.live.publish(&uid, &record);
         Worker {
-            live,
+            keeper: Keeper::new(&uid, context.records.clone(), live, stored),
             context,
             uid,
             pod,
@@ -117,7 +121,6 @@ impl Worker {
             wake,
             retry,
             wiring: None,
-            saved: stored,
             released: false,
             told_back_off: Default::default(),
             sizes_checked: tokio::time::Instant::now(),
@@ -128,17 +131,19 @@ impl Worker {
     pub async fn run(mut self, shutdown: CancellationToken) -> Over {
         let mut pause_ms = ERROR_PAUSE_MS.0;
         let mut before: Vec<PodAction> = Vec::new();
+        self.take_over(&shutdown).await;
         loop {
             if shutdown.is_cancelled() {
                 return Over::Stopped;
             }
             self.refresh();
-            let observed = self.observe().await;
+            let mut observed = self.observe().await;
             let now_ms = clock::now_ms();
             if self.record.absorb(&observed, now_ms) == Learned::Something {
                 self.tell_failed_starts(&observed);
             }
             self.save();
+            observed.record = self.keeper.store().clone();
             self.refresh_volumes(&observed).await;
             let round = plan(&self.pod, self.wanted, &self.record, &observed, now_ms);
             if round.actions.is_empty() || round.stage == Stage::Terminated {
@@ -172,7 +177,42 @@ impl Worker {
             if round.actions.is_empty() {
                 before.clear();
             }
+            let pause = match self.keeper.store() {
+                RecordStore::Kept => pause,
+                RecordStore::Failing(_) => Some(pause.map_or(SAVE_RETRY, |p| p.min(SAVE_RETRY))),
+            };
             self.wait(pause, &shutdown).await;
+        }
+    }
+
+    /// Finds the sandbox of a worker before this one, which this one was not given. One that runs and cannot
+    /// be read is left as it is: making another beside it would run everything twice. Deleting the pod ends it.
+    async fn take_over(&mut self, shutdown: &CancellationToken) {
+        let mut told = String::new();
+        while self.sandbox.is_none() && !shutdown.is_cancelled() {
+            self.refresh();
+            let text = match self.context.runtime.adopt_one(&self.uid).await {
+                Ok(None) => return,
+                Ok(Some(sandbox)) => {
+                    self.changes = Some(sandbox.changes());
+                    self.sandbox = Some(sandbox);
+                    return;
+                }
+                Err(_) if is_deleted(&self.pod, self.wanted) => return,
+                Err(error) => crate::cli::chain(&error.into()),
+            };
+            if text != told {
+                tracing::error!(pod = self.name(), "{text}");
+                self.context.events.pod(
+                    &self.pod,
+                    None,
+                    Kind::Warning,
+                    "FailedPodSandBoxStatus",
+                    &text,
+                );
+                told = text;
+            }
+            self.wait(Some(ADOPT_RETRY), shutdown).await;
         }
     }
 
@@ -350,17 +390,15 @@ impl Worker {
 
     /// A container whose program could not be executed ends by itself; say why once.
     fn tell_failed_starts(&self, observed: &Observed) {
+        let known = self.keeper.known();
         for view in &observed.containers {
-            let before = self
-                .saved
-                .as_ref()
-                .and_then(|r| r.containers.get(&view.name));
-            let known = before.is_some_and(|r| {
+            let before = known.containers.get(&view.name);
+            let told = before.is_some_and(|r| {
                 r.attempt() == Some(view.attempt) && r.exit.is_some()
                     || r.attempts > view.attempt + 1
             });
             if let ContainerPhase::Exited(exit) = &view.phase
-                && !known
+                && !told
                 && exit.never_ran()
             {
                 let message = exit
@@ -377,17 +415,8 @@ impl Worker {
     }
 
     fn save(&mut self) {
-        if self.released || self.saved.as_ref() == Some(&self.record) {
-            return;
-        }
-        match self.context.records.save(&self.uid, &self.record) {
-            Ok(()) => {
-                self.live.send_replace(Arc::new(self.record.clone()));
-                self.saved = Some(self.record.clone());
-            }
-            Err(error) => {
-                tracing::warn!(pod = self.name(), "{}", crate::cli::chain(&error.into()));
-            }
+        if !self.released {
+            self.keeper.keep(&self.record);
         }
     }
 
@@ -537,6 +566,14 @@ impl Worker {
                 .pod(&self.pod, None, Kind::Warning, "Evicted", &failure.message);
             self.begin_termination(Some(failure));
         }
+    }
+
+    /// The node does not take the pod on: it fails before anything is made for it.
+    pub(super) fn reject(&mut self, failure: PodFailure) {
+        let PodFailure { reason, message } = &failure;
+        let events = &self.context.events;
+        events.pod(&self.pod, None, Kind::Warning, reason, message);
+        self.begin_termination(Some(failure));
     }
 
     pub(super) fn begin_termination(&mut self, failure: Option<PodFailure>) {

@@ -884,3 +884,24 @@ fn the_pulled_event_says_when_a_pull_was_asked_for_and_not_made() {
         );
     }
 }
+
+#[test]
+fn a_pod_that_was_not_admitted_fails_without_a_sandbox_and_says_why() {
+    let mut w = World::new(simple());
+    w.record.termination = Some(crate::record::Termination {
+        since_ms: NOW,
+        failure: Some(PodFailure {
+            reason: "OutOfcpu".into(),
+            message: "Pod was rejected: no".into(),
+        }),
+    });
+    assert_eq!(w.settle(), None);
+    assert!(w.log.is_empty(), "{:?}", w.log);
+    let status = w.status();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+    assert_eq!(status.container_statuses, None);
+    w.delete(30);
+    w.settle();
+    assert_eq!(w.released, 1);
+}
