@@ -4,9 +4,8 @@
 //! Not here: what follows when nothing is left (`plan`). Sidecars are stopped after the containers, in
 //! reverse order, as Kubernetes v1.29 and later do.
 
-use super::{
-    Planner, PodAction, Role, StopCause, containers, grace_ms, pre_stop_sleep_ms, stop_signal,
-};
+use super::running::pre_stop_sleep_ms;
+use super::{Planner, PodAction, Role, StopCause, containers, grace_ms, stop_signal};
 use crate::Millis;
 use k8s_openapi::api::core::v1::Container;
 
