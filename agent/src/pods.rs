@@ -31,6 +31,7 @@ pub mod live;
 mod observe;
 mod probes;
 pub mod records;
+mod sizes;
 mod spec;
 mod volumes;
 mod worker;

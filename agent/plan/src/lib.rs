@@ -18,6 +18,7 @@ pub mod resources;
 pub mod services;
 pub mod signal;
 pub mod status;
+pub mod storage;
 pub mod support;
 pub mod volumes;
 

@@ -382,6 +382,13 @@ impl Sandbox {
         self.inner.config.log_path(name, attempt)
     }
 
+    /// Where a container writes to on the node's disk, volumes aside: its writable layer and its logs.
+    pub fn disk_places(&self, name: &str, attempt: u32) -> [PathBuf; 2] {
+        let config = &self.inner.config;
+        let upper = config.container_dir(name, attempt).join("upper");
+        [upper, config.log_dir.join(name)]
+    }
+
     /// What a container, or with `None` the whole pod, uses.
     pub fn stats(&self, container: Option<(&str, u32)>) -> Result<CgroupStats, SandboxError> {
         let config = &self.inner.config;

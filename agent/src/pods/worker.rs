@@ -7,6 +7,7 @@ use super::apply::ApplyError;
 use super::keeper::Keeper;
 use super::observe::{self, Wiring};
 use super::probes::Probes;
+use super::sizes::DiskPlaces;
 use super::{Context, spec};
 use crate::clock;
 use crate::events::Kind;
@@ -18,9 +19,10 @@ use knarr_agent_plan::pod::{
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
 use knarr_agent_plan::record::{Learned, PodFailure, PodRecord};
 use knarr_agent_plan::status::status;
+use knarr_agent_plan::storage;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
-use knarr_runtime::Sandbox;
+use knarr_runtime::{ContainerState, Sandbox};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The first and the longest pause after an action failed, in milliseconds.
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
-/// How often the size of a limited emptyDir is looked at (kubelet's eviction interval).
+/// How often the size of what is limited on disk is looked at (kubelet's eviction interval).
 const SIZE_CHECK: Duration = Duration::from_secs(10);
 /// How often a record that could not be written is tried again: a disk is rarely full for long.
 const SAVE_RETRY: Duration = Duration::from_secs(5);
@@ -492,7 +494,7 @@ impl Worker {
     }
 
     async fn wait(&mut self, pause: Option<Duration>, shutdown: &CancellationToken) {
-        let limited = self.limited_volumes();
+        let limited = self.limited_places();
         let sandbox_changed = async {
             match &mut self.changes {
                 Some(changes) => {
@@ -504,7 +506,7 @@ impl Worker {
             }
         };
         let timer = async {
-            match (pause, limited.is_empty()) {
+            match (pause, limited.is_none()) {
                 (Some(pause), true) => tokio::time::sleep(pause).await,
                 (Some(pause), false) => tokio::time::sleep(pause.min(SIZE_CHECK)).await,
                 (None, false) => tokio::time::sleep(SIZE_CHECK).await,
@@ -518,52 +520,56 @@ impl Worker {
             () = timer => {}
             () = shutdown.cancelled() => {}
         }
-        if !limited.is_empty() && self.sizes_checked.elapsed() >= SIZE_CHECK {
+        if let Some(limited) = limited
+            && self.sizes_checked.elapsed() >= SIZE_CHECK
+        {
             self.sizes_checked = tokio::time::Instant::now();
             self.check_sizes(limited).await;
         }
     }
 
-    /// emptyDir volumes on disk that have a size limit.
-    fn limited_volumes(&self) -> Vec<(String, std::path::PathBuf, i64)> {
-        if self.record.termination.is_some() || self.sandbox.is_none() {
-            return Vec::new();
+    /// What is to be measured, if anything is.
+    fn limited_places(&self) -> Option<DiskPlaces> {
+        let (spec, volumes) = (self.pod.spec.as_ref()?, self.volumes.as_deref()?);
+        if self.record.termination.is_some() || !storage::is_limited(spec, volumes) {
+            return None;
         }
-        let plans = self.volumes.iter().flatten();
-        plans
-            .filter_map(|plan| match plan.source {
-                VolumeSource::Directory {
-                    size_bytes: Some(limit),
-                } => {
-                    let path = super::volumes::path_of(plan, |plugin, name| {
-                        self.context.runtime.volume_dir(&self.uid, plugin, name)
-                    });
-                    Some((plan.name.clone(), path, limit))
-                }
-                _ => None,
-            })
-            .collect()
+        let sandbox = self.sandbox.as_ref()?;
+        let places = |state: &ContainerState| {
+            let places = sandbox.disk_places(&state.name, state.attempt);
+            (state.name.clone(), places.to_vec())
+        };
+        let live = sandbox.containers().into_iter().filter(|s| s.is_live());
+        let on_disk = |plan: &&VolumePlan| matches!(plan.source, VolumeSource::Directory { .. });
+        let path = |plan: &VolumePlan| {
+            let dir = |plugin: &str, name: &str| {
+                let runtime = &self.context.runtime;
+                runtime.volume_dir(&self.uid, plugin, name)
+            };
+            (plan.name.clone(), super::volumes::path_of(plan, dir))
+        };
+        Some(DiskPlaces {
+            containers: live.map(|state| places(&state)).collect(),
+            volumes: volumes.iter().filter(on_disk).map(path).collect(),
+        })
     }
 
-    /// kubelet evicts a pod whose emptyDir outgrows its limit.
-    async fn check_sizes(&mut self, limited: Vec<(String, std::path::PathBuf, i64)>) {
-        let measured = tokio::task::spawn_blocking(move || {
-            let over = limited.into_iter().find(|(_, path, limit)| {
-                i64::try_from(super::volumes::used_bytes(path)).unwrap_or(i64::MAX) > *limit
-            });
-            over.map(|(name, _, limit)| (name, limit))
-        });
-        if let Ok(Some((name, limit))) = measured.await {
-            let limit = knarr_api::quantity::Quantity::from_bytes(limit);
-            let failure = PodFailure {
-                reason: "Evicted".to_owned(),
-                message: format!(
-                    "Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". "
-                ),
-            };
-            self.context
-                .events
-                .pod(&self.pod, None, Kind::Warning, "Evicted", &failure.message);
+    /// kubelet evicts a pod that outgrows a limit of the disk.
+    async fn check_sizes(&mut self, places: DiskPlaces) {
+        let measured = tokio::task::spawn_blocking(move || places.measure()).await;
+        let (Ok(usage), Some(spec)) = (measured, &self.pod.spec) else {
+            return;
+        };
+        let volumes = self.volumes.as_deref().unwrap_or_default();
+        if let Some(failure) = storage::exceeded(spec, volumes, &usage) {
+            let events = &self.context.events;
+            events.pod(
+                &self.pod,
+                None,
+                Kind::Warning,
+                &failure.reason,
+                &failure.message,
+            );
             self.begin_termination(Some(failure));
         }
     }
