@@ -208,11 +208,13 @@ mod tests {
         };
         record.containers.get_mut("c").expect("c").exit = Some(exit);
         assert!(!holds_resources(&once, &record));
-        let mut refused = PodRecord::default();
-        refused.termination = Some(crate::record::Termination {
-            since_ms: 0,
-            failure: Some(rejected("OutOfcpu", "no")),
-        });
+        let refused = PodRecord {
+            termination: Some(crate::record::Termination {
+                since_ms: 0,
+                failure: Some(rejected("OutOfcpu", "no")),
+            }),
+            ..PodRecord::default()
+        };
         assert!(!holds_resources(&once, &refused));
     }
 }

@@ -614,9 +614,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
         let read = |text: Option<&str>| {
-            match text {
-                Some(text) => std::fs::write(&path, text).unwrap(),
-                None => {}
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
             }
             match read_json::<Small>(&path).unwrap() {
                 Read::Value(small) => format!("n is {}", small.n),
