@@ -3,14 +3,18 @@
 //!
 //! Not here: the life of one pod (`worker`), decisions (`knarr-agent-plan`). Spawned once by `run`.
 
+use crate::clock;
 use crate::desired::Desired;
-use crate::events::Events;
+use crate::events::{Events, Kind};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::services::SharedDatapath;
 use k8s_openapi::api::core::v1::Pod;
-use knarr_datapath::{Network, PodNetwork};
+use knarr_agent_plan::admission::{Allocatable, admit, holds_resources};
+use knarr_agent_plan::pod::{Wanted, is_deleted};
+use knarr_agent_plan::record::PodFailure;
+use knarr_datapath::{Datapath, Network, PodNetwork};
 use knarr_runtime::{Runtime, Sandbox};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,15 +24,19 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 mod apply;
+mod failures;
 pub mod ipam;
+mod keeper;
 pub mod live;
 mod observe;
 mod probes;
 pub mod records;
+mod sizes;
 mod spec;
 mod volumes;
 mod worker;
 
+use failures::Failures;
 use ipam::Ipam;
 use live::Live;
 use records::Records;
@@ -59,6 +67,8 @@ pub struct Context {
     pub records: Arc<Records>,
     /// This machine.
     pub machine: Arc<Machine>,
+    /// How many pods this node takes on.
+    pub max_pods: u32,
     /// Process limit of a pod.
     pub pod_pids: Option<i64>,
     /// Counters.
@@ -88,6 +98,7 @@ pub struct Pods {
     adopted: BTreeMap<String, Sandbox>,
     /// Pods that are over and whose API object is still there.
     released: BTreeSet<String>,
+    failures: Failures,
     prune: Prune,
 }
 
@@ -121,6 +132,7 @@ impl Pods {
             task_uids: HashMap::new(),
             adopted,
             released: BTreeSet::new(),
+            failures: Failures::default(),
             prune: Prune::Done,
         })
     }
@@ -131,6 +143,7 @@ impl Pods {
         loop {
             changes.borrow_and_update();
             self.take_touched();
+            self.forget_failures();
             if self.prune == Prune::Due {
                 self.prune().await;
             }
@@ -141,6 +154,13 @@ impl Pods {
                     Prune::Done => std::future::pending().await,
                 }
             };
+            let next_worker = self.failures.next_due(clock::now_ms());
+            let next_worker = async {
+                match next_worker {
+                    Some(due_ms) => tokio::time::sleep(clock::until(due_ms)).await,
+                    None => std::future::pending().await,
+                }
+            };
             // Every arm only waits: a dropped one waits again in the next round.
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { break },
@@ -148,6 +168,7 @@ impl Pods {
                     self.ended(ended);
                 }
                 () = retry => {}
+                () = next_worker => {}
                 () = shutdown.cancelled() => break,
             }
         }
@@ -183,15 +204,38 @@ impl Pods {
         }
     }
 
+    /// A pod that is gone before its next worker began leaves to the pruning whatever it had.
+    fn forget_failures(&mut self) {
+        let desired = &self.context.desired;
+        let gone = |uid: &&String| desired.pod(uid).is_none() && !self.workers.contains_key(*uid);
+        let gone: Vec<String> = self.failures.uids().filter(gone).cloned().collect();
+        for uid in gone {
+            self.failures.forget(&uid);
+            self.context.outbox.forget(&uid);
+            self.prune = Prune::Due;
+        }
+    }
+
     fn spawn_missing(&mut self, shutdown: &CancellationToken) {
         let mut names: BTreeSet<PodName> = self.workers.values().map(|w| w.name.clone()).collect();
-        for uid in self.context.desired.pod_uids() {
-            if self.workers.contains_key(&uid) || self.released.contains(&uid) {
-                continue;
-            }
-            let Some(pod) = self.context.desired.pod(&uid) else {
-                continue;
-            };
+        let desired = self.context.desired.clone();
+        let waiting: BTreeSet<String> = self.failures.waiting(clock::now_ms()).cloned().collect();
+        // Their names are taken: something of them may be there.
+        let wait = waiting.iter().filter_map(|uid| desired.pod(uid));
+        names.extend(wait.map(|pod| pod_name(&pod)));
+        let mut missing: Vec<(String, Arc<Pod>)> = desired
+            .pod_uids()
+            .into_iter()
+            .filter(|uid| !self.workers.contains_key(uid) && !self.released.contains(uid))
+            .filter(|uid| !waiting.contains(uid))
+            .filter_map(|uid| desired.pod(&uid).map(|pod| (uid, pod)))
+            .collect();
+        // Whoever was there first is taken on first.
+        missing.sort_by_cached_key(|(_, pod)| {
+            let created = pod.metadata.creation_timestamp.as_ref();
+            created.map(|t| t.0.as_millisecond())
+        });
+        for (uid, pod) in missing {
             let name = pod_name(&pod);
             // A pod of the same name that is not over yet comes first.
             if !names.insert(name.clone()) {
@@ -200,7 +244,11 @@ impl Pods {
             let wake = Arc::new(Notify::new());
             let retry = Arc::new(worker::Retry::default());
             let sandbox = self.adopted.remove(&uid);
-            let worker = Worker::new(
+            let refusal = match sandbox {
+                Some(_) => None,
+                None => self.refusal(&uid, &pod),
+            };
+            let mut worker = Worker::new(
                 self.context.clone(),
                 uid.clone(),
                 pod,
@@ -208,6 +256,9 @@ impl Pods {
                 wake.clone(),
                 retry.clone(),
             );
+            if let Some(failure) = refusal {
+                worker.reject(failure);
+            }
             let handle = self.tasks.spawn(worker.run(shutdown.clone()));
             self.task_uids.insert(handle.id(), uid.clone());
             let running = Running {
@@ -220,6 +271,33 @@ impl Pods {
         self.context.metrics.pods(self.workers.len());
     }
 
+    /// Why this node does not take a pod on that is new to it.
+    fn refusal(&self, uid: &str, pod: &Pod) -> Option<PodFailure> {
+        let context = &self.context;
+        let started = pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        if started || is_deleted(pod, Wanted::Yes) || context.records.load(uid).is_some() {
+            return None;
+        }
+        let machine = &context.machine;
+        let allocatable = Allocatable {
+            cpu_milli: machine.cpus * 1000 - machine.reserved_cpu_milli,
+            memory_bytes: machine.memory_bytes - machine.reserved_memory_bytes,
+            pods: context.max_pods.into(),
+        };
+        // What somebody else gave the Node object as labels does not come over the feed.
+        let labels = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+        let holding: Vec<Arc<Pod>> = self
+            .workers
+            .keys()
+            .filter_map(|uid| {
+                let (pod, record) = (context.desired.pod(uid)?, context.live.watch(uid)?);
+                let holds = holds_resources(&pod, &record.borrow());
+                holds.then_some(pod)
+            })
+            .collect();
+        admit(pod, holding.iter().map(|p| &**p), &allocatable, &labels).err()
+    }
+
     fn ended(&mut self, ended: Result<(Id, worker::Over), tokio::task::JoinError>) {
         match ended {
             Ok((id, over)) => {
@@ -228,6 +306,7 @@ impl Pods {
                 };
                 self.workers.remove(&uid);
                 self.context.live.remove(&uid);
+                self.failures.forget(&uid);
                 match (over, self.context.desired.pod(&uid)) {
                     (worker::Over::Released, Some(_)) => {
                         self.released.insert(uid);
@@ -238,14 +317,27 @@ impl Pods {
                 }
             }
             Err(error) => {
-                // The next round starts a worker again; what it had made is found by adoption only after a
-                // restart, so say it loudly.
                 let uid = self.task_uids.remove(&error.id());
                 tracing::error!(?uid, %error, "a pod worker failed");
                 if let Some(uid) = uid {
-                    self.workers.remove(&uid);
+                    self.failed(&uid, &error.to_string());
                 }
             }
+        }
+    }
+
+    /// Another worker follows after a pause; it takes the sandbox over as a restarted agent would.
+    fn failed(&mut self, uid: &str, why: &str) {
+        self.workers.remove(uid);
+        self.context.live.remove(uid);
+        let due_ms = self.failures.add(uid, clock::now_ms());
+        if let Some(pod) = self.context.desired.pod(uid) {
+            let text = format!(
+                "the agent failed while it looked after this pod ({why}); it goes on in {} s",
+                clock::until(due_ms).as_secs()
+            );
+            let events = &self.context.events;
+            events.pod(&pod, None, Kind::Warning, "FailedSync", &text);
         }
     }
 
@@ -263,7 +355,7 @@ impl Pods {
     }
 }
 
-async fn prune(context: &Context, keep: &[String]) -> anyhow::Result<()> {
+async fn prune(context: &Arc<Context>, keep: &[String]) -> anyhow::Result<()> {
     let networks: BTreeSet<String> = keep
         .iter()
         .map(|uid| PodNetwork::host_ifname(uid))
@@ -285,7 +377,9 @@ async fn prune(context: &Context, keep: &[String]) -> anyhow::Result<()> {
         tracing::info!(uid, "freed a leaked address");
     }
     context.records.prune(keep)?;
-    let ips = context.ipam.all();
-    context.datapath.call(move |d| d.retain_pods(&ips)).await?;
+    let shared = context.clone();
+    // The list is made when it is this call's turn: a worker may have added a pod meanwhile.
+    let retain = move |d: &mut Datapath| d.retain_pods(&shared.ipam.all());
+    context.datapath.call(retain).await?;
     Ok(())
 }

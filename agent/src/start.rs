@@ -176,6 +176,7 @@ pub async fn run(
         ipam,
         records,
         machine,
+        max_pods: options.max_pods.unwrap_or(MAX_PODS_DEFAULT),
         pod_pids: Some(options.pod_pids.unwrap_or(POD_PIDS_DEFAULT)).filter(|n| *n > 0),
         metrics,
         live,

@@ -179,7 +179,19 @@ impl Datapath {
         self.maps.pods.insert(&cookie, &mapped(pod_ip.octets()))
     }
 
-    /// Forgets pods whose address is not in the list.
+    /// Forgets the pod of an address. To be called before the address may be another pod's.
+    pub fn forget_pod(&mut self, pod_ip: Ipv4Addr) -> Result<(), DatapathError> {
+        let gone = mapped(pod_ip.octets());
+        for (cookie, ip) in self.maps.pods.entries()? {
+            if ip == gone {
+                self.maps.pods.remove(&cookie)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets pods whose address is not in the list. The list has to be as new as the call: an address
+    /// that was given out meanwhile would be forgotten.
     pub fn retain_pods(&mut self, pod_ips: &[Ipv4Addr]) -> Result<(), DatapathError> {
         let keep: BTreeSet<[u8; 16]> = pod_ips.iter().map(|ip| mapped(ip.octets())).collect();
         for (cookie, ip) in self.maps.pods.entries()? {

@@ -38,6 +38,18 @@ pub struct UserPlan {
     pub user: String,
     /// fsGroup and supplementalGroups.
     pub additional_gids: Vec<u32>,
+    /// Whether the groups that the image lists the user in count as well.
+    pub image_groups: ImageGroups,
+}
+
+/// core/v1 SupplementalGroupsPolicy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageGroups {
+    /// `Merge`: they do.
+    #[default]
+    Merged,
+    /// `Strict`: only what the pod says.
+    Ignored,
 }
 
 /// Capabilities beside the default set.
@@ -365,6 +377,10 @@ fn user(
     Ok(UserPlan {
         user,
         additional_gids,
+        image_groups: match pod_sc.supplemental_groups_policy.as_deref() {
+            Some("Strict") => ImageGroups::Ignored,
+            _ => ImageGroups::Merged,
+        },
     })
 }
 

@@ -6,6 +6,7 @@
 //! Called by `knarr-agent`, whose `apply.rs` is the one interpreter of what is decided here.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod backoff;
 pub mod container;
 pub mod env;
@@ -17,7 +18,9 @@ pub mod resources;
 pub mod retry;
 pub mod secret;
 pub mod services;
+pub mod signal;
 pub mod status;
+pub mod storage;
 pub mod support;
 pub mod volumes;
 

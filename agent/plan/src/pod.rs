@@ -7,13 +7,19 @@
 
 use crate::Millis;
 use crate::backoff::BackOff;
-use crate::probe::ProbeView;
-use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord};
+use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord, StopCause};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use std::collections::BTreeMap;
 
 mod ending;
 mod images;
+mod running;
+mod view;
+
+pub use images::pulled_message;
+pub use view::{
+    ContainerPhase, ContainerView, ImageView, Network, Observed, RecordStore, SandboxHealth,
+    SandboxView,
+};
 
 /// The time between SIGTERM and SIGKILL where a pod does not say, in seconds (core/v1).
 pub const GRACE_SECONDS_DEFAULT: i64 = 30;
@@ -83,6 +89,19 @@ pub enum PodAction {
         /// Waiting message.
         message: String,
     },
+    /// Note that a container is being stopped, whose preStop hook comes before the signal.
+    PreStop {
+        /// Container name.
+        name: String,
+        /// In milliseconds, the sleep included.
+        grace_ms: Millis,
+        /// `lifecycle.preStop.sleep`, in milliseconds.
+        sleep_ms: Millis,
+        /// Why.
+        cause: StopCause,
+        /// For the event.
+        message: String,
+    },
     /// Send the stop signal and note the grace period.
     Stop {
         /// Container name.
@@ -93,8 +112,10 @@ pub enum PodAction {
         signal: Option<String>,
         /// In milliseconds.
         grace_ms: Millis,
-        /// For the event, e.g. `Stopping container web`.
-        message: String,
+        /// Why.
+        cause: StopCause,
+        /// For the event, e.g. `Stopping container web`; absent where it was told before the preStop hook.
+        message: Option<String>,
     },
     /// SIGKILL everything in the container's cgroup.
     Kill {
@@ -130,100 +151,6 @@ pub struct Plan {
     pub actions: Vec<PodAction>,
     /// Nothing to wait for when absent.
     pub wake_ms: Option<Millis>,
-}
-
-/// An attempt of a container as the runtime sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerView {
-    /// Container name.
-    pub name: String,
-    /// Counted from 0.
-    pub attempt: u32,
-    /// Runtime id.
-    pub id: String,
-    /// Image id; empty when the runtime does not know.
-    pub image_id: String,
-    /// Its state.
-    pub phase: ContainerPhase,
-}
-
-/// The state of one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContainerPhase {
-    /// Made, not running yet.
-    Created,
-    /// Running.
-    Running {
-        /// Since when.
-        started_ms: Millis,
-    },
-    /// Ended.
-    Exited(Exit),
-}
-
-/// The sandbox as the runtime sees it. A sandbox whose pause process died is no sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SandboxView {
-    /// Counted from 0.
-    pub attempt: u32,
-    /// Its addresses; the node's for the host network.
-    pub ips: Vec<String>,
-    /// Whether its pause process runs.
-    pub health: SandboxHealth,
-}
-
-/// Whether a sandbox can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SandboxHealth {
-    /// The pause process runs.
-    Alive,
-    /// It has to be destroyed and made anew.
-    Dead,
-}
-
-/// What the node's image store says about a reference that it does not plainly lack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImageView {
-    /// It is on the node.
-    Present {
-        /// Digest.
-        id: String,
-    },
-    /// The reference cannot be one.
-    Malformed {
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The store could not be read, so nobody knows.
-    Unreadable {
-        /// What happened.
-        cause: String,
-    },
-}
-
-/// What is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// The pod's sandbox.
-    pub sandbox: Option<SandboxView>,
-    /// Every attempt that the runtime knows.
-    pub containers: Vec<ContainerView>,
-    /// The pod's images, by the reference the pod uses; the absent ones are not on the node.
-    pub images: BTreeMap<String, ImageView>,
-    /// Whether the node knows its pod range.
-    pub network: Network,
-    /// Probe results by container name; no entry where there is no probe.
-    pub probes: BTreeMap<String, ProbeView>,
-}
-
-/// Whether the node can give out addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Network {
-    /// The node has no pod range yet.
-    #[default]
-    Unknown,
-    /// It has one.
-    Known,
 }
 
 /// A pod's restart policy; a container may have its own.
@@ -286,8 +213,17 @@ pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (&Container, Role)> {
     init.chain(spec.containers.iter().map(|c| (c, Role::Main)))
 }
 
-/// Whether an ended attempt is followed by another.
-pub fn restarts(spec: &PodSpec, container: &Container, role: Role, exit: &Exit) -> Restart {
+/// Whether an ended attempt, the last of this record, is followed by another.
+pub fn restarts(
+    spec: &PodSpec,
+    container: &Container,
+    role: Role,
+    record: &ContainerRecord,
+    exit: &Exit,
+) -> Restart {
+    if record.replaced {
+        return Restart::Again;
+    }
     for rule in container.restart_policy_rules.iter().flatten() {
         let Some(codes) = &rule.exit_codes else {
             continue;
@@ -347,21 +283,20 @@ pub fn is_terminal(pod: &Pod) -> bool {
 /// good: the pod's result. Sidecars do not count.
 pub fn result(spec: &PodSpec, record: &PodRecord) -> Option<PodResult> {
     for (container, role) in containers(spec).filter(|(_, role)| *role == Role::Init) {
-        let exit = record
-            .containers
-            .get(&container.name)
-            .and_then(|r| r.exit.as_ref());
-        if let Some(exit) = exit
+        let record = record.containers.get(&container.name);
+        if let Some(record) = record
+            && let Some(exit) = &record.exit
             && exit.exit_code != 0
-            && restarts(spec, container, role, exit) == Restart::Done
+            && restarts(spec, container, role, record, exit) == Restart::Done
         {
             return Some(PodResult::Failed);
         }
     }
     let mut failed = false;
     for (container, role) in containers(spec).filter(|(_, role)| *role == Role::Main) {
-        let exit = record.containers.get(&container.name)?.exit.as_ref()?;
-        if restarts(spec, container, role, exit) == Restart::Again {
+        let record = record.containers.get(&container.name)?;
+        let exit = record.exit.as_ref()?;
+        if restarts(spec, container, role, record, exit) == Restart::Again {
             return None;
         }
         failed |= exit.exit_code != 0;
@@ -548,135 +483,13 @@ impl Planner<'_> {
             attempt: self.record.sandboxes,
         });
     }
-
-    fn run_init(&mut self, position: usize) {
-        self.remove_old_attempts();
-        // Sidecars before the one that runs have to stay up meanwhile.
-        let init: Vec<_> = containers(self.spec)
-            .filter(|(_, role)| *role != Role::Main)
-            .take(position + 1)
-            .collect();
-        for (n, (container, role)) in init.into_iter().enumerate() {
-            if n == position || role == Role::Sidecar {
-                self.keep_running(container, role);
-            }
-        }
-    }
-
-    fn run_main(&mut self) {
-        self.remove_old_attempts();
-        let all: Vec<_> = containers(self.spec)
-            .filter(|(_, role)| *role != Role::Init)
-            .collect();
-        for (container, role) in all {
-            self.keep_running(container, role);
-        }
-    }
-
-    fn remove_old_attempts(&mut self) {
-        for view in &self.observed.containers {
-            let current = self
-                .record
-                .containers
-                .get(&view.name)
-                .and_then(ContainerRecord::attempt);
-            let known = containers(self.spec).any(|(c, _)| c.name == view.name);
-            if !known || current.is_some_and(|a| view.attempt < a) {
-                self.actions.push(PodAction::RemoveContainer {
-                    name: view.name.clone(),
-                    attempt: view.attempt,
-                });
-            }
-        }
-    }
-
-    /// Starts, restarts or leaves one container.
-    fn keep_running(&mut self, container: &Container, role: Role) {
-        let fresh = ContainerRecord::default();
-        let record = self
-            .record
-            .containers
-            .get(&container.name)
-            .unwrap_or(&fresh);
-        if record.is_live() {
-            self.watch_liveness(container, record);
-            return;
-        }
-        let sandbox = self.observed.sandbox.as_ref().map_or(0, |s| s.attempt);
-        if let Some(exit) = &record.exit {
-            let init_again = role == Role::Init && record.sandbox != sandbox;
-            if !init_again && restarts(self.spec, container, role, exit) == Restart::Done {
-                return;
-            }
-            let due = restart_due(record, exit);
-            if due > self.now_ms {
-                self.wake_at(due);
-                return;
-            }
-        }
-        if let Some(refusal) = &record.refusal
-            && refusal.retry_ms > self.now_ms
-            && !self.image_arrived(container, refusal)
-        {
-            self.wake_at(refusal.retry_ms);
-            return;
-        }
-        if let Some(refuse) = self.refuse(container) {
-            self.actions.push(refuse);
-            return;
-        }
-        self.actions.push(PodAction::StartContainer {
-            name: container.name.clone(),
-            attempt: record.attempts,
-        });
-    }
-
-    /// A container whose liveness or startup probe failed is stopped, with its grace, and its end is
-    /// followed by a restart like any other.
-    fn watch_liveness(&mut self, container: &Container, record: &ContainerRecord) {
-        let Some(attempt) = record.attempt() else {
-            return;
-        };
-        if let Some(stop) = &record.stop {
-            let due = stop.since_ms + stop.grace_ms;
-            if due > self.now_ms {
-                self.wake_at(due);
-            } else {
-                self.actions.push(PodAction::Kill {
-                    name: container.name.clone(),
-                    attempt,
-                });
-            }
-            return;
-        }
-        let Some(failure) = self
-            .observed
-            .probes
-            .get(&container.name)
-            .and_then(|p| p.failed.as_ref())
-        else {
-            return;
-        };
-        let grace_ms = failure
-            .grace_ms
-            .unwrap_or_else(|| grace_ms(self.pod, self.wanted));
-        self.actions.push(PodAction::Stop {
-            name: container.name.clone(),
-            attempt,
-            signal: stop_signal(container),
-            grace_ms,
-            message: format!(
-                "Container {} failed {} probe, will be restarted",
-                container.name, failure.probe
-            ),
-        });
-    }
 }
 
 /// When an ended container may start again. A start that failed before anything ran waits from the first
 /// time on, so that its reason can be read.
 pub fn restart_due(record: &ContainerRecord, exit: &Exit) -> Millis {
     match record.back_off {
+        _ if record.replaced => exit.finished_ms,
         None if exit.never_ran() => exit.finished_ms + crate::backoff::BACK_OFF_FIRST_MS,
         back_off => BackOff::due(back_off, exit.finished_ms),
     }

@@ -63,6 +63,20 @@ pub struct Stop {
     pub since_ms: Millis,
     /// How long it may take, in milliseconds.
     pub grace_ms: Millis,
+    /// Until when `lifecycle.preStop.sleep` holds the signal back; none once it is sent.
+    #[serde(default)]
+    pub pre_stop_until_ms: Option<Millis>,
+}
+
+/// Why a container is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCause {
+    /// Its pod ends.
+    Ending,
+    /// A probe failed: the restart policy says what follows.
+    Unhealthy,
+    /// The pod asks for another container now: that one follows, whatever the restart policy says.
+    Changed,
 }
 
 /// What is remembered of one container.
@@ -75,6 +89,8 @@ pub struct ContainerRecord {
     pub sandbox: u32,
     /// Runtime id of the last attempt.
     pub id: String,
+    /// Image reference that the last attempt was started from; empty until the runtime has said it.
+    pub image: String,
     /// Image id of the last attempt.
     pub image_id: String,
     /// When the last attempt began to run.
@@ -89,6 +105,8 @@ pub struct ContainerRecord {
     pub refusal: Option<Refusal>,
     /// The last attempt is being stopped.
     pub stop: Option<Stop>,
+    /// The last attempt was stopped because the pod asks for another container now.
+    pub replaced: bool,
     /// The last attempt has passed its startup probe.
     pub passed_startup: bool,
     /// The last attempt's readiness probe holds.
@@ -261,6 +279,9 @@ impl PodRecord {
             .as_ref()
             .map_or(record.sandbox, |s| s.attempt);
         record.id.clone_from(&view.id);
+        if !view.image.is_empty() {
+            record.image.clone_from(&view.image);
+        }
         if !view.image_id.is_empty() {
             record.image_id.clone_from(&view.image_id);
         }
@@ -285,9 +306,15 @@ impl PodRecord {
         let record = self.containers.entry(name.to_owned()).or_default();
         if let Some(exit) = record.exit.take() {
             let finished_ms = exit.finished_ms;
-            record.back_off = Some(BackOff::next(record.back_off, finished_ms, now_ms));
+            record.back_off = match record.replaced {
+                // Another definition has not crashed yet.
+                true => None,
+                false => Some(BackOff::next(record.back_off, finished_ms, now_ms)),
+            };
             record.last = Some(exit);
         }
+        record.image.clear();
+        record.replaced = false;
         record.attempts = attempt + 1;
         record.sandbox = sandbox;
         record.started_ms = None;
@@ -329,13 +356,35 @@ impl PodRecord {
         }
     }
 
-    /// A stop was asked of the last attempt.
-    pub fn stopping(&mut self, name: &str, grace_ms: Millis, now_ms: Millis) {
+    /// A stop of the last attempt has begun: its preStop sleep lasts until then.
+    pub fn pre_stopping(
+        &mut self,
+        name: &str,
+        cause: StopCause,
+        grace_ms: Millis,
+        sleep_ms: Millis,
+        now_ms: Millis,
+    ) {
         if let Some(record) = self.containers.get_mut(name) {
+            record.replaced |= cause == StopCause::Changed;
             record.stop.get_or_insert(Stop {
                 since_ms: now_ms,
                 grace_ms,
+                pre_stop_until_ms: Some(now_ms + sleep_ms),
             });
+        }
+    }
+
+    /// The last attempt was sent its stop signal.
+    pub fn stopping(&mut self, name: &str, cause: StopCause, grace_ms: Millis, now_ms: Millis) {
+        if let Some(record) = self.containers.get_mut(name) {
+            record.replaced |= cause == StopCause::Changed;
+            let stop = record.stop.get_or_insert(Stop {
+                since_ms: now_ms,
+                grace_ms,
+                pre_stop_until_ms: None,
+            });
+            stop.pre_stop_until_ms = None;
         }
     }
 }

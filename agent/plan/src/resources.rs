@@ -131,6 +131,26 @@ pub fn pod_values(spec: &PodSpec, pids: Option<i64>) -> CgroupValues {
     }
 }
 
+/// What a pod asks for as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Thousandths of a processor.
+    pub cpu_milli: i64,
+    /// Bytes.
+    pub memory_bytes: i64,
+}
+
+/// What a pod asks for, counted as the scheduler does, with the overhead of its runtime class.
+pub fn requests(spec: &PodSpec) -> Requests {
+    let overhead = |name: &str| lookup(spec.overhead.as_ref(), name);
+    let cpu = together(spec, |c| request(c, "cpu").map_or(0, |q| q.milli_value()));
+    let memory = together(spec, |c| request(c, "memory").map_or(0, |q| q.value()));
+    Requests {
+        cpu_milli: cpu.saturating_add(overhead("cpu").map_or(0, |q| q.milli_value())),
+        memory_bytes: memory.saturating_add(overhead("memory").map_or(0, |q| q.value())),
+    }
+}
+
 /// Containers add up; so do sidecars; an init container needs its own beside the sidecars before it.
 fn together(spec: &PodSpec, amount: impl Fn(&Container) -> i64) -> i64 {
     let mut sidecars = 0_i64;

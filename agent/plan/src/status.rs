@@ -72,6 +72,12 @@ pub fn status(
         _ => (None, None),
     };
     let conditions = keep_transitions(pod, record, conditions, now_ms);
+    // A pod that the node did not take on has no containers to tell of, and nothing waits.
+    let untouched = record.sandboxes == 0 && record.containers.values().all(|r| r.attempts == 0);
+    let (main, init) = match failure.is_some() && untouched {
+        true => (Vec::new(), Vec::new()),
+        false => (main, init),
+    };
     PodStatus {
         phase: Some(phase.to_owned()),
         reason,
@@ -183,7 +189,11 @@ impl View<'_> {
         };
         ContainerStatus {
             name: container.name.clone(),
-            image: container.image.clone().unwrap_or_default(),
+            // What runs or ran; what is asked for only until something did.
+            image: match record.image.is_empty() {
+                true => container.image.clone().unwrap_or_default(),
+                false => record.image.clone(),
+            },
             image_id: record.image_id.clone(),
             container_id: (!record.id.is_empty()).then(|| format!("{ID_SCHEME}{}", record.id)),
             restart_count: i32::try_from(record.attempts.saturating_sub(1)).unwrap_or(i32::MAX),
@@ -225,7 +235,7 @@ impl View<'_> {
             if let Some(refusal) = &record.refusal {
                 return (waiting(&refusal.reason, &refusal.message), terminated(exit));
             }
-            let again = restarts(self.spec, container, role, exit) == Restart::Again;
+            let again = restarts(self.spec, container, role, record, exit) == Restart::Again;
             if again && restart_due(record, exit) > self.now_ms {
                 return (self.backing_off(container, record, exit), terminated(exit));
             }

@@ -110,12 +110,35 @@ fn check_pod(spec: &PodSpec) -> Result<(), Unsupported> {
         ] {
             refuse_if(present, format!("spec.securityContext.{field}"))?;
         }
+        let groups = sc.supplemental_groups_policy.as_deref();
+        one_of(
+            groups,
+            &["Merge", "Strict"],
+            "spec.securityContext.supplementalGroupsPolicy",
+        )?;
+        let change = sc.fs_group_change_policy.as_deref();
+        one_of(
+            change,
+            &["Always", "OnRootMismatch"],
+            "spec.securityContext.fsGroupChangePolicy",
+        )?;
         let profile = sc.seccomp_profile.as_ref().map(|p| p.type_.as_str());
         check_profile(profile, "spec.securityContext.seccompProfile")?;
         let profile = sc.app_armor_profile.as_ref().map(|p| p.type_.as_str());
         check_profile(profile, "spec.securityContext.appArmorProfile")?;
     }
     Ok(())
+}
+
+/// A word that is none of these asks for something else.
+fn one_of(word: Option<&str>, known: &[&str], path: &str) -> Result<(), Unsupported> {
+    match word {
+        Some(word) if !known.contains(&word) => Err(Unsupported {
+            path: path.to_owned(),
+            what: format!("{word:?} {WHAT}, only {}", known.join(" and ")),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// A profile that would confine is refused; saying that there is none is what happens anyway.
@@ -130,6 +153,10 @@ fn check_profile(profile: Option<&str>, path: &str) -> Result<(), Unsupported> {
 }
 
 fn check_volume(volume: &Volume, path: &str) -> Result<(), Unsupported> {
+    if let Some(empty_dir) = &volume.empty_dir {
+        let medium = empty_dir.medium.as_deref().filter(|m| !m.is_empty());
+        one_of(medium, &["Memory"], &format!("{path}.emptyDir.medium"))?;
+    }
     let known = volume.empty_dir.is_some()
         || volume.host_path.is_some()
         || volume.config_map.is_some()

@@ -36,7 +36,8 @@ pub use runtime::{Pruned, Runtime, RuntimeConfig, RuntimeError};
 pub use sandbox::{Sandbox, SandboxError};
 pub use shim::shim_main;
 pub use spec::{
-    Access, ContainerSpec, Escalation, IpcMode, LogPolicy, Mount, MountSource, NetworkMode,
-    PidMode, Privilege, Propagation, QosClass, Resources, RootUser, SandboxSpec, Seccomp, User,
+    Access, ContainerSpec, Escalation, ImageGroups, IpcMode, LastWords, LogPolicy, Mount,
+    MountSource, NetworkMode, PidMode, Privilege, Propagation, QosClass, Resources, RootUser,
+    SandboxSpec, Seccomp, User,
 };
 pub use state::{CgroupStats, ContainerPhase, ContainerState, ExitReason, SandboxState, Timestamp};

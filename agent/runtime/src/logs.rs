@@ -87,6 +87,24 @@ pub fn read(
     Box::pin(futures::stream::try_unfold(state, |state| state.next()))
 }
 
+/// The last bytes of the last lines of a log that nobody writes to any more. Blocking.
+pub(crate) fn end(path: &Path, lines: u64, bytes_max: usize) -> Result<Vec<u8>, LogError> {
+    let query = LogQuery {
+        tail_lines: Some(lines),
+        ..LogQuery::default()
+    };
+    let mut reader = Reader::open(path.to_owned(), &query)?;
+    let mut kept = Vec::new();
+    loop {
+        let chunk = reader.chunk()?;
+        if chunk.is_empty() {
+            return Ok(kept);
+        }
+        kept.extend_from_slice(&chunk);
+        kept.drain(..kept.len().saturating_sub(bytes_max));
+    }
+}
+
 enum Step {
     Open(PathBuf, LogQuery),
     Reading(Box<Reading>),

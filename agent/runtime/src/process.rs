@@ -3,7 +3,8 @@
 //!
 //! Called by the agent's side to find a shim again, and by both sides before they signal.
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use crate::sys;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::io;
 
@@ -41,8 +42,7 @@ impl ProcessId {
 
     /// Sends a signal to exactly this process; nothing happens when it is gone.
     pub fn signal(self, signal: i32) -> io::Result<()> {
-        let (Some(pid), Some(signal)) = (Pid::from_raw(self.pid), Signal::from_named_raw(signal))
-        else {
+        let Some(pid) = Pid::from_raw(self.pid).filter(|_| signal > 0) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
         // The descriptor is opened first and the start time read second: if the times agree, the
@@ -55,8 +55,8 @@ impl ProcessId {
         if !self.is_alive() {
             return Ok(());
         }
-        match pidfd_send_signal(fd, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        match sys::pidfd_signal(&fd, signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }

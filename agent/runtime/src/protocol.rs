@@ -16,9 +16,28 @@ use std::path::{Path, PathBuf};
 /// A container's environment may have up to the kernel's 2 MiB of arguments, doubled by JSON's escapes.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;
 
+/// The layout of `sandbox.json` and `state.json`. Raised when a reader of before would misunderstand them;
+/// a new field with a default is no reason.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Files that were written before the number was, are of the first layout.
+fn format_first() -> u32 {
+    1
+}
+
+/// What every version can read of both files.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Head {
+    #[serde(default = "format_first")]
+    pub format: u32,
+}
+
 /// What a shim is started with; `sandbox.json` in its directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimConfig {
+    /// [`FORMAT`] of whoever wrote it.
+    #[serde(default = "format_first")]
+    pub format: u32,
     /// What the agent asked for.
     pub spec: SandboxSpec,
     /// 64 hexadecimal digits.
@@ -87,6 +106,9 @@ impl ShimConfig {
 /// What a shim knows; `state.json` in its directory, written before anybody is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimState {
+    /// [`FORMAT`] of whoever wrote it.
+    #[serde(default = "format_first")]
+    pub format: u32,
     /// Of the kernel that ran then: after a reboot the processes are others, whatever their numbers.
     #[serde(default)]
     pub boot_id: String,

@@ -6,8 +6,8 @@
 use crate::cgroup::CgroupLayout;
 use crate::cgroup::PodCgroup;
 use crate::image::{ImageError, ImageStore};
-use crate::protocol::{ShimConfig, ShimState};
-use crate::sandbox::{Sandbox, SandboxError, is_name, teardown};
+use crate::protocol::{FORMAT, Head, ShimConfig, ShimState};
+use crate::sandbox::{Sandbox, SandboxError, is_name, shims_in, teardown};
 use crate::shim::{PAUSE_PROGRAM, READY};
 use crate::spec::{LogPolicy, NetworkMode, SandboxSpec};
 use crate::state::CgroupStats;
@@ -92,6 +92,20 @@ pub enum RuntimeError {
     /// The request cannot be served; the text says why.
     #[error("{0}")]
     Refused(String),
+    /// The sandbox runs, and what is written about it cannot be read: another version of this program made
+    /// it. It is left as it is until it is taken away with [`Runtime::destroy_sandbox`].
+    #[error(
+        "the sandbox of pod {uid} runs, but {path:?} cannot be read by this version ({message}): it is left \
+         as it is; run the version that made it, or delete the pod"
+    )]
+    Unreadable {
+        /// Pod UID.
+        uid: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The shim did not come up.
     #[error("starting the shim of pod {uid}: {message}")]
     Shim {
@@ -205,21 +219,17 @@ impl Runtime {
 
     /// Finds the sandboxes that an agent before this one made. One whose shim died is among them, as
     /// [`crate::SandboxState::Dead`], with its containers killed and over. What is not a whole sandbox is
-    /// removed, so that a new one can be made.
+    /// removed, so that a new one can be made. One that runs and cannot be read is left alone and not among
+    /// them: [`Runtime::adopt_one`] says what is wrong with it.
     pub async fn adopt(&self) -> Result<Vec<Sandbox>, RuntimeError> {
         let inner = self.inner.clone();
         let found = blocking(move || {
             let mut found = Vec::new();
             for uid in list(&inner.sandboxes_dir())? {
-                match inner.load(&uid) {
-                    Ok(loaded) => found.push(loaded),
-                    Err(e) if !is_cut_off(&e) => return Err(e),
-                    Err(e) => {
-                        // Nothing has run in it.
-                        tracing::warn!(uid, error = %e, "removing what is not a whole sandbox");
-                        let dir = inner.sandbox_dir(&uid);
-                        teardown(&inner.config.cgroup, &dir, &uid, None)?;
-                    }
+                match inner.find(&uid) {
+                    Ok(loaded) => found.extend(loaded),
+                    Err(e @ RuntimeError::Unreadable { .. }) => tracing::error!(uid, "{e}"),
+                    Err(e) => return Err(e),
                 }
             }
             Ok(found)
@@ -229,6 +239,30 @@ impl Runtime {
             .into_iter()
             .map(|(config, state)| Sandbox::attach(config, self.inner.images.clone(), state))
             .collect())
+    }
+
+    /// As [`Runtime::adopt`], for one pod: none where there is no sandbox of it.
+    pub async fn adopt_one(&self, uid: &str) -> Result<Option<Sandbox>, RuntimeError> {
+        let (inner, uid) = (self.inner.clone(), uid.to_owned());
+        let found = blocking(move || match is_name(&uid) {
+            true => inner.find(&uid),
+            false => Ok(None),
+        })
+        .await?;
+        Ok(found.map(|(config, state)| Sandbox::attach(config, self.inner.images.clone(), state)))
+    }
+
+    /// Takes a sandbox away for which there is no handle, readable or not. Nothing there is fine.
+    pub async fn destroy_sandbox(&self, uid: &str) -> Result<(), RuntimeError> {
+        let (inner, uid) = (self.inner.clone(), uid.to_owned());
+        blocking(move || {
+            let dir = inner.sandbox_dir(&uid);
+            match is_name(&uid) && dir.exists() {
+                true => Ok(teardown(&inner.config.cgroup, &dir, &uid, None)?),
+                false => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Removes every sandbox, pod directory, log directory, cgroup and mount of pods other than these UIDs.
@@ -411,6 +445,7 @@ impl Inner {
         }
         let pod_dir = self.pods_dir().join(&spec.uid);
         let config = ShimConfig {
+            format: FORMAT,
             id: new_id().map_err(failed("reading", Path::new("/dev/urandom")))?,
             log_dir: pod_log_dir(&self.config.log_dir, &spec.namespace, &spec.name, &spec.uid),
             layers_dir: self.images.layers_dir(),
@@ -474,34 +509,131 @@ impl Inner {
         serde_json::from_slice(&bytes).map_err(|e| failed("reading", &path)(e.into()))
     }
 
-    /// What a sandbox' directory says.
-    fn load(&self, uid: &str) -> Result<(ShimConfig, ShimState), RuntimeError> {
+    /// The sandbox of a pod, if there is a whole one. What is left of one that cannot be taken over, and in
+    /// which nothing runs under a shim any more, is removed.
+    fn find(&self, uid: &str) -> Result<Option<(ShimConfig, ShimState)>, RuntimeError> {
+        let dir = self.sandbox_dir(uid);
+        if !dir.exists() {
+            return Ok(None);
+        }
+        let why = match self.load(uid)? {
+            Found::Whole(config, state) => return Ok(Some((*config, *state))),
+            // No container is made before the state is written.
+            Found::CutOff => "it was cut off while it was made".to_owned(),
+            Found::Unreadable { path, message } => {
+                if !shims_in(&dir).is_empty() {
+                    return Err(RuntimeError::Unreadable {
+                        uid: uid.to_owned(),
+                        path,
+                        message,
+                    });
+                }
+                format!("{path:?} cannot be read ({message}), and its shim is gone")
+            }
+        };
+        tracing::warn!(uid, why, "removing what is not a whole sandbox");
+        teardown(&self.config.cgroup, &dir, uid, None)?;
+        Ok(None)
+    }
+
+    /// What a sandbox' directory says. An error says nothing about its containers, which may be running.
+    fn load(&self, uid: &str) -> Result<Found, RuntimeError> {
         let dir = self.sandbox_dir(uid);
         let (config, state) = (ShimConfig::config_path(&dir), ShimConfig::state_path(&dir));
-        let config: ShimConfig = read_json(&config)?;
-        let mut state: ShimState = read_json(&state)?;
+        let mut state: ShimState = match read_json(&state)? {
+            Read::Value(state) => state,
+            Read::Missing => return Ok(Found::CutOff),
+            Read::Foreign(message) => {
+                let path = state;
+                return Ok(Found::Unreadable { path, message });
+            }
+        };
+        let unreadable = |message: String| {
+            let path = config.clone();
+            Ok(Found::Unreadable { path, message })
+        };
+        let config: ShimConfig = match read_json(&config)? {
+            Read::Value(config) => config,
+            Read::Missing => return unreadable("it does not exist".to_owned()),
+            Read::Foreign(message) => return unreadable(message),
+        };
         if config.spec.uid != uid {
-            return Err(RuntimeError::Refused(format!("{dir:?} is of another pod")));
+            return unreadable(format!("it is about pod {}", config.spec.uid));
         }
         Sandbox::settle_if_dead(&config, &mut state).map_err(failed("settling", &dir))?;
-        Ok((config, state))
+        Ok(Found::Whole(Box::new(config), Box::new(state)))
     }
 }
 
-/// Whether a sandbox was cut off while it was made. Any other failure to read it says nothing about its
-/// containers, which may be running.
-fn is_cut_off(error: &RuntimeError) -> bool {
-    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-    match error {
-        RuntimeError::Io { source, .. } => {
-            matches!(source.kind(), NotFound | InvalidData | UnexpectedEof)
-        }
-        RuntimeError::Refused(_) => true,
-        _ => false,
-    }
+/// What is in a sandbox' directory.
+enum Found {
+    /// Everything.
+    Whole(Box<ShimConfig>, Box<ShimState>),
+    /// It was never finished, and nothing has run in it.
+    CutOff,
+    /// It was finished, by somebody who writes otherwise.
+    Unreadable { path: PathBuf, message: String },
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RuntimeError> {
-    let bytes = std::fs::read(path).map_err(failed("reading", path))?;
-    serde_json::from_slice(&bytes).map_err(|e| failed("reading", path)(e.into()))
+/// A file that is replaced as a whole.
+enum Read<T> {
+    Value(T),
+    Missing,
+    /// It is there, and its contents are not what this version writes.
+    Foreign(String),
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Read<T>, RuntimeError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Read::Missing),
+        Err(e) => return Err(failed("reading", path)(e)),
+    };
+    // The number first: a later layout may look like this one and mean something else.
+    let foreign = |e: serde_json::Error| Read::Foreign(e.to_string());
+    Ok(match serde_json::from_slice::<Head>(&bytes) {
+        Err(e) => foreign(e),
+        Ok(Head { format }) if format > FORMAT => Read::Foreign(format!(
+            "its format is {format}, the newest known is {FORMAT}"
+        )),
+        Ok(_) => serde_json::from_slice(&bytes).map_or_else(foreign, Read::Value),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Small {
+        n: u32,
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_foreign_and_not_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let read = |text: Option<&str>| {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            match read_json::<Small>(&path).unwrap() {
+                Read::Value(small) => format!("n is {}", small.n),
+                Read::Missing => "missing".to_owned(),
+                Read::Foreign(message) => message,
+            }
+        };
+        assert_eq!(read(None), "missing");
+        assert_eq!(read(Some(r#"{"n": 1}"#)), "n is 1");
+        assert_eq!(
+            read(Some(r#"{"format": 1, "n": 2, "more": true}"#)),
+            "n is 2"
+        );
+        assert_eq!(
+            read(Some(r#"{"format": 2, "n": 3}"#)),
+            "its format is 2, the newest known is 1"
+        );
+        assert!(read(Some(r#"{"format": 1}"#)).contains("missing field"));
+        assert!(read(Some("")).contains("EOF"));
+    }
 }

@@ -18,7 +18,7 @@ mod connection;
 mod loss;
 mod teardown;
 
-pub(crate) use teardown::teardown;
+pub(crate) use teardown::{shims_in, teardown};
 
 /// A start takes as long as the shim's own bound, and some.
 const START_WAIT: Duration = Duration::from_secs(150);
@@ -380,6 +380,13 @@ impl Sandbox {
     /// The log file of one attempt of a container.
     pub fn log_path(&self, name: &str, attempt: u32) -> PathBuf {
         self.inner.config.log_path(name, attempt)
+    }
+
+    /// Where a container writes to on the node's disk, volumes aside: its writable layer and its logs.
+    pub fn disk_places(&self, name: &str, attempt: u32) -> [PathBuf; 2] {
+        let config = &self.inner.config;
+        let upper = config.container_dir(name, attempt).join("upper");
+        [upper, config.log_dir.join(name)]
     }
 
     /// What a container, or with `None` the whole pod, uses.

@@ -175,6 +175,7 @@ fn detach_output(path: &Path) -> io::Result<()> {
 /// Writes the state file.
 fn save(run_dir: &Path, pause: ProcessId, shim: ProcessId, snapshot: &Snapshot) -> io::Result<()> {
     let state = ShimState {
+        format: crate::protocol::FORMAT,
         boot_id: crate::process::boot_id()?,
         shim,
         pause,

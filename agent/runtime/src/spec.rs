@@ -189,10 +189,24 @@ pub enum Seccomp {
 pub struct User {
     /// `USER[:GROUP]`, names (looked up in the image) or numbers; empty: root.
     pub user: String,
-    /// Supplementary groups beside those of the image's /etc/group.
+    /// Supplementary groups that the pod names.
     pub additional_gids: Vec<u32>,
+    /// Whether the groups of the image's /etc/group count.
+    #[serde(default)]
+    pub image_groups: ImageGroups,
     /// Refuse to start as user 0 (`runAsNonRoot: true`).
     pub root: RootUser,
+}
+
+/// Whether a process gets the groups that the image's /etc/group lists its user in
+/// (core/v1 `supplementalGroupsPolicy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageGroups {
+    /// `Merge`: it does, beside those that the pod names.
+    #[default]
+    Merged,
+    /// `Strict`: only those that the pod names, and its primary group.
+    Ignored,
 }
 
 /// Whether user 0 may be used.
@@ -242,6 +256,19 @@ pub struct ContainerSpec {
     pub seccomp: Seccomp,
     /// Path in the container of the file for its last words, e.g. `/dev/termination-log`.
     pub termination_message_path: Option<String>,
+    /// What stands in for last words that it did not leave.
+    #[serde(default)]
+    pub last_words: LastWords,
+}
+
+/// Where a container's termination message comes from (core/v1 `terminationMessagePolicy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LastWords {
+    /// `File`: the file only.
+    #[default]
+    File,
+    /// `FallbackToLogsOnError`: the end of the log where the file is empty and the container failed.
+    FileOrLog,
 }
 
 impl fmt::Debug for ContainerSpec {
@@ -265,6 +292,7 @@ impl fmt::Debug for ContainerSpec {
             capabilities_drop,
             seccomp,
             termination_message_path,
+            last_words,
         } = self;
         let names: Vec<&str> = env
             .iter()
@@ -288,6 +316,7 @@ impl fmt::Debug for ContainerSpec {
             .field("capabilities_drop", capabilities_drop)
             .field("seccomp", seccomp)
             .field("termination_message_path", termination_message_path)
+            .field("last_words", last_words)
             .finish()
     }
 }

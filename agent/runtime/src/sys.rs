@@ -60,6 +60,15 @@ fn set_signal(signal: Signal, handler: SigHandler) -> nix::Result<()> {
     Ok(())
 }
 
+/// pidfd_send_signal(2) with any number: the types of nix and rustix know no real-time signals.
+pub(crate) fn pidfd_signal(process: &OwnedFd, signal: i32) -> nix::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    let fd = process.as_raw_fd();
+    // SAFETY: the descriptor is open during the call, and the kernel takes a null siginfo as none.
+    let status = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0_u32) };
+    Errno::result(status).map(drop)
+}
+
 /// Closes every descriptor from 3 on that is not in `keep`. For a forked child that ends in `exit_now` or
 /// exec: the owners of the closed descriptors must never be dropped.
 pub(crate) fn close_others(keep: &[RawFd]) -> nix::Result<()> {

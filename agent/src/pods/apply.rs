@@ -4,20 +4,19 @@
 //!
 //! Not here: what to do (`knarr_agent_plan::pod`). Called by `worker`.
 
-use super::observe::container as observed_container;
+use super::observe::{Wiring, container as observed_container};
 use super::worker::Worker;
 use super::{Context, spec, volumes};
 use crate::clock;
 use crate::events::Kind;
 use knarr_agent_plan::container::{NodeLimits, container_plan};
-use knarr_agent_plan::pod::{ContainerPhase, PodAction, Wanted, host_network};
+use knarr_agent_plan::pod::{ContainerPhase, PodAction, Wanted, host_network, pulled_message};
 use knarr_agent_plan::record::PodFailure;
 use knarr_agent_plan::volumes::{VolumePlan, volume_plans};
-use knarr_agent_plan::{identity, support};
+use knarr_agent_plan::{identity, signal, support};
 use knarr_api::feed::PodGone;
 use knarr_datapath::PodNetwork;
 use knarr_runtime::{Sandbox, SandboxError};
-use nix::sys::signal::Signal;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
@@ -45,9 +44,6 @@ pub enum ApplyError {
     /// Records.
     #[error(transparent)]
     Record(#[from] super::records::RecordError),
-    /// A signal that does not exist.
-    #[error("{0:?} is no signal")]
-    Signal(String),
 }
 
 impl Worker {
@@ -64,18 +60,35 @@ impl Worker {
                 self.refuse(name, reason, message);
                 Ok(())
             }
+            PodAction::PreStop {
+                name,
+                grace_ms,
+                sleep_ms,
+                cause,
+                message,
+            } => {
+                self.tell(Some(name), Kind::Normal, "Killing", message);
+                let now_ms = clock::now_ms();
+                self.record
+                    .pre_stopping(name, *cause, *grace_ms, *sleep_ms, now_ms);
+                Ok(())
+            }
             PodAction::Stop {
                 name,
                 attempt,
                 signal,
                 grace_ms,
+                cause,
                 message,
             } => {
-                let signal = self.stop_signal(name, signal.as_deref()).await?;
-                self.tell(Some(name), Kind::Normal, "Killing", message);
+                let signal = self.stop_signal(name, signal.as_deref()).await;
+                if let Some(message) = message {
+                    self.tell(Some(name), Kind::Normal, "Killing", message);
+                }
                 let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
-                sandbox.signal(name, *attempt, signal as i32).await?;
-                self.record.stopping(name, *grace_ms, clock::now_ms());
+                sandbox.signal(name, *attempt, signal).await?;
+                self.record
+                    .stopping(name, *cause, *grace_ms, clock::now_ms());
                 Ok(())
             }
             PodAction::Kill { name, attempt } => {
@@ -176,20 +189,22 @@ impl Worker {
                 return Err(self.refuse_sandbox("FailedCreatePodSandBox", &text));
             }
         };
+        // Known before anything else can fail: a handle that is lost could be neither used nor destroyed.
+        self.record.sandboxes = attempt + 1;
+        self.set_sandbox(Some(sandbox.clone()), Wiring::Impossible);
         if let Some(ip) = address
             && let Err(error) = self.wire(&sandbox, ip).await
         {
+            // The next round destroys a sandbox without a network, however often that takes.
             let text = format!(
                 "Failed to create pod sandbox: setting up its network: {}",
                 crate::cli::chain(&error.into())
             );
-            sandbox.destroy().await?;
             return Err(self.refuse_sandbox("FailedCreatePodSandBox", &text));
         }
         drop(permit);
-        self.record.sandboxes = attempt + 1;
         self.record.sandbox_refusal = None;
-        self.set_sandbox(Some(sandbox));
+        self.set_sandbox(Some(sandbox), Wiring::Done);
         Ok(())
     }
 
@@ -326,8 +341,12 @@ impl Worker {
         );
         let context = self.context.clone();
         let permit = context.starts.acquire().await;
-        let text = format!("Container image \"{reference}\" already present on machine");
-        self.tell(Some(name), Kind::Normal, "Pulled", &text);
+        self.tell(
+            Some(name),
+            Kind::Normal,
+            "Pulled",
+            &pulled_message(&container),
+        );
         let began = std::time::Instant::now();
         let started = sandbox.start_container(spec).await;
         drop(permit);
@@ -379,38 +398,45 @@ impl Worker {
         self.record.started(name, attempt, number, clock::now_ms());
     }
 
-    async fn stop_signal(&self, name: &str, asked: Option<&str>) -> Result<Signal, ApplyError> {
-        if let Some(text) = asked {
-            return parse_signal(text);
+    /// The number of the signal to stop a container with; what the pod asks for comes before the image's.
+    async fn stop_signal(&self, name: &str, asked: Option<&str>) -> i32 {
+        let own = match asked {
+            Some(_) => None,
+            None => self.image_stop_signal(name).await,
+        };
+        let (signal, refused) = signal::stop_signal(asked, own.as_deref());
+        if let Some(text) = refused {
+            tracing::warn!(
+                pod = self.name(),
+                container = name,
+                "{text:?} is no signal; SIGTERM is sent instead"
+            );
         }
-        let reference = self
-            .container(name)
-            .and_then(|c| c.image)
-            .unwrap_or_default();
+        signal
+    }
+
+    async fn image_stop_signal(&self, name: &str) -> Option<String> {
+        let reference = self.container(name)?.image?;
         let store = self.context.runtime.images().clone();
         let found = tokio::task::spawn_blocking(move || store.get(&reference)).await;
-        let own = match found {
-            Ok(Ok(Some(image))) => image.config.stop_signal,
-            _ => None,
-        };
-        // An image's own signal that means nothing must not keep a pod from ending.
-        let own = own.and_then(|text| parse_signal(&text).ok());
-        Ok(own.unwrap_or(Signal::SIGTERM))
+        found.ok()?.ok()??.config.stop_signal
     }
 
     async fn destroy_sandbox(&mut self) -> Result<(), ApplyError> {
         let link = PodNetwork::host_ifname(&self.uid);
         self.context.network.pod_network_remove(&link).await?;
-        if let Some(sandbox) = self.sandbox.clone() {
-            sandbox.destroy().await?;
+        match self.sandbox.clone() {
+            Some(sandbox) => sandbox.destroy().await?,
+            // What a failed start or another version of this program left, if anything.
+            None => self.context.runtime.destroy_sandbox(&self.uid).await?,
         }
-        self.set_sandbox(None);
+        self.set_sandbox(None, Wiring::Done);
+        if let Some(ip) = self.context.ipam.lookup(&self.uid) {
+            // Before it is given back: afterwards it may be another pod's.
+            let datapath = &self.context.datapath;
+            datapath.call(move |d| d.forget_pod(ip)).await?;
+        }
         self.context.ipam.free(&self.uid)?;
-        let ips = self.context.ipam.all();
-        self.context
-            .datapath
-            .call(move |d| d.retain_pods(&ips))
-            .await?;
         Ok(())
     }
 
@@ -443,18 +469,4 @@ fn make_all(
         volumes::make(plan, &path, fs_group)?;
     }
     Ok(())
-}
-
-/// `SIGTERM`, `TERM` or `15`.
-fn parse_signal(text: &str) -> Result<Signal, ApplyError> {
-    let wrong = || ApplyError::Signal(text.to_owned());
-    if let Ok(number) = text.parse::<i32>() {
-        return Signal::try_from(number).map_err(|_| wrong());
-    }
-    let upper = text.to_uppercase();
-    let name = match upper.starts_with("SIG") {
-        true => upper,
-        false => format!("SIG{upper}"),
-    };
-    name.parse().map_err(|_| wrong())
 }

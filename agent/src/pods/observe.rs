@@ -44,6 +44,7 @@ pub fn container(state: &ContainerState) -> ContainerView {
         name: state.name.clone(),
         attempt: state.attempt,
         id: state.id.clone(),
+        image: state.image.clone(),
         image_id: state.image_id.clone(),
         phase,
     }

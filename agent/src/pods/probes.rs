@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Asks the probes of one pod's running containers and keeps their verdicts.
 //!
-//! Not here: what a row of answers means (`knarr_agent_plan::probe`). One task for each running container
-//! that has probes; it ends with the attempt.
+//! Not here: what a row of answers means (`knarr_agent_plan::probe`). One task for each probe of each running
+//! container; it ends with the attempt.
 
 use knarr_agent_plan::probe::{
     Check, Outcome, ProbeKind, ProbeSpec, ProbeState, ProbeView, probe_view,
 };
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// A status line longer than this is none.
@@ -30,18 +31,16 @@ pub struct Unhealthy {
     pub message: String,
 }
 
+/// How a probe is asked; tests put another one here.
+type Ask = fn(ProbeSpec, String) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
 type States = Arc<Mutex<Vec<(ProbeSpec, ProbeState)>>>;
 
 struct Prober {
     attempt: u32,
     states: States,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Prober {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    /// One for each probe; they end with this value.
+    _tasks: JoinSet<()>,
 }
 
 /// The probers of one pod.
@@ -49,6 +48,7 @@ pub struct Probes {
     wake: Arc<Notify>,
     probers: BTreeMap<String, Prober>,
     unhealthy: Arc<Mutex<Vec<Unhealthy>>>,
+    ask: Ask,
 }
 
 impl Probes {
@@ -58,6 +58,7 @@ impl Probes {
             wake,
             probers: BTreeMap::new(),
             unhealthy: Arc::default(),
+            ask: |spec, pod_ip| Box::pin(async move { ask(&spec, &pod_ip).await }),
         }
     }
 
@@ -101,14 +102,23 @@ impl Probes {
             container: container.to_owned(),
             pod_ip: pod_ip.to_owned(),
             states: states.clone(),
+            started: watch::Sender::new(started(&states)),
             wake: self.wake.clone(),
             unhealthy: self.unhealthy.clone(),
+            ask: self.ask,
         };
-        let task = tokio::spawn(asker.run(age));
+        let specs: Vec<ProbeSpec> = {
+            let states = states.lock().unwrap_or_else(PoisonError::into_inner);
+            states.iter().map(|(spec, _)| spec.clone()).collect()
+        };
+        let mut tasks = JoinSet::new();
+        for (n, spec) in specs.into_iter().enumerate() {
+            tasks.spawn(asker.clone().run(n, spec, age));
+        }
         let prober = Prober {
             attempt,
             states,
-            task,
+            _tasks: tasks,
         };
         self.probers.insert(container.to_owned(), prober);
     }
@@ -138,52 +148,57 @@ impl Probes {
     }
 }
 
+/// Asks one probe. Each has a task of its own: one that hangs delays no other.
+#[derive(Clone)]
 struct Asker {
     container: String,
     pod_ip: String,
     states: States,
+    /// Whether the startup probe, if there is one, has passed.
+    started: watch::Sender<Started>,
     wake: Arc<Notify>,
     unhealthy: Arc<Mutex<Vec<Unhealthy>>>,
+    ask: Ask,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Started {
+    Yes,
+    NotYet,
 }
 
 impl Asker {
-    async fn run(self, age: Duration) {
-        let specs: Vec<ProbeSpec> = {
-            let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-            states.iter().map(|(s, _)| s.clone()).collect()
-        };
-        let now = Instant::now();
-        let mut due: Vec<Instant> = specs
-            .iter()
-            .map(|s| now + duration(s.initial_delay_ms).saturating_sub(age))
-            .collect();
-        loop {
-            let started = self.is_started();
-            let next = (0..specs.len())
-                .filter(|n| self.is_asked(&specs[*n], *n, started))
-                .min_by_key(|n| due[*n]);
-            let Some(n) = next else { return };
-            tokio::time::sleep_until(due[n]).await;
-            let answer = ask(&specs[n], &self.pod_ip).await;
-            due[n] = Instant::now() + duration(specs[n].period_ms);
-            self.take(n, &specs[n], answer);
-        }
-    }
-
-    fn is_started(&self) -> bool {
-        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        probe_view(&states).started != Some(false)
-    }
-
-    /// The startup probe holds the others back, and is not asked again once it has passed.
-    fn is_asked(&self, spec: &ProbeSpec, n: usize, started: bool) -> bool {
-        match spec.kind {
-            ProbeKind::Startup => {
-                let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-                states[n].1.verdict.is_none()
+    async fn run(self, n: usize, spec: ProbeSpec, age: Duration) {
+        let mut due = Instant::now() + duration(spec.initial_delay_ms).saturating_sub(age);
+        // The startup probe holds the others back, and is not asked again once it has passed or failed.
+        if spec.kind != ProbeKind::Startup {
+            let mut started = self.started.subscribe();
+            if started.wait_for(|s| *s == Started::Yes).await.is_err() {
+                return;
             }
-            ProbeKind::Liveness | ProbeKind::Readiness => started,
         }
+        while spec.kind != ProbeKind::Startup || self.verdict(n).is_none() {
+            tokio::time::sleep_until(due).await;
+            // A task of its own, which ends with this one: a panic in it is not the end of the probing.
+            let mut asked = JoinSet::new();
+            asked.spawn((self.ask)(spec.clone(), self.pod_ip.clone()));
+            match asked.join_next().await {
+                Some(Ok(answer)) => self.take(n, &spec, answer),
+                Some(Err(error)) => tracing::error!(
+                    container = self.container,
+                    probe = spec.kind.as_str(),
+                    %error,
+                    "asking a probe failed, which says nothing about the container"
+                ),
+                None => return,
+            }
+            due = Instant::now() + duration(spec.period_ms);
+        }
+    }
+
+    fn verdict(&self, n: usize) -> Option<bool> {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states[n].1.verdict
     }
 
     fn take(&self, n: usize, spec: &ProbeSpec, answer: Result<(), String>) {
@@ -213,8 +228,17 @@ impl Asker {
             self.wake.notify_one();
         }
         if changed {
+            self.started.send_replace(started(&self.states));
             self.wake.notify_one();
         }
+    }
+}
+
+fn started(states: &States) -> Started {
+    let states = states.lock().unwrap_or_else(PoisonError::into_inner);
+    match probe_view(&states).started {
+        Some(false) => Started::NotYet,
+        _ => Started::Yes,
     }
 }
 
@@ -361,6 +385,44 @@ mod tests {
             },
         );
         assert!(ask(&closed, "127.0.0.1").await.is_err());
+    }
+
+    fn hangs_then_panics(
+        spec: ProbeSpec,
+        _: String,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+        static ASKED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        Box::pin(async move {
+            match spec.kind {
+                ProbeKind::Liveness => std::future::pending().await,
+                _ if ASKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 => {
+                    panic!("the first question of this test panics")
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_hangs_or_panics_keeps_no_other_from_being_asked() {
+        let wake = Arc::new(Notify::new());
+        let mut probes = Probes::new(wake.clone());
+        probes.ask = hangs_then_panics;
+        let often = |kind| ProbeSpec {
+            period_ms: 10,
+            ..spec(kind, http(1))
+        };
+        let specs = vec![often(ProbeKind::Liveness), often(ProbeKind::Readiness)];
+        let known = ProbeView::default();
+        probes.start("c", 0, specs, "127.0.0.1", Duration::ZERO, &known);
+        let ready = async {
+            while probes.views()["c"].ready != Some(true) {
+                wake.notified().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ready)
+            .await
+            .expect("ready although the liveness probe hangs and the first question panicked");
     }
 
     #[tokio::test]

@@ -11,8 +11,9 @@ use knarr_agent_plan::resources::{self, CgroupValues, Qos};
 use knarr_agent_plan::volumes::{MountAccess, MountPlan, VolumePlan};
 use knarr_agent_plan::{identity, pod};
 use knarr_runtime::{
-    Access, ContainerSpec, Escalation, Image, IpcMode, Mount, MountSource, NetworkMode, PidMode,
-    Privilege, Propagation, QosClass, Resources, RootUser, SandboxSpec, Seccomp, User,
+    Access, ContainerSpec, Escalation, Image, ImageGroups, IpcMode, LastWords, Mount, MountSource,
+    NetworkMode, PidMode, Privilege, Propagation, QosClass, Resources, RootUser, SandboxSpec,
+    Seccomp, User,
 };
 use std::path::PathBuf;
 
@@ -130,7 +131,7 @@ pub fn container(
         escalation,
         capabilities,
         termination_message_path,
-        message_policy: _,
+        message_policy,
     } = plan;
     let pod_sc = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     let non_root = container
@@ -148,6 +149,10 @@ pub fn container(
         user: User {
             user: user.user,
             additional_gids: user.additional_gids,
+            image_groups: match user.image_groups {
+                plan::ImageGroups::Merged => ImageGroups::Merged,
+                plan::ImageGroups::Ignored => ImageGroups::Ignored,
+            },
             root: match non_root {
                 Some(true) => RootUser::Refused,
                 _ => RootUser::Allowed,
@@ -175,6 +180,10 @@ pub fn container(
         capabilities_drop: capabilities.drop,
         seccomp: Seccomp::Unconfined,
         termination_message_path: Some(termination_message_path),
+        last_words: match message_policy {
+            plan::MessagePolicy::File => LastWords::File,
+            plan::MessagePolicy::FallbackToLogsOnError => LastWords::FileOrLog,
+        },
     }
 }
 

@@ -4,22 +4,25 @@
 //! Not here: decisions (`knarr_agent_plan::pod`), effects (`apply`).
 
 use super::apply::ApplyError;
+use super::keeper::Keeper;
 use super::observe::{self, Wiring};
 use super::probes::Probes;
+use super::sizes::DiskPlaces;
 use super::{Context, spec};
 use crate::clock;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_agent_plan::pod::{
-    ContainerPhase, Network, Observed, Plan, PodAction, SandboxHealth, Stage, Wanted, containers,
-    host_network, plan,
+    ContainerPhase, Network, Observed, Plan, PodAction, RecordStore, SandboxHealth, Stage, Wanted,
+    containers, host_network, is_deleted, plan,
 };
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
 use knarr_agent_plan::record::{Learned, PodFailure, PodRecord};
 use knarr_agent_plan::status::status;
+use knarr_agent_plan::storage;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
-use knarr_runtime::Sandbox;
+use knarr_runtime::{ContainerState, Sandbox};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +32,12 @@ use tokio_util::sync::CancellationToken;
 
 /// The first and the longest pause after an action failed, in milliseconds.
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
-/// How often the size of a limited emptyDir is looked at (kubelet's eviction interval).
+/// How often the size of what is limited on disk is looked at (kubelet's eviction interval).
 const SIZE_CHECK: Duration = Duration::from_secs(10);
+/// How often a record that could not be written is tried again: a disk is rarely full for long.
+const SAVE_RETRY: Duration = Duration::from_secs(5);
+/// How often a sandbox that could not be read is looked at again.
+const ADOPT_RETRY: Duration = Duration::from_secs(10);
 /// Tries to give an adopted sandbox its network, and the time between them: longer than routes keep netlink
 /// busy.
 const WIRE_TRIES: u32 = 10;
@@ -78,9 +85,8 @@ pub struct Worker {
     changes: Option<watch::Receiver<u64>>,
     wake: Arc<Notify>,
     retry: Arc<Retry>,
-    live: watch::Sender<Arc<PodRecord>>,
+    keeper: Keeper,
     wiring: Option<Wiring>,
-    saved: Option<PodRecord>,
     probes: Probes,
     released: bool,
     /// Attempts whose back-off has been told.
@@ -104,7 +110,7 @@ impl Worker {
             .unwrap_or_else(|| PodRecord::new(&pod, clock::now_ms()));
         let live = context.live.publish(&uid, &record);
         Worker {
-            live,
+            keeper: Keeper::new(&uid, context.records.clone(), live, stored),
             context,
             uid,
             pod,
@@ -117,7 +123,6 @@ impl Worker {
             wake,
             retry,
             wiring: None,
-            saved: stored,
             released: false,
             told_back_off: Default::default(),
             sizes_checked: tokio::time::Instant::now(),
@@ -128,17 +133,19 @@ impl Worker {
     pub async fn run(mut self, shutdown: CancellationToken) -> Over {
         let mut pause_ms = ERROR_PAUSE_MS.0;
         let mut before: Vec<PodAction> = Vec::new();
+        self.take_over(&shutdown).await;
         loop {
             if shutdown.is_cancelled() {
                 return Over::Stopped;
             }
             self.refresh();
-            let observed = self.observe().await;
+            let mut observed = self.observe().await;
             let now_ms = clock::now_ms();
             if self.record.absorb(&observed, now_ms) == Learned::Something {
                 self.tell_failed_starts(&observed);
             }
             self.save();
+            observed.record = self.keeper.store().clone();
             self.refresh_volumes(&observed).await;
             let round = plan(&self.pod, self.wanted, &self.record, &observed, now_ms);
             if round.actions.is_empty() || round.stage == Stage::Terminated {
@@ -172,7 +179,42 @@ impl Worker {
             if round.actions.is_empty() {
                 before.clear();
             }
+            let pause = match self.keeper.store() {
+                RecordStore::Kept => pause,
+                RecordStore::Failing(_) => Some(pause.map_or(SAVE_RETRY, |p| p.min(SAVE_RETRY))),
+            };
             self.wait(pause, &shutdown).await;
+        }
+    }
+
+    /// Finds the sandbox of a worker before this one, which this one was not given. One that runs and cannot
+    /// be read is left as it is: making another beside it would run everything twice. Deleting the pod ends it.
+    async fn take_over(&mut self, shutdown: &CancellationToken) {
+        let mut told = String::new();
+        while self.sandbox.is_none() && !shutdown.is_cancelled() {
+            self.refresh();
+            let text = match self.context.runtime.adopt_one(&self.uid).await {
+                Ok(None) => return,
+                Ok(Some(sandbox)) => {
+                    self.changes = Some(sandbox.changes());
+                    self.sandbox = Some(sandbox);
+                    return;
+                }
+                Err(_) if is_deleted(&self.pod, self.wanted) => return,
+                Err(error) => crate::cli::chain(&error.into()),
+            };
+            if text != told {
+                tracing::error!(pod = self.name(), "{text}");
+                self.context.events.pod(
+                    &self.pod,
+                    None,
+                    Kind::Warning,
+                    "FailedPodSandBoxStatus",
+                    &text,
+                );
+                told = text;
+            }
+            self.wait(Some(ADOPT_RETRY), shutdown).await;
         }
     }
 
@@ -283,9 +325,9 @@ impl Worker {
         wiring
     }
 
-    /// A new sandbox that has its network, or none.
-    pub(super) fn set_sandbox(&mut self, sandbox: Option<Sandbox>) {
-        self.wiring = sandbox.as_ref().map(|_| Wiring::Done);
+    /// A new sandbox, and whether it has its network; or none.
+    pub(super) fn set_sandbox(&mut self, sandbox: Option<Sandbox>, wiring: Wiring) {
+        self.wiring = sandbox.as_ref().map(|_| wiring);
         self.changes = sandbox.as_ref().map(Sandbox::changes);
         self.sandbox = sandbox;
     }
@@ -350,17 +392,15 @@ impl Worker {
 
     /// A container whose program could not be executed ends by itself; say why once.
     fn tell_failed_starts(&self, observed: &Observed) {
+        let known = self.keeper.known();
         for view in &observed.containers {
-            let before = self
-                .saved
-                .as_ref()
-                .and_then(|r| r.containers.get(&view.name));
-            let known = before.is_some_and(|r| {
+            let before = known.containers.get(&view.name);
+            let told = before.is_some_and(|r| {
                 r.attempt() == Some(view.attempt) && r.exit.is_some()
                     || r.attempts > view.attempt + 1
             });
             if let ContainerPhase::Exited(exit) = &view.phase
-                && !known
+                && !told
                 && exit.never_ran()
             {
                 let message = exit
@@ -377,17 +417,8 @@ impl Worker {
     }
 
     fn save(&mut self) {
-        if self.released || self.saved.as_ref() == Some(&self.record) {
-            return;
-        }
-        match self.context.records.save(&self.uid, &self.record) {
-            Ok(()) => {
-                self.live.send_replace(Arc::new(self.record.clone()));
-                self.saved = Some(self.record.clone());
-            }
-            Err(error) => {
-                tracing::warn!(pod = self.name(), "{}", crate::cli::chain(&error.into()));
-            }
+        if !self.released {
+            self.keeper.keep(&self.record);
         }
     }
 
@@ -463,7 +494,7 @@ impl Worker {
     }
 
     async fn wait(&mut self, pause: Option<Duration>, shutdown: &CancellationToken) {
-        let limited = self.limited_volumes();
+        let limited = self.limited_places();
         let sandbox_changed = async {
             match &mut self.changes {
                 Some(changes) => {
@@ -475,7 +506,7 @@ impl Worker {
             }
         };
         let timer = async {
-            match (pause, limited.is_empty()) {
+            match (pause, limited.is_none()) {
                 (Some(pause), true) => tokio::time::sleep(pause).await,
                 (Some(pause), false) => tokio::time::sleep(pause.min(SIZE_CHECK)).await,
                 (None, false) => tokio::time::sleep(SIZE_CHECK).await,
@@ -489,54 +520,66 @@ impl Worker {
             () = timer => {}
             () = shutdown.cancelled() => {}
         }
-        if !limited.is_empty() && self.sizes_checked.elapsed() >= SIZE_CHECK {
+        if let Some(limited) = limited
+            && self.sizes_checked.elapsed() >= SIZE_CHECK
+        {
             self.sizes_checked = tokio::time::Instant::now();
             self.check_sizes(limited).await;
         }
     }
 
-    /// emptyDir volumes on disk that have a size limit.
-    fn limited_volumes(&self) -> Vec<(String, std::path::PathBuf, i64)> {
-        if self.record.termination.is_some() || self.sandbox.is_none() {
-            return Vec::new();
+    /// What is to be measured, if anything is.
+    fn limited_places(&self) -> Option<DiskPlaces> {
+        let (spec, volumes) = (self.pod.spec.as_ref()?, self.volumes.as_deref()?);
+        if self.record.termination.is_some() || !storage::is_limited(spec, volumes) {
+            return None;
         }
-        let plans = self.volumes.iter().flatten();
-        plans
-            .filter_map(|plan| match plan.source {
-                VolumeSource::Directory {
-                    size_bytes: Some(limit),
-                } => {
-                    let path = super::volumes::path_of(plan, |plugin, name| {
-                        self.context.runtime.volume_dir(&self.uid, plugin, name)
-                    });
-                    Some((plan.name.clone(), path, limit))
-                }
-                _ => None,
-            })
-            .collect()
+        let sandbox = self.sandbox.as_ref()?;
+        let places = |state: &ContainerState| {
+            let places = sandbox.disk_places(&state.name, state.attempt);
+            (state.name.clone(), places.to_vec())
+        };
+        let live = sandbox.containers().into_iter().filter(|s| s.is_live());
+        let on_disk = |plan: &&VolumePlan| matches!(plan.source, VolumeSource::Directory { .. });
+        let path = |plan: &VolumePlan| {
+            let dir = |plugin: &str, name: &str| {
+                let runtime = &self.context.runtime;
+                runtime.volume_dir(&self.uid, plugin, name)
+            };
+            (plan.name.clone(), super::volumes::path_of(plan, dir))
+        };
+        Some(DiskPlaces {
+            containers: live.map(|state| places(&state)).collect(),
+            volumes: volumes.iter().filter(on_disk).map(path).collect(),
+        })
     }
 
-    /// kubelet evicts a pod whose emptyDir outgrows its limit.
-    async fn check_sizes(&mut self, limited: Vec<(String, std::path::PathBuf, i64)>) {
-        let measured = tokio::task::spawn_blocking(move || {
-            let over = limited.into_iter().find(|(_, path, limit)| {
-                i64::try_from(super::volumes::used_bytes(path)).unwrap_or(i64::MAX) > *limit
-            });
-            over.map(|(name, _, limit)| (name, limit))
-        });
-        if let Ok(Some((name, limit))) = measured.await {
-            let limit = knarr_api::quantity::Quantity::from_bytes(limit);
-            let failure = PodFailure {
-                reason: "Evicted".to_owned(),
-                message: format!(
-                    "Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". "
-                ),
-            };
-            self.context
-                .events
-                .pod(&self.pod, None, Kind::Warning, "Evicted", &failure.message);
+    /// kubelet evicts a pod that outgrows a limit of the disk.
+    async fn check_sizes(&mut self, places: DiskPlaces) {
+        let measured = tokio::task::spawn_blocking(move || places.measure()).await;
+        let (Ok(usage), Some(spec)) = (measured, &self.pod.spec) else {
+            return;
+        };
+        let volumes = self.volumes.as_deref().unwrap_or_default();
+        if let Some(failure) = storage::exceeded(spec, volumes, &usage) {
+            let events = &self.context.events;
+            events.pod(
+                &self.pod,
+                None,
+                Kind::Warning,
+                &failure.reason,
+                &failure.message,
+            );
             self.begin_termination(Some(failure));
         }
+    }
+
+    /// The node does not take the pod on: it fails before anything is made for it.
+    pub(super) fn reject(&mut self, failure: PodFailure) {
+        let PodFailure { reason, message } = &failure;
+        let events = &self.context.events;
+        events.pod(&self.pod, None, Kind::Warning, reason, message);
+        self.begin_termination(Some(failure));
     }
 
     pub(super) fn begin_termination(&mut self, failure: Option<PodFailure>) {

@@ -4,7 +4,8 @@
 //! Not here: what follows when nothing is left (`plan`). Sidecars are stopped after the containers, in
 //! reverse order, as Kubernetes v1.29 and later do.
 
-use super::{Planner, PodAction, Role, containers, grace_ms, stop_signal};
+use super::running::pre_stop_sleep_ms;
+use super::{Planner, PodAction, Role, StopCause, containers, grace_ms, stop_signal};
 use crate::Millis;
 use k8s_openapi::api::core::v1::Container;
 
@@ -62,16 +63,15 @@ impl Planner<'_> {
         let Some(record) = self.record.containers.get(&container.name) else {
             return;
         };
-        if record.stop.is_some() {
-            return;
-        }
-        let sleep_ms = container
-            .lifecycle
-            .as_ref()
-            .and_then(|l| l.pre_stop.as_ref())
-            .and_then(|h| h.sleep.as_ref())
-            .map_or(0, |s| s.seconds.max(0) * 1000);
-        let due = (since_ms + sleep_ms).min(deadline_ms);
+        // One that sleeps before a restart goes on sleeping.
+        let sleep_until_ms = match &record.stop {
+            Some(stop) => match stop.pre_stop_until_ms {
+                Some(until_ms) => until_ms,
+                None => return,
+            },
+            None => since_ms + pre_stop_sleep_ms(container),
+        };
+        let due = sleep_until_ms.min(deadline_ms);
         if due > self.now_ms {
             self.wake_at(due);
             return;
@@ -82,7 +82,8 @@ impl Planner<'_> {
                 attempt,
                 signal: stop_signal(container),
                 grace_ms: deadline_ms - self.now_ms,
-                message: format!("Stopping container {}", container.name),
+                cause: StopCause::Ending,
+                message: Some(format!("Stopping container {}", container.name)),
             });
         }
     }

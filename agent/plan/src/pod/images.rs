@@ -94,6 +94,29 @@ impl Planner<'_> {
     }
 }
 
+/// The `Pulled` event of a container whose image is there. Asking for a pull and not getting one must be
+/// seen: an image of the same name may be newer elsewhere.
+pub fn pulled_message(container: &Container) -> String {
+    let reference = image(container);
+    let present = format!("Container image \"{reference}\" already present on machine");
+    // As the API server defaults it (core/v1 imagePullPolicy).
+    let is_latest = || {
+        let name = reference.rsplit('/').next().unwrap_or_default();
+        !name.contains('@') && name.rsplit_once(':').is_none_or(|(_, tag)| tag == "latest")
+    };
+    let always = match container.image_pull_policy.as_deref() {
+        Some(policy) => policy == "Always",
+        None => is_latest(),
+    };
+    match always {
+        true => format!(
+            "{present}; it was not pulled although its pull policy is Always, because this version \
+             pulls from no registry"
+        ),
+        false => present,
+    }
+}
+
 fn image(container: &Container) -> &str {
     container.image.as_deref().unwrap_or("")
 }

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pod state machine, driven against a small simulated runtime.
 use super::*;
+use crate::probe::ProbeView;
 use crate::status::status;
 use serde_json::json;
+
+mod stops;
 
 const NOW: Millis = 1_700_000_000_000;
 
@@ -84,6 +87,7 @@ impl World {
                     name: name.clone(),
                     attempt: *attempt,
                     id: format!("{name}-{attempt}"),
+                    image: self.image(name),
                     image_id: "sha256:1".into(),
                     phase: ContainerPhase::Running {
                         started_ms: self.now,
@@ -99,9 +103,25 @@ impl World {
                 self.log.push(format!("refuse {name} {reason}"));
                 self.record.refused(name, reason, message, self.now);
             }
-            PodAction::Stop { name, grace_ms, .. } => {
+            PodAction::PreStop {
+                name,
+                grace_ms,
+                sleep_ms,
+                cause,
+                ..
+            } => {
+                self.log.push(format!("sleep {name} {sleep_ms}"));
+                self.record
+                    .pre_stopping(name, *cause, *grace_ms, *sleep_ms, self.now);
+            }
+            PodAction::Stop {
+                name,
+                grace_ms,
+                cause,
+                ..
+            } => {
                 self.log.push(format!("stop {name} {grace_ms}"));
-                self.record.stopping(name, *grace_ms, self.now);
+                self.record.stopping(name, *cause, *grace_ms, self.now);
             }
             PodAction::Kill { name, attempt } => {
                 self.log.push(format!("kill {name}"));
@@ -171,6 +191,21 @@ impl World {
             started_ms: Some(self.now),
             finished_ms: self.now,
         });
+    }
+
+    fn image(&self, name: &str) -> String {
+        let spec = self.pod.spec.as_ref().expect("spec");
+        let mut all = containers(spec);
+        let found = all.find(|(c, _)| c.name == name).expect("container");
+        found.0.image.clone().unwrap_or_default()
+    }
+
+    fn set_image(&mut self, image: &str) {
+        self.pod.spec.as_mut().expect("spec").containers[0].image = Some(image.into());
+        let view = ImageView::Present {
+            id: "sha256:2".into(),
+        };
+        self.observed.images.insert(image.into(), view);
     }
 
     fn status(&mut self) -> k8s_openapi::api::core::v1::PodStatus {
@@ -461,7 +496,8 @@ fn pre_stop_sleep_counts_into_the_grace_period() {
             attempt: 0,
             signal: Some("SIGUSR1".into()),
             grace_ms: 7_000,
-            message: "Stopping container c".into(),
+            cause: StopCause::Ending,
+            message: Some("Stopping container c".into()),
         }]
     );
 }

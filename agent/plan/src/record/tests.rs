@@ -15,6 +15,7 @@ fn running(attempt: u32) -> Observed {
             name: "c".into(),
             attempt,
             id: format!("id{attempt}"),
+            image: "i:1".into(),
             image_id: "sha256:1".into(),
             phase: ContainerPhase::Running { started_ms: 5 },
         }],

@@ -54,6 +54,20 @@ fn unsupported_fields_are_refused_by_path() {
             "spec.volumes[0].projected.sources[0].serviceAccountToken",
         ),
         (
+            json!({"containers": [{"name": "a"}], "volumes": [
+                {"name": "v", "emptyDir": {"medium": "HugePages"}}]}),
+            "spec.volumes[0].emptyDir.medium",
+        ),
+        (
+            json!({"containers": [{"name": "a"}],
+                "securityContext": {"supplementalGroupsPolicy": "Other"}}),
+            "spec.securityContext.supplementalGroupsPolicy",
+        ),
+        (
+            json!({"containers": [{"name": "a"}], "securityContext": {"fsGroupChangePolicy": "Other"}}),
+            "spec.securityContext.fsGroupChangePolicy",
+        ),
+        (
             json!({"containers": [{"name": "a"}], "runtimeClassName": "x"}),
             "spec.runtimeClassName",
         ),
@@ -66,8 +80,9 @@ fn unsupported_fields_are_refused_by_path() {
 #[test]
 fn an_ordinary_pod_is_accepted() {
     let spec = json!({
-        "volumes": [{"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/x"}}],
-        "securityContext": {"fsGroup": 1, "seccompProfile": {"type": "Unconfined"}},
+        "volumes": [{"name": "e", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory"}}, {"name": "h", "hostPath": {"path": "/x"}}],
+        "securityContext": {"fsGroup": 1, "supplementalGroupsPolicy": "Strict", "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "Unconfined"}},
         "containers": [{"name": "a", "ports": [{"containerPort": 80}],
             "readinessProbe": {"httpGet": {"port": 80}}, "livenessProbe": {"tcpSocket": {"port": 80}},
             "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]});

@@ -32,7 +32,7 @@ pub(crate) fn teardown(
     let shims = match shim.or_else(recorded) {
         Some(shim) => vec![shim],
         // It was killed, or killed its starter, before it had written its id down.
-        None => find_shims(run_dir),
+        None => shims_in(run_dir),
     };
     // The shim first: it could be making another container. Its child that does so dies with it.
     kill(&shims).map_err(failed)?;
@@ -58,8 +58,9 @@ fn kill(shims: &[ProcessId]) -> io::Result<()> {
     Ok(())
 }
 
-/// Processes whose last argument is this sandbox' directory.
-fn find_shims(run_dir: &Path) -> Vec<ProcessId> {
+/// Processes whose last argument is this sandbox' directory: its shim, whatever is written about it, and
+/// what is about to become one.
+pub(crate) fn shims_in(run_dir: &Path) -> Vec<ProcessId> {
     let wanted = [b"\0", run_dir.as_os_str().as_bytes(), b"\0"].concat();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {

@@ -7,8 +7,8 @@
 use super::user::Identity;
 use crate::protocol::{ShimConfig, StartRequest};
 use crate::spec::{
-    Access, Escalation, IpcMode, MountSource, NetworkMode, PidMode, Privilege, Propagation,
-    Resources,
+    Access, Escalation, ImageGroups, IpcMode, MountSource, NetworkMode, PidMode, Privilege,
+    Propagation, Resources,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -143,7 +143,10 @@ pub(super) fn document(config: &ShimConfig, request: &StartRequest, facts: &Fact
     .into_iter()
     .map(|name| format!("CAP_{name}"))
     .collect();
-    let mut groups: BTreeSet<u32> = facts.identity.groups.iter().copied().collect();
+    let mut groups: BTreeSet<u32> = match spec.user.image_groups {
+        ImageGroups::Merged => facts.identity.groups.iter().copied().collect(),
+        ImageGroups::Ignored => BTreeSet::new(),
+    };
     groups.extend(&spec.user.additional_gids);
     groups.insert(facts.identity.gid);
     let container = config.pod_cgroup.container(&spec.name, spec.attempt);

@@ -8,14 +8,14 @@
 
 use super::creator::{self, EXIT_CODE_NOT_STARTED, FailedStep, Report};
 use crate::cgroup::PodCgroup;
+use crate::logs;
 use crate::logs::writer::{LogWriter, Pending, Stream};
 use crate::process::ProcessId;
 use crate::protocol::{Failure, ShimConfig, StartRequest, decode};
-use crate::spec::PidMode;
+use crate::spec::{LastWords, PidMode};
 use crate::state::{ContainerPhase, ContainerState, ExitReason, Timestamp};
 use crate::sys::{self, Forked};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::Signal;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,6 +27,10 @@ use std::time::{Duration, Instant};
 const MAKING_MAX: Duration = Duration::from_secs(120);
 /// What is kept of a termination message (core/v1: 4096 bytes).
 const TERMINATION_BYTES_MAX: u64 = 4096;
+/// What is kept of the log where it stands in for one (core/v1 FallbackToLogsOnError).
+const LOG_LINES_MAX: u64 = 80;
+/// The same in bytes.
+const LOG_BYTES_MAX: usize = 2048;
 /// Read from a log pipe at once.
 const PIPE_READ_BYTES: usize = 64 << 10;
 /// Turns of reading one pipe before others are looked at.
@@ -36,7 +40,8 @@ const PIPE_TURNS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Exited(i32),
-    Signaled(Signal),
+    /// By this signal, real-time signals included.
+    Signaled(i32),
 }
 
 /// See the module's comment.
@@ -48,6 +53,8 @@ pub(super) struct Container {
     log: Option<LogWriter>,
     pipes: Vec<LogPipe>,
     termination_file: Option<PathBuf>,
+    /// The log, where its end stands in for last words.
+    last_resort: Option<PathBuf>,
     /// The process ended before the child that made it.
     ended_early: Option<Ended>,
 }
@@ -141,6 +148,8 @@ impl Container {
                     .container_dir(&spec.name, spec.attempt)
                     .join("termination-log")
             }),
+            last_resort: (spec.last_words == LastWords::FileOrLog)
+                .then(|| config.log_path(&spec.name, spec.attempt)),
             ended_early: None,
         })
     }
@@ -270,7 +279,7 @@ impl Container {
         self.close_log();
         let (exit_code, signal) = match ended {
             Ended::Exited(code) => (code, None),
-            Ended::Signaled(signal) => (128 + signal as i32, Some(signal as i32)),
+            Ended::Signaled(signal) => (128 + signal, Some(signal)),
         };
         let oom = exit_code != 0 && config.cgroup.oom_kills(&self.cgroup) > 0;
         let reason = match exit_code {
@@ -278,7 +287,7 @@ impl Container {
             0 => ExitReason::Completed,
             _ => ExitReason::Error,
         };
-        let message = self.last_words();
+        let message = self.last_words(exit_code);
         self.finish(exit_code, signal, reason, message);
     }
 
@@ -310,12 +319,19 @@ impl Container {
         self.log = None;
     }
 
-    fn last_words(&self) -> String {
+    fn last_words(&self, exit_code: i32) -> String {
         let mut bytes = Vec::new();
         if let Some(path) = &self.termination_file
             && let Ok(file) = File::open(path)
         {
             let _ = file.take(TERMINATION_BYTES_MAX).read_to_end(&mut bytes);
+        }
+        if let Some(log) = &self.last_resort
+            && exit_code != 0
+            && bytes.is_empty()
+        {
+            // A log that cannot be read says nothing; the exit code is told all the same.
+            bytes = logs::end(log, LOG_LINES_MAX, LOG_BYTES_MAX).unwrap_or_default();
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }

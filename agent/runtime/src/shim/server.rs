@@ -9,8 +9,8 @@ use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartReques
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::WaitOptions;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -248,14 +248,18 @@ impl Server {
     /// processes left to us.
     fn reap(&mut self) {
         loop {
-            let (pid, ended) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Ended::Exited(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Ended::Signaled(signal)),
-                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
-                Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
-                Err(_) => return,
+            // nix knows no real-time signals, and would lose a process that one of them ended.
+            let (pid, status) = match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(reaped)) => reaped,
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(None) | Err(_) => return,
             };
-            self.reaped(pid.as_raw(), ended);
+            let ended = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Ended::Exited(code),
+                (None, Some(signal)) => Ended::Signaled(signal),
+                (None, None) => continue,
+            };
+            self.reaped(pid.as_raw_nonzero().get(), ended);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::harness::{exited, on_host, outcome, output, sandbox, shell};
 use anyhow::Result;
-use knarr_runtime::{ExitReason, Runtime, SandboxState};
+use knarr_runtime::{ExitReason, Runtime, RuntimeError, SandboxState};
 use std::time::Duration;
 
 fn kill(pid: i32) {
@@ -100,6 +100,57 @@ fn a_killed_pause_process_makes_the_sandbox_dead() {
             assert!(pod.container("main", 0).unwrap().is_live());
             assert!(pod.netns().is_err());
             pod.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn a_running_pod_whose_state_cannot_be_read_is_left_running() {
+    on_host(
+        "adoption::a_running_pod_whose_state_cannot_be_read_is_left_running",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let dir = |uid: &str| host.dir.join("run/sandboxes").join(uid);
+            let mut pods = Vec::new();
+            for uid in ["newer", "foreign", "whole", "gone"] {
+                let pod = runtime.create_sandbox(sandbox(uid)).await?;
+                pod.start_container(shell("main", "sleep 1000")).await?;
+                pods.push(pod);
+            }
+            let newer = std::fs::read_to_string(dir("newer").join("state.json"))?;
+            let newer = newer.replacen("\"format\":1", "\"format\":1000", 1);
+            std::fs::write(dir("newer").join("state.json"), newer)?;
+            std::fs::write(dir("foreign").join("sandbox.json"), "{\"spec\": 1}")?;
+            kill(pods[3].shim_pid());
+            while pods[3].state() == SandboxState::Ready {
+                tokio::task::yield_now().await;
+            }
+            std::fs::write(dir("gone").join("state.json"), "")?;
+
+            let other = Runtime::open(host.config()).await?;
+            let adopted = other.adopt().await?;
+            assert_eq!(adopted.len(), 1);
+            assert_eq!(adopted[0].uid(), "whole");
+            for (n, uid) in ["newer", "foreign"].into_iter().enumerate() {
+                let error = other.adopt_one(uid).await.unwrap_err();
+                assert!(
+                    matches!(error, RuntimeError::Unreadable { .. }),
+                    "{uid}: {error}"
+                );
+                assert!(error.to_string().contains("left as it is"), "{error}");
+                assert!(pods[n].container("main", 0).unwrap().is_live(), "{uid}");
+                assert_eq!(pods[n].state(), SandboxState::Ready, "{uid}");
+                // It can be taken away on purpose, and made anew.
+                other.destroy_sandbox(uid).await?;
+                assert!(other.adopt_one(uid).await?.is_none());
+            }
+            // Nobody holds what is in it any more.
+            assert!(other.adopt_one("gone").await?.is_none());
+            assert!(!dir("gone").exists());
+            let whole = other.adopt_one("whole").await?.unwrap();
+            assert!(whole.container("main", 0).unwrap().is_live());
+            whole.destroy().await?;
             host.assert_clean().await
         },
     );

@@ -4,8 +4,8 @@
 use crate::harness::{exited, on_host, outcome, output, run, sandbox, shell};
 use anyhow::Result;
 use knarr_runtime::{
-    Access, ContainerPhase, Escalation, ExitReason, Mount, MountSource, Propagation, RootUser,
-    SandboxError, Seccomp,
+    Access, ContainerPhase, Escalation, ExitReason, ImageGroups, LastWords, Mount, MountSource,
+    Propagation, RootUser, SandboxError, Seccomp,
 };
 use std::time::Instant;
 
@@ -126,6 +126,89 @@ fn signals_reach_the_program_and_a_kill_ends_it() {
 }
 
 #[test]
+fn a_real_time_signal_reaches_the_program_and_may_end_it() {
+    on_host(
+        "containers::a_real_time_signal_reaches_the_program_and_may_end_it",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let sandbox = runtime.create_sandbox(sandbox("a")).await?;
+            let script = "trap 'exit 7' 37; echo ready; while :; do sleep 0.05; done";
+            sandbox.start_container(shell("asked", script)).await?;
+            while !output(&sandbox, "asked", 0)?.contains("ready") {
+                tokio::task::yield_now().await;
+            }
+            sandbox.signal("asked", 0, 37).await?;
+            let state = exited(&sandbox, "asked", 0).await?;
+            assert_eq!(outcome(&state).0, 7);
+            sandbox.destroy().await?;
+            // In a PID namespace of its own the first process is only reached by what it asked for.
+            let mut shared = crate::harness::sandbox("b");
+            shared.pid = knarr_runtime::PidMode::Pod;
+            let sandbox = runtime.create_sandbox(shared).await?;
+            sandbox
+                .start_container(shell("ended", "sleep 1000"))
+                .await?;
+            sandbox.signal("ended", 0, 37).await?;
+            let state = exited(&sandbox, "ended", 0).await?;
+            assert_eq!(outcome(&state).0, 128 + 37);
+            sandbox.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
+fn the_end_of_the_log_stands_in_for_last_words_after_a_failure() {
+    on_host(
+        "containers::the_end_of_the_log_stands_in_for_last_words_after_a_failure",
+        |host| async move {
+            let runtime = host.runtime().await?;
+            let sandbox = runtime.create_sandbox(sandbox("a")).await?;
+            let many = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done";
+            let long = "x=0123456789; x=$x$x$x$x$x$x$x$x$x$x; for i in 0 1 2; do echo $x$x$x$x$x$x$x$x$x$x; done";
+            for (name, script, policy) in [
+                (
+                    "falls-back",
+                    format!("{many}; exit 3"),
+                    LastWords::FileOrLog,
+                ),
+                ("cut", format!("{long}; exit 3"), LastWords::FileOrLog),
+                (
+                    "said",
+                    "echo log; printf own > /dev/termination-log; exit 3".to_owned(),
+                    LastWords::FileOrLog,
+                ),
+                (
+                    "succeeds",
+                    "echo log; exit 0".to_owned(),
+                    LastWords::FileOrLog,
+                ),
+                ("file-only", "echo log; exit 3".to_owned(), LastWords::File),
+            ] {
+                let mut spec = shell(name, &script);
+                spec.last_words = policy;
+                sandbox.start_container(spec).await?;
+                exited(&sandbox, name, 0).await?;
+            }
+            let message = |name: &str| {
+                let state = sandbox.container(name, 0).unwrap();
+                outcome(&state).2.to_owned()
+            };
+            let lines: Vec<String> = (120..200).map(|n| format!("line {n}\n")).collect();
+            assert_eq!(message("falls-back"), lines.concat());
+            let cut = message("cut");
+            assert_eq!(cut.len(), 2048);
+            assert!(cut.ends_with("789\n"), "{cut}");
+            assert_eq!(message("said"), "own");
+            assert_eq!(message("succeeds"), "");
+            assert_eq!(message("file-only"), "");
+            sandbox.destroy().await?;
+            host.assert_clean().await
+        },
+    );
+}
+
+#[test]
 fn a_container_sees_its_own_world() {
     on_host(
         "containers::a_container_sees_its_own_world",
@@ -205,6 +288,15 @@ fn users_are_looked_up_in_the_image() {
                 "{text}"
             );
             assert!(text.contains("Permission denied"), "{text}");
+            let mut spec = shell("strict", "id");
+            spec.user.user = "web".to_owned();
+            spec.user.additional_gids = vec![77];
+            spec.user.image_groups = ImageGroups::Ignored;
+            let (_, text) = run(&sandbox, spec).await?;
+            assert!(
+                text.contains("uid=33(web) gid=44(www) groups=44(www),77"),
+                "{text}"
+            );
             let mut spec = shell("unknown", "id");
             spec.user.user = "nobody".to_owned();
             let refused = sandbox.start_container(spec).await.unwrap_err();

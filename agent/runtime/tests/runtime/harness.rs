@@ -8,8 +8,8 @@ use crate::image;
 use anyhow::{Context, Result, ensure};
 use knarr_runtime::{
     Access, CgroupLayout, ContainerPhase, ContainerSpec, ContainerState, Escalation, ExitReason,
-    IpcMode, NetworkMode, PidMode, Privilege, QosClass, Resources, Runtime, RuntimeConfig, Sandbox,
-    SandboxSpec, Seccomp, User,
+    IpcMode, LastWords, NetworkMode, PidMode, Privilege, QosClass, Resources, Runtime,
+    RuntimeConfig, Sandbox, SandboxSpec, Seccomp, User,
 };
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -307,6 +307,7 @@ pub fn shell(name: &str, script: &str) -> ContainerSpec {
         capabilities_drop: Vec::new(),
         seccomp: Seccomp::Unconfined,
         termination_message_path: Some("/dev/termination-log".to_owned()),
+        last_words: LastWords::File,
     }
 }
 

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is there of a pod, as the planner sees it. Filled in by the agent's `observe`.
+
+use crate::Millis;
+use crate::probe::ProbeView;
+use crate::record::Exit;
+use std::collections::BTreeMap;
+
+/// An attempt of a container as the runtime sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerView {
+    /// Container name.
+    pub name: String,
+    /// Counted from 0.
+    pub attempt: u32,
+    /// Runtime id.
+    pub id: String,
+    /// The reference it was started from; empty when the runtime does not know.
+    pub image: String,
+    /// Image id; empty when the runtime does not know.
+    pub image_id: String,
+    /// Its state.
+    pub phase: ContainerPhase,
+}
+
+/// The state of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerPhase {
+    /// Made, not running yet.
+    Created,
+    /// Running.
+    Running {
+        /// Since when.
+        started_ms: Millis,
+    },
+    /// Ended.
+    Exited(Exit),
+}
+
+/// The sandbox as the runtime sees it. A sandbox whose pause process died is no sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SandboxView {
+    /// Counted from 0.
+    pub attempt: u32,
+    /// Its addresses; the node's for the host network.
+    pub ips: Vec<String>,
+    /// Whether its pause process runs.
+    pub health: SandboxHealth,
+}
+
+/// Whether a sandbox can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxHealth {
+    /// The pause process runs.
+    Alive,
+    /// It has to be destroyed and made anew.
+    Dead,
+}
+
+/// What the node's image store says about a reference that it does not plainly lack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageView {
+    /// It is on the node.
+    Present {
+        /// Digest.
+        id: String,
+    },
+    /// The reference cannot be one.
+    Malformed {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store could not be read, so nobody knows.
+    Unreadable {
+        /// What happened.
+        cause: String,
+    },
+}
+
+/// What is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The pod's sandbox.
+    pub sandbox: Option<SandboxView>,
+    /// Every attempt that the runtime knows.
+    pub containers: Vec<ContainerView>,
+    /// The pod's images, by the reference the pod uses; the absent ones are not on the node.
+    pub images: BTreeMap<String, ImageView>,
+    /// Whether the node knows its pod range.
+    pub network: Network,
+    /// Probe results by container name; no entry where there is no probe.
+    pub probes: BTreeMap<String, ProbeView>,
+    /// Whether what is remembered of the pod is on disk.
+    pub record: RecordStore,
+}
+
+/// Whether the pod's record can be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RecordStore {
+    /// It is on disk.
+    #[default]
+    Kept,
+    /// It could not be written; the text says why.
+    Failing(String),
+}
+
+/// Whether the node can give out addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The node has no pod range yet.
+    #[default]
+    Unknown,
+    /// It has one.
+    Known,
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Limits of what a pod keeps on the node's disk: `limits.ephemeral-storage` of its containers and the
+//! size limits of its emptyDir volumes. A pod that outgrows one is evicted.
+//!
+//! Not here: measuring (the agent's `pods/sizes`). Rules and messages: kubelet v1.37 eviction manager,
+//! `localStorageEviction`.
+
+use crate::pod::containers;
+use crate::record::PodFailure;
+use crate::resources::limit;
+use crate::volumes::{VolumePlan, VolumeSource};
+use k8s_openapi::api::core::v1::PodSpec;
+use knarr_api::quantity::Quantity;
+use std::collections::BTreeMap;
+
+const RESOURCE: &str = "ephemeral-storage";
+
+/// What a pod uses on the node's disk, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Writable layer and logs, by container name.
+    pub containers: BTreeMap<String, i64>,
+    /// By volume name; emptyDir volumes on disk only.
+    pub volumes: BTreeMap<String, i64>,
+}
+
+/// Whether there is anything to measure for.
+pub fn is_limited(spec: &PodSpec, volumes: &[VolumePlan]) -> bool {
+    let sized = |plan: &VolumePlan| {
+        matches!(
+            plan.source,
+            VolumeSource::Directory {
+                size_bytes: Some(_)
+            }
+        )
+    };
+    volumes.iter().any(sized) || containers(spec).any(|(c, _)| limit(c, RESOURCE).is_some())
+}
+
+/// The first limit that is exceeded, as the pod's failure.
+pub fn exceeded(spec: &PodSpec, volumes: &[VolumePlan], usage: &DiskUsage) -> Option<PodFailure> {
+    for plan in volumes {
+        let used = usage.volumes.get(&plan.name).copied().unwrap_or(0);
+        if let VolumeSource::Directory {
+            size_bytes: Some(limit),
+        } = plan.source
+            && used > limit
+        {
+            let (name, limit) = (&plan.name, Quantity::from_bytes(limit));
+            return evicted(format!(
+                "Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". "
+            ));
+        }
+    }
+    let mut total_limit = Some(0_i64);
+    for (container, _) in containers(spec) {
+        let limit = limit(container, RESOURCE).map(|q| q.value());
+        // A pod is limited as a whole only where each of its containers is.
+        total_limit = total_limit
+            .zip(limit)
+            .map(|(total, limit)| total.saturating_add(limit));
+        let name = &container.name;
+        let used = usage.containers.get(name).copied().unwrap_or(0);
+        if let Some(limit) = limit.filter(|limit| used > *limit) {
+            let limit = Quantity::from_bytes(limit);
+            return evicted(format!(
+                "Container {name} exceeded its local ephemeral storage limit \"{limit}\". "
+            ));
+        }
+    }
+    let parts = usage.containers.values().chain(usage.volumes.values());
+    let used = parts.fold(0_i64, |sum, n| sum.saturating_add(*n));
+    let limit = total_limit.filter(|limit| used > *limit)?;
+    let limit = Quantity::from_bytes(limit);
+    evicted(format!(
+        "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
+    ))
+}
+
+fn evicted(message: String) -> Option<PodFailure> {
+    Some(PodFailure {
+        reason: "Evicted".to_owned(),
+        message,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(limits: [Option<&str>; 2]) -> PodSpec {
+        let container = |name: &str, limit: Option<&str>| match limit {
+            Some(limit) => json!({"name": name, "resources": {"limits": {RESOURCE: limit}}}),
+            None => json!({"name": name}),
+        };
+        let [a, b] = limits;
+        serde_json::from_value(json!({"containers": [container("a", a), container("b", b)]}))
+            .expect("spec")
+    }
+
+    fn volume(size_bytes: Option<i64>) -> [VolumePlan; 1] {
+        [VolumePlan {
+            name: "v".into(),
+            source: VolumeSource::Directory { size_bytes },
+        }]
+    }
+
+    fn used(a: i64, b: i64, v: i64) -> DiskUsage {
+        DiskUsage {
+            containers: BTreeMap::from([("a".into(), a), ("b".into(), b)]),
+            volumes: BTreeMap::from([("v".into(), v)]),
+        }
+    }
+
+    #[test]
+    fn a_pod_that_outgrows_a_limit_is_evicted_with_the_limit() {
+        let of = |spec: &PodSpec, volumes: &[VolumePlan], usage| {
+            exceeded(spec, volumes, &usage).map(|f| f.message)
+        };
+        let both = spec([Some("1Ki"), Some("2Ki")]);
+        assert_eq!(of(&both, &volume(None), used(1024, 2048, 0)), None);
+        assert_eq!(
+            of(&both, &volume(None), used(1025, 0, 0)).as_deref(),
+            Some("Container a exceeded its local ephemeral storage limit \"1Ki\". ")
+        );
+        assert_eq!(
+            of(&both, &volume(None), used(1000, 2000, 500)).as_deref(),
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 3Ki. ")
+        );
+        let one = spec([Some("1Ki"), None]);
+        assert_eq!(of(&one, &volume(None), used(1000, 9000, 9000)), None);
+        assert_eq!(
+            of(&one, &volume(Some(4096)), used(0, 0, 4097)).as_deref(),
+            Some("Usage of EmptyDir volume \"v\" exceeds the limit \"4Ki\". ")
+        );
+    }
+
+    #[test]
+    fn nothing_is_measured_for_a_pod_without_limits() {
+        assert!(!is_limited(&spec([None, None]), &volume(None)));
+        assert!(is_limited(&spec([None, None]), &volume(Some(1))));
+        assert!(is_limited(&spec([None, Some("1")]), &[]));
+    }
+}
