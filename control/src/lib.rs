@@ -109,6 +109,7 @@ async fn run_with_store(
     // Parts end together: a part that cannot go on cancels this, and the caller's token stays as it is.
     let asked = shutdown;
     let shutdown = asked.child_token();
+    let embedded = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
     let heartbeats = Arc::new(Heartbeats::new(SystemTime::now()));
     let streams = Arc::new(Streams::default());
@@ -142,6 +143,7 @@ async fn run_with_store(
     // Every task ends at `shutdown`; a task that panics brings the others down with it.
     let mut tasks = JoinSet::new();
     tasks.spawn(hub.run(client.clone(), shutdown.clone()));
+    tasks.spawn(watch_over(embedded, api.died(), shutdown.clone()));
     let settings = loop_settings(config, heartbeats, &pki)?;
     loops::spawn_all(client, settings, shutdown.clone(), &mut tasks)?;
     let stop = shutdown.clone();
@@ -174,6 +176,30 @@ async fn run_with_store(
     }
     tracing::info!("the control plane has ended");
     result
+}
+
+/// Ends when something that everything depends on has died, which ends the rest; or at `shutdown`.
+async fn watch_over(
+    store: Embedded,
+    api_died: impl Future<Output = knarr_apiserver::PartDied>,
+    shutdown: CancellationToken,
+) {
+    tokio::select! {
+        // Each of the three only waits, so dropping it loses nothing.
+        died = store.died() => tracing::error!(error = %chain(&died), "the store has failed"),
+        died = api_died => tracing::error!(error = %chain(&died), "the API server has failed"),
+        () = shutdown.cancelled() => {}
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 fn api_config(config: &Config, heartbeats: &Arc<Heartbeats>, streams: &Arc<Streams>) -> ApiConfig {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Admission: what Kubernetes' default plugins add to or refuse of a request.
 //!
-//! NamespaceLifecycle, ServiceAccount (names only: pods get no token), DefaultTolerationSeconds and Priority.
+//! NamespaceLifecycle, ServiceAccount (the account exists; pods get no token), DefaultTolerationSeconds and Priority.
 //! Called by the verbs for network and in-process clients alike.
+
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
 use serde_json::{Value, json};
@@ -13,6 +15,13 @@ use crate::{ApiError, value};
 
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
+/// The account of pods that name none.
+const DEFAULT_ACCOUNT: &str = "default";
+/// How long a pod waits for its namespace's default account, which a controller makes a moment after the
+/// namespace. kube-apiserver's plugin looks ten times, a tenth to a fifth of a second apart.
+const DEFAULT_ACCOUNT_MS_MAX: u64 = 2_000;
+/// The annotation of pods that stand for a node's static ones; they have no account.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
@@ -74,12 +83,51 @@ pub(crate) fn may_delete(kind: &'static Kind, name: &str) -> Result<(), ApiError
     Ok(())
 }
 
-/// What is added to a new object.
-pub(crate) fn mutate(core: &Core, kind: &'static Kind, object: &mut Value) {
-    if kind.plural != "pods" {
-        return;
+/// ServiceAccount at creation: the account that a pod names exists.
+pub(crate) async fn service_account_exists(
+    core: &Core,
+    kind: &'static Kind,
+    namespace: &str,
+    object: &Value,
+) -> Result<(), ApiError> {
+    if kind.plural != "pods" || object["metadata"]["annotations"].get(MIRROR).is_some() {
+        return Ok(());
     }
-    value::default_text(object, "spec.serviceAccountName", "default");
+    let account = value::text(object, "spec.serviceAccountName");
+    let accounts = core.cache(registry::builtin("", "serviceaccounts"));
+    let found = || accounts.get(namespace, account).is_some();
+    if found() {
+        return Ok(());
+    }
+    core.fresh().await?;
+    if account == DEFAULT_ACCOUNT {
+        let (_, mut changes) = accounts.watch_namespace(Some(namespace));
+        let made = async {
+            // A reader that fell behind has looked often enough.
+            while !found() && changes.next().await.is_ok() {}
+        };
+        // Where the time is over, the look below says so.
+        let _ = tokio::time::timeout(Duration::from_millis(DEFAULT_ACCOUNT_MS_MAX), made).await;
+    }
+    if found() {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(
+        kind.group,
+        kind.plural,
+        value::text(object, "metadata.name"),
+        &format!(
+            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
+        ),
+    ))
+}
+
+/// What is added to a new object.
+pub(crate) fn mutate(core: &Core, kind: &'static Kind, object: &mut Value) -> Result<(), ApiError> {
+    if kind.plural != "pods" {
+        return Ok(());
+    }
+    value::default_text(object, "spec.serviceAccountName", DEFAULT_ACCOUNT);
     let account = value::text(object, "spec.serviceAccountName").to_owned();
     value::set(object, "spec.serviceAccount", account);
     add_toleration(object, NOT_READY, core.config.not_ready_toleration_seconds);
@@ -88,9 +136,24 @@ pub(crate) fn mutate(core: &Core, kind: &'static Kind, object: &mut Value) {
         UNREACHABLE,
         core.config.unreachable_toleration_seconds,
     );
-    let priority = class_priority(value::text(object, "spec.priorityClassName"));
-    value::set(object, "spec.priority", priority.unwrap_or(0));
+    // An unknown class is refused by `validate`.
+    let class = value::text(object, "spec.priorityClassName");
+    if let Some(priority) = class_priority(class) {
+        let sent = value::int(object, "spec.priority");
+        if let Some(sent) = sent.filter(|sent| *sent != priority) {
+            return Err(ApiError::forbidden(
+                kind.group,
+                kind.plural,
+                value::text(object, "metadata.name"),
+                &format!(
+                    "the integer value of priority ({sent}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
+                ),
+            ));
+        }
+        value::set(object, "spec.priority", priority);
+    }
     value::default_text(object, "spec.preemptionPolicy", "PreemptLowerPriority");
+    Ok(())
 }
 
 /// What is kept of a changed object although a client may have left it out.
@@ -116,7 +179,7 @@ pub(crate) fn validate(_core: &Core, kind: &'static Kind, object: &Value) -> Res
         return Ok(());
     }
     let class = value::text(object, "spec.priorityClassName");
-    if !class.is_empty() && class_priority(class).is_none() {
+    if class_priority(class).is_none() {
         return Err(ApiError::forbidden(
             kind.group,
             kind.plural,
@@ -127,9 +190,10 @@ pub(crate) fn validate(_core: &Core, kind: &'static Kind, object: &Value) -> Res
     Ok(())
 }
 
-/// The two classes that every cluster has.
+/// The two classes that every cluster has, and none at all.
 fn class_priority(class: &str) -> Option<i64> {
     match class {
+        "" => Some(0),
         "system-node-critical" => Some(2_000_001_000),
         "system-cluster-critical" => Some(2_000_000_000),
         _ => None,

@@ -4,10 +4,17 @@
 //! What is taken follows from the stored Services alone: the caches' task reports each change here, at
 //! start for every Service. So a crash loses nothing and leaks nothing. The ranges are the
 //! [`crate::ServiceAllocator`]'s.
+//!
+//! ```text
+//! free -> Reserved -> Written -> Stored -> free
+//!            |   (known)  (seen)    (deleted or changed)
+//!            +-> free  (the write did not take place)
+//! ```
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
@@ -20,10 +27,23 @@ use crate::{ApiError, value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
-    /// A write that is under way.
-    Reserved,
+    /// The write of this reservation is under way, or its outcome is not known yet.
+    Reserved(ReservationId),
+    /// The write took place at this revision, and the caches have not shown it yet.
+    Written(u64),
     /// A stored Service.
     Stored,
+}
+
+/// Tells reservations apart, so that none gives back what another one has taken since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct ReservationId(u64);
+
+impl ReservationId {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,9 +61,11 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
     taken.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Addresses and ports that a write has taken; given back unless [`Reservation::keep`] is called.
+/// Addresses and ports that a write has taken; given back unless [`Reservation::keep`] is called. It has to live
+/// for as long as the write may still take place, whatever becomes of the caller: see `verbs::write`.
 #[derive(Debug, Default)]
 pub(crate) struct Reservation {
+    id: ReservationId,
     taken: Option<Arc<Mutex<Taken>>>,
     addresses: Vec<IpAddr>,
     ports: Vec<u16>,
@@ -54,35 +76,54 @@ impl Reservation {
         Self::default()
     }
 
-    /// The write took place; the stored Service holds them now.
-    pub(crate) fn keep(mut self) {
-        self.taken = None;
+    /// True where there is nothing to give back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.ports.is_empty()
+    }
+
+    /// The write took place at `revision`; the stored Service holds them now.
+    pub(crate) fn keep(mut self, revision: u64) {
+        self.settle(Some(Held::Written(revision)));
+    }
+
+    /// Turns what is still this reservation's into `held`, or gives it back.
+    fn settle(&mut self, held: Option<Held>) {
+        let Some(taken) = self.taken.take() else {
+            return;
+        };
+        let own = Held::Reserved(self.id);
+        let mut taken = lock(&taken);
+        for address in &self.addresses {
+            change(&mut taken.addresses, address, own, held);
+        }
+        for port in &self.ports {
+            change(&mut taken.ports, port, own, held);
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let Some(taken) = self.taken.take() else {
-            return;
-        };
-        let mut taken = lock(&taken);
-        for address in &self.addresses {
-            if taken
-                .addresses
-                .get(address)
-                .is_some_and(|(_, held)| *held == Held::Reserved)
-            {
-                taken.addresses.remove(address);
-            }
-        }
-        for port in &self.ports {
-            if taken
-                .ports
-                .get(port)
-                .is_some_and(|(_, held)| *held == Held::Reserved)
-            {
-                taken.ports.remove(port);
-            }
+        self.settle(None);
+    }
+}
+
+fn change<K: Copy + Eq + std::hash::Hash>(
+    all: &mut HashMap<K, (String, Held)>,
+    key: &K,
+    own: Held,
+    held: Option<Held>,
+) {
+    let Entry::Occupied(mut found) = all.entry(*key) else {
+        return;
+    };
+    if found.get().1 != own {
+        return;
+    }
+    match held {
+        Some(held) => found.get_mut().1 = held,
+        None => {
+            found.remove();
         }
     }
 }
@@ -104,17 +145,21 @@ fn ports_of(service: &Value) -> Vec<u16> {
 }
 
 impl Allocations {
-    /// Starts anew from every stored object of a kind; what writes under way have reserved stays reserved.
-    pub(crate) fn reset(&self, kind: &'static Kind, objects: &[Object]) {
+    /// Starts anew from every stored object of a kind as of `revision`; what writes under way have reserved, and
+    /// what was written later, stays taken.
+    pub(crate) fn reset(&self, kind: &'static Kind, objects: &[Object], revision: u64) {
         if kind.plural != "services" {
             return;
         }
         {
             let mut taken = lock(&self.0);
-            taken
-                .addresses
-                .retain(|_, (_, held)| *held == Held::Reserved);
-            taken.ports.retain(|_, (_, held)| *held == Held::Reserved);
+            let stays = |held: &Held| match held {
+                Held::Reserved(_) => true,
+                Held::Written(at) => *at > revision,
+                Held::Stored => false,
+            };
+            taken.addresses.retain(|_, (_, held)| stays(held));
+            taken.ports.retain(|_, (_, held)| stays(held));
         }
         for object in objects {
             self.observe(kind, None, Some(object));
@@ -185,6 +230,7 @@ impl Core {
             old_ports: old.map(ports_of).unwrap_or_default(),
             errors: FieldErrors::default(),
             reservation: Reservation {
+                id: ReservationId::next(),
                 taken: Some(Arc::clone(&self.allocations.0)),
                 addresses: Vec::new(),
                 ports: Vec::new(),
@@ -219,6 +265,7 @@ impl Claim<'_> {
         let ranges = &self.core.config.services;
         let named = addresses_of(service);
         let shown = value::at(service, "spec.clusterIPs").cloned();
+        let reserved = Held::Reserved(self.reservation.id);
         let mut taken = lock(&self.core.allocations.0);
         if named.is_empty() {
             let free = ranges
@@ -226,9 +273,7 @@ impl Claim<'_> {
                 .ok_or_else(|| {
                     ApiError::internal("failed to allocate a serviceIP: range is full")
                 })?;
-            taken
-                .addresses
-                .insert(free, (self.owner.clone(), Held::Reserved));
+            taken.addresses.insert(free, (self.owner.clone(), reserved));
             self.reservation.addresses.push(free);
             value::set(service, "spec.clusterIP", free.to_string());
             value::set(service, "spec.clusterIPs", json!([free.to_string()]));
@@ -245,7 +290,7 @@ impl Claim<'_> {
                         format!("failed to allocate IP {address}: provided IP is already allocated")
                     }
                     Entry::Vacant(free) => {
-                        free.insert((self.owner.clone(), Held::Reserved));
+                        free.insert((self.owner.clone(), reserved));
                         self.reservation.addresses.push(address);
                         continue;
                     }
@@ -266,6 +311,7 @@ impl Claim<'_> {
             _ => false,
         };
         let ranges = &self.core.config.services;
+        let reserved = Held::Reserved(self.reservation.id);
         let mut taken = lock(&self.core.allocations.0);
         // Ports with one number and different protocols of one Service share their node port.
         let mut shared: Vec<(i64, String, u16)> = Vec::new();
@@ -287,7 +333,7 @@ impl Claim<'_> {
                     Ok(()) => match taken.ports.entry(named) {
                         Entry::Occupied(_) => "provided port is already allocated".to_owned(),
                         Entry::Vacant(free) => {
-                            free.insert((self.owner.clone(), Held::Reserved));
+                            free.insert((self.owner.clone(), reserved));
                             self.reservation.ports.push(named);
                             continue;
                         }
@@ -307,9 +353,7 @@ impl Claim<'_> {
                             .ok_or_else(|| {
                                 ApiError::internal("failed to allocate a nodePort: range is full")
                             })?;
-                        taken
-                            .ports
-                            .insert(free, (self.owner.clone(), Held::Reserved));
+                        taken.ports.insert(free, (self.owner.clone(), reserved));
                         self.reservation.ports.push(free);
                         free
                     }

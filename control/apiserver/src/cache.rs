@@ -5,7 +5,7 @@
 //! scheduler read it. Readers hold a position and are woken without a message; nobody has a queue of
 //! their own, so a slow reader costs nothing and finds out by [`Lagged`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
@@ -60,6 +60,16 @@ pub struct Expired {
     pub oldest: u64,
 }
 
+/// A stretch of history that was missed. Who stands before or behind it can watch; for who stands inside it,
+/// some of what happened is unknown (an object that came and went, for example).
+#[derive(Debug)]
+struct Gap {
+    /// The last revision before it.
+    after: u64,
+    /// The revision that was read instead.
+    until: u64,
+}
+
 #[derive(Debug)]
 struct State {
     objects: BTreeMap<Box<str>, Arc<Object>>,
@@ -67,8 +77,10 @@ struct State {
     window_bytes: usize,
     /// Sequence number of the first event in the window.
     first: u64,
-    /// Every event after this revision is in the window.
+    /// Every event after this revision is in the window, except inside `gaps`.
     floor: u64,
+    /// Revisions between which only the outcome is known, oldest first; the window's events lead over them.
+    gaps: VecDeque<Gap>,
     /// The newest change of this resource.
     revision: u64,
 }
@@ -95,6 +107,7 @@ impl ResourceCache {
                 window_bytes: 0,
                 first: 0,
                 floor: 0,
+                gaps: VecDeque::new(),
                 revision: 0,
             }),
             next: watch::Sender::new(0),
@@ -125,12 +138,16 @@ impl ResourceCache {
         state.window_bytes = 0;
         state.first = *self.next.borrow();
         state.floor = revision;
+        state.gaps.clear();
         state.revision = revision;
     }
 
-    /// After a gap in the store's watch: makes the objects those of `revision`, with the events that lead there.
-    pub(crate) fn refill(&self, objects: Vec<Object>, revision: u64) {
-        let mut seen = std::collections::HashSet::new();
+    /// After the store's watch has missed what came after revision `after`: makes the objects those of `until`,
+    /// by the events that lead there. They are put in by revision, as if the watch had brought them; readers find
+    /// their place by it.
+    pub(crate) fn refill(&self, mut objects: Vec<Object>, after: u64, until: u64) {
+        let present: HashSet<String> = objects.iter().map(|o| o.meta.key()).collect();
+        objects.sort_by_key(|o| o.meta.resource_version);
         for object in objects {
             let key = object.meta.key();
             let known = self.get(&key);
@@ -143,17 +160,20 @@ impl ResourceCache {
             if known.is_none_or(|o| o.meta.resource_version != object.meta.resource_version) {
                 self.put(object);
             }
-            seen.insert(key);
         }
         let gone: Vec<Box<str>> = self
             .read()
             .objects
             .keys()
-            .filter(|k| !seen.contains(&***k))
+            .filter(|k| !present.contains(&***k))
             .cloned()
             .collect();
         for key in gone {
-            self.remove(&key, revision);
+            self.remove(&key, until);
+        }
+        if after < until {
+            let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+            state.gaps.push_back(Gap { after, until });
         }
     }
 
@@ -202,7 +222,14 @@ impl ResourceCache {
             };
             state.window_bytes -= held_bytes(&old);
             state.first += 1;
-            state.floor = old.revision;
+            state.floor = state.floor.max(old.revision);
+        }
+        // A gap whose beginning has left the window: nobody may start before its end.
+        let floor = state.floor;
+        while state.gaps.front().is_some_and(|gap| gap.after < floor) {
+            if let Some(gap) = state.gaps.pop_front() {
+                state.floor = state.floor.max(gap.until);
+            }
         }
         drop(state);
         self.next.send_modify(|next| *next += 1);
@@ -242,6 +269,13 @@ impl ResourceCache {
             return Err(Expired {
                 requested: revision,
                 oldest: state.floor,
+            });
+        }
+        let inside = |gap: &&Gap| gap.after < revision && revision < gap.until;
+        if let Some(gap) = state.gaps.iter().find(inside) {
+            return Err(Expired {
+                requested: revision,
+                oldest: gap.until,
             });
         }
         let skipped = state.window.partition_point(|e| e.revision <= revision);

@@ -20,7 +20,6 @@ use crate::registry::{self, GroupVersionResource, Kind, Part};
 use crate::verbs::{DeleteOptions, WriteOptions, Written};
 use crate::{ApiError, Object};
 
-/// Attempts of a patch whose object keeps changing underneath.
 /// The in-process client. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -116,6 +115,13 @@ impl Client {
             .filter(|o| crate::page::matches(kind, o, &params.labels, &params.fields))
             .map(|o| self.parse(kind, o))
             .collect()
+    }
+
+    /// Whether something is stored that cannot be read. What is absent may then be there all the same, and nothing
+    /// may be deleted because of it.
+    #[must_use]
+    pub fn has_unreadable(&self) -> bool {
+        self.core.has_unreadable()
     }
 
     /// Creates an object; `metadata.generateName` is honoured.

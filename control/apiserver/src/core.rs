@@ -4,12 +4,14 @@
 //! One store watch over every key feeds every cache, so that "the caches have seen revision N" is one
 //! number, and a read that must see an earlier write waits for that number.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use knarr_store::{EventKind, Range, Revision, Store, StoreError, WatchBatch};
+use knarr_store::{EventKind, KeyValue, Range, Revision, Store, StoreError, WatchBatch};
 use tokio::sync::watch;
 
 use crate::allocations::Allocations;
@@ -17,7 +19,7 @@ use crate::cache::{Cache, ResourceCache};
 use crate::metrics::Metrics;
 use crate::object::Object;
 use crate::registry::{self, Kind};
-use crate::{ApiConfig, ApiError, OpenError, Reason};
+use crate::{ApiConfig, ApiError, OpenError, PartDied, Reason};
 
 /// How long a read waits for the caches to see what the store already has.
 const FRESH_MS_MAX: u64 = 3_000;
@@ -35,6 +37,10 @@ pub(crate) struct Core {
     caches: Vec<Arc<ResourceCache>>,
     /// Every change up to this revision is in the caches.
     progress: watch::Sender<u64>,
+    /// Where objects are stored that cannot be read: no cache has them, and no verb says that they do not exist.
+    unreadable: Mutex<BTreeSet<String>>,
+    /// Which task died and of what; set at most once.
+    died: watch::Sender<Option<PartDied>>,
 }
 
 impl std::fmt::Debug for Core {
@@ -61,8 +67,10 @@ impl Core {
             metrics: Metrics::new(),
             caches,
             progress: watch::Sender::new(0),
+            unreadable: Mutex::default(),
+            died: watch::Sender::new(None),
         };
-        let revision = core.load(Load::First).await?;
+        let revision = core.load(Load::First).await.map_err(OpenError::Load)?;
         let core = Arc::new(core);
         let feed = core
             .store
@@ -73,42 +81,152 @@ impl Core {
             )
             .await
             .map_err(OpenError::Watch)?;
-        tokio::spawn(keep_fed(Arc::downgrade(&core), feed));
-        tokio::spawn(keep_compacted(Arc::downgrade(&core)));
+        let feeding = keep_fed(Arc::downgrade(&core), feed);
+        core.supervise("the task that feeds the caches", feeding);
+        let compacting = keep_compacted(Arc::downgrade(&core));
+        core.supervise("the task that compacts the history", compacting);
         Ok(core)
     }
 
+    /// Runs a task that has to live as long as the core; its end before that is told to whoever waits in
+    /// [`crate::ApiServer::died`].
+    fn supervise(&self, what: &'static str, part: impl Future<Output = End> + Send + 'static) {
+        let died = self.died.clone();
+        let running = tokio::spawn(part);
+        tokio::spawn(async move {
+            let cause = match running.await {
+                Ok(End::Unused) => return,
+                Ok(End::StoreClosed) => None,
+                Err(error) => Some(Arc::new(error)),
+            };
+            died.send_replace(Some(PartDied { what, cause }));
+        });
+    }
+
+    /// Waits for the death of a task that everything depends on.
+    pub(crate) fn died(&self) -> impl Future<Output = PartDied> + Send + 'static {
+        let mut died = self.died.subscribe();
+        async move {
+            loop {
+                if let Some(died) = died.borrow_and_update().clone() {
+                    return died;
+                }
+                if died.changed().await.is_err() {
+                    // The core is gone, and nothing of it can die any more.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
     /// Reads every object. The first time fills the caches, later (after a gap) brings them up to date.
-    async fn load(&self, load: Load) -> Result<u64, OpenError> {
+    async fn load(&self, load: Load) -> Result<u64, StoreError> {
         let newest = self
             .store
             .range(Range::key(Bytes::from_static(b"/")))
-            .await
-            .map_err(OpenError::Load)?
+            .await?
             .revision;
         for cache in &self.caches {
             let mut range = Range::prefix(cache.kind().prefix());
             if newest.0 > 0 {
                 range = range.at(newest);
             }
-            let found = self.store.range(range).await.map_err(OpenError::Load)?;
+            let found = self.store.range(range).await?;
             let mut objects = Vec::with_capacity(found.kvs.len());
+            self.forget_unreadable(cache.prefix(), &found.kvs);
             for kv in found.kvs {
-                let object = Object::from_stored(cache.kind(), &kv.value, kv.mod_revision.0)
-                    .map_err(|source| OpenError::Object {
-                        key: String::from_utf8_lossy(&kv.key).into_owned(),
-                        source,
-                    })?;
-                objects.push(object);
+                objects.extend(self.read_stored(
+                    cache.kind(),
+                    &kv.key,
+                    &kv.value,
+                    kv.mod_revision.0,
+                ));
             }
-            self.allocations.reset(cache.kind(), &objects);
+            self.allocations.reset(cache.kind(), &objects, newest.0);
             match load {
                 Load::First => cache.fill(objects, newest.0),
-                Load::Again => cache.refill(objects, newest.0),
+                Load::Again => cache.refill(objects, self.applied(), newest.0),
             }
         }
         self.advance(newest.0);
         Ok(newest.0)
+    }
+
+    /// A stored object; `None` for one that cannot be read. Such a one is left out of the caches, at start as well
+    /// as later: everything else goes on, the log and a metric say what is missing, and requests for it fail.
+    fn read_stored(
+        &self,
+        kind: &'static Kind,
+        key: &[u8],
+        value: &[u8],
+        revision: u64,
+    ) -> Option<Object> {
+        let key = String::from_utf8_lossy(key);
+        match Object::from_stored(kind, value, revision) {
+            Ok(object) => {
+                self.note_unreadable(|unreadable| unreadable.remove(&*key));
+                Some(object)
+            }
+            Err(error) => {
+                tracing::error!(
+                    %key,
+                    %error,
+                    "an object in the store is not readable and is left out"
+                );
+                self.note_unreadable(|unreadable| unreadable.insert(key.into_owned()));
+                None
+            }
+        }
+    }
+
+    fn unreadable(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // One change at a time, so a poisoned lock still holds a whole set.
+        self.unreadable.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn note_unreadable(&self, change: impl FnOnce(&mut BTreeSet<String>) -> bool) {
+        let mut unreadable = self.unreadable();
+        if change(&mut unreadable) {
+            let count = i64::try_from(unreadable.len()).unwrap_or(i64::MAX);
+            self.metrics.unreadable.set(count);
+        }
+    }
+
+    /// Forgets the unreadable keys below `prefix` that are no longer stored.
+    fn forget_unreadable(&self, prefix: &str, stored: &[KeyValue]) {
+        self.note_unreadable(|unreadable| {
+            let before = unreadable.len();
+            unreadable.retain(|key| {
+                !key.starts_with(prefix) || stored.iter().any(|kv| kv.key == key.as_bytes())
+            });
+            unreadable.len() != before
+        });
+    }
+
+    /// Whether something is stored that cannot be read, so that its absence from the caches proves nothing.
+    pub(crate) fn has_unreadable(&self) -> bool {
+        !self.unreadable().is_empty()
+    }
+
+    /// Refuses to speak about an object that is stored and cannot be read.
+    pub(crate) fn check_readable(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), ApiError> {
+        let key = kind.stored().store_key(namespace, name);
+        if self.unreadable().contains(&key) {
+            return Err(ApiError::internal(format!(
+                "the stored object {key} is not readable"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Follows how far the caches are.
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
     }
 
     fn advance(&self, revision: u64) {
@@ -164,11 +282,11 @@ impl Core {
                 continue;
             };
             let kind = cache.kind();
-            let prefix = cache.prefix();
             match event.kind {
                 EventKind::Put => {
-                    match Object::from_stored(kind, &event.kv.value, event.kv.mod_revision.0) {
-                        Ok(object) => {
+                    let (stored, revision) = (&event.kv.value, event.kv.mod_revision.0);
+                    match self.read_stored(kind, &event.kv.key, stored, revision) {
+                        Some(object) => {
                             let event = cache.put(object);
                             self.allocations.observe(
                                 kind,
@@ -176,23 +294,26 @@ impl Core {
                                 Some(&event.object),
                             );
                         }
-                        Err(error) => tracing::error!(
-                            key = %String::from_utf8_lossy(&event.kv.key),
-                            %error,
-                            "an object in the store is not readable and is left out"
-                        ),
+                        // Showing the version before it would be as wrong, and would end with a restart.
+                        None => self.remove(cache, &event.kv.key, batch.revision.0),
                     }
                 }
                 EventKind::Delete => {
-                    let key = String::from_utf8_lossy(&event.kv.key[prefix.len()..]).into_owned();
-                    if let Some(event) = cache.remove(&key, batch.revision.0) {
-                        self.allocations
-                            .observe(kind, event.previous.as_deref(), None);
-                    }
+                    let key = String::from_utf8_lossy(&event.kv.key);
+                    self.note_unreadable(|unreadable| unreadable.remove(&*key));
+                    self.remove(cache, &event.kv.key, batch.revision.0);
                 }
             }
         }
         self.advance(batch.revision.0);
+    }
+
+    fn remove(&self, cache: &ResourceCache, store_key: &[u8], revision: u64) {
+        let key = String::from_utf8_lossy(&store_key[cache.prefix().len()..]);
+        if let Some(event) = cache.remove(&key, revision) {
+            self.allocations
+                .observe(cache.kind(), event.previous.as_deref(), None);
+        }
     }
 
     fn cache_of_key(&self, key: &[u8]) -> Option<&Arc<ResourceCache>> {
@@ -218,19 +339,29 @@ enum Load {
     Again,
 }
 
+/// Why a task of the core has ended.
+enum End {
+    /// Nobody holds the core any more.
+    Unused,
+    /// The store is closed although somebody does.
+    StoreClosed,
+}
+
 /// Applies the store's changes for as long as anybody holds the core.
-async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStream) {
+async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStream) -> End {
     loop {
         let item = feed.next().await;
-        let Some(core) = core.upgrade() else { return };
+        let Some(core) = core.upgrade() else {
+            return End::Unused;
+        };
         match item {
             Some(Ok(batch)) => core.apply(batch),
-            Some(Err(StoreError::Closed)) | None => return,
+            Some(Err(StoreError::Closed)) | None => return End::StoreClosed,
             Some(Err(error)) => {
-                tracing::warn!(%error, "the store's watch broke, reading everything again");
+                tracing::warn!(error = %error.with_causes(), "the store's watch broke, reading everything again");
                 match reopened(&core).await {
                     Some(again) => feed = again,
-                    None => return,
+                    None => return End::StoreClosed,
                 }
             }
         }
@@ -250,28 +381,34 @@ async fn reopened(core: &Core) -> Option<knarr_store::WatchStream> {
                 {
                     Ok(feed) => return Some(feed),
                     Err(StoreError::Closed) => return None,
-                    Err(error) => tracing::warn!(%error, "cannot watch the store"),
+                    Err(error) => {
+                        tracing::warn!(error = %error.with_causes(), "cannot watch the store");
+                    }
                 }
             }
-            Err(OpenError::Load(StoreError::Closed)) => return None,
-            Err(error) => tracing::warn!(%error, "cannot read the store"),
+            Err(StoreError::Closed) => return None,
+            Err(error) => tracing::warn!(error = %error.with_causes(), "cannot read the store"),
         }
         tokio::time::sleep(Duration::from_millis(REWATCH_MS)).await;
     }
 }
 
 /// Compacts history after it has been kept for one interval. Writes nothing while nothing changes.
-async fn keep_compacted(core: std::sync::Weak<Core>) {
+async fn keep_compacted(core: std::sync::Weak<Core>) -> End {
     let mut keep_from = core.upgrade().map_or(0, |c| c.applied());
     let mut done = keep_from;
     loop {
         tokio::time::sleep(Duration::from_secs(COMPACTION_INTERVAL_S)).await;
-        let Some(core) = core.upgrade() else { return };
+        let Some(core) = core.upgrade() else {
+            return End::Unused;
+        };
         if keep_from > done {
             match core.store.compact(Revision(keep_from)).await {
                 Ok(()) => done = keep_from,
-                Err(StoreError::Closed) => return,
-                Err(error) => tracing::warn!(%error, "cannot compact the store"),
+                Err(StoreError::Closed) => return End::StoreClosed,
+                Err(error) => {
+                    tracing::warn!(error = %error.with_causes(), "cannot compact the store");
+                }
             }
         }
         keep_from = core.applied();

@@ -42,5 +42,5 @@ pub use config::{
 pub use identity::PeerIdentity;
 pub use object::{Meta, Object, Owner};
 pub use registry::GroupVersionResource;
-pub use server::{ApiServer, OpenError};
+pub use server::{ApiServer, OpenError, PartDied};
 pub use status::{ApiError, Reason};

@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     pub(crate) requests: Family<RequestLabels, Counter>,
     pub(crate) duration: Family<DurationLabels, Histogram, fn() -> Histogram>,
     pub(crate) watches: Gauge,
+    pub(crate) unreadable: Gauge,
 }
 
 /// Upper bounds of the request times, in seconds.
@@ -42,6 +43,7 @@ impl Metrics {
         let new_histogram: fn() -> Histogram = || Histogram::new(BUCKETS_S);
         let duration = Family::new_with_constructor(new_histogram);
         let watches = Gauge::default();
+        let unreadable = Gauge::default();
         registry.register(
             "apiserver_request",
             "Requests by verb, resource and HTTP status code",
@@ -57,11 +59,17 @@ impl Metrics {
             "Watches and logs that are open",
             watches.clone(),
         );
+        registry.register(
+            "knarr_unreadable_objects",
+            "Stored objects that cannot be read and are left out; the log names them",
+            unreadable.clone(),
+        );
         Self {
             registry,
             requests,
             duration,
             watches,
+            unreadable,
         }
     }
 

@@ -44,7 +44,7 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 #[derive(Debug, Clone)]
 pub struct ShutdownSignal(pub CancellationToken);
 
-/// Serves until `shutdown`, then lets open requests end for a few seconds. New connections take the newest
+/// Serves until `shutdown`, or until a listener's task fails; then lets open requests end for a few seconds. New connections take the newest
 /// TLS configuration, so certificates are renewed without a restart. Watches and logs end at once at shutdown.
 pub async fn serve(
     listeners: Vec<TcpListener>,
@@ -52,6 +52,8 @@ pub async fn serve(
     router: Router,
     shutdown: CancellationToken,
 ) {
+    // A listener's end ends the others, and with them the whole; the caller's token stays as it is.
+    let shutdown = shutdown.child_token();
     let server = Arc::new(Server {
         tls,
         router,
@@ -64,7 +66,8 @@ pub async fn serve(
     }
     while let Some(ended) = accepting.join_next().await {
         if let Err(error) = ended {
-            tracing::error!(%error, "a listener's task failed");
+            tracing::error!(%error, "a listener's task failed, so the server ends");
+            server.shutdown.cancel();
         }
     }
     // Every accepting task has ended, but connection tasks still share the server until they end.
@@ -86,7 +89,10 @@ struct Server {
 }
 
 async fn accept(server: Arc<Server>, listener: TcpListener) {
+    // They go on without their owner at shutdown: `serve` waits for their permits.
+    let mut connections = Connections(JoinSet::new());
     loop {
+        connections.notice_failures();
         let permit = tokio::select! {
             // Dropping the wait for a permit gives nothing away.
             permit = Arc::clone(&server.connections).acquire_owned() => permit,
@@ -100,13 +106,34 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(connection(Arc::clone(&server), stream, permit));
+                connections
+                    .0
+                    .spawn(connection(Arc::clone(&server), stream, permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
             }
         }
+    }
+}
+
+/// The connections of one listener. A panic ends one connection and no more, and is noticed.
+struct Connections(JoinSet<()>);
+
+impl Connections {
+    fn notice_failures(&mut self) {
+        while let Some(ended) = self.0.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a connection's task failed");
+            }
+        }
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.0.detach_all();
     }
 }
 

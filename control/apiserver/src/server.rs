@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API server as one value: made from a store, taken apart into a router and a client.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use knarr_store::{Store, StoreError};
+use tokio::task::JoinError;
 
 use crate::client::Client;
 use crate::core::Core;
@@ -24,18 +26,19 @@ pub enum OpenError {
     /// Following the store failed.
     #[error("cannot watch the store")]
     Watch(#[source] StoreError),
-    /// A stored object is broken.
-    #[error("the stored object {key} is not readable")]
-    Object {
-        /// Where it is stored.
-        key: String,
-        /// What is wrong with its JSON.
-        #[source]
-        source: serde_json::Error,
-    },
     /// The objects that every cluster has could not be made.
     #[error("cannot create what every cluster has")]
     Bootstrap(#[source] crate::ApiError),
+}
+
+/// A task that the API depends on has ended although the API is in use: what it serves stands still.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what} has ended")]
+pub struct PartDied {
+    pub(crate) what: &'static str,
+    /// The panic; `None` where the store was closed underneath.
+    #[source]
+    pub(crate) cause: Option<Arc<JoinError>>,
 }
 
 impl ApiServer {
@@ -57,6 +60,13 @@ impl ApiServer {
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(Arc::clone(&self.core))
+    }
+
+    /// Waits for the death of a task that the API depends on, which whoever runs the server has to answer by
+    /// ending. Never returns while all is well. The future holds nothing of the server, and dropping it loses
+    /// nothing.
+    pub fn died(&self) -> impl Future<Output = PartDied> + Send + 'static {
+        self.core.died()
     }
 
     /// The HTTP endpoints of the API. Every path that no other route of the final router takes belongs to it (404s

@@ -320,7 +320,8 @@ impl From<knarr_store::StoreError> for ApiError {
                 format!("Request entity too large: {error}"),
             ),
             E::Closed => Self::new(Reason::ServiceUnavailable, error.to_string()),
-            error => Self::internal(error),
+            // The message leaves the program, so it carries the causes.
+            error => Self::internal(error.with_causes()),
         }
     }
 }

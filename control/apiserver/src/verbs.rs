@@ -16,6 +16,7 @@ mod pods;
 mod read;
 mod scale;
 mod update;
+mod write;
 
 pub(crate) use scale::scale_of;
 

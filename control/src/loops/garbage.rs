@@ -169,6 +169,12 @@ impl Loop {
     }
 
     async fn confirm_and_apply(&self, uid: &Arc<str>) -> Result<(), ApiError> {
+        if self.context.client.has_unreadable() {
+            // An owner that cannot be read looks like one that is gone.
+            return Err(ApiError::internal(
+                "stored objects cannot be read, so no owner is known to be gone",
+            ));
+        }
         self.context.client.sync().await?;
         join_all(self.informers.iter().map(Informer::catch_up)).await;
         for action in self.plan(uid) {

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redb::{Database, DatabaseError, ReadableDatabase};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch as latest};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     LeaseId, OpenError, Range, RangeResult, Revision, Stats, Store, StoreError, Txn, TxnResult,
@@ -81,7 +82,15 @@ struct Shared {
     failures: AtomicU64,
     failing: AtomicU64,
     compacted: AtomicU64,
+    /// What the writer died of; set at most once.
+    died: latest::Sender<Option<WriterDied>>,
 }
+
+/// The task that writes has ended although nobody closed the store, so nothing can be written any more. What was
+/// acknowledged is on the disk.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store's writer failed")]
+pub struct WriterDied(#[source] Arc<JoinError>);
 
 /// The open file, unless it has to be opened again.
 enum Slot {
@@ -115,7 +124,7 @@ impl Embedded {
             .and_then(|read| read::revisions(&read))
             .map_err(|error| OpenError::NotAStore {
                 path: path.to_owned(),
-                reason: error.to_string(),
+                reason: error.with_causes().to_string(),
             })?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -128,10 +137,28 @@ impl Embedded {
             failures: AtomicU64::new(0),
             failing: AtomicU64::new(0),
             compacted: AtomicU64::new(compacted.0),
+            died: latest::Sender::new(None),
         });
         let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
-        tokio::spawn(writer::run(shared.clone(), receiver));
+        let writer = tokio::spawn(writer::run(shared.clone(), receiver));
+        tokio::spawn(supervise(shared.clone(), writer));
         Ok(Self { shared, requests })
+    }
+
+    /// Waits for the death of the writer, which whoever runs the store has to answer by ending: every call fails
+    /// with [`StoreError::Closed`] from then on. Never returns where the store is closed in order. Dropping the
+    /// future loses nothing.
+    pub async fn died(&self) -> WriterDied {
+        let mut died = self.shared.died.subscribe();
+        loop {
+            if let Some(died) = died.borrow_and_update().clone() {
+                return died;
+            }
+            if died.changed().await.is_err() {
+                // The sender lives in what `self` holds, so this is never reached.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Finishes what is queued, ends every watch and releases the file. Further calls fail with
@@ -155,6 +182,18 @@ impl Embedded {
             .map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
+}
+
+/// Waits for the writer's end. Where that is a failure, nothing waits in vain and whoever watches is told.
+async fn supervise(shared: Arc<Shared>, writer: JoinHandle<Result<(), JoinError>>) {
+    let error = match writer.await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) | Err(error) => error,
+    };
+    tracing::error!(path = %shared.path.display(), %error, "the store's writer failed");
+    shared.hub.close();
+    shared.close_database();
+    shared.died.send_replace(Some(WriterDied(Arc::new(error))));
 }
 
 /// Opens the file, whatever is in it.
@@ -220,7 +259,7 @@ impl Shared {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(OpenError::Engine { source, .. }) => return Err(engine_error(*source)),
-                Err(error) => return Err(StoreError::Io(error.to_string())),
+                Err(error) => return Err(StoreError::io(error)),
             }
         };
         *slot = Slot::Open(database.clone());
@@ -282,7 +321,8 @@ impl Shared {
     fn failed(&self, error: &StoreError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.failing.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(path = %self.path.display(), %error, "the store could not commit");
+        let shown = error.with_causes();
+        tracing::error!(path = %self.path.display(), error = %shown, "the store could not commit");
         // The engine refuses everything after a failed write, and may have kept half of it in memory.
         let mut slot = self.slot();
         if let Slot::Open(_) = &*slot {
@@ -306,7 +346,7 @@ fn engine_error(error: impl Into<redb::Error>) -> StoreError {
         {
             StoreError::DiskFull
         }
-        error => StoreError::Io(error.to_string()),
+        error => StoreError::io(error),
     }
 }
 
@@ -316,7 +356,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| StoreError::Io(error.to_string()))?
+        .map_err(StoreError::io)?
 }
 
 #[async_trait]

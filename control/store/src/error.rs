@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong with a store, told apart by what the caller can do about it.
 
+use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::{LeaseId, Revision};
 
@@ -78,8 +81,8 @@ pub enum StoreError {
     #[error("the disk that holds the store is full: free some space, nothing acknowledged is lost")]
     DiskFull,
     /// Reading or writing failed. Whether an unacknowledged write took place is unknown.
-    #[error("the store failed: {0}")]
-    Io(String),
+    #[error("the store failed")]
+    Io(#[source] Arc<dyn Error + Send + Sync>),
     /// A transaction writes one key twice.
     #[error("duplicate key in a transaction: {0}")]
     DuplicateKey(String),
@@ -96,15 +99,55 @@ pub enum StoreError {
     /// No such lease, or it has ended.
     #[error("lease {0} not found")]
     LeaseNotFound(LeaseId),
+    /// A lease that no clock can count to the end of.
+    #[error("a lease of {seconds} seconds is over the store's limit of {limit} seconds")]
+    LeaseTooLong {
+        /// What was asked for.
+        seconds: u64,
+        /// What is allowed.
+        limit: u64,
+    },
     /// The store is closed or closing.
     #[error("the store is closed")]
     Closed,
 }
 
 impl StoreError {
+    /// A failure of reading or writing, with what caused it.
+    pub(crate) fn io(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Io(Arc::from(cause.into()))
+    }
+
     /// Whether the same call may succeed later without the caller changing it.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::DiskFull | Self::Io(_))
+    }
+
+    /// Whether a write that failed with this may have taken place, or may still: the commit was under way, or
+    /// the answer was lost. Every other error has changed nothing.
+    #[must_use]
+    pub fn leaves_outcome_unknown(&self) -> bool {
+        matches!(self, Self::DiskFull | Self::Io(_) | Self::Closed)
+    }
+
+    /// The error with its causes, for the place where it leaves the program: a log line or a message.
+    #[must_use]
+    pub fn with_causes(&self) -> impl fmt::Display + '_ {
+        WithCauses(self)
+    }
+}
+
+struct WithCauses<'a>(&'a StoreError);
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }

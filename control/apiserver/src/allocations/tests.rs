@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Allocations, Held, Reservation, lock};
+use super::{Allocations, Held, Reservation, ReservationId, lock};
 use crate::object::{Object, encode};
 use crate::registry;
 
@@ -49,7 +49,7 @@ fn a_new_start_forgets_services_that_are_gone_and_keeps_reservations() {
     let all = Allocations::default();
     all.observe(kind, None, Some(&service("gone", "10.96.0.7", 30007)));
     let reserved = reserve(&all, "10.96.0.8".parse().expect("an address"));
-    all.reset(kind, &[service("stays", "10.96.0.9", 30009)]);
+    all.reset(kind, &[service("stays", "10.96.0.9", 30009)], 5);
     assert_eq!(holds(&all, "10.96.0.7", 30007), (false, false));
     assert_eq!(holds(&all, "10.96.0.9", 30009), (true, true));
     assert!(holds(&all, "10.96.0.8", 1).0);
@@ -58,10 +58,12 @@ fn a_new_start_forgets_services_that_are_gone_and_keeps_reservations() {
 }
 
 fn reserve(all: &Allocations, ip: IpAddr) -> Reservation {
+    let id = ReservationId::next();
     lock(&all.0)
         .addresses
-        .insert(ip, ("default/a".to_owned(), Held::Reserved));
+        .insert(ip, ("default/a".to_owned(), Held::Reserved(id)));
     Reservation {
+        id,
         taken: Some(Arc::clone(&all.0)),
         addresses: vec![ip],
         ports: Vec::new(),
@@ -75,11 +77,40 @@ fn a_failed_write_gives_back_and_a_stored_one_keeps() {
     let ip: IpAddr = "10.96.0.5".parse().expect("an address");
     drop(reserve(&all, ip));
     assert!(!holds(&all, "10.96.0.5", 1).0);
-    reserve(&all, ip).keep();
+    reserve(&all, ip).keep(3);
     assert!(holds(&all, "10.96.0.5", 1).0);
     // The outcome was unknown, the write took place after all: what is stored stays taken.
     let unsure = reserve(&all, ip);
     all.observe(kind, None, Some(&service("a", "10.96.0.5", 30001)));
     drop(unsure);
     assert!(holds(&all, "10.96.0.5", 1).0);
+}
+
+#[test]
+fn a_new_start_frees_what_was_written_and_is_gone_again() {
+    let kind = registry::builtin("", "services");
+    let all = Allocations::default();
+    let [old, new] = ["10.96.0.5", "10.96.0.6"];
+    reserve(&all, old.parse().expect("an address")).keep(4);
+    reserve(&all, new.parse().expect("an address")).keep(6);
+    // Read at revision 5: the first Service has come and gone unseen, the second is yet to be seen.
+    all.reset(kind, &[], 5);
+    assert!(!holds(&all, old, 1).0);
+    assert!(holds(&all, new, 1).0);
+}
+
+#[test]
+fn a_late_outcome_gives_back_nothing_that_another_write_has_taken_since() {
+    let kind = registry::builtin("", "services");
+    let all = Allocations::default();
+    let ip: IpAddr = "10.96.0.5".parse().expect("an address");
+    let unsure = reserve(&all, ip);
+    let seen = service("a", "10.96.0.5", 30001);
+    all.observe(kind, None, Some(&seen));
+    all.observe(kind, Some(&seen), None);
+    let other = reserve(&all, ip);
+    drop(unsure);
+    assert!(holds(&all, "10.96.0.5", 1).0);
+    drop(other);
+    assert!(!holds(&all, "10.96.0.5", 1).0);
 }

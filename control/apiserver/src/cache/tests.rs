@@ -109,7 +109,7 @@ fn a_refill_after_a_gap_leads_to_the_same_state_by_events() {
     let (_, mut events) = cache.watch();
     cache
         .0
-        .refill(vec![object("a", "stays", 1), object("a", "comes", 8)], 9);
+        .refill(vec![object("a", "stays", 1), object("a", "comes", 8)], 2, 9);
     let mut seen = Vec::new();
     while let Some(event) = events.try_next().expect("no lag") {
         seen.push((event.kind, event.object.meta.name.to_string()));
@@ -121,4 +121,60 @@ fn a_refill_after_a_gap_leads_to_the_same_state_by_events() {
             (CacheEventKind::Deleted, "goes".to_owned()),
         ]
     );
+}
+
+#[test]
+fn a_refill_puts_its_events_in_by_revision_and_readers_find_their_place_among_them() {
+    let cache = cache();
+    cache.0.fill(vec![object("a", "goes", 3)], 4);
+    cache.0.put(object("a", "known", 5));
+    // By key the younger one comes first.
+    let read = vec![
+        object("a", "a-young", 9),
+        object("a", "known", 5),
+        object("a", "z-old", 7),
+    ];
+    cache.0.refill(read, 5, 10);
+    let seen_after = |revision: u64| {
+        let mut events = cache.watch_from(revision).expect("in the window");
+        let mut seen = Vec::new();
+        while let Some(event) = events.try_next().expect("no lag") {
+            seen.push((
+                event.kind,
+                event.object.meta.name.to_string(),
+                event.revision,
+            ));
+        }
+        seen
+    };
+    let missed = [
+        (CacheEventKind::Added, "z-old".to_owned(), 7),
+        (CacheEventKind::Added, "a-young".to_owned(), 9),
+        (CacheEventKind::Deleted, "goes".to_owned(), 10),
+    ];
+    assert_eq!(seen_after(5), missed);
+    assert_eq!(seen_after(4)[1..], missed);
+    assert_eq!(seen_after(10), []);
+    // What came and went inside the gap is unknown, so nobody may go on from there.
+    for inside in 6..10 {
+        let expired = cache.watch_from(inside).expect_err("inside the gap");
+        assert_eq!((expired.requested, expired.oldest), (inside, 10));
+    }
+}
+
+#[test]
+fn the_oldest_revision_to_watch_from_never_goes_back() {
+    let cache = cache();
+    cache.0.fill(Vec::new(), 10);
+    let read = vec![object("a", "one", 30), object("a", "two", 20)];
+    cache.0.refill(read, 10, 40);
+    let mut oldest = 10;
+    for revision in 41..41 + WINDOW_EVENTS_MAX as u64 {
+        cache.0.put(object("a", "three", revision));
+        let now = cache.watch_from(0).expect_err("before the window").oldest;
+        assert!(now >= oldest, "{now} after {oldest}");
+        oldest = now;
+    }
+    assert!(cache.watch_from(oldest).is_ok());
+    assert!(oldest >= 30, "{oldest}");
 }

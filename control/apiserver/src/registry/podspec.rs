@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::value;
 
 mod containers;
+mod scheduling;
 mod validation;
 mod volumes;
 
@@ -77,10 +78,17 @@ fn default_container(container: &mut Value) {
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = value::at_mut(container, probe) {
-            value::default(probe, "timeoutSeconds", 1);
-            value::default(probe, "periodSeconds", 10);
-            value::default(probe, "successThreshold", 1);
-            value::default(probe, "failureThreshold", 3);
+            for (name, default) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
+                // Go cannot tell 0 from absent.
+                if value::int(probe, name).unwrap_or(0) == 0 {
+                    value::set(probe, name, default);
+                }
+            }
             default_handler(probe);
         }
     }

@@ -65,7 +65,8 @@ impl Core {
         stored.strategy.default(&mut object);
         stored.strategy.prepare_create(&mut object);
         admission::namespace_is_open(self, kind, namespace, &object).await?;
-        admission::mutate(self, stored, &mut object);
+        admission::mutate(self, stored, &mut object)?;
+        admission::service_account_exists(self, stored, namespace, &object).await?;
 
         let name = value::text(&object, "metadata.name").to_owned();
         let mut errors = FieldErrors::default();
@@ -88,18 +89,15 @@ impl Core {
                 warnings,
             });
         }
-        let written = self
-            .store
-            .txn(Txn {
-                compare: vec![Compare::absent(store_key.clone())],
-                then: vec![Op::put(store_key, bytes.clone())],
-                otherwise: Vec::new(),
-            })
-            .await?;
+        let txn = Txn {
+            compare: vec![Compare::absent(store_key.clone())],
+            then: vec![Op::put(store_key, bytes.clone())],
+            otherwise: Vec::new(),
+        };
+        let written = self.write(txn, reservation).await?;
         if !written.succeeded {
             return Err(ApiError::already_exists(kind.group, kind.plural, &name));
         }
-        reservation.keep();
         Ok(Written {
             bytes: served(kind, &bytes, written.revision.0),
             warnings,

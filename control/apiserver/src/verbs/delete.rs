@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::update::MODIFIED;
 use super::{DeleteOptions, Deleted, DryRun, Gone, SWAP_ATTEMPTS_MAX, in_view, served};
+use crate::allocations::Reservation;
 use crate::client::Propagation;
 use crate::core::Core;
 use crate::object::{Object, encode};
@@ -73,7 +74,10 @@ impl Core {
                     (Op::put(store_key.clone(), bytes.clone()), Some(bytes))
                 }
             };
-            if let Some(revision) = self.swap(&current, &store_key, op).await? {
+            if let Some(revision) = self
+                .swap(&current, &store_key, op, Reservation::none())
+                .await?
+            {
                 return Ok(match bytes {
                     Some(bytes) => outcome(served(kind, &bytes, revision), Gone::Later),
                     None => {

@@ -25,9 +25,11 @@ impl Core {
             }
             Some(revision) => self.wait_for(revision).await?,
         }
-        self.cache(kind)
-            .get(namespace, name)
-            .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))
+        if let Some(object) = self.cache(kind).get(namespace, name) {
+            return Ok(object);
+        }
+        self.check_readable(kind, namespace, name)?;
+        Err(ApiError::not_found(kind.group, kind.plural, name))
     }
 
     /// A Lease with the newest renewal that is known in memory; `None` where the stored one is the newest.
@@ -60,6 +62,10 @@ impl Core {
         name: &str,
     ) -> Result<Option<Arc<Object>>, ApiError> {
         self.fresh().await?;
-        Ok(self.cache(kind).0.get(&key(namespace, name)))
+        let current = self.cache(kind).0.get(&key(namespace, name));
+        if current.is_none() {
+            self.check_readable(kind, namespace, name)?;
+        }
+        Ok(current)
     }
 }

@@ -5,6 +5,7 @@ use knarr_store::{Compare, Op, Txn};
 use serde_json::Value;
 
 use super::{DryRun, SWAP_ATTEMPTS_MAX, WriteOptions, Written, in_view, served};
+use crate::allocations::Reservation;
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::object::{Object, encode};
@@ -97,7 +98,7 @@ impl Core {
             };
             let reservation = match part {
                 Part::Main => self.allocate(stored, &mut new, Some(&old)).await?,
-                Part::Status | Part::Raw => crate::allocations::Reservation::none(),
+                Part::Status | Part::Raw => Reservation::none(),
             };
             value::copy(&mut new, &old, "metadata.resourceVersion");
             if new == old {
@@ -119,9 +120,8 @@ impl Core {
             } else {
                 Op::put(store_key.clone(), bytes.clone())
             };
-            let written = self.swap(&current, &store_key, step).await?;
+            let written = self.swap(&current, &store_key, step, reservation).await?;
             if let Some(revision) = written {
-                reservation.keep();
                 return Ok(Written {
                     bytes: served(kind, &bytes, revision),
                     warnings,
@@ -139,16 +139,15 @@ impl Core {
         current: &Object,
         store_key: &str,
         step: Op,
+        reservation: Reservation,
     ) -> Result<Option<u64>, ApiError> {
         let read = knarr_store::Revision(current.meta.resource_version);
-        let done = self
-            .store
-            .txn(Txn {
-                compare: vec![Compare::mod_revision(store_key.to_owned(), read)],
-                then: vec![step],
-                otherwise: Vec::new(),
-            })
-            .await?;
+        let txn = Txn {
+            compare: vec![Compare::mod_revision(store_key.to_owned(), read)],
+            then: vec![step],
+            otherwise: Vec::new(),
+        };
+        let done = self.write(txn, reservation).await?;
         if done.succeeded {
             return Ok(Some(done.revision.0));
         }

@@ -163,7 +163,7 @@ async fn metrics_count_requests_and_store_writes() {
         text.contains(r#"apiserver_request_total{verb="list",resource="pods",code="200"} 1"#),
         "{text}"
     );
-    assert!(text.contains("knarr_store_writes_total 4"), "{text}");
+    assert!(text.contains("knarr_store_writes_total 5"), "{text}");
     assert!(text.trim_end().ends_with("# EOF"));
 }
 

@@ -13,6 +13,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use knarr_apiserver::{
     ApiConfig, ApiError, ApiServer, LeaseOverlay, LogOptions, LogStream, LogStreamer, LogTarget,
@@ -51,7 +53,7 @@ struct Identity {
 }
 
 /// Addresses 10.96.0.0/12 and ports 30000 to 32767, in order.
-struct Ranges;
+pub struct Ranges;
 
 impl ServiceAllocator for Ranges {
     fn check_cluster_ip(&self, address: IpAddr) -> Result<(), String> {
@@ -89,7 +91,7 @@ impl ServiceAllocator for Ranges {
 }
 
 /// Answers what it was asked for.
-struct EchoLogs;
+pub struct EchoLogs;
 
 #[async_trait]
 impl LogStreamer for EchoLogs {
@@ -155,6 +157,22 @@ impl Answer {
     }
 }
 
+/// Makes a namespace's default ServiceAccount, where it is not there yet.
+pub async fn make_account(api: &ApiServer, namespace: &str) {
+    let account = ServiceAccount {
+        metadata: ObjectMeta {
+            name: Some("default".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..ServiceAccount::default()
+    };
+    match api.client().create(&account).await {
+        Err(error) if !error.is_already_exists() => panic!("{error}"),
+        _ => {}
+    }
+}
+
 fn leaf(issuer: &CertifiedIssuer<'_, KeyPair>, user: &str, group: Option<&str>) -> Identity {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
@@ -205,6 +223,8 @@ impl Server {
         let api = ApiServer::open(store.clone(), config)
             .await
             .expect("an API server");
+        // Nobody furnishes the namespace here: the controller that does is not part of the API server.
+        make_account(&api, "default").await;
 
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params

@@ -3,6 +3,7 @@
 
 mod access;
 mod client;
+mod faults;
 #[allow(
     dead_code,
     reason = "the devserver example shares it and uses more of it"

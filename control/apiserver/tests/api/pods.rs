@@ -182,3 +182,71 @@ async fn most_of_a_pod_cannot_be_changed() {
             .contains("spec: Forbidden: pod updates may not change fields other than")
     );
 }
+
+#[tokio::test]
+async fn a_pod_waits_a_moment_for_the_default_account_and_for_no_other() {
+    let (server, _directory) = server().await;
+    let namespace = json!({"metadata": {"name": "new"}});
+    server.send("POST", "/api/v1/namespaces", &namespace).await;
+    let pods = "/api/v1/namespaces/new/pods";
+    let pod = |name: &str, spec: Value| {
+        let mut pod = json!({
+            "metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "image": "x"}]},
+        });
+        for (key, value) in spec.as_object().into_iter().flatten() {
+            pod["spec"][key.as_str()] = value.clone();
+        }
+        pod
+    };
+    let other = pod("x", json!({"serviceAccountName": "y"}));
+    let refused = server.send("POST", pods, &other).await;
+    assert_eq!(refused.code, 403);
+    assert_eq!(
+        refused.message(),
+        r#"pods "x" is forbidden: error looking up service account new/y: serviceaccount "y" not found"#
+    );
+    let plain = pod("plain", json!({}));
+    let late = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        crate::harness::make_account(&server.api, "new").await;
+    };
+    let (made, ()) = tokio::join!(server.send("POST", pods, &plain), late);
+    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(made.json()["spec"]["serviceAccountName"], "default");
+    server
+        .send(
+            "DELETE",
+            "/api/v1/namespaces/new/serviceaccounts/default",
+            &json!({}),
+        )
+        .await;
+    let never = server.send("POST", pods, &pod("never", json!({}))).await;
+    assert_eq!(never.code, 403, "{}", never.text());
+}
+
+#[tokio::test]
+async fn a_priority_is_computed_and_another_one_refused() {
+    let (server, _directory) = server().await;
+    let pod = |priority: i64, class: &str| {
+        json!({
+            "metadata": {"name": "p"},
+            "spec": {
+                "containers": [{"name": "c", "image": "x"}],
+                "priority": priority,
+                "priorityClassName": class,
+            },
+        })
+    };
+    let pods = "/api/v1/namespaces/default/pods?dryRun=All";
+    let refused = server.send("POST", pods, &pod(5, "")).await;
+    assert_eq!(refused.code, 403);
+    assert_eq!(
+        refused.message(),
+        r#"pods "p" is forbidden: the integer value of priority (5) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name"#
+    );
+    for (priority, class) in [(0, ""), (2_000_000_000, "system-cluster-critical")] {
+        let made = server.send("POST", pods, &pod(priority, class)).await;
+        assert_eq!(made.code, 201, "{}", made.text());
+    }
+}

@@ -335,3 +335,54 @@ async fn namespaces_have_to_exist_and_stay_open() {
         .expect("it is empty");
     assert_eq!(server.get("/api/v1/namespaces/closing").await.code, 404);
 }
+
+#[tokio::test]
+async fn what_does_not_decode_is_refused_in_kubernetes_words() {
+    let (server, _directory) = server().await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}});
+    let refused = server.send("POST", MAPS, &secret).await;
+    assert_eq!(refused.code, 400);
+    assert_eq!(refused.json()["reason"], "BadRequest");
+    assert!(
+        refused
+            .message()
+            .starts_with(r#"Secret in version "v1" cannot be handled as a ConfigMap"#),
+        "{}",
+        refused.message()
+    );
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |containers: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "bad"},
+            "spec": {"containers": containers},
+        })
+    };
+    let many = json!([{"name": "c", "image": "x", "resources": {"requests": {"cpu": "many"}}}]);
+    for (containers, wanted) in [
+        (
+            many,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            json!("one"),
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container",
+        ),
+    ] {
+        let refused = server.send("POST", pods, &pod(containers)).await;
+        assert_eq!(refused.code, 400, "{}", refused.text());
+        assert_eq!(
+            refused.message(),
+            format!(r#"Pod in version "v1" cannot be handled as a Pod: {wanted}"#)
+        );
+    }
+    // kubectl parses YAML itself; other clients leave it to the server.
+    let yaml = [("content-type", "application/yaml")];
+    let broken = "apiVersion: v1\nkind: ConfigMap\n\tmetadata: {";
+    let refused = server
+        .call(Some("admin"), "POST", MAPS, &yaml, broken)
+        .await;
+    assert_eq!(refused.code, 400, "{}", refused.text());
+    assert_eq!(refused.json()["reason"], "BadRequest");
+    assert!(refused.message().contains("yaml"), "{}", refused.message());
+}

@@ -25,6 +25,9 @@ pub(super) const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes of values in one transaction.
 pub(super) const TXN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Longest lease in seconds, as etcd's `MaxLeaseTTL`; every clock can count that far.
+pub(super) const LEASE_SECONDS_MAX: u64 = 9_000_000_000;
+
 /// Refuses what is too large before anything is done.
 pub(super) fn check_sizes(txn: &Txn) -> Result<(), StoreError> {
     let mut total = 0;
@@ -138,6 +141,7 @@ impl<'txn> Writer<'txn> {
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
         check_duplicates(ops)?;
         self.check_leases(ops)?;
+        self.check_revisions(ops)?;
         let revision = self.head.next();
         let mut events: Vec<Event> = Vec::new();
         let mut responses = Vec::with_capacity(ops.len());
@@ -204,6 +208,19 @@ impl<'txn> Writer<'txn> {
             }
         }
         Ok(true)
+    }
+
+    /// Refuses reads at revisions that are gone or to come before anything is written. As in etcd, what counts is
+    /// the newest revision before the transaction.
+    fn check_revisions(&self, ops: &[Op]) -> Result<(), StoreError> {
+        for op in ops {
+            if let Op::Range(range) = op
+                && let Some(at) = range.revision
+            {
+                read::check_revision(at, self.head, self.compacted)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_leases(&self, ops: &[Op]) -> Result<(), StoreError> {
@@ -319,7 +336,7 @@ impl<'txn> Writer<'txn> {
         previous: Option<KeyValue>,
     ) -> Result<(), StoreError> {
         let sub = u32::try_from(events.len())
-            .map_err(|_| StoreError::Io("too many changes in one transaction".to_owned()))?;
+            .map_err(|_| StoreError::io("too many changes in one transaction"))?;
         let live = u8::from(entry.kind == EventKind::Put);
         let bytes = entry.encode();
         self.tables
@@ -427,6 +444,12 @@ impl<'txn> Writer<'txn> {
 
     pub(super) fn lease_grant(&mut self, ttl: std::time::Duration) -> Result<Lease, StoreError> {
         let seconds = ttl.as_secs().max(1);
+        if seconds > LEASE_SECONDS_MAX {
+            return Err(StoreError::LeaseTooLong {
+                seconds,
+                limit: LEASE_SECONDS_MAX,
+            });
+        }
         let id = meta(&self.tables.meta, NEXT_LEASE).map_err(engine_error)? + 1;
         self.tables
             .meta

@@ -162,7 +162,7 @@ impl Reader<'_> {
 }
 
 fn damaged(reason: &str) -> StoreError {
-    StoreError::Io(format!("damaged log entry: {reason}"))
+    StoreError::io(format!("damaged log entry: {reason}"))
 }
 
 /// A number of `META`, 0 where it was never written.

@@ -79,15 +79,12 @@ pub(super) fn newest(
     }))
 }
 
-/// Reads `range` from the tables given. `head` is the newest revision in them.
-pub(super) fn range(
-    keys: &impl ReadableTable<&'static [u8], (u64, u32, u8)>,
-    log: &impl ReadableTable<Position, &'static [u8]>,
-    range: &Range,
+/// Refuses a revision that cannot be read any more or yet.
+pub(super) fn check_revision(
+    at: Revision,
     head: Revision,
     compacted: Revision,
-) -> Result<RangeResult, StoreError> {
-    let at = range.revision.unwrap_or(head);
+) -> Result<(), StoreError> {
     if at > head {
         return Err(StoreError::FutureRevision {
             requested: at,
@@ -100,6 +97,19 @@ pub(super) fn range(
             oldest: compacted,
         });
     }
+    Ok(())
+}
+
+/// Reads `range` from the tables given. `head` is the newest revision in them.
+pub(super) fn range(
+    keys: &impl ReadableTable<&'static [u8], (u64, u32, u8)>,
+    log: &impl ReadableTable<Position, &'static [u8]>,
+    range: &Range,
+    head: Revision,
+    compacted: Revision,
+) -> Result<RangeResult, StoreError> {
+    let at = range.revision.unwrap_or(head);
+    check_revision(at, head, compacted)?;
     let mut result = RangeResult {
         revision: at,
         kvs: Vec::new(),
@@ -156,7 +166,7 @@ fn as_of(
 }
 
 fn missing(revision: u64) -> StoreError {
-    StoreError::Io(format!("the log has no entry for revision {revision}"))
+    StoreError::io(format!("the log has no entry for revision {revision}"))
 }
 
 /// Head and compacted revision as of a read transaction.

@@ -585,3 +585,109 @@ async fn a_value_over_the_limit_is_refused() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_transaction_with_a_read_that_cannot_be_done_has_changed_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for value in ["1", "2", "3"] {
+        put(&store, "a", value).await;
+    }
+    store.compact(store.stats().revision).await.unwrap();
+    // As in etcd, the transaction's own revision is not there to be named.
+    for (from_head, what) in [(-1, "compacted"), (1, "future"), (90, "future")] {
+        let at = Revision(store.stats().revision.0.saturating_add_signed(from_head));
+        let read = Op::Range(Range::key("a").at(at));
+        let error = store
+            .txn(Txn::of(vec![Op::put("b", "half"), read]))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(!error.leaves_outcome_unknown());
+        // The next transaction's commit would carry what was left behind.
+        put(&store, "a", "again").await;
+        assert_eq!(store.range(Range::key("b")).await.unwrap().count, 0);
+        store.compact(store.stats().revision).await.unwrap();
+    }
+    let head = store.stats().revision;
+    let read = Op::Range(Range::key("a").at(head));
+    let done = store.txn(Txn::of(vec![Op::put("a", "new"), read])).await;
+    let OpResult::Range(found) = &done.unwrap().responses[1] else {
+        panic!("a range was asked for");
+    };
+    assert_eq!(text(&found.kvs), pairs(&[("a", "again")]));
+}
+
+#[tokio::test]
+async fn a_panic_of_the_writer_is_told_and_nobody_waits_in_vain() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, "a", "kept").await;
+    let mut watch = store
+        .watch("a".into(), "b".into(), Revision(0))
+        .await
+        .unwrap();
+    let handle = store.clone();
+    let died = handle.died();
+    let mut died = std::pin::pin!(died);
+    assert!(died.as_mut().now_or_never().is_none());
+    // There is no revision after the last number there is, so the next write panics.
+    let database = store.shared.database().unwrap();
+    let txn = database.begin_write().unwrap();
+    let mut numbers = txn.open_table(format::META).unwrap();
+    numbers.insert(format::HEAD, u64::MAX).unwrap();
+    drop(numbers);
+    txn.commit().unwrap();
+    drop(database);
+    let lost = store.txn(Txn::of(vec![Op::put("a", "lost")])).await;
+    let lost = lost.expect_err("the writer died of it");
+    assert!(lost.leaves_outcome_unknown());
+    let told = tokio::time::timeout(Duration::from_secs(10), died)
+        .await
+        .expect("the death is told");
+    assert!(std::error::Error::source(&told).is_some());
+    assert!(watch.next().await.is_none());
+    let refused = store.txn(Txn::of(vec![Op::put("a", "lost")])).await;
+    assert!(matches!(refused, Err(StoreError::Closed)));
+    // A later watcher of the death is told as well, and what was acknowledged is there again.
+    store.died().await;
+    let store = open(dir.path());
+    let found = store.range(Range::key("a")).await.unwrap();
+    assert_eq!(text(&found.kvs), pairs(&[("a", "kept")]));
+}
+
+#[tokio::test]
+async fn a_lease_longer_than_any_clock_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let error = store.lease_grant(Duration::MAX).await.unwrap_err();
+    assert!(matches!(error, StoreError::LeaseTooLong { .. }), "{error}");
+    put(&store, "a", "1").await;
+    let longest = Duration::from_secs(apply::LEASE_SECONDS_MAX);
+    let lease = store.lease_grant(longest).await.unwrap();
+    assert_eq!(store.lease_keep_alive(lease).await.unwrap(), longest);
+}
+
+#[tokio::test]
+async fn closing_in_order_is_no_death() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.close().await;
+    let died = tokio::time::timeout(Duration::from_millis(100), store.died()).await;
+    assert!(died.is_err());
+}
+
+#[test]
+fn a_failure_keeps_its_cause() {
+    let cause = std::io::Error::other("the cable is out");
+    let error = engine_error(redb::Error::Io(cause));
+    assert!(matches!(error, StoreError::Io(_)));
+    assert_eq!(error.to_string(), "the store failed");
+    assert!(std::error::Error::source(&error).is_some());
+    let shown = error.with_causes().to_string();
+    assert!(shown.ends_with("the cable is out"), "{shown}");
+    assert_eq!(
+        StoreError::Closed.with_causes().to_string(),
+        "the store is closed"
+    );
+}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::apply::{Dirty, Writer};
@@ -63,12 +64,16 @@ impl Answer {
     }
 }
 
-/// Runs until a `Close` request or until every sender is gone.
-pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+/// Runs until a `Close` request or until every sender is gone. An error is a panic under a group: what that group
+/// did is not committed, and what is in memory is not to be trusted any more.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut requests: mpsc::Receiver<Request>,
+) -> Result<(), JoinError> {
     let mut leases = match load_leases(&shared) {
         Ok(leases) => leases,
         Err(error) => {
-            tracing::error!(%error, "the store's leases cannot be read");
+            tracing::error!(error = %error.with_causes(), "the store's leases cannot be read");
             HashMap::new()
         }
     };
@@ -102,10 +107,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::Receiver<Reques
         }
         if !work.is_empty() {
             let shared = shared.clone();
-            match tokio::task::spawn_blocking(move || commit_group(&shared, work)).await {
-                Ok(changes) => changes.apply(&mut leases),
-                Err(error) => tracing::error!(%error, "the store's writer failed"),
-            }
+            let committing = tokio::task::spawn_blocking(move || commit_group(&shared, work));
+            committing.await?.apply(&mut leases);
         }
         if closing.is_some() {
             break closing;
@@ -118,6 +121,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut requests: mpsc::Receiver<Reques
         // The caller of `close` may have gone away.
         let _ = done.send(());
     }
+    Ok(())
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

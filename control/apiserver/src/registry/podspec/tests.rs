@@ -119,3 +119,142 @@ fn refusals_name_the_field_and_the_rule() {
         )
     );
 }
+
+#[test]
+fn numbers_of_a_probe_that_are_zero_are_as_good_as_absent() {
+    let zero = json!({
+        "tcpSocket": {"port": 80},
+        "initialDelaySeconds": 0, "timeoutSeconds": 0, "periodSeconds": 0,
+        "successThreshold": 0, "failureThreshold": 0,
+    });
+    let mut spec = json!({"containers": [{"name": "a", "image": "x", "livenessProbe": zero}]});
+    default(&mut spec);
+    assert_eq!(
+        spec["containers"][0]["livenessProbe"],
+        json!({
+            "tcpSocket": {"port": 80},
+            "initialDelaySeconds": 0, "timeoutSeconds": 1, "periodSeconds": 10,
+            "successThreshold": 1, "failureThreshold": 3,
+        })
+    );
+}
+
+#[test]
+fn node_affinity_that_means_nothing_is_refused() {
+    let with = |expression: Value| {
+        let required = json!({"nodeSelectorTerms": [{"matchExpressions": [expression]}]});
+        errors(json!({
+            "containers": [{"name": "a", "image": "x"}],
+            "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": required,
+            }},
+        }))
+    };
+    let at = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0]";
+    for (operator, values, wanted) in [
+        (
+            "In",
+            json!([]),
+            ".values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+        ),
+        (
+            "NotIn",
+            json!([]),
+            ".values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+        ),
+        (
+            "Exists",
+            json!(["a"]),
+            ".values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        ),
+        (
+            "DoesNotExist",
+            json!(["a"]),
+            ".values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        ),
+        (
+            "Gt",
+            json!([]),
+            ".values: Required value: must be specified single value when `operator` is 'Lt' or 'Gt'",
+        ),
+        (
+            "Lt",
+            json!(["1", "2"]),
+            ".values: Required value: must be specified single value when `operator` is 'Lt' or 'Gt'",
+        ),
+        (
+            "Like",
+            json!(["a"]),
+            ".operator: Invalid value: \"Like\": not a valid selector operator",
+        ),
+    ] {
+        let said = with(json!({"key": "zone", "operator": operator, "values": values}));
+        assert_eq!(said, format!("{at}{wanted}"));
+    }
+    for (operator, values) in [
+        ("In", json!(["a"])),
+        ("Exists", json!([])),
+        ("Gt", json!(["4"])),
+    ] {
+        let said = with(json!({"key": "zone", "operator": operator, "values": values}));
+        assert_eq!(said, "");
+    }
+    let none = json!({
+        "containers": [{"name": "a", "image": "x"}],
+        "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []},
+        }},
+    });
+    assert!(errors(none).ends_with("Required value: must have at least one node selector term"));
+}
+
+#[test]
+fn topology_spread_is_checked_constraint_by_constraint() {
+    let with = |constraints: Value| {
+        errors(json!({
+            "containers": [{"name": "a", "image": "x"}],
+            "topologySpreadConstraints": constraints,
+        }))
+    };
+    let good = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+    assert_eq!(with(json!([good])), "");
+    let at = "spec.topologySpreadConstraints";
+    assert_eq!(
+        with(json!([good, good])),
+        format!(
+            "{at}[1].{{topologyKey, whenUnsatisfiable}}: Duplicate value: \"{{zone, DoNotSchedule}}\""
+        )
+    );
+    for (field, bad, wanted) in [
+        (
+            "maxSkew",
+            json!(0),
+            "Invalid value: 0: must be greater than zero",
+        ),
+        ("topologyKey", json!(""), "Required value: can not be empty"),
+        (
+            "whenUnsatisfiable",
+            json!("Never"),
+            "Unsupported value: \"Never\": supported values: \"DoNotSchedule\", \"ScheduleAnyway\"",
+        ),
+    ] {
+        let mut constraint = good.clone();
+        constraint[field] = bad;
+        assert_eq!(
+            with(json!([constraint])),
+            format!("{at}[0].{field}: {wanted}")
+        );
+    }
+}
+
+#[test]
+fn tolerations_compare_only_as_the_scheduler_does() {
+    let said = errors(json!({
+        "containers": [{"name": "a", "image": "x"}],
+        "tolerations": [{"key": "size", "operator": "Gt", "value": "5"}],
+    }));
+    assert_eq!(
+        said,
+        r#"spec.tolerations[0].operator: Unsupported value: "Gt": supported values: "Equal", "Exists""#
+    );
+}

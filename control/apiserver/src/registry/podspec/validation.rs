@@ -5,7 +5,7 @@ use knarr_api::names::{validate_dns_label, validate_dns_subdomain, validate_qual
 use serde_json::Value;
 
 use super::containers::{self, containers};
-use super::volumes;
+use super::{scheduling, volumes};
 use crate::field::FieldErrors;
 use crate::registry::meta;
 use crate::value;
@@ -61,6 +61,8 @@ pub(in crate::registry) fn spec(spec: &Value, field: &str, errors: &mut FieldErr
     );
     numbers(spec, field, errors);
     names_in(spec, field, errors);
+    scheduling::node_affinity(spec, field, errors);
+    scheduling::topology_spread(spec, field, errors);
     for (index, toleration) in value::items(spec, "tolerations").iter().enumerate() {
         tolerate(toleration, &format!("{field}.tolerations[{index}]"), errors);
     }
@@ -170,15 +172,7 @@ fn tolerate(toleration: &Value, field: &str, errors: &mut FieldErrors) {
                 );
             }
         }
-        "Gt" | "Lt" => {
-            if set.parse::<i64>().is_err() {
-                errors.invalid(
-                    &format!("{field}.value"),
-                    set,
-                    "value must be an integer when `operator` is 'Gt' or 'Lt'",
-                );
-            }
-        }
+        // `Gt` and `Lt` stand behind a feature gate (TaintTolerationComparisonOperators) and are not carried out.
         other => errors.not_supported(&format!("{field}.operator"), other, &["Equal", "Exists"]),
     }
     if !effect.is_empty() && !EFFECTS.contains(&effect) {
