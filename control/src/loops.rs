@@ -109,7 +109,7 @@ pub fn spawn_all(
         pod_cidrs,
         ca_pem,
     } = settings;
-    let recorder = Recorder::start(client.clone(), shutdown.clone());
+    let recorder = Recorder::start(client.clone(), shutdown.clone(), tasks);
     let context = |source: &'static str| Context {
         client: client.clone(),
         shutdown: shutdown.clone(),
