@@ -17,11 +17,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::log::{Log, Piece};
+use super::log::{Limits, Log, Piece};
 use crate::informer::name_of;
 
-/// Most changes in one message. What the log holds is bounded in bytes as well, a snapshot's parts are too.
+/// Most changes in one message.
 pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
+/// Bytes of one message. One change may be larger by itself (an object has up to 3 MiB); the agent takes messages
+/// of many times that.
+pub(super) const DELTA_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 struct State {
@@ -120,7 +123,12 @@ impl Hub {
 
     /// What `node` has to know after `version`; `None` when it needs a snapshot.
     pub(super) fn since(&self, version: u64, node: &str) -> Option<Piece> {
-        self.state().log.since(version, node, CHANGES_PER_DELTA_MAX)
+        let limits = Limits {
+            changes: CHANGES_PER_DELTA_MAX,
+            bytes: DELTA_BYTES_MAX,
+        };
+        let state = self.state();
+        state.log.since(version, node, limits, &state.view)
     }
 
     /// Everything `node` has to know, and the version it is true for.
