@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use knarr_api::feed::enrollment_server::Enrollment;
@@ -21,6 +20,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Feed, session};
+use crate::clock;
 
 /// Why a machine gets no node certificate. The text is for the person who joins it.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +172,7 @@ async fn run(
         ));
     };
     feed.hub.ready().await;
-    feed.heartbeats.beat(node, SystemTime::now());
+    feed.heartbeats.beat(node, clock::moment());
     let pod_cidrs = feed.register(node, &hello.node_json).await?;
     let resume = feed
         .hub

@@ -6,7 +6,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use knarr_api::feed::{
     Change, Delta, FromNode, OpenStream, PodGone, PodReport, Snapshot, ToNode, from_node, to_node,
@@ -19,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::Feed;
 use super::hub::CHANGES_PER_DELTA_MAX;
+use crate::clock;
 
 /// Messages on their way to one agent; a slow agent is told later, never dropped for it.
 pub(super) const OUTBOX_MAX: usize = 16;
@@ -193,7 +193,7 @@ pub(super) async fn listen(feed: Arc<Feed>, node: String, mut inbox: Streaming<F
                 break;
             }
         };
-        feed.heartbeats.beat(&node, SystemTime::now());
+        feed.heartbeats.beat(&node, clock::moment());
         match received.message {
             Some(from_node::Message::Heartbeat(_)) => feed.revive_node(&node).await,
             Some(from_node::Message::Pod(report)) => dispatch(Report::Pod(report)).await,
