@@ -213,7 +213,7 @@ struct Queues {
     sets: Queue<NamespacedName>,
     deployments: Queue<NamespacedName>,
     silent_nodes: node_lifecycle::NodeQueue,
-    homeless_pods: pod_gc::PodQueue,
+    homeless_pods: pod_gc::Homeless,
     unnumbered_nodes: pod_cidr::NodeQueue,
     namespaces: namespace::NamespaceQueue,
 }
