@@ -145,7 +145,7 @@ async fn run_with_store(
     let stop = shutdown.clone();
     tasks.spawn(async move {
         stop.cancelled().await;
-        feed.end_sessions();
+        feed.end().await;
     });
     let renewal = shutdown.clone();
     let tls = pki.tls();
