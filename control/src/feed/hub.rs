@@ -26,14 +26,13 @@ pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
 /// of many times that.
 pub(super) const DELTA_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     view: FeedView,
     log: Log,
 }
 
 /// The feed's view and log, shared by every session.
-#[derive(Debug)]
 pub struct Hub {
     /// Versions of another process mean nothing here.
     pub(super) epoch: String,
@@ -41,6 +40,16 @@ pub struct Hub {
     latest: watch::Sender<u64>,
     /// Resources whose first listing is still to come; sessions wait for all of them.
     unseen: watch::Sender<usize>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The view holds Secrets, which must not reach a log.
+        f.debug_struct("Hub")
+            .field("epoch", &self.epoch)
+            .field("latest", &*self.latest.borrow())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A resource that the feed follows.
@@ -261,3 +270,6 @@ impl Followed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
