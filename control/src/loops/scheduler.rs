@@ -424,7 +424,7 @@ impl Scheduler {
     /// Starts as many tellings as may be on their way.
     fn tell(&mut self) {
         while self.telling.len() < TELLINGS_MAX {
-            let Some(Telling { uid, message }) = self.tellings.next() else {
+            let Some(Telling { uid, message }) = self.tellings.take_next() else {
                 return;
             };
             let Some(name) = self.cluster.pod(&uid).map(|info| info.name.clone()) else {

@@ -64,14 +64,16 @@ impl Tellings {
     }
 
     /// The next thing to write; [`Tellings::ended`] has to follow.
-    pub fn next(&mut self) -> Option<Telling> {
+    pub fn take_next(&mut self) -> Option<Telling> {
         let (messages, on_the_way) = (&self.messages, &self.on_the_way);
-        self.queue.retain(|uid| messages.contains_key(uid));
-        // Passes over no more pods than are being written.
-        let place = self
-            .queue
-            .iter()
-            .position(|uid| !on_the_way.contains(uid))?;
+        while let Some(first) = self.queue.front() {
+            if messages.contains_key(first) {
+                break;
+            }
+            self.queue.pop_front();
+        }
+        let may_go = |uid: &Arc<str>| messages.contains_key(uid) && !on_the_way.contains(uid);
+        let place = self.queue.iter().position(may_go)?;
         let uid = self.queue.remove(place)?;
         let message = self.messages.remove(&uid)?;
         self.on_the_way.insert(uid.clone());

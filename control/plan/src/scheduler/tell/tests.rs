@@ -21,14 +21,14 @@ fn a_reason_is_told_once_and_a_new_one_not_too_soon() {
     let start = Instant::now();
     let mut tellings = Tellings::default();
     tellings.refused(&uid("a"), "full".to_owned(), None, start);
-    assert_eq!(tellings.next(), told("a", "full"));
-    assert_eq!(tellings.next(), None);
+    assert_eq!(tellings.take_next(), told("a", "full"));
+    assert_eq!(tellings.take_next(), None);
     tellings.ended("a");
     tellings.refused(&uid("a"), "full".to_owned(), Some("full"), start);
-    assert_eq!((tellings.next(), tellings.again_at()), (None, None));
+    assert_eq!((tellings.take_next(), tellings.again_at()), (None, None));
     let soon = start + Duration::from_secs(1);
     tellings.refused(&uid("a"), "tainted".to_owned(), Some("full"), soon);
-    assert_eq!(tellings.next(), None);
+    assert_eq!(tellings.take_next(), None);
     assert_eq!(tellings.again_at(), Some(start + TELL_EVERY));
     assert_eq!(tellings.take_untold(), HashSet::from([uid("a")]));
     assert_eq!(tellings.again_at(), None);
@@ -38,7 +38,7 @@ fn a_reason_is_told_once_and_a_new_one_not_too_soon() {
         Some("full"),
         start + TELL_EVERY,
     );
-    assert_eq!(tellings.next(), told("a", "tainted"));
+    assert_eq!(tellings.take_next(), told("a", "tainted"));
 }
 
 #[test]
@@ -46,15 +46,15 @@ fn a_pod_is_written_by_one_at_a_time_and_with_its_newest_reason() {
     let start = Instant::now();
     let mut tellings = Tellings::default();
     tellings.refused(&uid("a"), "1".to_owned(), None, start);
-    assert_eq!(tellings.next(), told("a", "1"));
+    assert_eq!(tellings.take_next(), told("a", "1"));
     tellings.refused(&uid("a"), "2".to_owned(), None, start + TELL_EVERY);
     tellings.refused(&uid("b"), "1".to_owned(), None, start);
-    assert_eq!(tellings.next(), told("b", "1"));
-    assert_eq!(tellings.next(), None);
+    assert_eq!(tellings.take_next(), told("b", "1"));
+    assert_eq!(tellings.take_next(), None);
     tellings.refused(&uid("a"), "3".to_owned(), Some("1"), start + TELL_EVERY * 2);
     tellings.ended("a");
-    assert_eq!(tellings.next(), told("a", "3"));
-    assert_eq!(tellings.next(), None);
+    assert_eq!(tellings.take_next(), told("a", "3"));
+    assert_eq!(tellings.take_next(), None);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_pod_that_waits_no_more_is_told_nothing() {
     let mut tellings = Tellings::default();
     tellings.refused(&uid("a"), "1".to_owned(), None, Instant::now());
     tellings.forget("a");
-    assert_eq!(tellings.next(), None);
+    assert_eq!(tellings.take_next(), None);
 }
 
 fn pod(spec: Value, scheduled: Value) -> Pod {
