@@ -80,7 +80,8 @@ async fn a_pod_is_bound_once() {
         "Operation cannot be fulfilled on pods/binding \"web\": pod web is already assigned to node \"n1\""
     );
     server.send("POST", PODS, &pod("again", &["c"])).await;
-    let other = server.api.client().bind("default", "again", uid, "n1");
+    let client = server.api.client();
+    let other = client.bind("default", "again", uid, "n1");
     assert!(other.await.expect_err("another pod is meant").is_conflict());
 }
 
