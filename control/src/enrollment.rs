@@ -4,14 +4,13 @@
 //! Called by the node feed's server; what a token must be is `tokens`, what is signed is `pki`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use knarr_api::feed::{JoinRequest, NodeCertificate};
 use knarr_api::k8s_openapi::api::core::v1::{Node, Secret};
 use knarr_api::names;
 use knarr_apiserver::{ApiError, Client};
-use time::OffsetDateTime;
 
 use crate::clock;
 use crate::feed::{Enroll, EnrollError, Heartbeats};
@@ -48,7 +47,7 @@ impl Enrollment {
     }
 
     fn sign(&self, node: &str, csr_pem: &str) -> Result<NodeCertificate, EnrollError> {
-        let now = OffsetDateTime::now_utc();
+        let now = clock::utc();
         let certificate_pem = self
             .authority
             .sign_node(node, csr_pem, self.lifetime, now)
@@ -64,12 +63,8 @@ impl Enrollment {
 
     /// A token must not take the place of a node that lives; a machine that was set up anew may come back.
     async fn refuse_living_namesake(&self, name: &str) -> Result<(), EnrollError> {
-        let heard = self.heartbeats.heard(name);
-        let silent = heard.map(|heard| {
-            SystemTime::now()
-                .duration_since(heard)
-                .unwrap_or(Duration::ZERO)
-        });
+        let now = clock::moment().monotonic;
+        let silent = self.heartbeats.heard_ago(name, now);
         if silent.is_none_or(|silent| silent > self.alive) {
             return Ok(());
         }

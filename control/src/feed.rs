@@ -5,16 +5,21 @@
 //! what the agent reports, [`Streams`] lends the agent's connection to `kubectl logs`. Which change a node
 //! is told and what a report may alter is planned in `knarr_control_plan::feed`. Wired by `lib.rs`.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use knarr_api::feed::enrollment_server::EnrollmentServer;
 use knarr_api::feed::feed_server::FeedServer;
 use knarr_apiserver::Client;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 mod heartbeats;
 mod hooks;
 mod hub;
+mod lanes;
 mod log;
 mod reports;
 mod server;
@@ -53,6 +58,10 @@ pub struct Feed {
     sessions: Sessions,
     settings: FeedSettings,
     enroll: Arc<dyn Enroll>,
+    /// Sessions and streams.
+    tasks: TaskTracker,
+    /// Ends them, and those that begin later.
+    stopping: CancellationToken,
 }
 
 impl Feed {
@@ -73,6 +82,8 @@ impl Feed {
             sessions: Sessions::default(),
             settings,
             enroll,
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
         })
     }
 
@@ -83,9 +94,26 @@ impl Feed {
             .into_axum_router()
     }
 
-    /// Ends every session, for a shutdown that does not wait for agents to hang up.
-    pub fn end_sessions(&self) {
+    /// Ends every session and stream, for a shutdown that does not wait for agents to hang up, and waits until
+    /// they have ended.
+    pub async fn end(&self) {
+        self.stopping.cancel();
         self.sessions.end_all();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Runs `task` as one that [`Feed::end`] waits for. A panic in it is its own, and loud.
+    fn supervise<T>(&self, node: String, what: &'static str, task: T)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(async move {
+            // Nothing of the task is used again after it panicked.
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(node, what, "a part of the node feed panicked");
+            }
+        });
     }
 
     /// Connected nodes with the version each has on disk, for `/metrics` and tests.

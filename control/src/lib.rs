@@ -24,7 +24,6 @@ pub mod services;
 pub mod tokens;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::Request;
@@ -33,7 +32,6 @@ use axum::response::IntoResponse;
 use knarr_apiserver::{ApiConfig, ApiError, ApiServer};
 use knarr_control_plan::pod_cidr::{PodCidrError, PodCidrs};
 use knarr_store::{Embedded, Options, Store};
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -90,7 +88,7 @@ pub async fn run(
     services: Services,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let pki = Arc::new(Pki::open(&config, OffsetDateTime::now_utc())?);
+    let pki = Arc::new(Pki::open(&config, clock::utc())?);
     let path = config.data_dir.join(STORE_FILE);
     let store = Embedded::open(&path, Options::default())?;
     // Whatever happens from here on, the store is closed in order.
@@ -111,7 +109,7 @@ async fn run_with_store(
     let shutdown = asked.child_token();
     let embedded = store.clone();
     let store: Arc<dyn Store> = Arc::new(store);
-    let heartbeats = Arc::new(Heartbeats::new(SystemTime::now()));
+    let heartbeats = Arc::new(Heartbeats::default());
     let streams = Arc::new(Streams::default());
     let api = ApiServer::open(store.clone(), api_config(config, &heartbeats, &streams)).await?;
     let client = api.client();
@@ -149,7 +147,7 @@ async fn run_with_store(
     let stop = shutdown.clone();
     tasks.spawn(async move {
         stop.cancelled().await;
-        feed.end_sessions();
+        feed.end().await;
     });
     let renewal = shutdown.clone();
     let tls = pki.tls();

@@ -109,7 +109,7 @@ pub fn spawn_all(
         pod_cidrs,
         ca_pem,
     } = settings;
-    let recorder = Recorder::start(client.clone(), shutdown.clone());
+    let recorder = Recorder::start(client.clone(), shutdown.clone(), tasks);
     let context = |source: &'static str| Context {
         client: client.clone(),
         shutdown: shutdown.clone(),
@@ -213,7 +213,7 @@ struct Queues {
     sets: Queue<NamespacedName>,
     deployments: Queue<NamespacedName>,
     silent_nodes: node_lifecycle::NodeQueue,
-    homeless_pods: pod_gc::PodQueue,
+    homeless_pods: pod_gc::Homeless,
     unnumbered_nodes: pod_cidr::NodeQueue,
     namespaces: namespace::NamespaceQueue,
 }

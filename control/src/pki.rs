@@ -24,6 +24,7 @@ use authority::{Profile, Usage};
 pub use files::{private_dir, write_private, write_public};
 pub use tls::{ADMIN_GROUP, ADMIN_USER};
 
+use crate::clock;
 use crate::config::Config;
 
 /// Server and admin certificates live a year, as kubeadm's.
@@ -123,7 +124,7 @@ impl Pki {
     /// the next one is due.
     pub async fn keep_renewed(&self, shutdown: CancellationToken) {
         loop {
-            let now = OffsetDateTime::now_utc();
+            let now = clock::utc();
             let wait = match self.renew(now) {
                 Ok(due) => Duration::try_from(due - now).unwrap_or(RETRY).max(RETRY),
                 Err(error) => {

@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
+
 /// Events on their way to the store. A burst beyond this is dropped and logged: events are for people, and
 /// the work that they tell of must not wait for them.
 const WAITING_MAX: usize = 1024;
@@ -32,10 +34,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the task that writes events; it ends at `shutdown`.
-    pub fn start(client: Client, shutdown: CancellationToken) -> Self {
+    /// Starts the task that writes events among `tasks`; it ends at `shutdown`.
+    pub fn start(client: Client, shutdown: CancellationToken, tasks: &mut JoinSet<()>) -> Self {
         let (notes, receiver) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             // Safe to drop: an event that is not written yet is lost, as at any end of the process.
             tokio::select! {
                 () = write_all(client, receiver) => {}
@@ -98,11 +100,11 @@ async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
     let mut creations: JoinSet<()> = JoinSet::new();
     while let Some(note) = notes.recv().await {
         let reason = note.reason;
-        match correlator.correlate(&note, Timestamp::now()) {
+        match correlator.correlate(&note, clock::now()) {
             Write::Nothing => {}
             Write::Create(event) => {
                 while creations.len() >= CREATIONS_MAX {
-                    creations.join_next().await;
+                    created(creations.join_next().await);
                 }
                 let client = client.clone();
                 creations.spawn(async move {
@@ -119,7 +121,7 @@ async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
                 message,
             } => {
                 // The event may be one of those that are being created.
-                while creations.join_next().await.is_some() {}
+                while created(creations.join_next().await) {}
                 let counted = count_up(&client, &namespace, &name, count, last, message).await;
                 if let Err(error) = counted {
                     if error.is_not_found() {
@@ -130,8 +132,16 @@ async fn write_all(client: Client, mut notes: mpsc::Receiver<Note>) {
                 }
             }
         }
-        while creations.try_join_next().is_some() {}
+        while created(creations.try_join_next()) {}
     }
+}
+
+/// Loud where a creation panicked. False when there was none left.
+fn created(ended: Option<Result<(), tokio::task::JoinError>>) -> bool {
+    if let Some(Err(error)) = &ended {
+        tracing::error!(%error, "writing an event panicked");
+    }
+    ended.is_some()
 }
 
 fn unwritten(error: &ApiError, reason: &'static str) {

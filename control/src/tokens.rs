@@ -158,7 +158,7 @@ pub enum Expiration {
 }
 
 /// What a token's Secret says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Stored {
     /// The public part.
     pub id: String,
@@ -168,6 +168,25 @@ pub struct Stored {
     /// When it ends.
     pub expiration: Expiration,
     joins: bool,
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            // It must not reach a log.
+            secret: _,
+            description,
+            expiration,
+            joins,
+        } = self;
+        f.debug_struct("Stored")
+            .field("id", id)
+            .field("description", description)
+            .field("expiration", expiration)
+            .field("joins", joins)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Stored {

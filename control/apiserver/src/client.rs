@@ -267,12 +267,19 @@ impl Client {
         Ok(())
     }
 
-    /// Binds a pending pod to a node, as `POST pods/NAME/binding`. A conflict when it is bound already.
-    pub async fn bind(&self, namespace: &str, pod: &str, node: &str) -> Result<(), ApiError> {
+    /// Binds a pending pod to a node, as `POST pods/NAME/binding`. A conflict when it is bound already, and when
+    /// another pod than the one with `uid` has the name now.
+    pub async fn bind(
+        &self,
+        namespace: &str,
+        pod: &str,
+        uid: &str,
+        node: &str,
+    ) -> Result<(), ApiError> {
         let binding = json!({
             "kind": "Binding",
             "apiVersion": "v1",
-            "metadata": {"namespace": namespace, "name": pod},
+            "metadata": {"namespace": namespace, "name": pod, "uid": uid},
             "target": {"kind": "Node", "name": node},
         });
         self.core

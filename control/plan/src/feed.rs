@@ -54,6 +54,18 @@ pub struct Outgoing {
     pub audience: Audience,
     /// What they are told.
     pub change: Change,
+    /// Where the view keeps what `change` carries, for one that carries an object's whole body; see
+    /// [`FeedView::again`].
+    pub body: Option<Body>,
+}
+
+/// An object whose body the view keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A pod, by its name and uid.
+    Pod(NamespacedName, String),
+    /// A ConfigMap or Secret.
+    Object(ObjectKey),
 }
 
 impl Outgoing {
@@ -65,12 +77,20 @@ impl Outgoing {
         Self::new(Audience::Node(node.clone()), change)
     }
 
+    fn body(node: &Arc<str>, change: change::Change, body: Body) -> Self {
+        Self {
+            body: Some(body),
+            ..Self::node(node, change)
+        }
+    }
+
     fn new(audience: Audience, change: change::Change) -> Self {
         Self {
             audience,
             change: Change {
                 change: Some(change),
             },
+            body: None,
         }
     }
 }
@@ -111,7 +131,8 @@ impl FeedView {
         for object in view.refers.difference(&before) {
             out.extend(self.objects.refer(&view.node, object));
         }
-        out.push(Outgoing::node(&view.node, view.to_change()));
+        let body = Body::Pod(name.clone(), view.uid.clone());
+        out.push(Outgoing::body(&view.node, view.to_change(), body));
         for object in before.difference(&view.refers) {
             out.extend(self.objects.release(&view.node, object));
         }
@@ -184,6 +205,21 @@ impl FeedView {
             .get(name)
             .filter(|pod| pod.uid == uid)
             .map(|pod| &pod.node)
+    }
+
+    /// The body of an object as it is now, as the change that tells `node` of it. `None` where the node is not
+    /// to know it any more: the change that took it away comes later than the one that gave it.
+    pub fn again(&self, body: &Body, node: &str) -> Option<Change> {
+        let change = match body {
+            Body::Pod(name, uid) => {
+                let pod = self.pods.get(name)?;
+                (pod.uid == *uid && &*pod.node == node).then(|| pod.to_change())
+            }
+            Body::Object(key) => self.objects.again(key, node),
+        };
+        change.map(|change| Change {
+            change: Some(change),
+        })
     }
 
     /// Everything that `node` has to know, in an order that needs nothing later.

@@ -79,28 +79,14 @@ pub struct HealthPlan {
     pub again_after: Option<Duration>,
 }
 
-/// Judges a node that was last heard (or first waited for) at `silent_since`.
-pub fn plan_health(
-    node: &Node,
-    silent_since: Timestamp,
-    grace: Duration,
-    now: Timestamp,
-) -> HealthPlan {
-    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-    let created = node
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map_or(silent_since, |time| time.0);
-    let ends = silent_since
-        .max(created)
-        .saturating_add(grace)
-        .unwrap_or(Timestamp::MAX);
-    let left = ends.duration_since(now);
-    if left > SignedDuration::ZERO {
+/// Judges a node that has been silent for `silence`, counted from when it was last heard or first waited for.
+/// `silence` is measured by a clock that cannot be set; `now` is only for what is written.
+pub fn plan_health(node: &Node, silence: Duration, grace: Duration, now: Timestamp) -> HealthPlan {
+    let left = grace.saturating_sub(silence_of(node, silence, grace, now));
+    if !left.is_zero() {
         return HealthPlan {
             conditions: None,
-            again_after: Some(left.unsigned_abs()),
+            again_after: Some(left),
         };
     }
     let old = node
@@ -136,6 +122,19 @@ pub fn plan_health(
         conditions: changed.then_some(conditions),
         again_after: None,
     }
+}
+
+/// A node cannot be silent for longer than it exists: one that was made anew under an old name has its whole
+/// grace. A creation further in the future than the grace says that the clock was set back, and nothing else.
+fn silence_of(node: &Node, silence: Duration, grace: Duration, now: Timestamp) -> Duration {
+    let Some(created) = &node.metadata.creation_timestamp else {
+        return silence;
+    };
+    let age = now.duration_since(created.0);
+    if age.is_negative() && age.unsigned_abs() > grace {
+        return silence;
+    }
+    silence.min(Duration::try_from(age).unwrap_or_default())
 }
 
 /// How much of the cluster is heard.

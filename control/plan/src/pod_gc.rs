@@ -4,6 +4,7 @@
 //! Follows kube-controller-manager's `pod-garbage-collector` (v1.37). A terminating pod on a node that is
 //! merely silent stays until the node is back or removed: its containers may still run.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use knarr_api::k8s_openapi::api::core::v1::Node;
@@ -29,6 +30,35 @@ pub enum NodeFate {
     OutOfService,
     /// There has been no such Node since then, as far as this process has seen.
     GoneSince(Timestamp),
+}
+
+/// Nodes that pods are bound to and that are not there, with the time since when.
+#[derive(Debug, Default)]
+pub struct Departures {
+    since: HashMap<String, Timestamp>,
+}
+
+impl Departures {
+    /// Since when a node that is missing `now` has been. Nodes that pods are not bound to any more, as
+    /// `has_pods` says, are forgotten, because nobody will ask for them again.
+    pub fn since(
+        &mut self,
+        node: &str,
+        has_pods: impl Fn(&str) -> bool,
+        now: Timestamp,
+    ) -> Timestamp {
+        if let Some(since) = self.since.get(node) {
+            return *since;
+        }
+        self.since.retain(|node, _| has_pods(node));
+        self.since.insert(node.to_owned(), now);
+        now
+    }
+
+    /// The node is there: should it go again, that is a new departure with a quarantine of its own.
+    pub fn is_back(&mut self, node: &str) {
+        self.since.remove(node);
+    }
 }
 
 /// What is to be done with a pod.

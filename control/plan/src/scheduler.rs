@@ -23,11 +23,13 @@ mod pod;
 mod reason;
 mod score;
 mod taints;
+mod tell;
 
 pub use node::NodeState;
 pub use pod::{DEFAULT_SCHEDULER, HostPort, PodInfo, Resources, Term, Wants};
 pub use reason::{Reason, Unschedulable};
 pub use taints::{Effect, TaintView, TolerationView, untolerated};
+pub use tell::{TELL_EVERY, Telling, Tellings, unschedulable_status};
 
 /// Classes whose ranking is remembered; the least recently used goes. Each holds a few dozen bytes a node,
 /// and a scheduler seldom sees more kinds of pods at once.

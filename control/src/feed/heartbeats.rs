@@ -3,56 +3,86 @@
 //! idle cluster rest.
 //!
 //! The feed server writes here; node lifecycle reads it to tell a dead node from a living one, and the API
-//! server reads it to show the renewTime of node Leases.
+//! server reads it to show the renewTime of node Leases. Silence is measured by the monotonic clock, because
+//! the other one may be set at any time; that one is kept for Leases alone.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clock::Moment;
+
+/// What is known of a node.
+#[derive(Debug, Clone, Copy)]
+struct Signs {
+    /// From when its silence counts: last heard, or first waited for.
+    since: Instant,
+    /// When it was last heard, by the clock that people read.
+    heard: Option<SystemTime>,
+}
 
 /// Last signs of life, by node name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Heartbeats {
-    started: SystemTime,
-    last: Mutex<HashMap<String, SystemTime>>,
+    nodes: Mutex<HashMap<String, Signs>>,
 }
 
 impl Heartbeats {
-    /// Nothing heard yet; `now` is the moment from which silence counts.
-    pub fn new(now: SystemTime) -> Self {
-        Self {
-            started: now,
-            last: Mutex::default(),
-        }
-    }
-
-    fn last(&self) -> MutexGuard<'_, HashMap<String, SystemTime>> {
+    fn nodes(&self) -> MutexGuard<'_, HashMap<String, Signs>> {
         // A panic while a time is stored leaves the map whole.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `node` was heard at `now`.
-    pub fn beat(&self, node: &str, now: SystemTime) {
-        let mut last = self.last();
-        match last.get_mut(node) {
-            Some(time) => *time = now,
+    pub fn beat(&self, node: &str, now: Moment) {
+        let signs = Signs {
+            since: now.monotonic,
+            heard: Some(now.wall),
+        };
+        let mut nodes = self.nodes();
+        match nodes.get_mut(node) {
+            Some(known) => *known = signs,
             None => {
-                last.insert(node.to_owned(), now);
+                nodes.insert(node.to_owned(), signs);
             }
         }
     }
 
     /// When `node` was last heard by this process; `None` when it was not.
     pub fn heard(&self, node: &str) -> Option<SystemTime> {
-        self.last().get(node).copied()
+        self.nodes().get(node)?.heard
     }
 
-    /// From when `node`'s silence counts: last heard, or this process' start.
-    pub fn silent_since(&self, node: &str) -> SystemTime {
-        self.heard(node).unwrap_or(self.started)
+    /// How long ago `node` was last heard by this process; `None` when it was not.
+    pub fn heard_ago(&self, node: &str, now: Instant) -> Option<Duration> {
+        let nodes = self.nodes();
+        let signs = nodes.get(node).filter(|signs| signs.heard.is_some())?;
+        Some(now.saturating_duration_since(signs.since))
+    }
+
+    /// How long `node` has been silent. For a node that this process has not heard that counts from the first
+    /// time it asks, as in kube-controller-manager: a control plane that starts waits for every node anew.
+    pub fn silence(&self, node: &str, now: Instant) -> Duration {
+        let mut nodes = self.nodes();
+        let since = match nodes.get(node) {
+            Some(signs) => signs.since,
+            None => {
+                let signs = Signs {
+                    since: now,
+                    heard: None,
+                };
+                nodes.insert(node.to_owned(), signs);
+                now
+            }
+        };
+        now.saturating_duration_since(since)
     }
 
     /// `node` is no part of the cluster any more.
     pub fn forget(&self, node: &str) {
-        self.last().remove(node);
+        self.nodes().remove(node);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,20 +17,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::log::{Log, Piece};
+use super::log::{Limits, Log, Piece};
 use crate::informer::name_of;
 
-/// Most changes in one message. What the log holds is bounded in bytes as well, a snapshot's parts are too.
+/// Most changes in one message.
 pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
+/// Bytes of one message. One change may be larger by itself (an object has up to 3 MiB); the agent takes messages
+/// of many times that.
+pub(super) const DELTA_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     view: FeedView,
     log: Log,
 }
 
 /// The feed's view and log, shared by every session.
-#[derive(Debug)]
 pub struct Hub {
     /// Versions of another process mean nothing here.
     pub(super) epoch: String,
@@ -38,6 +40,16 @@ pub struct Hub {
     latest: watch::Sender<u64>,
     /// Resources whose first listing is still to come; sessions wait for all of them.
     unseen: watch::Sender<usize>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The view holds Secrets, which must not reach a log.
+        f.debug_struct("Hub")
+            .field("epoch", &self.epoch)
+            .field("latest", &*self.latest.borrow())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A resource that the feed follows.
@@ -120,7 +132,12 @@ impl Hub {
 
     /// What `node` has to know after `version`; `None` when it needs a snapshot.
     pub(super) fn since(&self, version: u64, node: &str) -> Option<Piece> {
-        self.state().log.since(version, node, CHANGES_PER_DELTA_MAX)
+        let limits = Limits {
+            changes: CHANGES_PER_DELTA_MAX,
+            bytes: DELTA_BYTES_MAX,
+        };
+        let state = self.state();
+        state.log.since(version, node, limits, &state.view)
     }
 
     /// Everything `node` has to know, and the version it is true for.
@@ -253,3 +270,6 @@ impl Followed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

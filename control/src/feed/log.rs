@@ -2,12 +2,13 @@
 //! The recent past of the feed: numbered changes, so that a node that was away a moment can go on.
 //!
 //! One log for all nodes; each reader picks what is for it. Bounded by count and by bytes: a node that was
-//! away for longer gets a snapshot instead.
+//! away for longer gets a snapshot instead. Whole objects are not kept here but looked up in the view when they
+//! are told, as they are then: otherwise one large ConfigMap would push out what every other node has yet to read.
 
 use std::collections::VecDeque;
 
 use knarr_api::feed::Change;
-use knarr_control_plan::feed::{Audience, Outgoing};
+use knarr_control_plan::feed::{Audience, Body, FeedView, Outgoing};
 use prost::Message;
 
 /// A rolling restart of a few hundred pods fits; a longer absence costs one snapshot.
@@ -15,11 +16,25 @@ const ENTRIES_MAX: usize = 8_192;
 /// Keeps the log's share of the idle process small.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// What a piece of the log may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub changes: usize,
+    /// One change may be larger by itself.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+enum Told {
+    Change(Change),
+    Body(Body),
+}
+
 #[derive(Debug)]
 struct Entry {
     version: u64,
     audience: Audience,
-    change: Change,
+    told: Told,
     bytes: usize,
 }
 
@@ -51,12 +66,24 @@ impl Log {
     /// Numbers a change and keeps it.
     pub fn append(&mut self, outgoing: Outgoing) {
         self.version += 1;
-        let bytes = outgoing.change.encoded_len();
+        let Outgoing {
+            audience,
+            change,
+            body,
+        } = outgoing;
+        let (told, bytes) = match body {
+            // Names are short, and the number of entries is bounded.
+            Some(body) => (Told::Body(body), 0),
+            None => {
+                let bytes = change.encoded_len();
+                (Told::Change(change), bytes)
+            }
+        };
         self.bytes += bytes;
         self.entries.push_back(Entry {
             version: self.version,
-            audience: outgoing.audience,
-            change: outgoing.change,
+            audience,
+            told,
             bytes,
         });
         while self.entries.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
@@ -73,8 +100,15 @@ impl Log {
         version >= self.forgotten && version <= self.version
     }
 
-    /// What `node` has to know after `version`, at most `limit` changes; `None` when that is forgotten.
-    pub fn since(&self, version: u64, node: &str, limit: usize) -> Option<Piece> {
+    /// What `node` has to know after `version`, within `limits`; `None` when that is forgotten. `view` is what all
+    /// changes of this log have led to.
+    pub fn since(
+        &self,
+        version: u64,
+        node: &str,
+        limits: Limits,
+        view: &FeedView,
+    ) -> Option<Piece> {
         if !self.reaches(version) {
             return None;
         }
@@ -85,15 +119,25 @@ impl Log {
             version: self.version,
             changes: Vec::new(),
         };
+        let mut bytes = 0;
         for entry in self.entries.range(start..) {
             if !entry.audience.includes(node) {
                 continue;
             }
-            if piece.changes.len() == limit {
+            let change = match &entry.told {
+                Told::Change(change) => change.clone(),
+                Told::Body(body) => match view.again(body, node) {
+                    Some(change) => change,
+                    None => continue,
+                },
+            };
+            bytes += change.encoded_len();
+            let is_full = piece.changes.len() == limits.changes || bytes > limits.bytes;
+            if is_full && !piece.changes.is_empty() {
                 piece.version = entry.version - 1;
                 break;
             }
-            piece.changes.push(entry.change.clone());
+            piece.changes.push(change);
         }
         Some(piece)
     }

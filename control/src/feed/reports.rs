@@ -10,13 +10,13 @@ use knarr_api::feed::{PodGone, PodReport};
 use knarr_api::k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use knarr_api::k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
 use knarr_control_plan::feed::{plan_node, plan_pod_status};
 use tonic::Status;
 
 use super::Feed;
+use crate::clock;
 
 /// Where node Leases live, as Kubernetes has it.
 pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -165,7 +165,7 @@ impl Feed {
     }
 
     async fn renew_lease(&self, node: &str) -> Result<(), ApiError> {
-        let now = MicroTime(Timestamp::now());
+        let now = MicroTime(clock::now());
         let spec = LeaseSpec {
             holder_identity: Some(node.to_owned()),
             lease_duration_seconds: Some(LEASE_SECONDS),
@@ -283,14 +283,7 @@ impl Feed {
     }
 
     /// An Event that the node saw; the same name again counts up.
-    pub(super) async fn apply_event(&self, node: &str, json: &[u8]) {
-        let mut event: Event = match serde_json::from_slice(json) {
-            Ok(event) => event,
-            Err(error) => {
-                tracing::warn!(node, %error, "an event cannot be read");
-                return;
-            }
-        };
+    pub(super) async fn apply_event(&self, node: &str, mut event: Event) {
         if !self.may_report(node, &event) {
             tracing::warn!(node, object = ?event.involved_object.name, "an event about what is not this node's is refused");
             return;

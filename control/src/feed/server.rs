@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use knarr_api::feed::enrollment_server::Enrollment;
@@ -18,9 +17,11 @@ use knarr_apiserver::PeerIdentity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Feed, session};
+use crate::clock;
 
 /// Why a machine gets no node certificate. The text is for the person who joins it.
 #[derive(Debug, thiserror::Error)]
@@ -105,20 +106,21 @@ impl FeedService for Service {
         let inbox = request.into_inner();
         let (outbox, messages) = mpsc::channel(session::OUTBOX_MAX);
         let feed = self.0.clone();
-        tokio::spawn(async move {
-            let ended = feed.sessions.start(&node);
+        let about = node.clone();
+        self.0.supervise(about, "session", async move {
+            let session = Started::new(&feed, &node);
             // Safe to drop: a session that is replaced leaves nothing half-done but reports that the agent
             // sends again on its new connection.
             tokio::select! {
-                result = run(&feed, &node, inbox, outbox.clone()) => {
+                result = run(session.feed, &node, inbox, outbox.clone()) => {
                     if let Err(status) = result {
                         tracing::warn!(node, %status, "the session ended");
                         let _ = outbox.try_send(Err(status));
                     }
                 }
-                () = ended.cancelled() => tracing::info!(node, "the session was ended: the node connected again, or the control plane stops"),
+                () = session.ended.cancelled() => tracing::info!(node, "the session was ended: the node connected again, or a report could not be written"),
+                () = feed.stopping.cancelled() => tracing::info!(node, "the session was ended: the control plane stops"),
             }
-            feed.sessions.end(&node, &ended);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
@@ -132,9 +134,16 @@ impl FeedService for Service {
         let streams = self.0.streams.clone();
         // The answer is a stream that carries nothing but the end: logs flow one way.
         let (end, ended) = mpsc::channel(1);
-        tokio::spawn(async move {
-            if let Err(status) = streams.serve(&node, frames).await {
-                let _ = end.send(Err(status)).await;
+        let (about, stopping) = (node.clone(), self.0.stopping.clone());
+        self.0.supervise(about, "stream", async move {
+            // Safe to drop: whoever reads the stream sees it end.
+            let served = tokio::select! {
+                served = streams.serve(&node, frames) => served,
+                () = stopping.cancelled() => Err(Status::unavailable("the control plane stops")),
+            };
+            if let Err(status) = served {
+                // There is room for one, and this is the first; the agent may have hung up.
+                let _ = end.try_send(Err(status));
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(ended))))
@@ -172,7 +181,7 @@ async fn run(
         ));
     };
     feed.hub.ready().await;
-    feed.heartbeats.beat(node, SystemTime::now());
+    feed.heartbeats.beat(node, clock::moment());
     let pod_cidrs = feed.register(node, &hello.node_json).await?;
     let resume = feed
         .hub
@@ -196,12 +205,32 @@ async fn run(
         return Ok(());
     }
     let (requests, to_open) = mpsc::channel(session::OUTBOX_MAX);
-    feed.streams.connect(node, requests.clone());
+    // Taken back however this ends: a session may be dropped at any await.
+    let _connected = feed.streams.connect(node, requests);
     // Safe to drop: the end of either half is the end of the connection.
     tokio::select! {
         () = session::tell(feed.clone(), node.to_owned(), resume, outbox, to_open) => {}
         () = session::listen(feed.clone(), node.to_owned(), inbox) => {}
     }
-    feed.streams.disconnect(node, &requests);
     Ok(())
+}
+
+/// A session that is over when this is dropped, also by a panic.
+struct Started<'a> {
+    feed: &'a Arc<Feed>,
+    node: &'a str,
+    ended: CancellationToken,
+}
+
+impl<'a> Started<'a> {
+    fn new(feed: &'a Arc<Feed>, node: &'a str) -> Self {
+        let ended = feed.sessions.start(node);
+        Self { feed, node, ended }
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        self.feed.sessions.end(self.node, &self.ended);
+    }
 }

@@ -2,35 +2,23 @@
 //! One connected agent: what it is told, and what becomes of what it says.
 //!
 //! Two halves that share nothing but the node's name. [`tell`] writes deltas as the hub's log grows;
-//! [`listen`] applies reports, several pods at a time but each pod's in order.
+//! [`listen`] has reports applied, each kind in lanes of its own.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use knarr_api::feed::{
-    Change, Delta, FromNode, OpenStream, PodGone, PodReport, Snapshot, ToNode, from_node, to_node,
-};
+use knarr_api::feed::{Change, Delta, FromNode, OpenStream, Snapshot, ToNode, from_node, to_node};
 use prost::Message as _;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
 use super::Feed;
-use super::hub::CHANGES_PER_DELTA_MAX;
+use super::hub::{CHANGES_PER_DELTA_MAX, DELTA_BYTES_MAX};
+use super::lanes::{Lanes, Report};
+use crate::clock;
 
 /// Messages on their way to one agent; a slow agent is told later, never dropped for it.
 pub(super) const OUTBOX_MAX: usize = 16;
-/// Reports of different pods applied at once: enough to share one commit of the store.
-const REPORTERS: usize = 8;
-/// Reports waiting for one reporter; then the connection's flow control holds the agent back.
-const REPORTS_WAITING_MAX: usize = 64;
-
-/// Bytes of one part of a snapshot. One change may be larger by itself (an object has up to 3 MiB); the agent
-/// takes messages of many times that.
-const PART_BYTES_MAX: usize = 2 * 1024 * 1024;
-
 /// The agent's half of the conversation.
 pub(super) type Outbox = mpsc::Sender<Result<ToNode, Status>>;
 
@@ -111,7 +99,7 @@ fn part_of(changes: &[Change]) -> usize {
         .take(CHANGES_PER_DELTA_MAX)
         .take_while(|change| {
             bytes += change.encoded_len();
-            bytes <= PART_BYTES_MAX
+            bytes <= DELTA_BYTES_MAX
         });
     fits.count().max(1).min(changes.len())
 }
@@ -147,78 +135,75 @@ async fn tell_everything(feed: &Feed, node: &str, outbox: &Outbox) -> Option<u64
     }
 }
 
-enum Report {
-    Pod(PodReport),
-    Gone(PodGone),
-}
-
-impl Report {
-    fn uid(&self) -> &str {
-        match self {
-            Self::Pod(report) => &report.uid,
-            Self::Gone(gone) => &gone.uid,
-        }
-    }
-}
-
 /// Applies what the agent says until it hangs up.
 pub(super) async fn listen(feed: Arc<Feed>, node: String, mut inbox: Streaming<FromNode>) {
-    let mut reporters = Vec::with_capacity(REPORTERS);
-    let mut tasks = JoinSet::new();
-    for _ in 0..REPORTERS {
-        let (sender, mut reports) = mpsc::channel(REPORTS_WAITING_MAX);
-        reporters.push(sender);
-        let (feed, node) = (feed.clone(), node.clone());
-        tasks.spawn(async move {
-            while let Some(report) = reports.recv().await {
-                match report {
-                    Report::Pod(report) => feed.apply_pod(&node, report).await,
-                    Report::Gone(gone) => feed.apply_gone(&node, gone).await,
-                }
+    let (applying, about) = (feed.clone(), node.clone());
+    let mut lanes = Lanes::start(move |report| {
+        let (feed, node) = (applying.clone(), about.clone());
+        async move {
+            match report {
+                Report::Pod(report) => feed.apply_pod(&node, report).await,
+                Report::Gone(gone) => feed.apply_gone(&node, gone).await,
+                Report::Event(event) => feed.apply_event(&node, *event).await,
+                Report::Node(report) => feed.apply_node(&node, &report.node_json).await,
+                Report::Heard => feed.revive_node(&node).await,
             }
-        });
-    }
-    let dispatch = async |report: Report| {
-        let mut hasher = DefaultHasher::new();
-        report.uid().hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % REPORTERS as u64).unwrap_or_default();
-        // A reporter ends only when its sender is dropped, below.
-        let _ = reporters[index].send(report).await;
-    };
-    while let Some(received) = inbox.next().await {
+        }
+    });
+    loop {
+        // Safe to drop: a message that is not received stays in the connection, and an end stays an end.
+        let received = tokio::select! {
+            received = inbox.next() => received,
+            () = lanes.broken() => break,
+        };
         let received = match received {
-            Ok(received) => received,
-            Err(status) => {
+            Some(Ok(received)) => received,
+            Some(Err(status)) => {
                 tracing::info!(node, %status, "the agent's connection broke");
                 break;
             }
+            None => break,
         };
-        feed.heartbeats.beat(&node, SystemTime::now());
-        match received.message {
-            Some(from_node::Message::Heartbeat(_)) => feed.revive_node(&node).await,
-            Some(from_node::Message::Pod(report)) => dispatch(Report::Pod(report)).await,
-            Some(from_node::Message::PodGone(gone)) => dispatch(Report::Gone(gone)).await,
-            Some(from_node::Message::Node(report)) => {
-                feed.apply_node(&node, &report.node_json).await
-            }
+        feed.heartbeats.beat(&node, clock::moment());
+        let report = match received.message {
+            Some(from_node::Message::Heartbeat(_)) => Report::Heard,
+            Some(from_node::Message::Pod(report)) => Report::Pod(report),
+            Some(from_node::Message::PodGone(gone)) => Report::Gone(gone),
+            Some(from_node::Message::Node(report)) => Report::Node(report),
             Some(from_node::Message::Event(report)) => {
-                feed.apply_event(&node, &report.event_json).await
+                match serde_json::from_slice(&report.event_json) {
+                    Ok(event) => Report::Event(event),
+                    Err(error) => {
+                        tracing::warn!(node, %error, "an event cannot be read");
+                        continue;
+                    }
+                }
             }
-            Some(from_node::Message::Ack(ack)) => feed.sessions.acked(&node, ack.version),
+            Some(from_node::Message::Ack(ack)) => {
+                feed.sessions.acked(&node, ack.version);
+                continue;
+            }
             Some(from_node::Message::Hello(_)) => {
                 tracing::warn!(
                     node,
                     "the agent said hello twice on one connection; ignored"
                 );
+                continue;
             }
-            None => tracing::warn!(
-                node,
-                "the agent sent a message of a kind this version does not know"
-            ),
+            None => {
+                tracing::warn!(
+                    node,
+                    "the agent sent a message of a kind this version does not know"
+                );
+                continue;
+            }
+        };
+        if lanes.send(report).await.is_err() {
+            // The agent connects again and says everything anew.
+            break;
         }
     }
-    drop(reporters);
-    while tasks.join_next().await.is_some() {}
+    lanes.finish().await;
 }
 
 #[cfg(test)]

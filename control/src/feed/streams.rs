@@ -5,7 +5,7 @@
 //! is one caller (through [`Streams::open_logs`]), the feed service the other.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,14 +43,23 @@ fn failure(code: u32, message: impl Into<String>) -> StreamError {
 }
 
 impl Streams {
-    /// `node` is connected and takes requests from `requests`' other end.
-    pub(super) fn connect(&self, node: &str, requests: mpsc::Sender<OpenStream>) {
+    /// `node` is connected and takes requests from `requests`' other end, until what is returned is dropped.
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        node: &str,
+        requests: mpsc::Sender<OpenStream>,
+    ) -> Connected {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        agents.insert(node.to_owned(), requests);
+        agents.insert(node.to_owned(), requests.clone());
+        Connected {
+            streams: self.clone(),
+            node: node.to_owned(),
+            requests,
+        }
     }
 
     /// The connection that took `requests` is over; a newer one of the same node stays.
-    pub(super) fn disconnect(&self, node: &str, requests: &mpsc::Sender<OpenStream>) {
+    fn disconnect(&self, node: &str, requests: &mpsc::Sender<OpenStream>) {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if agents
             .get(node)
@@ -167,6 +176,19 @@ impl Streams {
     }
 }
 
+/// A connection that can be asked for streams.
+pub(super) struct Connected {
+    streams: Arc<Streams>,
+    node: String,
+    requests: mpsc::Sender<OpenStream>,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.streams.disconnect(&self.node, &self.requests);
+    }
+}
+
 /// Takes a request off the list when its caller stops waiting.
 struct Forget<'a> {
     streams: &'a Streams,
@@ -183,3 +205,6 @@ impl Drop for Forget<'_> {
         all.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests;

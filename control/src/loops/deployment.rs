@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use knarr_api::k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
-use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::Selector;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Cache, DeleteParams, Object, Patch, Propagation};
@@ -18,6 +17,7 @@ use serde_json::json;
 use super::Context;
 use super::pods::owned_by;
 use super::replica_set::SetView;
+use crate::clock;
 use crate::informer::{self, Changed, Informer};
 use crate::queue::{Outcome, Queue};
 
@@ -176,7 +176,7 @@ impl Loop {
             sets: &sets,
             sets_with_pods: &sets_with_pods,
         };
-        let Ok(plan) = deployment::plan(view, Timestamp::now()) else {
+        let Ok(plan) = deployment::plan(view, clock::now()) else {
             return Ok(Outcome::Done);
         };
         for action in plan.actions {

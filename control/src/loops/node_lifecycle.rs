@@ -110,8 +110,8 @@ impl Loop {
             Err(error) => return Err(error),
         };
         let now = clock::now();
-        let silent_since = clock::timestamp(self.heartbeats.silent_since(name));
-        let health = plan_health(&node, silent_since, self.grace, now);
+        let silence = self.heartbeats.silence(name, clock::moment().monotonic);
+        let health = plan_health(&node, silence, self.grace, now);
         if let Some(conditions) = health.conditions {
             tracing::warn!(node = name, "the node is not heard any more");
             node.status.get_or_insert_default().conditions = Some(conditions);

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Ends pods that nobody else will end. Decides nothing: `knarr_control_plan::pod_gc` does.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use knarr_api::k8s_openapi::api::core::v1::Pod;
-use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
 use knarr_control_plan::node_lifecycle::disrupted_status;
-use knarr_control_plan::pod_gc::{NodeFate, TERMINATED_MAX, Verdict, judge, plan_terminated};
+use knarr_control_plan::pod_gc::{
+    Departures, NodeFate, TERMINATED_MAX, Verdict, judge, plan_terminated,
+};
 use knarr_control_plan::pods::{Phase, PodView};
 
 use super::Context;
@@ -25,27 +25,38 @@ const WORKERS: usize = 4;
 /// Ended pods are counted this long after one ended, and together with all that ended meanwhile.
 const COUNT_AFTER: Duration = Duration::from_secs(20);
 
-/// Pods to look at; the empty name stands for all ended pods together.
-pub(super) type PodQueue = Queue<NamespacedName>;
+/// What changes of pods and nodes leave for the loop. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Homeless {
+    /// Pods to look at; the empty name stands for all ended pods together.
+    queue: Queue<NamespacedName>,
+    /// Since when nodes that pods are bound to have been missing.
+    departures: Arc<Mutex<Departures>>,
+}
 
 struct Loop {
     context: Context,
     nodes: Nodes,
     pods: Informer<PodView>,
-    /// Since when a node that pods are bound to has been missing.
-    gone: Mutex<HashMap<String, Timestamp>>,
+    departures: Arc<Mutex<Departures>>,
 }
 
-/// Runs the loop until shutdown. `queue` is woken by [`node_changed`] and [`pod_changed`].
-pub(super) async fn run(context: Context, nodes: Nodes, pods: Informer<PodView>, queue: PodQueue) {
+/// Runs the loop until shutdown. It is woken by [`node_changed`] and [`pod_changed`].
+pub(super) async fn run(
+    context: Context,
+    nodes: Nodes,
+    pods: Informer<PodView>,
+    homeless: Homeless,
+) {
     nodes.synced().await;
     pods.synced().await;
     let shutdown = context.shutdown.clone();
+    let Homeless { queue, departures } = homeless;
     let this = Arc::new(Loop {
         context,
         nodes,
         pods,
-        gone: Mutex::default(),
+        departures,
     });
     queue
         .work(WORKERS, shutdown, move |name| {
@@ -55,12 +66,16 @@ pub(super) async fn run(context: Context, nodes: Nodes, pods: Informer<PodView>,
         .await;
 }
 
-/// Wakes the pods of a node that is gone or declared off.
+/// Wakes the pods of a node that is gone or declared off. A node that is there has not departed any more, also
+/// where no pod of it is looked at before it goes again.
 pub(super) fn node_changed(
-    queue: &PodQueue,
+    homeless: &Homeless,
     pods: &Informer<PodView>,
     changed: &Changed<'_, NodeView>,
 ) {
+    if changed.new.is_some() {
+        locked(&homeless.departures).is_back(&changed.name.name);
+    }
     if changed
         .new
         .is_some_and(|view| view.fate == NodeFate::Exists)
@@ -68,12 +83,17 @@ pub(super) fn node_changed(
         return;
     }
     for pod in pods.indexed(&bound_to(&changed.name.name)) {
-        queue.add(pod.name.clone());
+        homeless.queue.add(pod.name.clone());
     }
 }
 
+fn locked(departures: &Mutex<Departures>) -> MutexGuard<'_, Departures> {
+    // A panic while a time is stored leaves the map whole.
+    departures.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Wakes a pod that is deleted before it has a node, or whose node is not there.
-pub(super) fn pod_changed(queue: &PodQueue, nodes: &Nodes, changed: &Changed<'_, PodView>) {
+pub(super) fn pod_changed(homeless: &Homeless, nodes: &Nodes, changed: &Changed<'_, PodView>) {
     let Some(pod) = changed.new else {
         return;
     };
@@ -85,12 +105,14 @@ pub(super) fn pod_changed(queue: &PodQueue, nodes: &Nodes, changed: &Changed<'_,
         }
     };
     if needs_look {
-        queue.add(changed.name.clone());
+        homeless.queue.add(changed.name.clone());
     }
     let has_ended =
         pod.phase.is_terminal() && !changed.old.is_some_and(|old| old.phase.is_terminal());
     if has_ended {
-        queue.add_after(NamespacedName::default(), COUNT_AFTER);
+        homeless
+            .queue
+            .add_after(NamespacedName::default(), COUNT_AFTER);
     }
 }
 
@@ -108,13 +130,14 @@ impl Loop {
     }
 
     fn fate(&self, node: &str) -> NodeFate {
-        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked up under the lock: a node that comes back now is seen here, or ends its departure after this.
+        let mut departures = locked(&self.departures);
         match self.nodes.view(&NamespacedName::cluster(node)) {
-            Some(view) => {
-                gone.remove(node);
-                view.fate
+            Some(view) => view.fate,
+            None => {
+                let has_pods = |node: &str| !self.pods.indexed(&bound_to(node)).is_empty();
+                NodeFate::GoneSince(departures.since(node, has_pods, clock::now()))
             }
-            None => NodeFate::GoneSince(*gone.entry(node.to_owned()).or_insert_with(clock::now)),
         }
     }
 
@@ -186,3 +209,6 @@ impl Loop {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use futures::future::join_all;
 use knarr_api::k8s_openapi::api::apps::v1::ReplicaSet;
 use knarr_api::k8s_openapi::api::core::v1::Pod;
-use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::Selector;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams, Object, Patch};
@@ -21,6 +20,7 @@ use serde_json::json;
 
 use super::Context;
 use super::pods::{orphans_in, owned_by};
+use crate::clock;
 use crate::informer::{self, Changed, Informer};
 use crate::queue::{Outcome, Queue};
 
@@ -156,7 +156,7 @@ impl Loop {
                 .into_iter()
                 .filter(|pod| selector.matches(&*pod.labels)),
         );
-        let now = Timestamp::now();
+        let now = clock::now();
         let pods: Vec<&PodView> = concerned.iter().map(Arc::as_ref).collect();
         let related_on = self.related_on(name, &set);
         let view = View {

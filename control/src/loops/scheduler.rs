@@ -6,29 +6,38 @@
 //! fits nowhere waits until a change may have made room.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, Service};
-use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{ApiError, CacheEvent, CacheEventKind, Client, EventStream, Object, Patch};
+use knarr_apiserver::{ApiError, CacheEvent, CacheEventKind, Client, EventStream, Object};
 use knarr_control_plan::endpoint_slice::selector_of;
-use knarr_control_plan::scheduler::{Cluster, Effects, PodInfo};
-use serde_json::json;
+use knarr_control_plan::scheduler::{
+    Cluster, Effects, PodInfo, Telling, Tellings, unschedulable_status,
+};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Context;
+use crate::clock;
 use crate::informer::name_of;
 
 /// Bindings on their way at once: enough to fill the store's commits.
 const BINDINGS_MAX: usize = 64;
 /// Pods placed before changes are taken in again.
 const BATCH_MAX: usize = 256;
+/// Pods told at once why they fit nowhere; fewer than bindings, which matter more.
+const TELLINGS_MAX: usize = 16;
+/// How often a pod that keeps changing is tried again; after that its next reason tells it.
+const CONFLICTS_MAX: usize = 4;
 
 /// Order in the queue: higher priority first, then older, then by uid so that no two are equal.
 type Place = (Reverse<i32>, Option<Timestamp>, Arc<str>);
@@ -37,14 +46,17 @@ type Place = (Reverse<i32>, Option<Timestamp>, Arc<str>);
 /// to recover, and short enough to go unnoticed.
 const REBIND_AFTER: Duration = Duration::from_secs(1);
 
-/// A pod is told at most this often why it fits nowhere: while nodes come and go the reasons of every waiting
-/// pod change with each of them.
-const TELL_EVERY: Duration = Duration::from_secs(5);
-
 /// What became of a binding.
 struct Bound {
     uid: Arc<str>,
-    failed: Option<ApiError>,
+    failed: Option<Failure>,
+}
+
+/// Why a pod was not bound.
+enum Failure {
+    Refused(ApiError),
+    /// The task that was to bind it panicked.
+    Panicked,
 }
 
 struct Scheduler {
@@ -58,28 +70,16 @@ struct Scheduler {
     uids: HashMap<NamespacedName, Arc<str>>,
     bindings: JoinSet<Bound>,
     slots: Arc<Semaphore>,
-    /// When a waiting pod was last told why.
-    told: HashMap<Arc<str>, Instant>,
-    /// Pods whose reason changed since, and when the first of them may be told.
-    untold: HashSet<Arc<str>>,
-    tell_at: Option<Instant>,
+    /// What waiting pods are told.
+    tellings: Tellings,
+    /// Pods that are being told now.
+    telling: JoinSet<Arc<str>>,
 }
 
 /// Runs the scheduler until shutdown.
 pub(super) async fn run(context: Context) {
     let shutdown = context.shutdown.clone();
-    let scheduler = Scheduler {
-        context,
-        cluster: Cluster::default(),
-        active: BTreeSet::new(),
-        waiting: HashMap::new(),
-        uids: HashMap::new(),
-        bindings: JoinSet::new(),
-        slots: Arc::new(Semaphore::new(BINDINGS_MAX)),
-        told: HashMap::new(),
-        untold: HashSet::new(),
-        tell_at: None,
-    };
+    let scheduler = Scheduler::new(context);
     // Safe to drop: a binding that is not written is decided anew at the next start.
     tokio::select! {
         result = scheduler.work() => {
@@ -98,16 +98,47 @@ struct Streams {
 }
 
 impl Scheduler {
+    fn new(context: Context) -> Self {
+        Self {
+            context,
+            cluster: Cluster::default(),
+            active: BTreeSet::new(),
+            waiting: HashMap::new(),
+            uids: HashMap::new(),
+            bindings: JoinSet::new(),
+            slots: Arc::new(Semaphore::new(BINDINGS_MAX)),
+            tellings: Tellings::default(),
+            telling: JoinSet::new(),
+        }
+    }
+
     async fn work(mut self) -> Result<(), ApiError> {
         loop {
             let streams = self.list()?;
             self.follow(streams).await;
             tracing::warn!("the scheduler fell behind and lists everything again");
-            self.cluster = Cluster::default();
-            self.active.clear();
-            self.waiting.clear();
-            self.uids.clear();
+            self.start_over().await;
         }
+    }
+
+    /// Forgets everything, so that it can be listed again. Bindings on their way are waited for, and so are the
+    /// caches that have to show them: nobody else may be given the room that they take.
+    async fn start_over(&mut self) {
+        while let Some(bound) = self.bindings.join_next().await {
+            self.settle(bound);
+        }
+        while let Some(told) = self.telling.join_next().await {
+            self.told(told);
+        }
+        while let Err(error) = self.context.client.sync().await {
+            tracing::warn!(%error, "the scheduler cannot see what was written");
+            tokio::time::sleep(REBIND_AFTER).await;
+        }
+        self.cluster = Cluster::default();
+        self.active.clear();
+        self.waiting.clear();
+        self.uids.clear();
+        self.tellings = Tellings::default();
     }
 
     fn list(&mut self) -> Result<Streams, ApiError> {
@@ -137,12 +168,16 @@ impl Scheduler {
             while let Some(bound) = self.bindings.try_join_next() {
                 self.settle(bound);
             }
+            while let Some(told) = self.telling.try_join_next() {
+                self.told(told);
+            }
             if self.take_changes(&mut streams).is_err() {
                 return;
             }
             if self.place_some().await {
                 continue;
             }
+            self.tell();
             // Safe to drop: each arm only waits for something that stays where it is.
             let changed = tokio::select! {
                 event = streams.pods.next() => event.map(|event| self.pod_event(&event)),
@@ -152,7 +187,11 @@ impl Scheduler {
                     self.settle(bound);
                     Ok(())
                 }
-                () = until(self.tell_at) => {
+                Some(told) = self.telling.join_next() => {
+                    self.told(told);
+                    Ok(())
+                }
+                () = until(self.tellings.again_at().map(Instant::from_std)) => {
                     self.tell_again();
                     Ok(())
                 }
@@ -256,8 +295,7 @@ impl Scheduler {
 
     fn unqueue(&mut self, uid: &Arc<str>) {
         self.waiting.remove(uid);
-        self.told.remove(uid);
-        self.untold.remove(uid);
+        self.tellings.forget(uid);
         if let Some(info) = self.cluster.pod(uid) {
             let place = (Reverse(info.priority), info.created_at, uid.clone());
             self.active.remove(&place);
@@ -288,7 +326,7 @@ impl Scheduler {
                 }
                 Err(refusal) => {
                     self.waiting.insert(uid.clone(), place);
-                    self.refuse(&uid, name, refusal.to_string());
+                    self.refuse(&uid, refusal.to_string());
                 }
             }
         }
@@ -296,19 +334,39 @@ impl Scheduler {
     }
 
     async fn bind(&mut self, uid: Arc<str>, name: NamespacedName, node: Arc<str>) {
+        let (client, recorder) = (self.context.client.clone(), self.context.recorder.clone());
+        let bound = uid.clone();
+        self.spawn_binding(uid, async move {
+            let NamespacedName {
+                namespace,
+                name: pod,
+            } = &name;
+            client.bind(namespace, pod, &bound, &node).await?;
+            let message = format!("Successfully assigned {name} to {node}");
+            recorder.normal(reference(&name, &bound), "Scheduled", message);
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Starts a binding as soon as there is a slot for it. However it ends, [`Scheduler::settle`] hears of it.
+    async fn spawn_binding<B>(&mut self, uid: Arc<str>, binding: B)
+    where
+        B: Future<Output = Result<(), ApiError>> + Send + 'static,
+    {
         // The semaphore lives as long as the scheduler and is never closed.
         let Ok(slot) = self.slots.clone().acquire_owned().await else {
             return;
         };
-        let (client, recorder) = (self.context.client.clone(), self.context.recorder.clone());
         self.bindings.spawn(async move {
-            let result = client.bind(&name.namespace, &name.name, &node).await;
+            // Nothing of a binding is used again after it panicked.
+            let result = AssertUnwindSafe(binding).catch_unwind().await;
             drop(slot);
-            if result.is_ok() {
-                let message = format!("Successfully assigned {name} to {node}");
-                recorder.normal(reference(&name, &uid), "Scheduled", message);
-            }
-            let failed = result.err();
+            let failed = match result {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(Failure::Refused(error)),
+                Err(_) => Some(Failure::Panicked),
+            };
             if failed.is_some() {
                 tokio::time::sleep(REBIND_AFTER).await;
             }
@@ -317,17 +375,24 @@ impl Scheduler {
     }
 
     fn settle(&mut self, bound: Result<Bound, tokio::task::JoinError>) {
-        let Ok(Bound { uid, failed }) = bound else {
+        let Bound { uid, failed } = match bound {
+            Ok(bound) => bound,
+            Err(error) => {
+                // Only the end of the process takes a binding's task away; its own panics are caught.
+                tracing::error!(%error, "a binding was lost");
+                return;
+            }
+        };
+        let Some(failure) = failed else {
             return;
         };
-        let Some(error) = failed else {
-            return;
-        };
+        match failure {
+            Failure::Refused(error) if error.is_conflict() || error.is_not_found() => {}
+            Failure::Refused(error) => tracing::warn!(uid = %uid, %error, "a pod was not bound"),
+            Failure::Panicked => tracing::error!(uid = %uid, "binding a pod panicked"),
+        }
         let effects = self.cluster.forget(&uid);
         self.react(effects);
-        if !error.is_conflict() && !error.is_not_found() {
-            tracing::warn!(uid = %uid, %error, "a pod was not bound");
-        }
         // A pod that somebody else bound or deleted has shown it meanwhile.
         if let Some(info) = self.cluster.pod(&uid).filter(|info| info.needs_node()) {
             let place = (Reverse(info.priority), info.created_at, uid.clone());
@@ -337,47 +402,60 @@ impl Scheduler {
 
     /// Tells the pods that were told something else before, and still wait.
     fn tell_again(&mut self) {
-        self.tell_at = None;
-        for uid in std::mem::take(&mut self.untold) {
-            let Some(name) = self.cluster.pod(&uid).map(|info| info.name.clone()) else {
-                continue;
-            };
+        for uid in self.tellings.take_untold() {
             if self.waiting.contains_key(&uid)
                 && let Err(refusal) = self.cluster.place(&uid)
             {
-                self.refuse(&uid, name, refusal.to_string());
+                self.refuse(&uid, refusal.to_string());
             }
         }
     }
 
-    /// Says why a pod fits nowhere, once for each reason and not too often.
-    fn refuse(&mut self, uid: &Arc<str>, name: NamespacedName, message: String) {
-        let told = self
-            .cluster
-            .pod(uid)
-            .and_then(|info| info.unschedulable_message.as_deref());
-        if told == Some(message.as_str()) {
+    /// A pod fits nowhere: it is told so when its turn comes.
+    fn refuse(&mut self, uid: &Arc<str>, message: String) {
+        let Some(info) = self.cluster.pod(uid) else {
             return;
+        };
+        let known = info.unschedulable_message.as_deref();
+        self.tellings
+            .refused(uid, message, known, Instant::now().into_std());
+    }
+
+    /// Starts as many tellings as may be on their way.
+    fn tell(&mut self) {
+        while self.telling.len() < TELLINGS_MAX {
+            let Some(Telling { uid, message }) = self.tellings.take_next() else {
+                return;
+            };
+            let Some(name) = self.cluster.pod(&uid).map(|info| info.name.clone()) else {
+                self.tellings.ended(&uid);
+                continue;
+            };
+            let about = reference(&name, &uid);
+            self.context
+                .recorder
+                .warning(about, "FailedScheduling", message.clone());
+            let client = self.context.client.clone();
+            self.telling.spawn(async move {
+                let marked = mark_unschedulable(&client, &name, &uid, &message);
+                match AssertUnwindSafe(marked).catch_unwind().await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::debug!(pod = %name, %error, "a pod was not marked unschedulable");
+                    }
+                    Err(_) => tracing::error!(pod = %name, "marking a pod unschedulable panicked"),
+                }
+                uid
+            });
         }
-        let now = Instant::now();
-        let last = self.told.get(uid);
-        if let Some(due) = last.map(|last| *last + TELL_EVERY).filter(|due| *due > now) {
-            self.untold.insert(uid.clone());
-            self.tell_at = Some(self.tell_at.map_or(due, |at| at.min(due)));
-            return;
+    }
+
+    fn told(&mut self, told: Result<Arc<str>, tokio::task::JoinError>) {
+        match told {
+            Ok(uid) => self.tellings.ended(&uid),
+            // As for bindings: only the end of the process does this.
+            Err(error) => tracing::error!(%error, "a telling was lost"),
         }
-        self.told.insert(uid.clone(), now);
-        let about = reference(&name, uid);
-        self.context
-            .recorder
-            .warning(about, "FailedScheduling", message.clone());
-        let client = self.context.client.clone();
-        let uid = uid.clone();
-        tokio::spawn(async move {
-            if let Err(error) = mark_unschedulable(&client, &name, &uid, &message).await {
-                tracing::debug!(pod = %name, %error, "a pod was not marked unschedulable");
-            }
-        });
     }
 }
 
@@ -402,23 +480,30 @@ fn reference(
     super::reference("v1", "Pod", &meta)
 }
 
+/// Writes why the pod fits nowhere, unless it was bound or replaced meanwhile: each try looks at the pod anew and
+/// writes only over what it has seen.
 async fn mark_unschedulable(
     client: &Client,
     name: &NamespacedName,
     uid: &str,
     message: &str,
 ) -> Result<(), ApiError> {
-    let condition = json!({
-        "type": "PodScheduled",
-        "status": "False",
-        "reason": "Unschedulable",
-        "message": message,
-        "lastTransitionTime": Time(Timestamp::now()),
-    });
-    let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
-    let patch = Patch::Strategic(patch);
-    client
-        .patch::<Pod>(name.namespace(), &name.name, &patch, Some("status"))
-        .await?;
-    Ok(())
+    let mut tries = 0;
+    loop {
+        let mut pod: Pod = client.get(name.namespace(), &name.name).await?;
+        if pod.metadata.uid.as_deref() != Some(uid) {
+            return Ok(());
+        }
+        let Some(status) = unschedulable_status(&pod, message, clock::now()) else {
+            return Ok(());
+        };
+        pod.status = Some(status);
+        match client.update_status(&pod).await {
+            Err(error) if error.is_conflict() && tries < CONFLICTS_MAX => tries += 1,
+            result => return result.map(|_| ()),
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

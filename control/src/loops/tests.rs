@@ -12,7 +12,7 @@ use serde_json::json;
 mod content;
 mod nodes;
 mod rollout;
-mod world;
+pub(super) mod world;
 
 use world::World;
 

@@ -102,3 +102,15 @@ fn the_secret_is_named_and_filled_as_kubeadm_does() {
 fn a_token_in_a_log_line_shows_no_secret() {
     assert!(!format!("{:?}", token()).contains("0123456789"));
 }
+
+#[test]
+fn the_secret_of_a_token_is_in_no_debug_output() {
+    let mut secret = Secret::default();
+    set(&mut secret, "token-id", "abcdef");
+    set(&mut secret, "token-secret", "0123456789abcdef");
+    let stored = Stored::read(&secret);
+    assert_eq!(stored.secret, "0123456789abcdef");
+    let shown = format!("{stored:?} {:?}", token());
+    assert!(shown.contains("abcdef"), "{shown}");
+    assert!(!shown.contains("0123456789abcdef"), "{shown}");
+}

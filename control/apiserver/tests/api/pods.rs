@@ -67,10 +67,11 @@ async fn a_pod_is_bound_once() {
         .await
         .json();
     assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
+    let uid = read["metadata"]["uid"].as_str().unwrap();
     let error = server
         .api
         .client()
-        .bind("default", "web", "n2")
+        .bind("default", "web", uid, "n2")
         .await
         .expect_err("it is bound");
     assert!(error.is_conflict());
@@ -78,6 +79,10 @@ async fn a_pod_is_bound_once() {
         error.to_string(),
         "Operation cannot be fulfilled on pods/binding \"web\": pod web is already assigned to node \"n1\""
     );
+    server.send("POST", PODS, &pod("again", &["c"])).await;
+    let client = server.api.client();
+    let other = client.bind("default", "again", uid, "n1");
+    assert!(other.await.expect_err("another pod is meant").is_conflict());
 }
 
 #[tokio::test]

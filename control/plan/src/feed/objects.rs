@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use knarr_api::feed::{ObjectRemove, ObjectSet, change};
 
-use super::Outgoing;
+use super::{Body, Outgoing};
 
 /// The kinds that a pod's environment can refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,13 +60,12 @@ impl ObjectViews {
             return Vec::new();
         }
         view.json = json;
-        let change = match &view.json {
-            Some(json) => set(key, json),
-            None => remove(key),
-        };
         let told = view.referrers.keys();
         let out = told
-            .map(|node| Outgoing::node(node, change.clone()))
+            .map(|node| match &view.json {
+                Some(json) => set_for(node, key, json),
+                None => Outgoing::node(node, remove(key)),
+            })
             .collect();
         if view.json.is_none() && view.referrers.is_empty() {
             self.views.remove(key);
@@ -81,7 +80,7 @@ impl ObjectViews {
         *count += 1;
         let first = *count == 1;
         let json = view.json.as_ref().filter(|_| first)?;
-        Some(Outgoing::node(node, set(key, json)))
+        Some(set_for(node, key, json))
     }
 
     /// One pod of `node` fewer refers to the object.
@@ -100,12 +99,23 @@ impl ObjectViews {
         known.then(|| Outgoing::node(node, remove(key)))
     }
 
+    /// The object as it is now, for a node that refers to it.
+    pub(super) fn again(&self, key: &ObjectKey, node: &str) -> Option<change::Change> {
+        let view = self.views.get(key)?;
+        let json = view.json.as_ref()?;
+        view.referrers.contains_key(node).then(|| set(key, json))
+    }
+
     pub(super) fn snapshot(&self, node: &str) -> impl Iterator<Item = change::Change> {
         self.views
             .iter()
             .filter(move |(_, view)| view.referrers.contains_key(node))
             .filter_map(|(key, view)| Some(set(key, view.json.as_ref()?)))
     }
+}
+
+fn set_for(node: &Arc<str>, key: &ObjectKey, json: &Bytes) -> Outgoing {
+    Outgoing::body(node, set(key, json), Body::Object(key.clone()))
 }
 
 fn set(key: &ObjectKey, json: &Bytes) -> change::Change {

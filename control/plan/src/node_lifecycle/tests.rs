@@ -52,7 +52,7 @@ fn pod(tolerations: Value) -> PodView {
 #[test]
 fn a_node_is_unknown_only_after_its_grace_and_is_told_once() {
     let mut node = node("True", json!({}));
-    let plan = plan_health(&node, at(0), GRACE, at(39));
+    let plan = plan_health(&node, Duration::from_secs(39), GRACE, at(39));
     assert_eq!(
         plan,
         HealthPlan {
@@ -60,7 +60,9 @@ fn a_node_is_unknown_only_after_its_grace_and_is_told_once() {
             again_after: Some(Duration::from_secs(1))
         }
     );
-    let conditions = plan_health(&node, at(0), GRACE, at(40)).conditions.unwrap();
+    let conditions = plan_health(&node, Duration::from_secs(40), GRACE, at(40))
+        .conditions
+        .unwrap();
     let told: Vec<_> = conditions
         .iter()
         .map(|c| {
@@ -83,7 +85,7 @@ fn a_node_is_unknown_only_after_its_grace_and_is_told_once() {
     node.status.as_mut().unwrap().conditions = Some(conditions);
     assert_eq!(readiness(&node), Readiness::Unknown);
     assert_eq!(
-        plan_health(&node, at(0), GRACE, at(500)),
+        plan_health(&node, Duration::from_secs(500), GRACE, at(500)),
         HealthPlan::default()
     );
 }
@@ -92,7 +94,7 @@ fn a_node_is_unknown_only_after_its_grace_and_is_told_once() {
 fn a_new_node_has_its_grace_from_its_creation() {
     let mut node = node("True", json!({}));
     node.metadata.creation_timestamp = Some(Time(at(100)));
-    let plan = plan_health(&node, at(0), GRACE, at(120));
+    let plan = plan_health(&node, Duration::from_secs(120), GRACE, at(120));
     assert_eq!(
         plan,
         HealthPlan {
@@ -100,6 +102,17 @@ fn a_new_node_has_its_grace_from_its_creation() {
             again_after: Some(Duration::from_secs(20))
         }
     );
+}
+
+#[test]
+fn a_clock_that_is_set_neither_kills_a_node_nor_hides_a_dead_one() {
+    let mut node = node("True", json!({}));
+    node.metadata.creation_timestamp = Some(Time(at(100)));
+    let a_moment = Duration::from_secs(1);
+    let forward = plan_health(&node, a_moment, GRACE, at(1_000_000));
+    assert_eq!(forward.conditions, None);
+    let back = plan_health(&node, GRACE, GRACE, at(0));
+    assert!(back.conditions.is_some());
 }
 
 #[test]

@@ -84,3 +84,25 @@ fn the_oldest_ended_pods_go_beyond_the_limit() {
     assert_eq!(gone, ["old", "mid"]);
     assert_eq!(plan_terminated(&pods, 3), []);
 }
+
+#[test]
+fn a_node_that_goes_again_has_its_quarantine_anew() {
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let mut departures = Departures::default();
+    assert_eq!(departures.since("a", |_| true, at(10)), at(10));
+    assert_eq!(departures.since("a", |_| true, at(30)), at(10));
+    departures.is_back("a");
+    assert_eq!(departures.since("a", |_| true, at(100)), at(100));
+}
+
+#[test]
+fn nodes_that_no_pod_is_bound_to_are_forgotten() {
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let mut departures = Departures::default();
+    departures.since("a", |_| true, at(10));
+    departures.since("b", |_| true, at(11));
+    departures.since("c", |node| node == "b", at(12));
+    let known: std::collections::BTreeSet<_> =
+        departures.since.keys().map(String::as_str).collect();
+    assert_eq!(known, ["b", "c"].into());
+}

@@ -2,6 +2,8 @@
 //! Tests of the feed's log.
 
 use knarr_api::feed::{PodRemove, change};
+use knarr_api::k8s_openapi::api::core::v1::Pod;
+use knarr_control_plan::feed::{ObjectKey, ObjectKind};
 
 use super::*;
 
@@ -11,7 +13,24 @@ fn outgoing(node: &str, uid: &str) -> Outgoing {
         change: Change {
             change: Some(change::Change::PodRemove(PodRemove { uid: uid.into() })),
         },
+        body: None,
     }
+}
+
+fn limited_to(changes: usize) -> Limits {
+    Limits {
+        changes,
+        bytes: BYTES_MAX,
+    }
+}
+
+fn pod(name: &str, node: &str) -> Pod {
+    serde_json::from_value(serde_json::json!({
+        "metadata": {"namespace": "default", "name": name, "uid": name},
+        "spec": {"nodeName": node, "containers": [
+            {"name": "c", "envFrom": [{"configMapRef": {"name": "large"}}]}]},
+    }))
+    .unwrap()
 }
 
 #[test]
@@ -20,11 +39,17 @@ fn a_node_reads_its_own_changes_and_catches_up_with_the_rest() {
     for (node, uid) in [("a", "1"), ("b", "2"), ("a", "3")] {
         log.append(outgoing(node, uid));
     }
-    let piece = log.since(0, "a", 10).unwrap();
+    let piece = log
+        .since(0, "a", limited_to(10), &FeedView::default())
+        .unwrap();
     assert_eq!((piece.version, piece.changes.len()), (3, 2));
-    let piece = log.since(1, "b", 10).unwrap();
+    let piece = log
+        .since(1, "b", limited_to(10), &FeedView::default())
+        .unwrap();
     assert_eq!((piece.version, piece.changes.len()), (3, 1));
-    let piece = log.since(3, "a", 10).unwrap();
+    let piece = log
+        .since(3, "a", limited_to(10), &FeedView::default())
+        .unwrap();
     assert_eq!((piece.version, piece.changes.len()), (3, 0));
 }
 
@@ -34,9 +59,13 @@ fn a_limited_piece_ends_before_the_first_change_left_out() {
     for uid in ["1", "2", "3"] {
         log.append(outgoing("a", uid));
     }
-    let piece = log.since(0, "a", 2).unwrap();
+    let piece = log
+        .since(0, "a", limited_to(2), &FeedView::default())
+        .unwrap();
     assert_eq!((piece.version, piece.changes.len()), (2, 2));
-    let rest = log.since(piece.version, "a", 2).unwrap();
+    let rest = log
+        .since(piece.version, "a", limited_to(2), &FeedView::default())
+        .unwrap();
     assert_eq!((rest.version, rest.changes.len()), (3, 1));
 }
 
@@ -47,8 +76,14 @@ fn what_was_dropped_cannot_be_resumed() {
     for uid in 0..total {
         log.append(outgoing("a", &uid.to_string()));
     }
-    assert_eq!(log.since(9, "a", 10), None);
-    assert!(log.since(10, "a", 10).is_some());
+    assert_eq!(
+        log.since(9, "a", limited_to(10), &FeedView::default()),
+        None
+    );
+    assert!(
+        log.since(10, "a", limited_to(10), &FeedView::default())
+            .is_some()
+    );
     assert!(!log.reaches(total + 1));
 }
 
@@ -61,4 +96,47 @@ fn large_changes_are_dropped_by_their_bytes() {
     }
     assert!(!log.reaches(0));
     assert!(log.bytes <= BYTES_MAX);
+}
+
+#[test]
+fn large_objects_cost_no_node_its_place_in_the_log() {
+    let (mut log, mut view) = (Log::default(), FeedView::default());
+    let large = ObjectKey {
+        kind: ObjectKind::ConfigMap,
+        namespace: "default".to_owned(),
+        name: "large".to_owned(),
+    };
+    let body = |byte: u8| bytes::Bytes::from(vec![byte; BYTES_MAX]);
+    log.append(outgoing("b", "1"));
+    let mut outgoing = view.observe_pod(&pod("web", "a"), "{}");
+    outgoing.extend(view.observe_object(&large, Some(body(1))));
+    outgoing.extend(view.observe_object(&large, Some(body(2))));
+    outgoing.into_iter().for_each(|change| log.append(change));
+    assert!(log.reaches(0));
+    let other = log.since(0, "b", limited_to(10), &view).unwrap();
+    assert_eq!((other.version, other.changes.len()), (4, 1));
+    // The newest body, as often as it changed, and never more than fits with it.
+    let mut version = 0;
+    let mut bodies = Vec::new();
+    while version < 4 {
+        let piece = log.since(version, "a", limited_to(10), &view).unwrap();
+        version = piece.version;
+        assert!(!piece.changes.is_empty());
+        for change in piece.changes {
+            if let Some(change::Change::ObjectSet(set)) = change.change {
+                bodies.push(set.object_json[0]);
+            }
+        }
+    }
+    assert_eq!(bodies, [2, 2]);
+    // What is gone is not told any more; that it is gone is.
+    view.forget_pod(&knarr_api::names::NamespacedName::new("default", "web"))
+        .into_iter()
+        .for_each(|change| log.append(change));
+    let piece = log.since(0, "a", limited_to(10), &view).unwrap();
+    assert_eq!(piece.changes.len(), 2);
+    assert!(piece.changes.into_iter().all(|told| matches!(
+        told.change,
+        Some(change::Change::PodRemove(_) | change::Change::ObjectRemove(_))
+    )));
 }

@@ -19,6 +19,6 @@ fn object(bytes: usize) -> Change {
 fn a_part_is_bounded_by_count_and_by_bytes_and_never_empty() {
     assert_eq!(part_of(&[]), 0);
     assert_eq!(part_of(&vec![object(10); 1000]), CHANGES_PER_DELTA_MAX);
-    assert_eq!(part_of(&vec![object(PART_BYTES_MAX / 4); 10]), 3);
-    assert_eq!(part_of(&vec![object(PART_BYTES_MAX * 2); 10]), 1);
+    assert_eq!(part_of(&vec![object(DELTA_BYTES_MAX / 4); 10]), 3);
+    assert_eq!(part_of(&vec![object(DELTA_BYTES_MAX * 2); 10]), 1);
 }

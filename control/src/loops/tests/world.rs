@@ -7,7 +7,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use knarr_apiserver::{ApiConfig, ApiServer, Client, DeleteParams};
@@ -26,6 +26,40 @@ use knarr_control_plan::pod_cidr::PodCidrs;
 
 /// What a test waits at most for something that takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An API server over a store of its own, and nothing that works on it.
+pub struct Api {
+    pub client: Client,
+    store: Embedded,
+    dir: Arc<tempfile::TempDir>,
+}
+
+impl Api {
+    /// A new one.
+    pub async fn new() -> Self {
+        Self::over(Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    async fn over(dir: Arc<tempfile::TempDir>) -> Self {
+        let path: PathBuf = dir.path().join("store.redb");
+        let store = Embedded::open(&path, Options::default()).unwrap();
+        let ranges = ServiceRanges {
+            addresses: "10.96.0.0/12".parse::<Cidr>().unwrap(),
+            ports: "30000-32767".parse::<Ports>().unwrap(),
+        };
+        let mut config = ApiConfig::new(Arc::new(ranges), Arc::new(Streams::default()));
+        config.not_ready_toleration_seconds = 0;
+        config.unreachable_toleration_seconds = 0;
+        let api = ApiServer::open(Arc::new(store.clone()) as Arc<dyn Store>, config)
+            .await
+            .unwrap();
+        Self {
+            client: api.client(),
+            store,
+            dir,
+        }
+    }
+}
 
 pub struct World {
     pub client: Client,
@@ -56,20 +90,8 @@ impl World {
         alive: Arc<Mutex<HashSet<String>>>,
         grace: Duration,
     ) -> Self {
-        let path: PathBuf = dir.path().join("store.redb");
-        let store = Embedded::open(&path, Options::default()).unwrap();
-        let heartbeats = Arc::new(Heartbeats::new(SystemTime::now()));
-        let ranges = ServiceRanges {
-            addresses: "10.96.0.0/12".parse::<Cidr>().unwrap(),
-            ports: "30000-32767".parse::<Ports>().unwrap(),
-        };
-        let mut config = ApiConfig::new(Arc::new(ranges), Arc::new(Streams::default()));
-        config.not_ready_toleration_seconds = 0;
-        config.unreachable_toleration_seconds = 0;
-        let api = ApiServer::open(Arc::new(store.clone()) as Arc<dyn Store>, config)
-            .await
-            .unwrap();
-        let client = api.client();
+        let heartbeats = Arc::new(Heartbeats::default());
+        let Api { client, store, dir } = Api::over(dir).await;
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let settings = Settings {
@@ -123,7 +145,7 @@ impl World {
             },
         }))
         .unwrap();
-        self.heartbeats.beat(name, SystemTime::now());
+        self.heartbeats.beat(name, clock::moment());
         let made: Node = self.client.create(&node).await.unwrap();
         if made
             .status
@@ -145,13 +167,13 @@ impl World {
 
     /// The node runs its pods and is heard.
     pub fn set_alive(&self, name: &str) {
-        self.heartbeats.beat(name, SystemTime::now());
+        self.heartbeats.beat(name, clock::moment());
         self.alive().insert(name.to_owned());
     }
 
     /// Heartbeats arrive again, and nothing else.
     pub fn set_heard(&self, name: &str) {
-        self.heartbeats.beat(name, SystemTime::now());
+        self.heartbeats.beat(name, clock::moment());
         self.heard
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -217,7 +239,7 @@ impl Kubelets {
             let alive = locked(&self.alive);
             let heard = locked(&self.heard);
             for node in alive.union(&heard) {
-                self.heartbeats.beat(node, SystemTime::now());
+                self.heartbeats.beat(node, clock::moment());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
