@@ -7,6 +7,7 @@ mod affinity;
 mod agent_faults;
 mod chaos;
 mod control_faults;
+mod explain;
 mod host_faults;
 mod images;
 mod join;
