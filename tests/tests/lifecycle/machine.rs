@@ -168,14 +168,23 @@ fn pinned(dir: &Path, held: &mut Held) {
         if path.is_dir() {
             continue;
         }
-        if let Ok(map) = MapInfo::from_pin(&path) {
-            held.maps.insert(map.id());
-        } else if let Ok(program) = ProgramInfo::from_pin(&path) {
-            held.programs.insert(program.id());
-        } else if let Ok(link) = PinnedLink::from_pin(&path)
-            && let Ok(info) = aya::programs::links::FdLink::from(link).info()
-        {
-            held.bpf_links.insert(info.id());
+        // The kernel opens any kind of object for any question, so the kind is told by the folder.
+        let kind = path.parent().and_then(Path::file_name);
+        match kind.and_then(|kind| kind.to_str()) {
+            Some("links") => held
+                .bpf_links
+                .extend(PinnedLink::from_pin(&path).ok().and_then(|link| {
+                    let info = aya::programs::links::FdLink::from(link).info();
+                    info.ok().map(|info| info.id())
+                })),
+            Some("programs") => held.programs.extend(
+                ProgramInfo::from_pin(&path)
+                    .ok()
+                    .map(|program| program.id()),
+            ),
+            _ => held
+                .maps
+                .extend(MapInfo::from_pin(&path).ok().map(|map| map.id())),
         }
     }
 }
