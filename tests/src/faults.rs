@@ -55,12 +55,16 @@ pub fn start_control() {
     lab(&["control", "--start"]);
 }
 
+/// The lab's own commands where a failure changes nothing: while a test's end is being undone.
+pub fn quietly(args: &[&str]) {
+    Outcome::of(Command::new(xtask()).args(args), "");
+}
+
 /// Makes everything whole at the end of a test.
 pub struct Whole;
 
 impl Drop for Whole {
     fn drop(&mut self) {
-        let quietly = |args: &[&str]| Outcome::of(Command::new(xtask()).args(args), "");
         quietly(&["control", "--start"]);
         for node in NODES {
             quietly(&["node", node, "--plug"]);

@@ -21,6 +21,8 @@ pub struct Kubectl {
 pub struct Outcome {
     /// Whether it ended with 0.
     pub success: bool,
+    /// The exit code; none when a signal ended it.
+    pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -49,6 +51,7 @@ impl Outcome {
         writer.join().expect("the writer does not panic");
         Self {
             success: output.status.success(),
+            code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }

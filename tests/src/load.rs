@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -17,6 +18,17 @@ use crate::wait::eventually;
 const SECONDS_MAX: u32 = 300;
 /// How long the first answer may take: the Service's entries may still be on their way.
 const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Nothing may be silent for so long. It is what TCP waits before it sends a SYN again (RFC 6298), so a connection whose
+/// first packet was lost shows, although the client gets its answer in the end.
+const SILENCE_LIMIT_MS: u128 = 1_000;
+/// Calls a second of every load here.
+const RATE: u128 = 50;
+/// How many of a hundred due calls have to be made: two cores carry the cluster, its clients and the test.
+const MADE_PERCENT_MIN: u128 = 60;
+/// A stretch of time with fewer calls shows nothing.
+const CALLS_MIN: usize = 10;
+/// How long a load is watched before and after what happens to the cluster.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What calls are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +88,10 @@ impl Report {
         spread
     }
 
-    /// Asserts that calls were made and each was answered.
+    /// Asserts that calls were made, each was answered, and there was never silence.
     ///
     /// # Panics
-    /// With the first failures when not.
+    /// With the first failures, or the longest silence, when not.
     pub fn assert_unbroken(&self, what: &str, calls_min: usize) {
         let failures = self.failures();
         assert!(
@@ -94,17 +106,49 @@ impl Report {
             "{what}: only {} calls were made, so nothing was shown",
             self.calls.len()
         );
+        assert_no_silence(what, &self.calls);
     }
 
-    /// Asserts that nothing failed after this moment, in milliseconds after the Unix epoch.
+    /// The same for a load that ran around something that happened in this time: calls were made and answered before,
+    /// while and after it happened, and about as many as were due.
+    ///
+    /// # Panics
+    /// With what is wrong and in which part.
+    pub fn assert_unbroken_around(&self, what: &str, happened: &Range<u128>) {
+        self.assert_unbroken(what, CALLS_MIN);
+        let (first, last) = (self.calls[0].at_ms, self.calls[self.calls.len() - 1].at_ms);
+        for (part, span) in [
+            ("before", first..happened.start),
+            ("during", happened.clone()),
+            ("after", happened.end..last + 1),
+        ] {
+            let made = self
+                .calls
+                .iter()
+                .filter(|call| span.contains(&call.at_ms))
+                .count();
+            let length_ms = span.end.saturating_sub(span.start);
+            let due = length_ms * RATE / 1_000;
+            let wanted = usize::try_from(due * MADE_PERCENT_MIN / 100).unwrap_or(usize::MAX);
+            assert!(
+                made >= wanted.max(CALLS_MIN),
+                "{what}: {made} calls were answered in the {length_ms} ms {part}, where {due} were due"
+            );
+        }
+    }
+
+    /// Asserts that no call that began after this moment, in milliseconds after the Unix epoch, failed, and that there
+    /// was no silence among them.
     ///
     /// # Panics
     /// With the first failure when not.
     pub fn assert_unbroken_after(&self, what: &str, at_ms: u128) {
-        let later: Vec<&Call> = self
+        // What began before may end much later: with the client's timeout.
+        let later: Vec<Call> = self
             .calls
             .iter()
-            .filter(|call| call.at_ms > at_ms)
+            .filter(|call| call.began_ms() > at_ms)
+            .cloned()
             .collect();
         assert!(
             !later.is_empty(),
@@ -116,7 +160,39 @@ impl Report {
             "{what}: a call failed {} ms after that moment: {failed:?}",
             failed.map_or(0, |call| call.at_ms - at_ms)
         );
+        assert_no_silence(what, &later);
     }
+}
+
+impl Call {
+    /// Milliseconds after the Unix epoch, when it began.
+    fn began_ms(&self) -> u128 {
+        self.at_ms.saturating_sub(u128::from(self.micros) / 1_000)
+    }
+}
+
+fn assert_no_silence(what: &str, calls: &[Call]) {
+    let longest = calls
+        .windows(2)
+        .map(|pair| (pair[1].at_ms.saturating_sub(pair[0].at_ms), &pair[1]))
+        .max_by_key(|(silence, _)| *silence);
+    if let Some((silence, until)) = longest {
+        assert!(
+            silence < SILENCE_LIMIT_MS,
+            "{what}: nobody answered for {silence} ms, until {until:?}"
+        );
+    }
+}
+
+/// Lets loads run for a moment, does something to the cluster, and lets them run for another moment. Says when it
+/// happened, for [`Report::assert_unbroken_around`].
+pub fn around(happens: impl FnOnce()) -> Range<u128> {
+    thread::sleep(QUIET);
+    let began = now_ms();
+    happens();
+    let ended = now_ms();
+    thread::sleep(QUIET);
+    began..ended
 }
 
 fn parse_line(line: &str) -> Option<Call> {
@@ -365,6 +441,52 @@ mod tests {
             BTreeMap::from([("web-a".to_owned(), 1), ("web-b".to_owned(), 1)])
         );
         report.assert_unbroken_after("later", 1030);
+    }
+
+    /// Answers at these moments.
+    fn answers(at_ms: impl IntoIterator<Item = u128>) -> Report {
+        let calls = at_ms.into_iter().map(|at_ms| Call {
+            at_ms,
+            outcome: Ok("a".to_owned()),
+            micros: 100,
+        });
+        Report {
+            calls: calls.collect(),
+        }
+    }
+
+    #[test]
+    fn a_load_that_goes_on_through_a_fault_is_unbroken() {
+        answers((0..5_000).step_by(20)).assert_unbroken_around("a load", &(1_000..3_000));
+    }
+
+    #[test]
+    #[should_panic(expected = "nobody answered for 1020 ms")]
+    fn an_answer_that_came_by_a_second_syn_breaks_a_load() {
+        answers((0..2_000).step_by(20).chain((3_000..5_000).step_by(20)))
+            .assert_unbroken("a load", 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 calls were answered in the 1 ms after")]
+    fn a_load_that_ended_with_the_fault_shows_nothing() {
+        answers((0..3_000).step_by(20)).assert_unbroken_around("a load", &(1_000..2_980));
+    }
+
+    #[test]
+    #[should_panic(expected = "in the 2000 ms during, where 100 were due")]
+    fn a_load_that_limps_through_the_fault_is_broken() {
+        let limping = (0..1_000)
+            .step_by(20)
+            .chain((1_000..3_000).step_by(200))
+            .chain((3_000..4_000).step_by(20));
+        answers(limping).assert_unbroken_around("a load", &(1_000..3_000));
+    }
+
+    #[test]
+    fn a_call_that_began_before_the_moment_may_end_badly_after_it() {
+        Report::parse("3000 fail timed_out 2000000\n3020 ok a 100\n3040 ok a 100\n")
+            .assert_unbroken_after("a load", 2_000);
     }
 
     #[test]

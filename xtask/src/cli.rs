@@ -54,7 +54,7 @@ enum Command {
         #[arg(long)]
         without_tests: bool,
     },
-    /// Pack both programs with their units and licences into target/dist/.
+    /// Pack both programs with their units and licences into an archive in target/dist-archives/.
     Dist,
     /// Run a command as a process of a node, or do something bad to the node.
     Node {

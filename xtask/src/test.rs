@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `test`: the tiers. A tier that cannot run says which part is missing and fails; it never passes by doing nothing.
 
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -63,15 +64,22 @@ pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
     }
     setup::ensure_for_up()?;
     let mut failed = Vec::new();
+    let mut found = Found::Nothing;
     for tier in &tiers {
         ui::heading(&format!("tier {}", name(*tier)));
         let started = Instant::now();
         match run_tier(*tier, filter) {
-            Ok(()) => ui::line(&format!(
-                "tier {} passed in {} s",
-                name(*tier),
-                started.elapsed().as_secs()
-            )),
+            Ok(Found::Tests) => {
+                found = Found::Tests;
+                ui::line(&format!(
+                    "tier {} passed in {} s",
+                    name(*tier),
+                    started.elapsed().as_secs()
+                ));
+            }
+            Ok(Found::Nothing) => {
+                ui::line(&format!("tier {} has no test of such a name", name(*tier)))
+            }
             Err(error) => {
                 ui::failure(&error);
                 failed.push(name(*tier));
@@ -88,7 +96,22 @@ pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
+    if let (Found::Nothing, Some(filter)) = (found, filter) {
+        let named: Vec<&str> = tiers.iter().map(|tier| name(*tier)).collect();
+        bail!(
+            "no test's name contains \"{filter}\" in {}: nothing was tested",
+            named.join(", ")
+        );
+    }
     Ok(())
+}
+
+/// Whether a call had anything to run. A filter may fit the tests of one tier or package only, but one that fits none
+/// at all is a mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    Nothing,
+    Tests,
 }
 
 fn name(tier: Tier) -> &'static str {
@@ -101,7 +124,7 @@ fn name(tier: Tier) -> &'static str {
     }
 }
 
-fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<()> {
+fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<Found> {
     match tier {
         Tier::Unit => {
             // The agent is built with the kernel programs inside.
@@ -113,12 +136,13 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<()> {
             for package in excluded {
                 args.extend(["--exclude", package]);
             }
-            cargo_test(&args, filter, Parallel::Yes)?;
-            cargo_test(
+            let most = cargo_test(&args, filter, Parallel::Yes)?;
+            let rest = cargo_test(
                 &["--package", CLUSTER_PACKAGE, "--lib"],
                 filter,
                 Parallel::Yes,
-            )
+            )?;
+            Ok(most.max(rest))
         }
         Tier::Bpf => {
             ebpf::run()?;
@@ -133,9 +157,10 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<()> {
         Tier::Cluster => {
             cluster_up()?;
             let of = |test| ["--package", CLUSTER_PACKAGE, "--test", test];
-            cargo_test(&of("cluster"), filter, Parallel::No)?;
-            // The last one: it takes the cluster away.
-            cargo_test(&of("lifecycle"), filter, Parallel::No)
+            let most = cargo_test(&of("cluster"), filter, Parallel::No)?;
+            // The last ones: they take the cluster away.
+            let rest = cargo_test(&of("lifecycle"), filter, Parallel::No)?;
+            Ok(most.max(rest))
         }
         Tier::Kubectl => {
             cluster_up()?;
@@ -163,42 +188,59 @@ enum Parallel {
     No,
 }
 
+/// The exit code with which nextest says that no test fits (nextest_metadata's `NO_TESTS_RUN`).
+const NEXTEST_FOUND_NONE: i32 = 4;
+
 /// Runs tests with nextest where it is installed, else with cargo's own runner.
-fn cargo_test(args: &[&str], filter: Option<&str>, parallel: Parallel) -> anyhow::Result<()> {
-    let mut cargo = build::cargo();
-    let nextest = run::exists("cargo-nextest");
-    if nextest {
+fn cargo_test(args: &[&str], filter: Option<&str>, parallel: Parallel) -> anyhow::Result<Found> {
+    let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
+    let command = |runner: &[&str]| {
+        let mut cargo = build::cargo();
         cargo
-            .args([
-                "nextest",
-                "run",
-                "--no-fail-fast",
-                "--status-level",
-                "pass",
-                "--final-status-level",
-                "slow",
-            ])
-            .args(args);
-        // A package may have a tier's tests in another place; a filter may fit one package only.
-        cargo.args(["--no-tests", if filter.is_some() { "pass" } else { "fail" }]);
-        if parallel == Parallel::No {
-            cargo.args(["--test-threads", "1"]);
-        }
-        cargo.args(filter);
-    } else {
-        cargo
-            .args(["test", "--no-fail-fast"])
+            .args(runner)
             .args(args)
-            .args(filter)
-            .arg("--");
-        if parallel == Parallel::No {
-            cargo.args(["--test-threads", "1"]);
+            .env("KNARR_EBPF_OBJECT", paths::ebpf_object())
+            .env("KNARR_XTASK", &xtask)
+            .env("KNARR_UP", paths::up());
+        cargo
+    };
+    let threads: &[&str] = match parallel {
+        Parallel::Yes => &[],
+        Parallel::No => &["--test-threads", "1"],
+    };
+    if run::exists("cargo-nextest") {
+        let mut cargo = command(&[
+            "nextest",
+            "run",
+            "--no-fail-fast",
+            "--status-level",
+            "pass",
+            "--final-status-level",
+            "slow",
+            "--no-tests",
+            "fail",
+        ]);
+        return nextest(cargo.args(threads).args(filter), filter);
+    }
+    if filter.is_some() {
+        let listed = run::stdout(command(&["test"]).args(filter).args(["--", "--list"]))?;
+        if !listed.lines().any(|line| line.ends_with(": test")) {
+            return Ok(Found::Nothing);
         }
     }
-    let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
-    cargo
-        .env("KNARR_EBPF_OBJECT", paths::ebpf_object())
-        .env("KNARR_XTASK", xtask)
-        .env("KNARR_UP", paths::up());
-    run::loud(&mut cargo)
+    let mut cargo = command(&["test", "--no-fail-fast"]);
+    run::loud(cargo.args(filter).arg("--").args(threads))?;
+    Ok(Found::Tests)
+}
+
+fn nextest(cargo: &mut Command, filter: Option<&str>) -> anyhow::Result<Found> {
+    let shown = run::show(cargo);
+    let status = cargo
+        .status()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    match (status.code(), filter) {
+        (Some(0), _) => Ok(Found::Tests),
+        (Some(NEXTEST_FOUND_NONE), Some(_)) => Ok(Found::Nothing),
+        _ => bail!("`{shown}` failed: {status}"),
+    }
 }

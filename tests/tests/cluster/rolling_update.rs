@@ -4,10 +4,15 @@
 use std::time::Duration;
 
 use knarr_tests::hosts::CLIENT;
-use knarr_tests::load::PodLoad;
+use knarr_tests::load::{self, PodLoad};
 use knarr_tests::manifests::{self, Addresses};
-use knarr_tests::{Cluster, From, Load};
+use knarr_tests::{Cluster, From, Load, stays};
 use serde_json::json;
+
+/// The load in a pod runs this long: two updates of four pods and what a busy machine needs beside.
+const LOAD_SECONDS: u32 = 60;
+/// For so long an update that cannot work is looked at.
+const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_rolling_update_fails_no_request_from_a_pod_a_node_or_outside() {
@@ -31,17 +36,18 @@ fn a_rolling_update_fails_no_request_from_a_pod_a_node_or_outside() {
         "load",
         "node-2",
         &addresses.cluster(80),
-        40,
+        LOAD_SECONDS,
     );
     let before: Vec<String> = loads[0].so_far().spread().into_keys().collect();
 
     deployment["spec"]["template"]["metadata"]["annotations"] = json!({"version": "2"});
-    cluster.kubectl.apply(&deployment);
-    cluster.kubectl.rolled_out("web");
-    // And back again.
-    cluster.kubectl.ok(&["rollout", "undo", "deployment/web"]);
-    cluster.kubectl.rolled_out("web");
-    std::thread::sleep(Duration::from_secs(2));
+    let updated = load::around(|| {
+        cluster.kubectl.apply(&deployment);
+        cluster.kubectl.rolled_out("web");
+        // And back again.
+        cluster.kubectl.ok(&["rollout", "undo", "deployment/web"]);
+        cluster.kubectl.rolled_out("web");
+    });
 
     let sets = cluster.kubectl.items(&["get", "replicasets"]);
     assert_eq!(
@@ -52,13 +58,14 @@ fn a_rolling_update_fails_no_request_from_a_pod_a_node_or_outside() {
     for load in loads {
         let what = load.what().to_owned();
         let report = load.stop();
-        report.assert_unbroken(&what, 100);
+        report.assert_unbroken_around(&what, &updated);
         assert!(
             report.spread().keys().any(|pod| !before.contains(pod)),
             "{what}: only old pods answered, so no update was shown"
         );
     }
-    pod.wait().assert_unbroken("the load in a pod", 100);
+    pod.wait()
+        .assert_unbroken_around("the load in a pod", &updated);
 }
 
 #[test]
@@ -74,24 +81,31 @@ fn an_update_to_an_image_that_does_not_exist_stops_and_the_old_pods_go_on() {
     let load = Load::start("node-1", From::Requests, &addresses.cluster(80));
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] =
         json!("localhost/nothing:dev");
-    cluster.kubectl.apply(&deployment);
-    let outcome = cluster
-        .kubectl
-        .run(&["rollout", "status", "deployment/web", "--timeout=5s"]);
-    assert!(
-        !outcome.success,
-        "an update that cannot work was reported as done"
-    );
-    let ready = cluster.kubectl.ok(&[
-        "get",
-        "deployment",
-        "web",
-        "--output",
-        "jsonpath={.status.readyReplicas}",
-    ]);
-    assert!(
-        ready.parse::<usize>().expect("a number") >= 2,
-        "25 % of three may be away, which is none: {ready} are ready"
-    );
-    load.stop().assert_unbroken("during a broken update", 50);
+    let stuck = load::around(|| {
+        cluster.kubectl.apply(&deployment);
+        let outcome = cluster
+            .kubectl
+            .run(&["rollout", "status", "deployment/web", "--timeout=5s"]);
+        assert!(
+            !outcome.success,
+            "an update that cannot work was reported as done"
+        );
+        // maxUnavailable is 25 % of three, rounded down: none may be away, however long the update hangs.
+        stays("three old pods are available", WATCHED, || {
+            let available = cluster.kubectl.ok(&[
+                "get",
+                "deployment",
+                "web",
+                "--output",
+                "jsonpath={.status.availableReplicas} {.status.readyReplicas}",
+            ]);
+            if available == "3 3" {
+                Ok(())
+            } else {
+                Err(available)
+            }
+        });
+    });
+    load.stop()
+        .assert_unbroken_around("during a broken update", &stuck);
 }

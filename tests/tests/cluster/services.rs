@@ -319,74 +319,71 @@ fn a_changed_target_port_is_followed() {
 }
 
 #[test]
-fn no_iptables_or_nftables_rule_exists_on_a_node() {
+fn no_iptables_or_nftables_rule_exists_on_a_node_or_in_a_pod() {
     let cluster = Cluster::namespace("no-rules");
-    web(&cluster, &manifests::echo_deployment("web", 2));
-    for node in NODES {
-        let rules = hosts::ok(node, &["nft", "list", "ruleset"]);
-        assert!(
-            rules.trim().is_empty(),
-            "{node} has nftables rules:\n{rules}"
-        );
-        let legacy = hosts::run(node, &["iptables-legacy-save"]).stdout;
-        assert!(
-            !legacy.lines().any(|line| line.starts_with("-A")),
-            "{node} has iptables rules:\n{legacy}"
-        );
-    }
-}
-
-#[test]
-fn the_maps_are_explained_by_ls_get_and_trace() {
-    let cluster = Cluster::namespace("explain");
-    let addresses = web(&cluster, &manifests::echo_deployment("web", 2));
-    let name = format!("{}/web", cluster.namespace);
-    let listed = hosts::ok("node-1", &["knarr-agent", "service", "ls"]);
-    assert!(
-        listed.contains(&addresses.cluster_ip) && listed.contains(&name),
-        "{listed}"
-    );
-    let pods = cluster
+    let deployments = NODES.map(|node| {
+        let mut deployment = manifests::echo_deployment_on(&format!("web-{node}"), 1, node);
+        deployment["spec"]["selector"]["matchLabels"]["app"] = json!("web");
+        deployment["spec"]["template"]["metadata"]["labels"]["app"] = json!("web");
+        deployment["spec"]["selector"]["matchLabels"]["node"] = json!(node);
+        deployment["spec"]["template"]["metadata"]["labels"]["node"] = json!(node);
+        deployment
+    });
+    cluster
         .kubectl
-        .items(&["get", "pods", "--selector", "app=web"]);
-    let ips: Vec<&str> = pods
-        .iter()
-        .filter_map(|pod| pod["status"]["podIP"].as_str())
-        .collect();
-    let got = hosts::ok("node-1", &["knarr-agent", "service", "get", &name]);
-    let traced = hosts::ok(
-        "node-1",
-        &["knarr-agent", "service", "trace", &format!("{name}:80")],
-    );
-    let outside = hosts::ok(
-        "node-1",
-        &[
-            "knarr-agent",
-            "service",
-            "trace",
-            &format!("{name}:80"),
-            "--from-outside",
-            "198.18.0.20",
-        ],
-    );
-    for (what, text) in [
-        ("get", &got),
-        ("trace", &traced),
-        ("trace from outside", &outside),
-    ] {
-        assert!(
-            ips.iter().all(|ip| text.contains(ip)),
-            "`service {what}` does not name the backends {ips:?}:\n{text}"
-        );
+        .apply(&manifests::list(deployments.to_vec()));
+    cluster.kubectl.apply(&manifests::echo_service("web"));
+    for node in NODES {
+        cluster.kubectl.rolled_out(&format!("web-{node}"));
     }
-    let unknown = hosts::run(
-        "node-1",
-        &[
-            "knarr-agent",
-            "service",
-            "get",
-            &format!("{}/none", cluster.namespace),
-        ],
-    );
-    assert!(!unknown.success, "an unknown Service is no success");
+    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    for node in NODES {
+        // Every kind of traffic has passed before anybody looks.
+        for (host, target) in [
+            (node, addresses.cluster(80)),
+            (CLIENT, addresses.node(node, 80)),
+        ] {
+            eventually("the Service answers", LIMIT, || {
+                hosts::get(host, &target).map(drop)
+            });
+        }
+        let own = hosts::ok(node, &["readlink", "/proc/1/ns/net"]);
+        let listed = hosts::ok(
+            node,
+            &[
+                "lsns",
+                "--noheadings",
+                "--raw",
+                "--type",
+                "net",
+                "--output",
+                "NS,PID",
+            ],
+        );
+        let namespaces: Vec<(&str, &str)> = listed
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .collect();
+        let pods = namespaces
+            .iter()
+            .filter(|(inode, _)| !own.contains(*inode))
+            .count();
+        assert!(
+            pods >= 1 && pods + 1 == namespaces.len(),
+            "the node's own namespace {} and at least one pod's: {namespaces:?}",
+            own.trim()
+        );
+        for (_, pid) in namespaces {
+            let inside = format!("--net=/proc/{pid}/ns/net");
+            let nft = hosts::ok(node, &["nsenter", &inside, "nft", "list", "ruleset"]);
+            assert_eq!(nft.trim(), "", "nftables rules of process {pid} on {node}");
+            for save in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+                let rules = hosts::ok(node, &["nsenter", &inside, save]);
+                assert!(
+                    !rules.lines().any(|line| line.starts_with("-A")),
+                    "iptables rules of process {pid} on {node}:\n{rules}"
+                );
+            }
+        }
+    }
 }

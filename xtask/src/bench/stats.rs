@@ -31,6 +31,26 @@ pub fn median(
     }
 }
 
+/// A percentile that was measured in several rounds: the middle one of the rounds' percentiles, with the least and the
+/// most of them beside it. A percentile of one round has no spread of its own.
+pub fn of_rounds(
+    metric: impl Into<String>,
+    unit: &'static str,
+    rounds: &[Vec<f64>],
+    part: f64,
+    note: impl Into<String>,
+) -> Figure {
+    let each: Vec<f64> = rounds.iter().map(|round| percentile(round, part)).collect();
+    Figure {
+        metric: metric.into(),
+        value: percentile(&each, 0.5),
+        unit,
+        low: percentile(&each, 0.0),
+        high: percentile(&each, 1.0),
+        note: note.into(),
+    }
+}
+
 /// The ratio of each pair that was measured side by side.
 pub fn ratios(samples: &[f64], base: &[f64]) -> Vec<f64> {
     samples
@@ -53,6 +73,19 @@ mod tests {
             (1.0, 5.0)
         );
         assert!(percentile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn a_high_percentile_lies_between_its_own_ends() {
+        let rounds = [
+            vec![1.0, 1.0, 9.0],
+            vec![1.0, 2.0, 5.0],
+            vec![1.0, 1.0, 7.0],
+        ];
+        let p99 = of_rounds("x", "ms", &rounds, 0.99, "");
+        assert_eq!((p99.low, p99.value, p99.high), (5.0, 7.0, 9.0));
+        let p50 = of_rounds("x", "ms", &rounds, 0.5, "");
+        assert_eq!((p50.low, p50.value, p50.high), (1.0, 1.0, 2.0));
     }
 
     #[test]
