@@ -88,11 +88,16 @@ pub async fn run(
     services: Services,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let pki = Arc::new(Pki::open(&config, clock::utc())?);
+    // The store's lock comes first: beside a running control plane nothing of the data directory may be written, least
+    // of all the admin's kubeconfig with an address where nobody serves.
+    pki::private_dir(&config.data_dir)?;
     let path = config.data_dir.join(STORE_FILE);
     let store = Embedded::open(&path, Options::default())?;
     // Whatever happens from here on, the store is closed in order.
-    let result = run_with_store(&config, services, pki, store.clone(), shutdown).await;
+    let result = match Pki::open(&config, clock::utc()) {
+        Ok(pki) => run_with_store(&config, services, Arc::new(pki), store.clone(), shutdown).await,
+        Err(error) => Err(error.into()),
+    };
     store.close().await;
     result
 }

@@ -19,8 +19,15 @@ fn refusal(host: &str, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_second_control_plane_is_told_that_the_port_is_taken() {
+fn a_second_control_plane_is_told_what_is_in_its_way() {
     let taken = format!("{}:6443", hosts::address(CONTROL));
+    // Name, content and time of every file of the running one but its store.
+    let files = || {
+        let script = "cd /var/lib/knarr-control && find . -type f ! -name 'store*' -exec sh -c 'stat -c %n:%Y $1; sha256sum < $1' - {} ';'";
+        hosts::ok(CONTROL, &["sh", "-c", script])
+    };
+    let before = files();
+    assert!(before.contains("admin.kubeconfig"), "{before}");
     let port = refusal(
         CONTROL,
         &[
@@ -38,6 +45,26 @@ fn a_second_control_plane_is_told_that_the_port_is_taken() {
             "knarr-control: cannot listen on {taken}: the port is in use by another program; stop it, or choose \
              another port with --listen"
         )
+    );
+    let data = refusal(
+        CONTROL,
+        &[
+            "knarr-control",
+            "serve",
+            "--data-dir",
+            "/var/lib/knarr-control",
+            "--listen",
+            "127.0.0.1:7443",
+        ],
+    );
+    assert!(
+        data.contains("is in use by another process: stop the other knarr-control, or give this one its own --data-dir"),
+        "{data}"
+    );
+    assert_eq!(
+        files(),
+        before,
+        "a control plane that did not start has changed files of the one that runs"
     );
     // The first one does not notice.
     Kubectl::new("default").ok(&["get", "--raw", "/readyz"]);
