@@ -568,7 +568,9 @@ async fn a_disk_that_takes_no_rewrite_is_tried_rarely_and_nothing_is_acknowledge
     }
     // Heartbeats go on, two of them are more than a second, and there is no Ack among what is said.
     let mut beats = 0;
-    while beats < 2 {
+    // The first attempt may come late on a busy machine; each later one waits a second and more.
+    while beats < 2 || agent.metrics.journal_rewrites() == 0 {
+        assert!(beats < 30, "no attempt was made");
         session
             .hear(|message| match message {
                 from_node::Message::Heartbeat(_) => Some(()),
@@ -579,10 +581,7 @@ async fn a_disk_that_takes_no_rewrite_is_tried_rarely_and_nothing_is_acknowledge
         beats += 1;
     }
     let tried = agent.metrics.journal_rewrites();
-    assert!(
-        (1..=3).contains(&tried),
-        "{tried} attempts for 100 messages"
-    );
+    assert!(tried <= 3, "{tried} attempts for 100 messages");
     std::fs::remove_dir(&obstacle).expect("removed");
     session.hear_ack(104).await;
     agent.stop().await;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of the scheduler's picture of the cluster while its bindings are on their way.
 
+use knarr_api::k8s_openapi::api::core::v1::ServiceAccount;
 use knarr_apiserver::DeleteParams;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,9 @@ impl Bench {
             node.status = status;
             api.client.update_status(&node).await.unwrap();
         }
+        let account = json!({"metadata": {"name": "default", "namespace": "default"}});
+        let account: ServiceAccount = serde_json::from_value(account).unwrap();
+        api.client.create(&account).await.unwrap();
         let shutdown = CancellationToken::new();
         let mut recording = JoinSet::new();
         let recorder = Recorder::start(api.client.clone(), shutdown.clone(), &mut recording);
