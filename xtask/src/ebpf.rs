@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `build-ebpf`: compiles the kernel programs to target/ebpf/knarr-ebpf. It uses Debian's compiler, because that one
-//! comes with a core library for BPF; the toolchain that builds everything else has none.
+//! `build-ebpf`: compiles the kernel programs to target/ebpf/knarr-ebpf. Stable Rust has no core library for BPF, so this
+//! takes Debian's compiler, which comes with one, or a nightly of rustup's that has the sources of one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,9 +35,9 @@ pub fn run() -> anyhow::Result<()> {
     if up_to_date(&object)? {
         return Ok(());
     }
-    let linker = check_tools()?;
+    let (toolchain, linker) = check_tools()?;
     let step = ui::step("compiling the kernel programs");
-    let built = compile(&linker)?;
+    let built = compile(&toolchain, &linker)?;
     fs::create_dir_all(paths::target().join("ebpf"))?;
     // The agent is built again when this file changes, so an equal one is left alone.
     if fs::read(&object).ok() != fs::read(&built).ok() {
@@ -50,7 +50,31 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_tools() -> anyhow::Result<PathBuf> {
+/// What can compile for BPF.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Toolchain {
+    /// Debian's `rustc-web` with its core library for BPF.
+    Debian,
+    /// rustup's nightly, which builds the core library from its sources.
+    Nightly,
+}
+
+/// Debian's where it is whole, because what it links to is known; else the nightly; else everything that is missing.
+fn choose(debian_missing: &[String], nightly_missing: &[String]) -> Result<Toolchain, String> {
+    if debian_missing.is_empty() {
+        Ok(Toolchain::Debian)
+    } else if nightly_missing.is_empty() {
+        Ok(Toolchain::Nightly)
+    } else {
+        Err(format!(
+            "missing: {}; or, instead of these: {}",
+            debian_missing.join(", "),
+            nightly_missing.join(", ")
+        ))
+    }
+}
+
+fn debian_missing() -> Vec<String> {
     let sysroot = Path::new("/usr/lib/rustlib").join(TARGET);
     let mut missing = Vec::new();
     if !Path::new(RUSTC).exists() {
@@ -65,40 +89,86 @@ fn check_tools() -> anyhow::Result<PathBuf> {
             sysroot.display()
         ));
     }
-    match setup::bpf_linker() {
-        Some(linker) if missing.is_empty() => Ok(linker),
-        found => {
-            if found.is_none() {
-                missing.push("bpf-linker".to_owned());
+    missing
+}
+
+fn nightly_missing() -> Vec<String> {
+    if !run::exists("rustup") {
+        return vec!["rustup with a nightly toolchain and its rust-src".to_owned()];
+    }
+    let mut rustc = run::command("rustup", ["run", "nightly", "rustc", "--print", "sysroot"]);
+    for name in OTHER_TOOLCHAIN {
+        rustc.env_remove(name);
+    }
+    let Ok(sysroot) = run::stdout(&mut rustc) else {
+        return vec![
+            "a nightly toolchain (`rustup toolchain install nightly --component rust-src`)"
+                .to_owned(),
+        ];
+    };
+    let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
+    if core.exists() {
+        Vec::new()
+    } else {
+        vec![
+            "rust-src of the nightly toolchain (`rustup component add rust-src --toolchain nightly`)"
+                .to_owned(),
+        ]
+    }
+}
+
+fn check_tools() -> anyhow::Result<(Toolchain, PathBuf)> {
+    let debian = debian_missing();
+    // Asked only where it matters: rustup takes its time.
+    let nightly = if debian.is_empty() {
+        Vec::new()
+    } else {
+        nightly_missing()
+    };
+    let chosen = choose(&debian, &nightly);
+    let linker = setup::bpf_linker();
+    match (chosen, linker) {
+        (Ok(toolchain), Some(linker)) => Ok((toolchain, linker)),
+        (chosen, linker) => {
+            let mut missing: Vec<String> = chosen.err().into_iter().collect();
+            if linker.is_none() {
+                missing.push("missing: bpf-linker".to_owned());
             }
             bail!(
-                "the kernel programs cannot be compiled; missing: {}. `cargo xtask setup` installs what is missing",
-                missing.join(", ")
+                "the kernel programs cannot be compiled; {}. `cargo xtask setup` installs what is missing on Debian",
+                missing.join("; ")
             )
         }
     }
 }
 
-fn compile(linker: &Path) -> anyhow::Result<PathBuf> {
+fn compile(toolchain: &Toolchain, linker: &Path) -> anyhow::Result<PathBuf> {
     let target_dir = paths::target().join("ebpf-build");
     // BTF is made from debug information, and bpf-linker does its own optimizing across crates.
     let flags = format!(
         "-C debuginfo=2 -C link-arg=--btf --cfg=bpf_target_arch=\"{}\"",
         std::env::consts::ARCH
     );
-    let mut cargo = run::command(
-        CARGO,
-        [
-            "build",
-            "--quiet",
-            "--release",
-            "--locked",
-            "--package",
-            "knarr-ebpf",
-            "--target",
-            TARGET,
-        ],
-    );
+    let mut cargo = match toolchain {
+        Toolchain::Debian => {
+            let mut cargo = run::command(CARGO, ["build"]);
+            cargo.env("RUSTC", RUSTC).env("RUSTC_BOOTSTRAP", "1");
+            cargo
+        }
+        Toolchain::Nightly => run::command(
+            "rustup",
+            ["run", "nightly", "cargo", "build", "-Z", "build-std=core"],
+        ),
+    };
+    cargo.args([
+        "--quiet",
+        "--release",
+        "--locked",
+        "--package",
+        "knarr-ebpf",
+        "--target",
+        TARGET,
+    ]);
     cargo
         .current_dir(paths::root())
         .arg("--target-dir")
@@ -107,8 +177,6 @@ fn compile(linker: &Path) -> anyhow::Result<PathBuf> {
         cargo.env_remove(name);
     }
     cargo
-        .env("RUSTC", RUSTC)
-        .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags)
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
@@ -151,4 +219,30 @@ fn newest(path: &Path) -> anyhow::Result<SystemTime> {
         newest_time = newest_time.max(newest(&entry?.path())?);
     }
     Ok(newest_time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(what: &str) -> Vec<String> {
+        vec![what.to_owned()]
+    }
+
+    #[test]
+    fn debians_compiler_is_taken_where_it_is_whole() {
+        assert_eq!(choose(&[], &[]), Ok(Toolchain::Debian));
+        assert_eq!(choose(&[], &some("nightly")), Ok(Toolchain::Debian));
+    }
+
+    #[test]
+    fn a_nightly_with_its_sources_stands_in() {
+        assert_eq!(choose(&some("rustc-web"), &[]), Ok(Toolchain::Nightly));
+    }
+
+    #[test]
+    fn what_is_missing_of_either_is_said() {
+        let said = choose(&some("rustc-web"), &some("rust-src")).unwrap_err();
+        assert_eq!(said, "missing: rustc-web; or, instead of these: rust-src");
+    }
 }
