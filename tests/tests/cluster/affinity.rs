@@ -28,12 +28,13 @@ const MORE: usize = 9;
 /// How often pods are added until some client of each kind would choose anew.
 const ADDITIONS_MAX: usize = 4;
 
-/// Answers `GET /cgi-bin/call?ADDR:PORT` with what that address answers to this pod.
+/// Answers `GET /cgi-bin/call?ADDR:PORT` with what that address answers to this pod. (`-T` of Debian's static wget
+/// crashes.)
 const CALLER: &str = r#"mkdir -p /tmp/www/cgi-bin
 cat > /tmp/www/cgi-bin/call <<'END'
 #!/bin/sh
 printf 'Content-Type: text/plain\r\n\r\n'
-exec wget -q -T 5 -O - "http://$QUERY_STRING/"
+exec timeout 5 wget -q -O - "http://$QUERY_STRING/"
 END
 chmod 755 /tmp/www/cgi-bin/call
 exec httpd -f -p 8080 -h /tmp/www"#;
@@ -65,7 +66,10 @@ impl Client {
             panic!("{self:?} is no pod");
         };
         let url = format!("http://{ip}:8080/cgi-bin/call?{target}");
-        let outcome = hosts::run(node, &["busybox", "wget", "-q", "-T", "8", "-O", "-", &url]);
+        let outcome = hosts::run(
+            node,
+            &["timeout", "8", "busybox", "wget", "-q", "-O", "-", &url],
+        );
         let answer = outcome.stdout.trim().to_owned();
         if outcome.success && !answer.is_empty() {
             Ok(answer)
