@@ -7,6 +7,7 @@ pub mod deployment;
 pub mod endpoint_mirror;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod event_expiry;
 pub mod events;
 pub mod feed;
 pub mod garbage;
