@@ -19,3 +19,4 @@ pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
 pub mod scheduler;
+pub mod service_addresses;
