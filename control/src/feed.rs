@@ -30,7 +30,7 @@ mod streams;
 
 pub use heartbeats::Heartbeats;
 pub use hub::Hub;
-pub use server::{Enroll, EnrollError};
+pub use server::{Cause, Enroll, EnrollError};
 pub use streams::{Chunk, Streams};
 
 use sessions::Sessions;
