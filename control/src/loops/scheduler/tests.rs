@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of the scheduler's picture of the cluster while its bindings are on their way.
 
+use knarr_api::k8s_openapi::api::core::v1::ServiceAccount;
 use knarr_apiserver::DeleteParams;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,10 @@ impl Bench {
     /// Two nodes, called `small` and `large` by the label `size`.
     async fn new() -> Self {
         let api = Api::new().await;
+        // Pods wait for it, and no loop runs here that makes it.
+        let account = json!({"metadata": {"name": "default", "namespace": "default"}});
+        let account: ServiceAccount = serde_json::from_value(account).unwrap();
+        api.client.create(&account).await.unwrap();
         for name in ["small", "large"] {
             let node = json!({
                 "metadata": {"name": name, "labels": {"size": name}},
