@@ -9,9 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use knarr_control_plan::cidr::Cidr;
 use serde::Deserialize;
 
-pub use values::{Cidr, Period, Ports, ValueError};
+pub use values::{Period, Ports, ValueError};
 
 /// Where a control plane keeps everything unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/knarr-control";
@@ -300,9 +301,9 @@ impl Settings {
     }
 }
 
-fn default<T: std::str::FromStr<Err = ValueError>>(text: &str) -> Result<T, ConfigError> {
+fn default<T: std::str::FromStr<Err: std::error::Error>>(text: &str) -> Result<T, ConfigError> {
     text.parse()
-        .map_err(|error: ValueError| conflict(error.to_string()))
+        .map_err(|error: T::Err| conflict(error.to_string()))
 }
 
 fn conflict(message: String) -> ConfigError {
@@ -387,6 +388,13 @@ pub struct Config {
 impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let (services, pods) = (self.service_cidr, self.cluster_cidr);
+        for (flag, range) in [("--service-cidr", services), ("--cluster-cidr", pods)] {
+            if range.first().is_ipv6() {
+                return Err(conflict(format!(
+                    "{flag} {range}: IPv6 ranges are not supported by this version"
+                )));
+            }
+        }
         if services.overlaps(&pods) {
             return Err(conflict(format!(
                 "--service-cidr {services} and --cluster-cidr {pods} overlap"
@@ -436,7 +444,9 @@ impl Config {
     #[must_use]
     pub fn kubernetes_service_address(&self) -> IpAddr {
         // A range has four addresses or more, see `check`.
-        IpAddr::V4(self.service_cidr.nth(1).unwrap_or(Ipv4Addr::UNSPECIFIED))
+        self.service_cidr
+            .at(1)
+            .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 }
 

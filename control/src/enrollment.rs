@@ -13,7 +13,7 @@ use knarr_api::names;
 use knarr_apiserver::{ApiError, Client};
 
 use crate::clock;
-use crate::feed::{Enroll, EnrollError, Heartbeats};
+use crate::feed::{Cause, Enroll, EnrollError, Heartbeats};
 use crate::pki::{Authority, PkiError};
 use crate::tokens::{self, Token};
 
@@ -52,8 +52,11 @@ impl Enrollment {
             .authority
             .sign_node(node, csr_pem, self.lifetime, now)
             .map_err(|error| match error {
-                PkiError::Request(_) => EnrollError::Invalid(error.to_string()),
-                other => unavailable(&other),
+                PkiError::Request(_) => EnrollError::Request {
+                    node: node.to_owned(),
+                    source: error.into(),
+                },
+                other => unavailable(other),
             })?;
         Ok(NodeCertificate {
             certificate_pem,
@@ -69,27 +72,27 @@ impl Enrollment {
             return Ok(());
         }
         match self.client.get::<Node>(None, name).await {
-            Ok(_) => Err(EnrollError::Invalid(format!(
-                "a node called {name:?} is connected: choose another --node-name, or stop it and run `kubectl delete node {name}` first"
-            ))),
+            Ok(_) => Err(EnrollError::Name {
+                name: name.to_owned(),
+                reason: format!(
+                    "a node of this name is connected; choose another --node-name, or stop it and run `kubectl delete node {name}` first"
+                ),
+            }),
             Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(unavailable(&error)),
+            Err(error) => Err(unavailable(error)),
         }
     }
 }
 
-fn unavailable(error: &(dyn std::error::Error + 'static)) -> EnrollError {
-    tracing::error!(error, "a node could not be enrolled");
-    EnrollError::Unavailable(format!(
-        "the control plane cannot let nodes in now: {error}"
-    ))
+fn unavailable(error: impl Into<Cause>) -> EnrollError {
+    EnrollError::Unavailable(error.into())
 }
 
 fn found(secret: Result<Secret, ApiError>) -> Result<Option<Secret>, EnrollError> {
     match secret {
         Ok(secret) => Ok(Some(secret)),
         Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(unavailable(&error)),
+        Err(error) => Err(unavailable(error)),
     }
 }
 
@@ -104,20 +107,20 @@ impl Enroll for Enrollment {
         let token: Token = token
             .trim()
             .parse()
-            .map_err(|error: tokens::NoToken| EnrollError::Unauthenticated(error.to_string()))?;
+            .map_err(|error: tokens::NoToken| EnrollError::Token(error.into()))?;
         let secret = self
             .client
             .get::<Secret>(Some(tokens::NAMESPACE), &tokens::secret_name(token.id()))
             .await;
         token
             .check(found(secret)?.as_ref(), clock::now())
-            .map_err(|refusal| EnrollError::Unauthenticated(refusal.to_string()))?;
+            .map_err(|refusal| EnrollError::Token(refusal.into()))?;
         let wrong = names::validate_dns_subdomain(&node_name);
         if !wrong.is_empty() {
-            return Err(EnrollError::Invalid(format!(
-                "the node name {node_name:?} cannot be used: {}",
-                wrong.join(", ")
-            )));
+            return Err(EnrollError::Name {
+                name: node_name,
+                reason: wrong.join(", "),
+            });
         }
         self.refuse_living_namesake(&node_name).await?;
         self.sign(&node_name, &csr_pem)
@@ -127,10 +130,8 @@ impl Enroll for Enrollment {
         // A node that was deleted, and with it its right to be here, must join again.
         match self.client.get::<Node>(None, node).await {
             Ok(_) => self.sign(node, csr_pem),
-            Err(error) if error.is_not_found() => Err(EnrollError::Unauthenticated(format!(
-                "there is no node {node:?}: join again with a token"
-            ))),
-            Err(error) => Err(unavailable(&error)),
+            Err(error) if error.is_not_found() => Err(EnrollError::Deleted(node.to_owned())),
+            Err(error) => Err(unavailable(error)),
         }
     }
 }

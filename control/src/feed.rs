@@ -7,6 +7,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -29,7 +30,7 @@ mod streams;
 
 pub use heartbeats::Heartbeats;
 pub use hub::Hub;
-pub use server::{Enroll, EnrollError};
+pub use server::{Cause, Enroll, EnrollError};
 pub use streams::{Chunk, Streams};
 
 use sessions::Sessions;
@@ -58,6 +59,8 @@ pub struct Feed {
     sessions: Sessions,
     settings: FeedSettings,
     enroll: Arc<dyn Enroll>,
+    /// Events of nodes that could not be written.
+    events_lost: AtomicU64,
     /// Sessions and streams.
     tasks: TaskTracker,
     /// Ends them, and those that begin later.
@@ -82,6 +85,7 @@ impl Feed {
             sessions: Sessions::default(),
             settings,
             enroll,
+            events_lost: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         })
@@ -119,5 +123,10 @@ impl Feed {
     /// Connected nodes with the version each has on disk, for `/metrics` and tests.
     pub fn acknowledged(&self) -> Vec<(String, u64)> {
         self.sessions.acknowledged()
+    }
+
+    /// How many events of nodes could not be written, for `/metrics`.
+    pub fn events_lost(&self) -> u64 {
+        self.events_lost.load(Ordering::Relaxed)
     }
 }

@@ -195,7 +195,7 @@ async fn watch_over(
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -222,11 +222,10 @@ fn loop_settings(
     heartbeats: Arc<Heartbeats>,
     pki: &Pki,
 ) -> Result<loops::Settings, RunError> {
-    let range = config.cluster_cidr.to_string();
     Ok(loops::Settings {
         heartbeats,
         grace: config.node_monitor_grace_period,
-        pod_cidrs: PodCidrs::parse(&range, config::NODE_PREFIX)?,
+        pod_cidrs: PodCidrs::new(config.cluster_cidr, config::NODE_PREFIX)?,
         ca_pem: pki.authority().certificate_pem().to_owned(),
     })
 }

@@ -26,7 +26,7 @@ const END: &str = "# EOF\n";
 pub struct Sources {
     /// Writes, commits and sizes.
     pub store: Arc<dyn Store>,
-    /// Connected nodes.
+    /// Connected nodes and what was lost of their events.
     pub feed: Arc<Feed>,
 }
 
@@ -53,6 +53,12 @@ pub async fn extend(sources: Sources, request: Request, next: Next) -> Response 
         "knarr_feed_connected_nodes",
         "Agents that are connected",
         nodes as f64,
+    );
+    counter(
+        &mut text,
+        "knarr_feed_events_lost",
+        "Events of nodes that could not be written",
+        sources.feed.events_lost() as f64,
     );
     write_process(&mut text);
     text.push_str(END);

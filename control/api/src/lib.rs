@@ -11,6 +11,7 @@ pub mod fields;
 pub mod labels;
 pub mod names;
 pub mod quantity;
+mod redacted;
 
 /// The node feed protocol, generated from `proto/feed.proto`; the comments are there.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

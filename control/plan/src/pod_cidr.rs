@@ -22,9 +22,6 @@ pub struct PodCidrs {
 /// Why a node gets no range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PodCidrError {
-    /// The cluster's range cannot be read.
-    #[error(transparent)]
-    Unreadable(#[from] crate::cidr::ParseCidrError),
     /// All are taken.
     #[error("CIDR allocation failed; there are no remaining CIDRs left to allocate in {cluster}")]
     Exhausted {
@@ -68,16 +65,11 @@ impl PodCidrs {
         })
     }
 
-    /// As [`PodCidrs::new`], from the text of the cluster's range.
-    pub fn parse(cluster: &str, prefix: u8) -> Result<Self, PodCidrError> {
-        Self::new(cluster.parse()?, prefix)
-    }
-
     /// A Node with the ranges that it has. Ranges outside the cluster's are not ours to count.
     pub fn observe(&mut self, node: &str, cidrs: &[String]) -> Result<(), Shared> {
         let mut shared = None;
         for text in cidrs {
-            let Ok(cidr) = text.parse::<Cidr>() else {
+            let Ok(cidr) = Cidr::parse_lenient(text) else {
                 continue;
             };
             for index in self.cluster.positions(&cidr, self.prefix) {

@@ -24,6 +24,9 @@ use crate::pki::{LOCAL_URL_FILE, host_of};
 /// A control plane that is up answers within milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What TLS, HTTP or a parser says.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a request was not answered as wished.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
@@ -36,8 +39,16 @@ pub(super) enum ApiError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{0}")]
-    Setup(String),
+    #[error("{0:?} is not a URL such as https://10.0.0.1:6443")]
+    Url(String),
+    #[error("admin.kubeconfig names no server: say where it is with --server")]
+    NoServer,
+    #[error("cannot use {what}")]
+    Setup {
+        what: &'static str,
+        #[source]
+        source: Cause,
+    },
     #[error(
         "no control plane answers at {url}: start it with `knarr-control serve`, or say where it is with --server"
     )]
@@ -46,8 +57,14 @@ pub(super) enum ApiError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the connection to {url} failed: {reason}")]
-    Transfer { url: String, reason: String },
+    #[error("the connection to {url} failed")]
+    Transfer {
+        url: String,
+        #[source]
+        source: Cause,
+    },
+    #[error("{url} did not answer within {} s", TIMEOUT.as_secs())]
+    Silent { url: String },
     #[error("{message}")]
     Status { code: StatusCode, message: String },
 }
@@ -72,8 +89,11 @@ fn read(path: PathBuf) -> Result<String, ApiError> {
     std::fs::read_to_string(&path).map_err(|source| ApiError::File { path, source })
 }
 
-fn setup(error: impl std::fmt::Display) -> ApiError {
-    ApiError::Setup(error.to_string())
+fn setup<E: Into<Cause>>(what: &'static str) -> impl Fn(E) -> ApiError {
+    move |error| ApiError::Setup {
+        what,
+        source: error.into(),
+    }
 }
 
 impl Api {
@@ -91,25 +111,24 @@ impl Api {
         let advertised = server_of(&kubeconfig)?;
         let host = host_of(&url)
             .filter(|_| url.starts_with("https://"))
-            .ok_or_else(|| {
-                setup(format!(
-                    "{url:?} is not a URL such as https://10.0.0.1:6443"
-                ))
-            })?
+            .ok_or_else(|| ApiError::Url(url.clone()))?
             .to_owned();
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(setup)?;
-        roots.add(ca).map_err(setup)?;
+        let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(setup("ca.crt"))?;
+        roots.add(ca).map_err(setup("ca.crt"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(setup)?
+            .map_err(setup("TLS"))?
             .with_root_certificates(roots)
             .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(setup)?],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(setup)?,
+                vec![
+                    CertificateDer::from_pem_slice(certificate.as_bytes())
+                        .map_err(setup("admin.crt"))?,
+                ],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(setup("admin.key"))?,
             )
-            .map_err(setup)?;
+            .map_err(setup("admin.crt and admin.key"))?;
         Ok(Self {
             url,
             host,
@@ -140,13 +159,11 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, ApiError> {
-        let failed = |reason: String| ApiError::Transfer {
-            url: self.url.clone(),
-            reason,
-        };
         tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
             .await
-            .map_err(|_| failed(format!("no answer within {} s", TIMEOUT.as_secs())))?
+            .map_err(|_| ApiError::Silent {
+                url: self.url.clone(),
+            })?
     }
 
     async fn exchange(
@@ -155,9 +172,9 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, ApiError> {
-        let failed = |error: &dyn std::fmt::Display| ApiError::Transfer {
+        let failed = |source: Cause| ApiError::Transfer {
             url: self.url.clone(),
-            reason: error.to_string(),
+            source,
         };
         let connect = |source| ApiError::Connect {
             url: self.url.clone(),
@@ -165,15 +182,15 @@ impl Api {
         };
         let address = (self.host.as_str(), port_of(&self.url));
         let socket = TcpStream::connect(address).await.map_err(connect)?;
-        let name = ServerName::try_from(self.host.clone()).map_err(setup)?;
+        let name = ServerName::try_from(self.host.clone()).map_err(setup("the URL's host"))?;
         let stream = self
             .tls
             .connect(name, socket)
             .await
-            .map_err(|e| failed(&e))?;
+            .map_err(|e| failed(e.into()))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| failed(&e))?;
+            .map_err(|e| failed(e.into()))?;
         let connection = tokio::spawn(connection);
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let request = Request::builder()
@@ -183,11 +200,14 @@ impl Api {
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::ACCEPT, "application/json")
             .body(Full::new(bytes))
-            .map_err(setup)?;
-        let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
+            .map_err(setup("the request"))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| failed(e.into()))?;
         let code = response.status();
         let body = response.into_body().collect().await;
-        let body = body.map_err(|e| failed(&e))?.to_bytes();
+        let body = body.map_err(|e| failed(e.into()))?.to_bytes();
         connection.abort();
         let value: Value = serde_json::from_slice(&body).unwrap_or_default();
         if code.is_success() {
@@ -229,7 +249,7 @@ fn server_of(kubeconfig: &str) -> Result<String, ApiError> {
         .find_map(|line| line.trim().strip_prefix("server:"))
         .map(str::trim)
         .map(|server| serde_json::from_str(server).unwrap_or_else(|_| server.to_owned()))
-        .ok_or_else(|| setup("admin.kubeconfig names no server: say where it is with --server"))
+        .ok_or(ApiError::NoServer)
 }
 
 #[cfg(test)]
@@ -249,5 +269,22 @@ mod tests {
         let text = "clusters:\n- cluster:\n    server: \"https://10.0.0.1:6443\"\n";
         assert_eq!(server_of(text).unwrap(), "https://10.0.0.1:6443");
         assert!(server_of("kind: Config").is_err());
+    }
+
+    #[test]
+    fn what_makes_a_data_directory_unusable_is_told_as_a_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pki")).unwrap();
+        for file in ["pki/ca.crt", "pki/admin.crt", "pki/admin.key"] {
+            std::fs::write(dir.path().join(file), "no PEM").unwrap();
+        }
+        let kubeconfig = "server: \"https://10.0.0.1:6443\"\n";
+        std::fs::write(dir.path().join("admin.kubeconfig"), kubeconfig).unwrap();
+        let open = |url| Api::open(dir.path(), Some(url)).err().unwrap();
+        let error = open("https://10.0.0.1:6443");
+        assert_eq!(error.to_string(), "cannot use ca.crt");
+        let cause = std::error::Error::source(&error).unwrap();
+        assert!(cause.is::<rustls_pki_types::pem::Error>(), "{cause:?}");
+        assert!(matches!(open("http://10.0.0.1"), ApiError::Url(_)));
     }
 }

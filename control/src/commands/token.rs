@@ -38,13 +38,22 @@ pub(super) enum TokenCommand {
     /// Deletes a token; nodes that joined with it stay
     Delete {
         /// The token, or its part before the dot
-        #[arg(value_name = "TOKEN")]
-        token: String,
+        #[arg(value_name = "TOKEN", value_parser = id_of)]
+        id: String,
     },
 }
 
 fn path(name: &str) -> String {
     format!("/api/v1/namespaces/{}/secrets{name}", tokens::NAMESPACE)
+}
+
+/// The public part of a token; what is secret of it is not kept.
+fn id_of(token: &str) -> Result<String, tokens::NoToken> {
+    let id = token.split('.').next().unwrap_or_default();
+    if !tokens::is_id(id) {
+        return Err(tokens::NoToken);
+    }
+    Ok(id.to_owned())
 }
 
 /// Does `command` through the API server of `data_dir`, or the one at `server`.
@@ -69,12 +78,8 @@ pub(super) async fn run(
             }
         }
         TokenCommand::List => print!("{}", list(&api).await?),
-        TokenCommand::Delete { token } => {
-            let id = token.split('.').next().unwrap_or_default();
-            if !tokens::is_id(id) {
-                bail!("{token:?}: {}", tokens::NoToken);
-            }
-            let name = format!("/{}", tokens::secret_name(id));
+        TokenCommand::Delete { id } => {
+            let name = format!("/{}", tokens::secret_name(&id));
             match api.request(Method::DELETE, &path(&name), None).await {
                 Ok(_) => println!("token {id} deleted"),
                 Err(error) if error.is_not_found() => bail!("there is no token {id}"),
@@ -126,4 +131,30 @@ fn hash(ca_pem: &str) -> anyhow::Result<String> {
     let (_, certificate) = X509Certificate::from_der(&der).context("ca.crt is broken")?;
     let digest = Sha256::digest(certificate.public_key().raw);
     Ok(format!("sha256:{}", hex::encode(digest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: TokenCommand,
+    }
+
+    #[test]
+    fn a_token_to_delete_is_kept_without_its_secret_part() {
+        for token in ["abcdef.0123456789abcdef", "abcdef"] {
+            let program = Program::try_parse_from(["token", "delete", token]).unwrap();
+            let shown = format!("{program:?}");
+            assert!(shown.contains("abcdef"), "{shown}");
+            assert!(!shown.contains("0123456789"), "{shown}");
+        }
+        for wrong in ["", "abc", "ABCDEF", ".0123456789abcdef"] {
+            assert!(Program::try_parse_from(["token", "delete", wrong]).is_err());
+        }
+    }
 }

@@ -94,28 +94,59 @@ fn ranges_that_overlap_are_refused() {
 
 #[test]
 fn a_wrong_range_is_refused_with_the_right_one() {
-    let error = "10.96.1.0/12".parse::<Cidr>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "10.96.1.0/12 has bits set behind its prefix: did you mean 10.96.0.0/12?"
-    );
-    for wrong in ["10.96.0.0", "10.96.0.0/33", "x/8", "10.0.0.0/0"] {
-        assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+    let parsed = |range: &str| Program::try_parse_from(["knarr-control", "--service-cidr", range]);
+    let error = parsed("10.96.1.0/12").err().unwrap().to_string();
+    let hint = "10.96.1.0/12 has bits set behind its prefix: did you mean 10.96.0.0/12?";
+    assert!(error.contains(hint), "{error}");
+    let error = with_file("cluster-cidr = \"10.244.0.1/16\"", &[]).unwrap_err();
+    let ConfigError::Parse { source, .. } = error else {
+        panic!("{error}");
+    };
+    let hint = "did you mean 10.244.0.0/16?";
+    assert!(source.message().contains(hint), "{source}");
+    for wrong in ["10.96.0.0", "10.96.0.0/33", "x/8"] {
+        assert!(parsed(wrong).is_err(), "{wrong}");
     }
-    assert!(matches!(
-        "fd00::/64".parse::<Cidr>(),
-        Err(ValueError::Ipv6(_))
-    ));
 }
 
 #[test]
-fn addresses_are_found_in_their_range_only() {
-    let range: Cidr = "10.96.0.0/12".parse().unwrap();
-    assert_eq!(range.offset(IpAddr::from([10, 96, 1, 0])), Some(256));
-    assert_eq!(range.offset(IpAddr::from([10, 112, 0, 0])), None);
-    assert_eq!(range.offset(IpAddr::from([10, 95, 255, 255])), None);
-    assert_eq!(range.nth(256), Some([10, 96, 1, 0].into()));
-    assert_eq!(range.nth(range.size()), None);
+fn ranges_that_cannot_be_served_are_refused() {
+    for (range, reason) in [
+        (
+            ["--service-cidr", "fd00::/112"],
+            "--service-cidr fd00::/112: IPv6 ranges are not supported by this version",
+        ),
+        (
+            ["--cluster-cidr", "fd00::/48"],
+            "--cluster-cidr fd00::/48: IPv6 ranges are not supported by this version",
+        ),
+        (
+            ["--service-cidr", "0.0.0.0/0"],
+            "--service-cidr 0.0.0.0/0 and --cluster-cidr 10.244.0.0/16 overlap",
+        ),
+        (
+            ["--service-cidr", "10.96.0.0/31"],
+            "--service-cidr 10.96.0.0/31 is too small: it needs four addresses or more",
+        ),
+        (
+            ["--cluster-cidr", "10.244.0.0/25"],
+            "--cluster-cidr 10.244.0.0/25 is too small: every node needs a /24 of it",
+        ),
+    ] {
+        let error = flags(&range).resolve(&[]).unwrap_err();
+        assert_eq!(error.to_string(), reason);
+    }
+}
+
+#[test]
+fn the_first_address_of_the_service_range_is_the_api_servers() {
+    let config = flags(&["--service-cidr", "10.97.0.0/16"])
+        .resolve(&[])
+        .unwrap();
+    assert_eq!(
+        config.kubernetes_service_address(),
+        IpAddr::from([10, 97, 0, 1])
+    );
 }
 
 #[test]

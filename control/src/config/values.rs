@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values of flags that are parsed into types that cannot be wrong: address ranges, port ranges, times.
+//! Values of flags that are parsed into types that cannot be wrong: port ranges, times. Ranges of addresses are
+//! `knarr_control_plan::cidr`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,110 +13,12 @@ use serde::Deserialize;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ValueError {
-    /// No address range.
-    #[error("{0:?} is not an address range such as 10.96.0.0/12")]
-    Cidr(String),
-    /// An address range with bits set behind its prefix.
-    #[error("{0} has bits set behind its prefix: did you mean {1}?")]
-    CidrHostBits(String, Cidr),
-    /// An address range of IPv6.
-    #[error("{0}: IPv6 ranges are not supported by this version")]
-    Ipv6(String),
     /// No range of ports.
     #[error("{0:?} is not a range of ports such as 30000-32767")]
     Ports(String),
     /// No length of time.
     #[error("{0:?} is not a length of time such as 40s, 5m or 8760h")]
     Period(String),
-}
-
-/// An IPv4 range, e.g. `10.96.0.0/12`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Cidr {
-    network: u32,
-    prefix: u8,
-}
-
-impl Cidr {
-    /// The address `offset` after the first of the range; `None` beyond its end.
-    #[must_use]
-    pub fn nth(&self, offset: u64) -> Option<Ipv4Addr> {
-        let offset = u32::try_from(offset).ok()?;
-        (u64::from(offset) < self.size()).then(|| Ipv4Addr::from_bits(self.network + offset))
-    }
-
-    /// How many addresses the range has.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        1 << (32 - self.prefix)
-    }
-
-    /// The length of the network prefix in bits.
-    #[must_use]
-    pub fn prefix(&self) -> u8 {
-        self.prefix
-    }
-
-    /// How far `address` is behind the first address; `None` if it is not in the range.
-    #[must_use]
-    pub fn offset(&self, address: IpAddr) -> Option<u64> {
-        let IpAddr::V4(address) = address else {
-            return None;
-        };
-        let offset = u64::from(address.to_bits().checked_sub(self.network)?);
-        (offset < self.size()).then_some(offset)
-    }
-
-    /// Whether some address is in both ranges.
-    #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
-        let (longer, shorter) = if self.prefix >= other.prefix {
-            (self, other)
-        } else {
-            (other, self)
-        };
-        shorter
-            .offset(IpAddr::V4(Ipv4Addr::from_bits(longer.network)))
-            .is_some()
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix)
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let wrong = || ValueError::Cidr(text.to_owned());
-        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let address = match address.parse().map_err(|_| wrong())? {
-            IpAddr::V4(address) => address,
-            IpAddr::V6(_) => return Err(ValueError::Ipv6(text.to_owned())),
-        };
-        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
-        if prefix > 32 || prefix == 0 {
-            return Err(wrong());
-        }
-        let network = address.to_bits() & (u32::MAX << (32 - prefix));
-        let cidr = Self { network, prefix };
-        if network != address.to_bits() {
-            return Err(ValueError::CidrHostBits(text.to_owned(), cidr));
-        }
-        Ok(cidr)
-    }
-}
-
-impl TryFrom<String> for Cidr {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
 }
 
 /// Ports, both ends included, e.g. `30000-32767`.

@@ -4,6 +4,7 @@
 //! A node speaks for itself and for the pods bound to it; anything else it says is refused and logged. What
 //! a report may change is planned in `knarr_control_plan::feed`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use knarr_api::feed::{PodGone, PodReport};
@@ -283,6 +284,10 @@ impl Feed {
     }
 
     /// An Event that the node saw; the same name again counts up.
+    ///
+    /// Events are best effort, as in Kubernetes: an agent says each once and hears nothing back, so one that cannot
+    /// be written is lost. That is counted, and ends no session: a session's end makes the agent say its pods again,
+    /// not its events.
     pub(super) async fn apply_event(&self, node: &str, mut event: Event) {
         if !self.may_report(node, &event) {
             tracing::warn!(node, object = ?event.involved_object.name, "an event about what is not this node's is refused");
@@ -307,8 +312,10 @@ impl Feed {
             result => result,
         };
         if let Err(error) = result {
-            // The namespace may be ending, or the pod's events with it.
-            tracing::debug!(node, %error, "an event was not kept");
+            // The namespace may be ending, or the store be full.
+            self.events_lost.fetch_add(1, Ordering::Relaxed);
+            let (object, reason) = (&event.involved_object.name, &event.reason);
+            tracing::warn!(node, ?object, ?reason, %error, "an event is lost: it could not be written");
         }
     }
 

@@ -21,28 +21,50 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Feed, session};
-use crate::clock;
+use crate::{chain, clock};
 
-/// Why a machine gets no node certificate. The text is for the person who joins it.
+/// What is behind a refusal: an error of whoever enrolls.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a machine gets no node certificate. The text, with its causes, is for the person who joins it.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// The token is unknown, wrong or expired.
-    #[error("{0}")]
-    Unauthenticated(String),
-    /// The node name or signing request cannot be used.
-    #[error("{0}")]
-    Invalid(String),
-    /// The control plane could not decide now.
-    #[error("{0}")]
-    Unavailable(String),
+    #[error("the token lets nobody in")]
+    Token(#[source] Cause),
+    /// The node was deleted; asking again changes nothing.
+    #[error("there is no node {0:?}: join again with a token")]
+    Deleted(String),
+    /// The node's name is none, or that of another.
+    #[error("the node name {name:?} cannot be used: {reason}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// The signing request cannot be used.
+    #[error("no certificate for {node:?}")]
+    Request {
+        /// The node.
+        node: String,
+        /// What is wrong with it.
+        #[source]
+        source: Cause,
+    },
+    /// The control plane could not decide now; asking again may help.
+    #[error("the control plane cannot let nodes in now")]
+    Unavailable(#[source] Cause),
 }
 
 impl From<EnrollError> for Status {
     fn from(error: EnrollError) -> Self {
+        // The other side has the text alone.
+        let text = chain(&error);
         match error {
-            EnrollError::Unauthenticated(text) => Self::unauthenticated(text),
-            EnrollError::Invalid(text) => Self::invalid_argument(text),
-            EnrollError::Unavailable(text) => Self::unavailable(text),
+            EnrollError::Token(_) | EnrollError::Deleted(_) => Self::unauthenticated(text),
+            EnrollError::Name { .. } | EnrollError::Request { .. } => Self::invalid_argument(text),
+            EnrollError::Unavailable(_) => Self::unavailable(text),
         }
     }
 }
@@ -84,7 +106,7 @@ impl Enrollment for Service {
                 Ok(Response::new(certificate))
             }
             Err(error) => {
-                tracing::warn!(node, %error, "a node was not let in");
+                tracing::warn!(node, error = chain(&error), "a node was not let in");
                 Err(error.into())
             }
         }
@@ -158,7 +180,14 @@ impl FeedService for Service {
             .0
             .enroll
             .renew(&node, &request.into_inner().csr_pem)
-            .await?;
+            .await
+            .inspect_err(|error| {
+                tracing::warn!(
+                    node,
+                    error = chain(error),
+                    "a node's certificate was not renewed"
+                );
+            })?;
         tracing::info!(node, "the node's certificate was renewed");
         Ok(Response::new(certificate))
     }
@@ -234,3 +263,6 @@ impl Drop for Started<'_> {
         self.feed.sessions.end(self.node, &self.ended);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Removes Events an hour after they last happened, as kube-apiserver's `--event-ttl` has it.
+//! Removes Events whose time has ended; when that is, `knarr_control_plan::event_expiry` says.
 //!
 //! Each Event has one timer; a cluster without Events has none.
 
 use std::time::Duration;
 
 use knarr_api::k8s_openapi::api::core::v1::Event;
-use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
+use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_apiserver::{ApiError, DeleteParams, Object};
+use knarr_control_plan::event_expiry;
 
 use super::Context;
 use crate::clock;
 use crate::informer::{self, Informer};
 use crate::queue::{Outcome, Queue};
 
-/// How long an Event is kept after it last happened.
-const TTL: SignedDuration = SignedDuration::from_hours(1);
 /// Events whose hour ends within this time of each other are looked at together.
 const SLACK: Duration = Duration::from_secs(1);
 /// Deletions under way at once.
@@ -28,24 +27,14 @@ struct View {
 
 fn view(object: &Object) -> Option<View> {
     let event: Event = object.parse().ok()?;
-    let series = event.series.and_then(|series| series.last_observed_time);
-    let times = [
-        event.last_timestamp.map(|time| time.0),
-        event.first_timestamp.map(|time| time.0),
-        event.event_time.map(|time| time.0),
-        series.map(|time| time.0),
-        event.metadata.creation_timestamp.map(|time| time.0),
-    ];
-    let last = times.into_iter().flatten().max().unwrap_or_else(clock::now);
     Some(View {
         uid: object.meta.uid.clone(),
-        ends: last.saturating_add(TTL).unwrap_or(Timestamp::MAX),
+        ends: event_expiry::ends(&event, clock::now()),
     })
 }
 
 fn left(view: &View) -> Option<Duration> {
-    let left = view.ends.duration_since(clock::now());
-    Duration::try_from(left).ok().filter(|left| !left.is_zero())
+    event_expiry::left(view.ends, clock::now())
 }
 
 /// Runs the loop until shutdown.

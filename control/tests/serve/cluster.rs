@@ -13,9 +13,9 @@ use hyper_util::rt::TokioIo;
 use knarr_api::feed::enrollment_client::EnrollmentClient;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::{
-    Change, Delta, FromNode, Heartbeat, Hello, JoinRequest, LogRequest, PodGone, PodReport,
-    RenewRequest, Snapshot, StreamFrame, ToNode, Welcome, change, from_node, open_stream,
-    stream_frame, to_node,
+    Change, Delta, EventReport, FromNode, Heartbeat, Hello, JoinRequest, LogRequest, PodGone,
+    PodReport, RenewRequest, Snapshot, StreamFrame, ToNode, Welcome, change, from_node,
+    open_stream, stream_frame, to_node,
 };
 use knarr_control::Services;
 use knarr_control::config::Settings;
@@ -586,6 +586,12 @@ impl Session {
 
     pub async fn heartbeat(&self) {
         send(&self.outbox, from_node::Message::Heartbeat(Heartbeat {})).await;
+    }
+
+    pub async fn report_event(&self, event: Value) {
+        let event_json = event.to_string().into();
+        let report = EventReport { event_json };
+        send(&self.outbox, from_node::Message::Event(report)).await;
     }
 
     pub async fn report_running(&self, namespace: &str, name: &str, uid: &str) {

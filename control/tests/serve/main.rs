@@ -376,3 +376,36 @@ async fn a_pod_that_has_ended_does_not_run_again() {
     assert_eq!(cluster.phase("job").await, "Succeeded");
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_cannot_be_written_is_counted_and_ends_nothing() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("n1", &token).await.unwrap();
+    let session = cluster.connect("n1", &node).await;
+    let event = |namespace: &str, name: &str| {
+        json!({
+            "metadata": {"namespace": namespace, "name": name},
+            "involvedObject": {"kind": "Node", "name": "n1"},
+            "reason": "Rebooted",
+            "type": "Warning",
+        })
+    };
+    assert_eq!(cluster.metric("knarr_feed_events_lost_total").await, 0.0);
+    session.report_event(event("nowhere", "lost")).await;
+    session.report_event(event("default", "kept")).await;
+    let both = async {
+        while cluster.metric("knarr_feed_events_lost_total").await != 1.0
+            || !cluster
+                .list("/api/v1/namespaces/default/events")
+                .await
+                .contains(&"kept".to_owned())
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), both)
+        .await
+        .expect("one event lost and counted, the other kept");
+    cluster.stop().await;
+}

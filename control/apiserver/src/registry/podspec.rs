@@ -9,6 +9,7 @@ use crate::value;
 
 mod containers;
 mod scheduling;
+mod signals;
 mod validation;
 mod volumes;
 

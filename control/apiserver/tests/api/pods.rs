@@ -255,3 +255,34 @@ async fn a_priority_is_computed_and_another_one_refused() {
         assert_eq!(made.code, 201, "{}", made.text());
     }
 }
+
+#[tokio::test]
+async fn a_stop_signal_needs_the_pods_system_and_is_one_of_its_signals() {
+    let (server, _directory) = server().await;
+    let mut sent = pod("web", &["c"]);
+    sent["spec"]["containers"][0]["lifecycle"] = json!({"stopSignal": "SIGUSR1"});
+    let nowhere = server.send("POST", PODS, &sent).await;
+    assert_eq!(nowhere.code, 422);
+    assert_eq!(
+        nowhere.message(),
+        "Pod \"web\" is invalid: spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"
+    );
+    sent["spec"]["os"] = json!({"name": "linux"});
+    sent["spec"]["containers"][0]["lifecycle"]["stopSignal"] = "USR1".into();
+    let unknown = server.send("POST", PODS, &sent).await;
+    assert_eq!(unknown.code, 422);
+    assert!(
+        unknown.message().starts_with(
+            r#"Pod "web" is invalid: spec.containers[0].lifecycle.stopSignal: Unsupported value: "USR1": supported values: "SIGABRT", "#
+        ),
+        "{}",
+        unknown.message()
+    );
+    sent["spec"]["containers"][0]["lifecycle"]["stopSignal"] = "SIGUSR1".into();
+    let made = server.send("POST", PODS, &sent).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(
+        made.json()["spec"]["containers"][0]["lifecycle"]["stopSignal"],
+        "SIGUSR1"
+    );
+}

@@ -22,6 +22,10 @@ impl Bench {
     /// Two nodes, called `small` and `large` by the label `size`.
     async fn new() -> Self {
         let api = Api::new().await;
+        // Pods wait for it, and no loop runs here that makes it.
+        let account = json!({"metadata": {"name": "default", "namespace": "default"}});
+        let account: ServiceAccount = serde_json::from_value(account).unwrap();
+        api.client.create(&account).await.unwrap();
         for name in ["small", "large"] {
             let node = json!({
                 "metadata": {"name": name, "labels": {"size": name}},

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Settings, spawn_all};
 use crate::clock;
-use crate::config::{Cidr, Ports};
+use crate::config::Ports;
 use crate::feed::{Heartbeats, Streams};
 use crate::services::ServiceRanges;
 use knarr_control_plan::pod_cidr::PodCidrs;
@@ -44,7 +44,7 @@ impl Api {
         let path: PathBuf = dir.path().join("store.redb");
         let store = Embedded::open(&path, Options::default()).unwrap();
         let ranges = ServiceRanges {
-            addresses: "10.96.0.0/12".parse::<Cidr>().unwrap(),
+            addresses: "10.96.0.0/12".parse().unwrap(),
             ports: "30000-32767".parse::<Ports>().unwrap(),
         };
         let mut config = ApiConfig::new(Arc::new(ranges), Arc::new(Streams::default()));
@@ -97,7 +97,7 @@ impl World {
         let settings = Settings {
             heartbeats: heartbeats.clone(),
             grace,
-            pod_cidrs: PodCidrs::parse("10.244.0.0/16", 24).unwrap(),
+            pod_cidrs: PodCidrs::new("10.244.0.0/16".parse().unwrap(), 24).unwrap(),
             ca_pem: "-----BEGIN CERTIFICATE-----".to_owned(),
         };
         spawn_all(client.clone(), settings, shutdown.clone(), &mut tasks).unwrap();

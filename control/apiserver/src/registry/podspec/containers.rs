@@ -7,6 +7,7 @@ use knarr_api::names::{validate_dns_label, validate_qualified_name};
 use knarr_api::quantity::Quantity;
 use serde_json::Value;
 
+use super::signals;
 use crate::field::FieldErrors;
 use crate::value;
 
@@ -21,6 +22,7 @@ pub(super) const QUANTITY: &str =
 
 /// All lists of containers; `volumes` are the names that mounts may refer to.
 pub(super) fn containers(spec: &Value, field: &str, volumes: &[&str], errors: &mut FieldErrors) {
+    let os = value::text(spec, "os.name");
     let mut names: Vec<&str> = Vec::new();
     for list in super::CONTAINER_LISTS {
         let mut port_names: Vec<&str> = Vec::new();
@@ -39,6 +41,7 @@ pub(super) fn containers(spec: &Value, field: &str, volumes: &[&str], errors: &m
                 names.push(name);
             }
             container_parts(container, &field, volumes, errors);
+            signals::stop_signal(container, os, &field, errors);
             port_names.clear();
             ports(container, &field, &mut port_names, errors);
             if list == "initContainers" {

@@ -258,3 +258,44 @@ fn tolerations_compare_only_as_the_scheduler_does() {
         r#"spec.tolerations[0].operator: Unsupported value: "Gt": supported values: "Equal", "Exists""#
     );
 }
+
+#[test]
+fn a_stop_signal_is_one_of_the_pods_system() {
+    let with = |os: Value, signal: &str| {
+        let container = json!({"name": "a", "image": "x", "lifecycle": {"stopSignal": signal}});
+        errors(json!({"containers": [container], "os": os}))
+    };
+    let linux = json!({"name": "linux"});
+    for signal in [
+        "SIGTERM",
+        "SIGCLD",
+        "SIGRTMIN",
+        "SIGRTMIN+15",
+        "SIGRTMAX-14",
+        "SIGRTMAX",
+    ] {
+        assert_eq!(with(linux.clone(), signal), "", "{signal}");
+    }
+    let at = "spec.containers[0].lifecycle.stopSignal";
+    for signal in ["TERM", "15", "sigterm", "SIGRTMIN+16", "SIGRTMAX-15", ""] {
+        let said = with(linux.clone(), signal);
+        let start = format!(
+            "{at}: Unsupported value: {signal:?}: supported values: \"SIGABRT\", \"SIGALRM\", "
+        );
+        assert!(said.starts_with(&start), "{said}");
+        assert!(said.ends_with("\"SIGXCPU\", \"SIGXFSZ\""), "{said}");
+        assert_eq!(said.split("\", \"").count(), 65, "{said}");
+    }
+    assert_eq!(
+        with(json!({"name": "windows"}), "SIGHUP"),
+        format!("{at}: Unsupported value: \"SIGHUP\": supported values: \"SIGKILL\", \"SIGTERM\"")
+    );
+    assert_eq!(
+        with(Value::Null, "SIGTERM"),
+        format!("{at}: Forbidden: may not be set for containers with empty `spec.os.name`")
+    );
+    assert_eq!(
+        with(json!({"name": "plan9"}), "SIGTERM"),
+        "spec.os: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\""
+    );
+}

@@ -5,7 +5,7 @@ use knarr_api::names::{validate_dns_label, validate_dns_subdomain, validate_qual
 use serde_json::Value;
 
 use super::containers::{self, containers};
-use super::{scheduling, volumes};
+use super::{scheduling, signals, volumes};
 use crate::field::FieldErrors;
 use crate::registry::meta;
 use crate::value;
@@ -37,6 +37,7 @@ pub(in crate::registry) fn spec(spec: &Value, field: &str, errors: &mut FieldErr
     if value::items(spec, "containers").is_empty() {
         errors.required(&format!("{field}.containers"), "");
     }
+    signals::operating_system(spec, field, errors);
     containers(spec, field, &names, errors);
     let policy = value::text(spec, "restartPolicy");
     if policy.is_empty() {

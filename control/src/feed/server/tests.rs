@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a machine is told that is not let in.
+
+use std::error::Error;
+
+use tonic::Code;
+
+use super::*;
+
+#[test]
+fn a_refusal_keeps_its_cause_and_tells_it_to_the_machine() {
+    let cause = || Cause::from(std::io::Error::other("the disk is full"));
+    let request = EnrollError::Request {
+        node: "n1".to_owned(),
+        source: cause(),
+    };
+    for (error, code, text) in [
+        (
+            EnrollError::Token(cause()),
+            Code::Unauthenticated,
+            "the token lets nobody in: the disk is full",
+        ),
+        (
+            request,
+            Code::InvalidArgument,
+            "no certificate for \"n1\": the disk is full",
+        ),
+        (
+            EnrollError::Unavailable(cause()),
+            Code::Unavailable,
+            "the control plane cannot let nodes in now: the disk is full",
+        ),
+    ] {
+        let source = error.source().unwrap();
+        assert!(source.is::<std::io::Error>(), "{source:?}");
+        let status = Status::from(error);
+        assert_eq!((status.code(), status.message()), (code, text));
+    }
+    // On this code the agent says that the machine must join again.
+    let deleted = Status::from(EnrollError::Deleted("n1".to_owned()));
+    assert_eq!(deleted.code(), Code::Unauthenticated);
+}
