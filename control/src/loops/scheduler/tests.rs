@@ -39,9 +39,6 @@ impl Bench {
             node.status = status;
             api.client.update_status(&node).await.unwrap();
         }
-        let account = json!({"metadata": {"name": "default", "namespace": "default"}});
-        let account: ServiceAccount = serde_json::from_value(account).unwrap();
-        api.client.create(&account).await.unwrap();
         let shutdown = CancellationToken::new();
         let mut recording = JoinSet::new();
         let recorder = Recorder::start(api.client.clone(), shutdown.clone(), &mut recording);
