@@ -363,6 +363,7 @@ mod tests {
             capabilities_drop: Vec::new(),
             seccomp: Seccomp::default(),
             termination_message_path: None,
+            last_words: LastWords::default(),
         };
         let text = format!("{spec:?}");
         assert!(

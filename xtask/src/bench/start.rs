@@ -33,7 +33,7 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
         cold.push(times.node_ready.as_secs_f64() * 1e3);
         control.push(times.control_ready.as_secs_f64() * 1e3);
     }
-    let (running, posted) = pods()?;
+    let Times { running, posted } = pods()?;
     let rounds =
         format!("the middle, least and most of {ROUNDS} rounds of {PODS} pods one after the other");
     let note = format!("{rounds}; image present, as a watcher sees it");
@@ -64,8 +64,17 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// By round: milliseconds until each pod ran, and until its POST was answered.
-fn pods() -> anyhow::Result<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
+/// Milliseconds by round, and in it by pod.
+#[derive(Default)]
+struct Times {
+    /// Until a watcher saw it run.
+    running: Vec<Vec<f64>>,
+    /// Until its POST was answered.
+    posted: Vec<Vec<f64>>,
+}
+
+/// Starts pods, one after the other in each round.
+fn pods() -> anyhow::Result<Times> {
     up::up_with(2, &[])?;
     kube::get(&["create", "namespace", NAMESPACE])?;
     kube::get(&[
@@ -86,21 +95,24 @@ fn pods() -> anyhow::Result<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
     let mut watch = proxy
         .connect()?
         .watch(&format!("{path}?watch=1&resourceVersion={from}"))?;
-    let (mut running, mut posted) = (vec![Vec::new(); ROUNDS], vec![Vec::new(); ROUNDS]);
+    let mut times = Times::default();
     for round in 0..ROUNDS {
         let step = ui::step(format!(
             "round {} of {ROUNDS}: starting {PODS} pods one after the other",
             round + 1
         ));
+        let (mut running, mut posted) = (Vec::new(), Vec::new());
         for number in 0..PODS {
             let name = format!("start-{round}-{number}");
             let body = pod(NAMESPACE, &name, None).to_string();
             let started = Instant::now();
             api.request("POST", &path, &body)?;
-            posted[round].push(started.elapsed().as_secs_f64() * 1e3);
+            posted.push(started.elapsed().as_secs_f64() * 1e3);
             wait_running(&mut watch, &name)?;
-            running[round].push(started.elapsed().as_secs_f64() * 1e3);
+            running.push(started.elapsed().as_secs_f64() * 1e3);
         }
+        times.running.push(running);
+        times.posted.push(posted);
         // Each round finds the nodes as the first one did.
         api.request(
             "DELETE",
@@ -110,7 +122,7 @@ fn pods() -> anyhow::Result<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
         wait_gone(&mut watch)?;
         step.done();
     }
-    Ok((running, posted))
+    Ok(times)
 }
 
 fn wait_running(watch: &mut Watch, name: &str) -> anyhow::Result<()> {
