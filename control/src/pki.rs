@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use knarr_apiserver::serve::Tls;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ pub struct Pki {
     authority: Arc<Authority>,
     server: Profile,
     url: String,
-    tls: watch::Sender<Arc<ServerConfig>>,
+    tls: watch::Sender<Arc<Tls>>,
 }
 
 impl Pki {
@@ -116,7 +116,7 @@ impl Pki {
 
     /// What to serve TLS with, now and after each renewal.
     #[must_use]
-    pub fn tls(&self) -> watch::Receiver<Arc<ServerConfig>> {
+    pub fn tls(&self) -> watch::Receiver<Arc<Tls>> {
         self.tls.subscribe()
     }
 

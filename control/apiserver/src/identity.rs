@@ -24,7 +24,7 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
-    /// Reads subject CN and O of a certificate that TLS has verified. `None` for one without a CN.
+    /// Reads subject CN and O of a certificate that was verified by the caller. `None` for one without a CN.
     #[must_use]
     pub fn from_certificate(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;

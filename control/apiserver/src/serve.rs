@@ -13,15 +13,15 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::PeerIdentity;
+mod tls;
+
+pub use tls::Tls;
 
 /// Open connections; beyond this new ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8192;
@@ -44,11 +44,11 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 #[derive(Debug, Clone)]
 pub struct ShutdownSignal(pub CancellationToken);
 
-/// Serves until `shutdown`, or until a listener's task fails; then lets open requests end for a few seconds. New connections take the newest
-/// TLS configuration, so certificates are renewed without a restart. Watches and logs end at once at shutdown.
+/// Serves until `shutdown`, or until a listener's task fails; then lets open requests end for a few seconds. New
+/// connections take the newest TLS configuration, so certificates are renewed without a restart. Watches and logs end at once at shutdown.
 pub async fn serve(
     listeners: Vec<TcpListener>,
-    tls: watch::Receiver<Arc<ServerConfig>>,
+    tls: watch::Receiver<Arc<Tls>>,
     router: Router,
     shutdown: CancellationToken,
 ) {
@@ -82,7 +82,7 @@ pub async fn serve(
 }
 
 struct Server {
-    tls: watch::Receiver<Arc<ServerConfig>>,
+    tls: watch::Receiver<Arc<Tls>>,
     router: Router,
     shutdown: CancellationToken,
     connections: Arc<Semaphore>,
@@ -141,10 +141,10 @@ async fn connection(server: Arc<Server>, stream: TcpStream, _permit: OwnedSemaph
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let acceptor = TlsAcceptor::from(server.tls.borrow().clone());
+    let tls = server.tls.borrow().clone();
     let handshake = tokio::time::timeout(
         Duration::from_millis(HANDSHAKE_MS_MAX),
-        acceptor.accept(stream),
+        tls.acceptor().accept(stream),
     );
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
@@ -157,12 +157,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, _permit: OwnedSemaph
             return;
         }
     };
-    let identity = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .and_then(|certificate| PeerIdentity::from_certificate(certificate));
+    let identity = tls.prove(stream.get_ref().1);
     let router = server.router.clone();
     let signal = ShutdownSignal(server.shutdown.clone());
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use knarr_apiserver::serve::Tls;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -23,15 +24,12 @@ fn tls(error: rustls::Error) -> PkiError {
 }
 
 /// What a connection is served with.
-pub(super) fn server_config(
-    authority: &Authority,
-    pair: &Pair,
-) -> Result<Arc<ServerConfig>, PkiError> {
+pub(super) fn server_config(authority: &Authority, pair: &Pair) -> Result<Arc<Tls>, PkiError> {
     let general = |error: &dyn std::fmt::Display| tls(rustls::Error::General(error.to_string()));
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate().clone()).map_err(tls)?;
     let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let judge = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()
         .map_err(|error| general(&error))?;
@@ -41,12 +39,15 @@ pub(super) fn server_config(
         PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).map_err(|error| general(&error))?;
     // The CA is sent along, so that a joining machine can check its hash before it trusts it.
     let chain = vec![certificate, authority.certificate().clone()];
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(tls)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(tls)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let tls = Tls::new(judge, |verifier| {
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(tls)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(tls)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok::<_, PkiError>(config)
+    })?;
+    Ok(Arc::new(tls))
 }

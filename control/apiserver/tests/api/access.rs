@@ -31,6 +31,23 @@ async fn nobody_gets_in_without_proof_except_to_ask_for_health_and_version() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_another_ca_or_of_the_past_proves_nothing() {
+    let (server, _directory) = server().await;
+    for who in ["stranger", "expired"] {
+        let answer = server.call(Some(who), "GET", "/livez", &[], "").await;
+        assert_eq!(answer.code, 200, "{who}");
+        for path in ["/api/v1/pods", "/apis", "/metrics"] {
+            let answer = server.call(Some(who), "GET", path, &[], "").await;
+            assert_eq!(answer.code, 401, "{who} {path}: {}", answer.text());
+            assert_eq!(answer.message(), "Unauthorized");
+        }
+    }
+    // The names in them are the admin's, who gets in.
+    let answer = server.get("/api/v1/pods").await;
+    assert_eq!(answer.code, 200);
+}
+
+#[tokio::test]
 async fn a_node_certificate_opens_nothing_of_the_api() {
     let (server, _directory) = server().await;
     for path in [

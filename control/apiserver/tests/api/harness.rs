@@ -173,10 +173,33 @@ pub async fn make_account(api: &ApiServer, namespace: &str) {
     }
 }
 
+/// A CA of its own.
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "test CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().expect("a key");
+    CertifiedIssuer::self_signed(params, key).expect("a CA")
+}
+
 fn leaf(issuer: &CertifiedIssuer<'_, KeyPair>, user: &str, group: Option<&str>) -> Identity {
+    leaf_until(issuer, user, group, 4096)
+}
+
+/// Valid to the end of this year.
+fn leaf_until(
+    issuer: &CertifiedIssuer<'_, KeyPair>,
+    user: &str,
+    group: Option<&str>,
+    year: i32,
+) -> Identity {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
         .expect("parameters");
+    params.not_after = rcgen::date_time_ymd(year, 12, 31);
     params.distinguished_name.push(DnType::CommonName, user);
     if let Some(group) = group {
         params
@@ -226,14 +249,7 @@ impl Server {
         // Nobody furnishes the namespace here: the controller that does is not part of the API server.
         make_account(&api, "default").await;
 
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a CA");
+        let issuer = authority();
         let ca = issuer.der().clone();
         let identities = HashMap::from([
             ("server", leaf(&issuer, "server", None)),
@@ -246,6 +262,15 @@ impl Server {
                 leaf(&issuer, "system:node:node-1", Some("system:nodes")),
             ),
             ("user", leaf(&issuer, "jane", Some("devs"))),
+            // Of another CA with the same name, and of this one but long ago.
+            (
+                "stranger",
+                leaf(&authority(), "kubernetes-admin", Some("system:masters")),
+            ),
+            (
+                "expired",
+                leaf_until(&issuer, "kubernetes-admin", Some("system:masters"), 2020),
+            ),
         ]);
         let mut roots = rustls::RootCertStore::empty();
         roots.add(ca.clone()).expect("the CA");
@@ -254,11 +279,14 @@ impl Server {
             .build()
             .expect("a verifier");
         let own = &identities["server"];
-        let mut tls = rustls::ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(own.chain.clone(), own.private_key())
-            .expect("a TLS configuration");
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let tls = serve::Tls::new(verifier, |verifier| {
+            let mut tls = rustls::ServerConfig::builder()
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(own.chain.clone(), own.private_key())?;
+            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Ok::<_, rustls::Error>(tls)
+        })
+        .expect("a TLS configuration");
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
             .expect("a port");
