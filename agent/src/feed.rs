@@ -13,6 +13,7 @@ use crate::streams::AnswerStreams;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::{Ack, FromNode, Heartbeat, Hello, RenewRequest, ToNode, from_node, to_node};
 use rand::Rng;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -106,10 +107,18 @@ impl Feed {
                     }
                 }
             }
-            // Both arms only wait.
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(jitter(pause_ms))) => {}
-                () = shutdown.cancelled() => return,
+            let mut pause = pin!(tokio::time::sleep(Duration::from_millis(jitter(pause_ms))));
+            loop {
+                // All arms only wait.
+                tokio::select! {
+                    () = &mut pause => break,
+                    // What is on disk is what the node starts from when it has to start alone.
+                    () = self.keeper.due() => {
+                        // Nobody is there to hear of it; the next Hello says what is stored.
+                        let _unheard = self.keeper.rewrite().await;
+                    }
+                    () = shutdown.cancelled() => return,
+                }
             }
             pause_ms = (pause_ms * 2).min(RECONNECT_MS.1);
         }

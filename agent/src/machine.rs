@@ -5,10 +5,12 @@
 //! without which no pod could run, and says what to do.
 
 use crate::config::{ConfigError, RunOptions, Server};
+use knarr_agent_plan::admission::Allocatable;
 use knarr_api::quantity::Quantity;
 use knarr_runtime::CgroupLayout;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
@@ -88,6 +90,38 @@ pub enum MachineError {
 }
 
 impl Machine {
+    /// What pods may ask for, all together: what there is without what is reserved.
+    pub fn allocatable(&self, max_pods: u32) -> Allocatable {
+        Allocatable {
+            cpu_milli: (self.cpus * 1000 - self.reserved_cpu_milli).max(0),
+            memory_bytes: (self.memory_bytes - self.reserved_memory_bytes).max(0),
+            pods: max_pods.into(),
+        }
+    }
+
+    /// The processor's architecture, as Kubernetes names it.
+    pub fn architecture() -> &'static str {
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+    }
+
+    /// The labels that are the node's own to say.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let arch = Self::architecture();
+        [
+            ("kubernetes.io/hostname", self.node_name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", arch),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", arch),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
     /// Looks at the machine.
     pub fn examine(options: &RunOptions) -> Result<Machine, MachineError> {
         if !nix::unistd::geteuid().is_root() {

@@ -242,20 +242,7 @@ impl NodeReporter {
         now_ms: Millis,
     ) -> Node {
         let machine = self.machine.clone();
-        let arch = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let mut labels: BTreeMap<String, String> = [
-            ("kubernetes.io/hostname", machine.node_name.as_str()),
-            ("kubernetes.io/os", "linux"),
-            ("kubernetes.io/arch", arch),
-            ("beta.kubernetes.io/os", "linux"),
-            ("beta.kubernetes.io/arch", arch),
-        ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into();
+        let mut labels = machine.labels();
         labels.extend(self.labels.iter().cloned());
         let text = |q: Quantity| ApiQuantity(q.to_string());
         let resources = |cpu_milli: i64, memory: i64| -> BTreeMap<String, ApiQuantity> {
@@ -272,12 +259,9 @@ impl NodeReporter {
                 ),
             ])
         };
-        let cpu_milli = machine.cpus * 1000;
-        let capacity = resources(cpu_milli, machine.memory_bytes);
-        let allocatable = resources(
-            (cpu_milli - machine.reserved_cpu_milli).max(0),
-            (machine.memory_bytes - machine.reserved_memory_bytes).max(0),
-        );
+        let capacity = resources(machine.cpus * 1000, machine.memory_bytes);
+        let free = machine.allocatable(self.max_pods);
+        let allocatable = resources(free.cpu_milli, free.memory_bytes);
         let datapath = match self.datapath.borrow().is_some() {
             true => DatapathState::Up,
             false => DatapathState::Down,
@@ -313,7 +297,7 @@ impl NodeReporter {
             daemon_endpoints: Some(NodeDaemonEndpoints::default()),
             images: Some(container_images(images)),
             node_info: Some(NodeSystemInfo {
-                architecture: arch.to_owned(),
+                architecture: Machine::architecture().to_owned(),
                 boot_id: machine.boot_id.clone(),
                 container_runtime_version: concat!("knarr://", env!("CARGO_PKG_VERSION"))
                     .to_owned(),

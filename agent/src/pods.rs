@@ -11,7 +11,8 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::services::SharedDatapath;
 use k8s_openapi::api::core::v1::Pod;
-use knarr_agent_plan::admission::{Allocatable, admit, holds_resources};
+use knarr_agent_plan::Millis;
+use knarr_agent_plan::admission::{admit, holds_resources};
 use knarr_agent_plan::pod::{Wanted, is_deleted};
 use knarr_agent_plan::record::PodFailure;
 use knarr_datapath::{Datapath, Network, PodNetwork};
@@ -147,14 +148,16 @@ impl Pods {
             if self.prune == Prune::Due {
                 self.prune().await;
             }
-            self.spawn_missing(&shutdown);
+            // One moment for both: whoever is not started by now is waited for.
+            let now_ms = clock::now_ms();
+            self.spawn_missing(&shutdown, now_ms);
             let retry = async {
                 match self.prune {
                     Prune::Due => tokio::time::sleep(PRUNE_RETRY).await,
                     Prune::Done => std::future::pending().await,
                 }
             };
-            let next_worker = self.failures.next_due(clock::now_ms());
+            let next_worker = self.failures.next_due(now_ms);
             let next_worker = async {
                 match next_worker {
                     Some(due_ms) => tokio::time::sleep(clock::until(due_ms)).await,
@@ -216,10 +219,10 @@ impl Pods {
         }
     }
 
-    fn spawn_missing(&mut self, shutdown: &CancellationToken) {
+    fn spawn_missing(&mut self, shutdown: &CancellationToken, now_ms: Millis) {
         let mut names: BTreeSet<PodName> = self.workers.values().map(|w| w.name.clone()).collect();
         let desired = self.context.desired.clone();
-        let waiting: BTreeSet<String> = self.failures.waiting(clock::now_ms()).cloned().collect();
+        let waiting: BTreeSet<String> = self.failures.waiting(now_ms).cloned().collect();
         // Their names are taken: something of them may be there.
         let wait = waiting.iter().filter_map(|uid| desired.pod(uid));
         names.extend(wait.map(|pod| pod_name(&pod)));
@@ -278,14 +281,9 @@ impl Pods {
         if started || is_deleted(pod, Wanted::Yes) || context.records.load(uid).is_some() {
             return None;
         }
-        let machine = &context.machine;
-        let allocatable = Allocatable {
-            cpu_milli: machine.cpus * 1000 - machine.reserved_cpu_milli,
-            memory_bytes: machine.memory_bytes - machine.reserved_memory_bytes,
-            pods: context.max_pods.into(),
-        };
+        let allocatable = context.machine.allocatable(context.max_pods);
         // What somebody else gave the Node object as labels does not come over the feed.
-        let labels = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+        let labels = context.machine.labels();
         let holding: Vec<Arc<Pod>> = self
             .workers
             .keys()

@@ -149,13 +149,11 @@ impl Services {
             sync = self
                 .carry_out(&mut table, &mut names, &mut purges, start.elapsed())
                 .await;
-            if names.is_behind() {
-                network = Sync::Broken;
-            }
             self.metrics.services_synced(received.elapsed());
-            let wake = match (sync, network) {
-                (Sync::Broken, _) | (_, Sync::Broken) => Some(RESYNC_AFTER),
-                (Sync::Clean, Sync::Clean) => table
+            let again = sync == Sync::Broken || network == Sync::Broken || names.is_behind();
+            let wake = match again {
+                true => Some(RESYNC_AFTER),
+                false => table
                     .next_wake()
                     .map(|at| at.saturating_sub(start.elapsed()).max(COALESCE)),
             };

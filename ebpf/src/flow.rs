@@ -143,8 +143,8 @@ pub fn touch_from_client(flow: &mut Flow, key: &mut FlowKey, tcp_flags: u8, now:
     note(flow, choose::after_client(flow.flags, tcp_flags), now);
     write_backend_key(key, flow);
     match NAT.get_ptr_mut(&*key) {
-        // SAFETY: the element may be given to another flow meanwhile; a wrong time there is harmless,
-        // and flags only ever make a flow end sooner.
+        // SAFETY: the element may be given to another flow meanwhile; a wrong time or flag there makes that
+        // flow's port free a little sooner or later, and its own next packet puts both right.
         Some(other) => mirror(unsafe { &mut *other }, flow),
         None => rebuild(NAT.insert(&*key, &*flow, u64::from(BPF_ANY))),
     }

@@ -257,8 +257,9 @@ fn called(ctx: &SockAddrContext, peer: [u8; 4]) -> Option<([u8; 4], u16)> {
     if !maps::is_peer(u32::from_ne_bytes(peer), read_port(ctx)) {
         return None;
     }
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    let origin = unsafe { SOCKETS.get(cookie(ctx)) }?;
+    // SAFETY: the memory stays valid until the program ends. It may be given to another socket meanwhile, so what is
+    // checked below is a copy.
+    let origin = *unsafe { SOCKETS.get(cookie(ctx)) }?;
     if origin.backend_port_be != read_port(ctx) || unmapped(&origin.backend) != peer {
         return None;
     }

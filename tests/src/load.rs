@@ -18,13 +18,15 @@ use crate::wait::eventually;
 const SECONDS_MAX: u32 = 300;
 /// How long the first answer may take: the Service's entries may still be on their way.
 const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// Nothing may be silent for so long. It is what TCP waits before it sends a SYN again (RFC 6298), so a connection whose
-/// first packet was lost shows, although the client gets its answer in the end.
-const SILENCE_LIMIT_MS: u128 = 1_000;
+/// No call may take so long. It is what TCP waits before it sends a SYN again (RFC 6298), so a connection whose first
+/// packet was lost shows, although the client gets its answer in the end.
+const CALL_MICROS_LIMIT: u64 = 1_000_000;
+/// Nothing may be silent for so long. A busy machine may leave the client itself without a core for a moment.
+const SILENCE_LIMIT_MS: u128 = 3_000;
 /// Calls a second of every load here.
 const RATE: u128 = 50;
 /// How many of a hundred due calls have to be made: two cores carry the cluster, its clients and the test.
-const MADE_PERCENT_MIN: u128 = 60;
+const MADE_PERCENT_MIN: u128 = 50;
 /// A stretch of time with fewer calls shows nothing.
 const CALLS_MIN: usize = 10;
 /// How long a load is watched before and after what happens to the cluster.
@@ -172,6 +174,13 @@ impl Call {
 }
 
 fn assert_no_silence(what: &str, calls: &[Call]) {
+    if let Some(slowest) = calls.iter().max_by_key(|call| call.micros) {
+        assert!(
+            slowest.micros < CALL_MICROS_LIMIT,
+            "{what}: a call took {} ms: {slowest:?}",
+            slowest.micros / 1_000
+        );
+    }
     let longest = calls
         .windows(2)
         .map(|pair| (pair[1].at_ms.saturating_sub(pair[0].at_ms), &pair[1]))
@@ -461,9 +470,17 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "nobody answered for 1020 ms")]
+    #[should_panic(expected = "a call took 1001 ms")]
     fn an_answer_that_came_by_a_second_syn_breaks_a_load() {
-        answers((0..2_000).step_by(20).chain((3_000..5_000).step_by(20)))
+        let mut report = answers((0..2_000).step_by(20));
+        report.calls[50].micros = 1_001_000;
+        report.assert_unbroken("a load", 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "nobody answered for 3020 ms")]
+    fn a_silence_breaks_a_load() {
+        answers((0..2_000).step_by(20).chain((5_000..7_000).step_by(20)))
             .assert_unbroken("a load", 1);
     }
 

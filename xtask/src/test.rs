@@ -149,10 +149,11 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<Found> {
             cargo_test(&packages(&BPF_PACKAGES), filter, Parallel::No)
         }
         Tier::Node => {
-            cargo_test(&packages(&NODE_PACKAGES), filter, Parallel::No)?;
+            let most = cargo_test(&packages(&NODE_PACKAGES), filter, Parallel::No)?;
             // How the agent refuses machines that cannot be a node: it needs root to get that far.
             let of = ["--package", "knarr-agent", "--test", "machine"];
-            cargo_test(&of, filter, Parallel::No)
+            let rest = cargo_test(&of, filter, Parallel::No)?;
+            Ok(most.max(rest))
         }
         Tier::Cluster => {
             cluster_up()?;

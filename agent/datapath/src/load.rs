@@ -75,10 +75,6 @@ impl Datapath {
             })?;
         }
         check_shapes(&map_dir, &config.sizes)?;
-        let marks = match map_dir.join("MARKS").exists() {
-            true => Marks::Kept,
-            false => Marks::New,
-        };
         let cookie = netns::own_cookie()?;
         let mut ebpf = load_object(config, object, &map_dir)?;
         let maps = Maps::open(&map_dir)?;
@@ -108,7 +104,7 @@ impl Datapath {
             path: path.into(),
             source,
         })?;
-        attach_all(&mut ebpf, config, &link_dir, &maps, marks)?;
+        attach_all(&mut ebpf, config, &link_dir, &maps)?;
         let mut datapath = Self {
             maps: Arc::new(maps),
             cpus,
@@ -369,16 +365,7 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     None
 }
 
-/// Whether the endpoints in `MARKS` are all those that flows lead to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Marks {
-    /// The programs before these kept them.
-    Kept,
-    /// The programs before these, if any, did not know them.
-    New,
-}
-
-/// Marks the endpoints that flows lead to already.
+/// Marks the endpoints that flows lead to already: the programs before these may not have known marks.
 fn mark_known(maps: &Maps) -> Result<(), DatapathError> {
     for (_, flow) in maps.nat.entries()? {
         if flow.flags & FLOW_LOCAL == 0 {
@@ -402,7 +389,6 @@ fn attach_all(
     config: &DatapathConfig,
     link_dir: &Path,
     maps: &Maps,
-    marks: Marks,
 ) -> Result<(), DatapathError> {
     let cgroup =
         std::fs::File::open(&config.cgroup_root).map_err(|source| DatapathError::File {
@@ -422,7 +408,7 @@ fn attach_all(
     }
     for (name, direction) in attach::PACKET_PROGRAMS {
         // Whoever enters a flow marks its endpoint by now; whoever answers does not ask yet.
-        if direction == TcAttachType::Egress && marks == Marks::New {
+        if direction == TcAttachType::Egress {
             mark_known(maps)?;
         }
         let program: &mut SchedClassifier = find(ebpf, name)?;

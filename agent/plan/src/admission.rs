@@ -2,7 +2,8 @@
 //! Whether this node takes on a pod that is new to it. The scheduler has looked before; a pod whose
 //! `spec.nodeName` was set by hand comes without that.
 //!
-//! Not here: pods that the node has taken on before, which are never judged again. Called by the agent's
+//! Not here: pods that the node has taken on before, which are never judged again; node affinity and taints,
+//! which need labels and taints of the Node object. Called by the agent's
 //! `pods`. Reasons and messages: kubelet v1.37 `lifecycle/predicate.go`.
 
 use crate::pod::{is_terminal, result};

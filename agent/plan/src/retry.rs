@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! When something that failed is worth another attempt: at once after a first failure's pause, then ever
-//! more rarely, and no longer than a bound.
+//! When something that failed is worth another attempt: after a pause that doubles with each failure, up to
+//! a bound.
 //!
 //! Not here: containers that end, which have Kubernetes' own delays (`backoff`). Times are since some
 //! moment of the caller's. Called by the agent's feed for its journal.

@@ -52,13 +52,13 @@ pub fn exceeded(spec: &PodSpec, volumes: &[VolumePlan], usage: &DiskUsage) -> Op
             ));
         }
     }
-    let mut total_limit = Some(0_i64);
+    let mut total_limit = None;
     for (container, _) in containers(spec) {
         let limit = limit(container, RESOURCE).map(|q| q.value());
-        // A pod is limited as a whole only where each of its containers is.
-        total_limit = total_limit
-            .zip(limit)
-            .map(|(total, limit)| total.saturating_add(limit));
+        // One limit makes the whole pod limited, as in kubelet: what has none counts and adds nothing.
+        if let Some(limit) = limit {
+            total_limit = Some(total_limit.unwrap_or(0_i64).saturating_add(limit));
+        }
         let name = &container.name;
         let used = usage.containers.get(name).copied().unwrap_or(0);
         if let Some(limit) = limit.filter(|limit| used > *limit) {
@@ -129,7 +129,10 @@ mod tests {
             Some("Pod ephemeral local storage usage exceeds the total limit of containers 3Ki. ")
         );
         let one = spec([Some("1Ki"), None]);
-        assert_eq!(of(&one, &volume(None), used(1000, 9000, 9000)), None);
+        assert_eq!(
+            of(&one, &volume(None), used(1000, 9000, 9000)).as_deref(),
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 1Ki. ")
+        );
         assert_eq!(
             of(&one, &volume(Some(4096)), used(0, 0, 4097)).as_deref(),
             Some("Usage of EmptyDir volume \"v\" exceeds the limit \"4Ki\". ")

@@ -21,12 +21,13 @@ use std::path::PathBuf;
 pub fn surroundings(context: &Context, pod: &Pod, pod_ips: Vec<String>) -> Surroundings {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
     let machine = &context.machine;
+    let allocatable = machine.allocatable(context.max_pods);
     Surroundings {
         node_name: machine.node_name.clone(),
         host_ips: vec![machine.node_ip.to_string()],
         pod_ips,
-        node_cpu_milli: machine.cpus * 1000 - machine.reserved_cpu_milli,
-        node_memory_bytes: machine.memory_bytes - machine.reserved_memory_bytes,
+        node_cpu_milli: allocatable.cpu_milli,
+        node_memory_bytes: allocatable.memory_bytes,
         objects: context.desired.objects(namespace),
         services: context.desired.service_vars(namespace),
     }

@@ -125,6 +125,12 @@ impl FeedService for Service {
         request: Request<Streaming<FromNode>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let node = node_of(&request)?;
+        if self.0.client.has_unreadable() {
+            // A pod that cannot be read would be missing in what the node is told, and the node would end it.
+            return Err(Status::unavailable(
+                "stored objects cannot be read, so nobody is told what there is; the control plane's log names them",
+            ));
+        }
         let inbox = request.into_inner();
         let (outbox, messages) = mpsc::channel(session::OUTBOX_MAX);
         let feed = self.0.clone();

@@ -145,6 +145,12 @@ impl Loop {
         self.context.client.sync().await?;
         self.nodes.catch_up().await;
         self.pods.catch_up().await;
+        if self.context.client.has_unreadable() {
+            // A Node that cannot be read looks like one that is gone.
+            return Err(ApiError::internal(
+                "stored objects cannot be read, so no node is known to be gone",
+            ));
+        }
         let Some(pod) = self.pods.view(name) else {
             return Ok(Outcome::Done);
         };

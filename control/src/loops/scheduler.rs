@@ -73,7 +73,7 @@ struct Scheduler {
     /// What waiting pods are told.
     tellings: Tellings,
     /// Pods that are being told now.
-    telling: JoinSet<Arc<str>>,
+    telling: JoinSet<(Arc<str>, Written)>,
 }
 
 /// Runs the scheduler until shutdown.
@@ -438,25 +438,37 @@ impl Scheduler {
             let client = self.context.client.clone();
             self.telling.spawn(async move {
                 let marked = mark_unschedulable(&client, &name, &uid, &message);
-                match AssertUnwindSafe(marked).catch_unwind().await {
-                    Ok(Ok(())) => {}
+                let written = match AssertUnwindSafe(marked).catch_unwind().await {
+                    Ok(Ok(())) => Written::Yes,
                     Ok(Err(error)) => {
                         tracing::debug!(pod = %name, %error, "a pod was not marked unschedulable");
+                        Written::No
                     }
-                    Err(_) => tracing::error!(pod = %name, "marking a pod unschedulable panicked"),
-                }
-                uid
+                    Err(_) => {
+                        tracing::error!(pod = %name, "marking a pod unschedulable panicked");
+                        Written::No
+                    }
+                };
+                (uid, written)
             });
         }
     }
 
-    fn told(&mut self, told: Result<Arc<str>, tokio::task::JoinError>) {
+    fn told(&mut self, told: Result<(Arc<str>, Written), tokio::task::JoinError>) {
         match told {
-            Ok(uid) => self.tellings.ended(&uid),
+            Ok((uid, Written::Yes)) => self.tellings.ended(&uid),
+            Ok((uid, Written::No)) => self.tellings.failed(&uid, Instant::now().into_std()),
             // As for bindings: only the end of the process does this.
             Err(error) => tracing::error!(%error, "a telling was lost"),
         }
     }
+}
+
+/// Whether a pod says why it fits nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Yes,
+    No,
 }
 
 /// Waits until a moment; for ever where there is none.

@@ -13,11 +13,11 @@ use knarr_tests::manifests::{self, Addresses};
 use knarr_tests::{Cluster, eventually};
 
 /// Shorter than Kubernetes' three hours, long enough that a slow machine's calls are well within.
-const TIMEOUT: Duration = Duration::from_secs(12);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence that a client may allow itself.
-const SHORT_SILENCE: Duration = Duration::from_secs(8);
+const SHORT_SILENCE: Duration = Duration::from_secs(15);
 /// Silence that is too long.
-const LONG_SILENCE: Duration = Duration::from_secs(13);
+const LONG_SILENCE: Duration = Duration::from_secs(31);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Source addresses of the host outside, each a client of its own.
 const OUTSIDE: [&str; 4] = ["198.18.3.1", "198.18.3.2", "198.18.3.3", "198.18.3.4"];

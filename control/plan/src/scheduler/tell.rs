@@ -85,6 +85,14 @@ impl Tellings {
         self.on_the_way.remove(uid);
     }
 
+    /// A write is over, and the pod does not say it: its reason is looked up again after a while.
+    pub fn failed(&mut self, uid: &Arc<str>, now: Instant) {
+        self.ended(uid);
+        let due = now + TELL_EVERY;
+        self.untold.insert(uid.clone());
+        self.again_at = Some(self.again_at.map_or(due, |at| at.min(due)));
+    }
+
     /// The pod waits no more.
     pub fn forget(&mut self, uid: &str) {
         self.told.remove(uid);

@@ -42,6 +42,19 @@ fn a_reason_is_told_once_and_a_new_one_not_too_soon() {
 }
 
 #[test]
+fn a_reason_that_could_not_be_written_is_looked_up_again() {
+    let start = Instant::now();
+    let mut tellings = Tellings::default();
+    tellings.refused(&uid("a"), "full".to_owned(), None, start);
+    assert_eq!(tellings.take_next(), told("a", "full"));
+    tellings.failed(&uid("a"), start);
+    assert_eq!(tellings.again_at(), Some(start + TELL_EVERY));
+    assert_eq!(tellings.take_untold(), HashSet::from([uid("a")]));
+    tellings.refused(&uid("a"), "full".to_owned(), None, start + TELL_EVERY);
+    assert_eq!(tellings.take_next(), told("a", "full"));
+}
+
+#[test]
 fn a_pod_is_written_by_one_at_a_time_and_with_its_newest_reason() {
     let start = Instant::now();
     let mut tellings = Tellings::default();
