@@ -284,12 +284,21 @@ impl Pods {
         let allocatable = context.machine.allocatable(context.max_pods);
         // What somebody else gave the Node object as labels does not come over the feed.
         let labels = context.machine.labels();
-        let holding: Vec<Arc<Pod>> = self
+        // Pods without a worker, because theirs failed or is to come, may have containers that run.
+        let others: BTreeSet<&String> = self
             .workers
             .keys()
+            .chain(self.failures.uids())
+            .chain(self.adopted.keys())
+            .collect();
+        let holding: Vec<Arc<Pod>> = others
+            .into_iter()
             .filter_map(|uid| {
-                let (pod, record) = (context.desired.pod(uid)?, context.live.watch(uid)?);
-                let holds = holds_resources(&pod, &record.borrow());
+                let pod = context.desired.pod(uid)?;
+                let holds = context
+                    .live
+                    .watch(uid)
+                    .is_none_or(|record| holds_resources(&pod, &record.borrow()));
                 holds.then_some(pod)
             })
             .collect();

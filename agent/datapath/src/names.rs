@@ -22,6 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DatapathError;
 
+/// Names that wait to be written at most, before ends are let go: a name whose end is not in the file stays there and
+/// does no harm, because ids are not used again, while a disk may be full for days.
+const UNWRITTEN_MAX: usize = 65_536;
 /// Dead lines are not worth a rewrite below this number.
 const DEAD_LINES_MIN: usize = 4_096;
 
@@ -130,6 +133,10 @@ impl NamesFile {
                     .retain(|n| !matches!(n, Named::Backend { id, .. } if *id == gone));
             }
             Named::Service { .. } | Named::Backend { .. } => {}
+        }
+        let is_end = matches!(name, Named::ServiceGone { .. } | Named::BackendGone { .. });
+        if is_end && self.unwritten.len() >= UNWRITTEN_MAX {
+            return;
         }
         self.unwritten.push(name.clone());
     }

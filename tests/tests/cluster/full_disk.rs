@@ -3,7 +3,6 @@
 //! was acknowledged is lost, and everything goes on when there is room again. The disk is a small tmpfs in the host's
 //! own mount namespace, so no other host and not the machine has less room.
 
-use std::thread;
 use std::time::Duration;
 
 use knarr_tests::cluster::up_dir;
@@ -242,7 +241,15 @@ fn a_full_disk_of_a_node_is_said_and_its_pods_go_on_and_start_when_there_is_room
     });
     // An agent that starts on the full disk carries on as well, and the node knows why it takes no pods.
     faults::restart_agent(NODE);
-    thread::sleep(Duration::from_secs(3));
+    eventually("the node says that its disk is full", RETRIED_LIMIT, || {
+        let path = r#"jsonpath={.status.conditions[?(@.type=="DiskPressure")].status}"#;
+        let status = kubectl.run(&["get", "node", NODE, "--output", path]).stdout;
+        if status == "True" {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
     hosts::get(NODE, &addresses.cluster(80)).expect("the running pod answers");
 
     disk.make_room();
