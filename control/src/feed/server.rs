@@ -30,8 +30,8 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// The token is unknown, wrong or expired.
-    #[error("the token lets nobody in")]
-    Token(#[source] Cause),
+    #[error(transparent)]
+    Token(Cause),
     /// The node was deleted; asking again changes nothing.
     #[error("there is no node {0:?}: join again with a token")]
     Deleted(String),
