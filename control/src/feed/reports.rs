@@ -289,10 +289,6 @@ impl Feed {
     /// be written is lost. That is counted, and ends no session: a session's end makes the agent say its pods again,
     /// not its events.
     pub(super) async fn apply_event(&self, node: &str, mut event: Event) {
-        if !self.may_report(node, &event) {
-            tracing::warn!(node, object = ?event.involved_object.name, "an event about what is not this node's is refused");
-            return;
-        }
         let (namespace, name) = (
             event.metadata.namespace.clone(),
             event.metadata.name.clone(),
@@ -319,7 +315,9 @@ impl Feed {
         }
     }
 
-    fn may_report(&self, node: &str, event: &Event) -> bool {
+    /// Whether an event is about the node itself or about a pod that runs on it. Asked when the event arrives: what comes
+    /// behind it may be the end of its pod.
+    pub(super) fn may_report(&self, node: &str, event: &Event) -> bool {
         let about = &event.involved_object;
         match about.kind.as_deref() {
             Some("Node") => about.name.as_deref() == Some(node),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use knarr_api::feed::{Change, Delta, FromNode, OpenStream, Snapshot, ToNode, from_node, to_node};
+use knarr_api::k8s_openapi::api::core::v1::Event;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -171,8 +172,17 @@ pub(super) async fn listen(feed: Arc<Feed>, node: String, mut inbox: Streaming<F
             Some(from_node::Message::PodGone(gone)) => Report::Gone(gone),
             Some(from_node::Message::Node(report)) => Report::Node(report),
             Some(from_node::Message::Event(report)) => {
-                match serde_json::from_slice(&report.event_json) {
-                    Ok(event) => Report::Event(event),
+                match serde_json::from_slice::<Box<Event>>(&report.event_json) {
+                    Ok(event) if feed.may_report(&node, &event) => Report::Event(event),
+                    Ok(event) => {
+                        let object = &event.involved_object.name;
+                        tracing::warn!(
+                            node,
+                            ?object,
+                            "an event about what is not this node's is refused"
+                        );
+                        continue;
+                    }
                     Err(error) => {
                         tracing::warn!(node, %error, "an event cannot be read");
                         continue;

@@ -348,12 +348,32 @@ async fn a_deleted_pod_goes_when_its_node_says_that_it_is_gone_and_not_for_anoth
     second.report_gone("default", "web", &uid).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(cluster.phase("web").await, "Running");
+    // What the node said of the pod before its end is kept, although the pod goes meanwhile.
+    let words = 30;
+    for number in 0..words {
+        let event = json!({
+            "metadata": {"namespace": "default", "name": format!("web.{number}")},
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "web", "uid": uid},
+            "reason": "Killing",
+            "type": "Normal",
+        });
+        first.report_event(event).await;
+    }
     first.report_gone("default", "web", &uid).await;
     first
         .until(|change| matches!(change, change::Change::PodRemove(gone) if gone.uid == uid))
         .await;
     let (status, _) = cluster.get(&Identity::Admin, path).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+    let kept = async {
+        let told = |names: &[String]| names.iter().filter(|n| n.starts_with("web.")).count();
+        while told(&cluster.list("/api/v1/namespaces/default/events").await) < words {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), kept)
+        .await
+        .expect("every event of the pod is kept");
     cluster.stop().await;
 }
 
