@@ -77,7 +77,8 @@ async fn kill_9_of_the_control_plane_loses_nothing_acknowledged() {
         let cluster = Arc::get_mut(&mut cluster).expect("the writers have ended");
         cluster.start_again().await;
     }
-    assert!(acknowledged.len() > 100, "only {}", acknowledged.len());
+    // Enough that some were written in the last moments before each kill; a busy machine makes fewer than a quiet one.
+    assert!(acknowledged.len() > 20, "only {}", acknowledged.len());
     let path = "/api/v1/namespaces/default/configmaps";
     let (status, list) = cluster.get(&Identity::Admin, path).await;
     assert_eq!(status, StatusCode::OK);
