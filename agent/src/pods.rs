@@ -45,6 +45,9 @@ use worker::Worker;
 
 /// Sandboxes and containers that are made at the same time: more only makes each slower.
 pub const STARTS_AT_ONCE: usize = 4;
+/// Containers that are killed and sandboxes that are taken away at the same time: the kernel's locks for
+/// cgroups and mounts are one for all, and a pod that starts meanwhile would wait behind each of them.
+pub const ENDS_AT_ONCE: usize = 2;
 /// How long after a failed clean-up it is tried again.
 const PRUNE_RETRY: Duration = Duration::from_secs(10);
 
@@ -78,6 +81,8 @@ pub struct Context {
     pub live: Arc<Live>,
     /// Limits [`STARTS_AT_ONCE`].
     pub starts: Semaphore,
+    /// Limits [`ENDS_AT_ONCE`].
+    pub ends: Semaphore,
 }
 
 /// Namespace and name: at most one pod of a name lives at a time.

@@ -17,7 +17,7 @@ use crate::outbox::Outbox;
 use crate::pods::ipam::Ipam;
 use crate::pods::live::Live;
 use crate::pods::records::Records;
-use crate::pods::{Context, Pods, STARTS_AT_ONCE};
+use crate::pods::{Context, ENDS_AT_ONCE, Pods, STARTS_AT_ONCE};
 use crate::services::{Services, SharedDatapath};
 use crate::streams::Streams;
 use anyhow::Context as _;
@@ -181,6 +181,7 @@ pub async fn run(
         metrics,
         live,
         starts: Semaphore::new(STARTS_AT_ONCE),
+        ends: Semaphore::new(ENDS_AT_ONCE),
     });
     let pods = Pods::adopt(context)
         .await

@@ -15,16 +15,22 @@ mod routes;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use tokio::sync::Semaphore;
 
 use crate::config::Cidr;
 use crate::error::DatapathError;
 
 /// Our mark on routes (`rtm_protocol`); values from 3 up are free for daemons, and this one is nobody's.
 pub(crate) const ROUTE_PROTOCOL: u8 = 107;
+
+/// Links that are removed at the same time: each takes a thread and a socket while the kernel is at it, and
+/// those that wait together share one RCU barrier, so that more of them gain nothing.
+const REMOVALS_MAX: usize = 16;
 
 /// All our veths on the node begin with this.
 const HOST_PREFIX: &str = "knr";
@@ -63,6 +69,7 @@ pub struct NodeRoute {
 #[derive(Clone, Debug)]
 pub struct Network {
     handle: Handle,
+    removals: Arc<Semaphore>,
 }
 
 impl Network {
@@ -76,7 +83,10 @@ impl Network {
             })?;
         // Ends by itself when the last handle is dropped.
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self {
+            handle,
+            removals: Arc::new(Semaphore::new(REMOVALS_MAX)),
+        })
     }
 
     /// Sysctls of the node (forwarding) and `unreachable` routes for pod and Service ranges, so that a
@@ -100,15 +110,11 @@ impl Network {
     }
 
     /// Removes a pod's network from the node's side, which takes the other end with it. A missing one is
-    /// fine. The host route goes with the link.
+    /// fine. The host route goes with the link. Call it on a thread in the node's namespace, as
+    /// [`Network::open`].
     pub async fn pod_network_remove(&self, host_ifname: &str) -> Result<(), DatapathError> {
-        let Some(index) = link_index(&self.handle, host_ifname).await? else {
-            return Ok(());
-        };
-        match self.handle.link().del(index).execute().await {
-            Err(error) if is(&error, libc::ENODEV) => Ok(()),
-            result => result.map_err(|error| network_error("remove", host_ifname, error)),
-        }
+        let _turn = self.removals.acquire().await;
+        pod::remove(host_ifname).await
     }
 
     /// Pod networks that exist on this node: our veths with the address that is routed to each. One that

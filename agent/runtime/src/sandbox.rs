@@ -402,8 +402,13 @@ impl Sandbox {
     /// Kills everything, removes namespaces, mounts, cgroups and run state. Logs and volumes stay. Can be
     /// called again after an error.
     pub async fn destroy(&self) -> Result<(), SandboxError> {
-        let config = &self.inner.config;
-        config.cgroup.signal_kill(&config.pod_cgroup)?;
+        let inner = self.inner.clone();
+        // It waits for the kernel's cgroup lock, which others may hold for long.
+        blocking(move || {
+            let config = &inner.config;
+            Ok(config.cgroup.signal_kill(&config.pod_cgroup)?)
+        })
+        .await?;
         self.await_last_words().await;
         let inner = self.inner.clone();
         blocking(move || {

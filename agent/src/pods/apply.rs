@@ -93,6 +93,7 @@ impl Worker {
             }
             PodAction::Kill { name, attempt } => {
                 let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
+                let _turn = self.context.ends.acquire().await;
                 Ok(sandbox.kill(name, *attempt).await?)
             }
             PodAction::RemoveContainer { name, attempt } => {
@@ -423,13 +424,16 @@ impl Worker {
     }
 
     async fn destroy_sandbox(&mut self) -> Result<(), ApplyError> {
+        let context = self.context.clone();
         let link = PodNetwork::host_ifname(&self.uid);
-        self.context.network.pod_network_remove(&link).await?;
+        context.network.pod_network_remove(&link).await?;
+        let permit = context.ends.acquire().await;
         match self.sandbox.clone() {
             Some(sandbox) => sandbox.destroy().await?,
             // What a failed start or another version of this program left, if anything.
-            None => self.context.runtime.destroy_sandbox(&self.uid).await?,
+            None => context.runtime.destroy_sandbox(&self.uid).await?,
         }
+        drop(permit);
         self.set_sandbox(None, Wiring::Done);
         if let Some(ip) = self.context.ipam.lookup(&self.uid) {
             // Before it is given back: afterwards it may be another pod's.

@@ -58,6 +58,51 @@ pub(super) async fn add(
     configure_host_end(handle, network).await
 }
 
+/// Removes the node's end, and the pod's with it.
+///
+/// The kernel answers after an RCU barrier, which takes tens of milliseconds while namespaces end, and until
+/// then it holds up the socket and the thread that asked. So both are of this call alone: pods that start
+/// meanwhile do not wait.
+pub(super) async fn remove(host_ifname: &str) -> Result<(), DatapathError> {
+    let (connection, handle, _messages) =
+        rtnetlink::new_connection().map_err(|source| DatapathError::Network {
+            action: "open",
+            object: "netlink".to_owned(),
+            source,
+        })?;
+    let name = host_ifname.to_owned();
+    let runtime = tokio::runtime::Handle::current();
+    let removed = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async move {
+            tokio::select! {
+                result = delete(&handle, &name) => result,
+                () = connection => Err(DatapathError::Network {
+                    action: "remove",
+                    object: name.clone(),
+                    source: io::ErrorKind::ConnectionAborted.into(),
+                }),
+            }
+        })
+    });
+    removed.await.unwrap_or_else(|error| {
+        Err(DatapathError::Network {
+            action: "remove",
+            object: host_ifname.to_owned(),
+            source: io::Error::other(error),
+        })
+    })
+}
+
+async fn delete(handle: &Handle, name: &str) -> Result<(), DatapathError> {
+    let Some(index) = link_index(handle, name).await? else {
+        return Ok(());
+    };
+    match handle.link().del(index).execute().await {
+        Err(error) if is(&error, libc::ENODEV) => Ok(()),
+        result => result.map_err(|error| network_error("remove", name, error)),
+    }
+}
+
 async fn make_pair(
     handle: &Handle,
     pod: BorrowedFd<'_>,

@@ -83,6 +83,37 @@ fn networks_are_listed_repeated_and_removed_with_nothing_left() -> Result<()> {
     Ok(())
 }
 
+/// The kernel holds up whoever asks for a removal; everything else on the runtime's threads goes on.
+#[test]
+fn a_removal_holds_up_nobody_else() -> Result<()> {
+    /// Polls that a task gets while another one only hands the thread on are a handful.
+    const TURNS_MIN: usize = 100;
+    let mut lab = Lab::new()?;
+    let pod = lab.pod(1, 2)?;
+    let turns = lab.one.with_network(async |network| {
+        let known = network.pod_networks().await?;
+        let mut removal = std::pin::pin!(network.pod_network_remove(&known[0].host_ifname));
+        let mut turns = 0;
+        loop {
+            tokio::select! {
+                biased;
+                removed = &mut removal => {
+                    removed?;
+                    break;
+                }
+                () = tokio::task::yield_now() => turns += 1,
+            }
+        }
+        ensure!(network.pod_networks().await?.is_empty());
+        Ok(turns)
+    })?;
+    ensure!(
+        turns > TURNS_MIN,
+        "only {turns} turns while the network of {pod} was removed"
+    );
+    Ok(())
+}
+
 #[test]
 fn a_veth_left_by_a_pod_that_died_is_replaced() -> Result<()> {
     let mut lab = Lab::new()?;
