@@ -152,7 +152,7 @@ pub fn requests(spec: &PodSpec) -> Requests {
 }
 
 /// Containers add up; so do sidecars; an init container needs its own beside the sidecars before it.
-fn together(spec: &PodSpec, amount: impl Fn(&Container) -> i64) -> i64 {
+pub(crate) fn together(spec: &PodSpec, amount: impl Fn(&Container) -> i64) -> i64 {
     let mut sidecars = 0_i64;
     let mut init_peak = 0_i64;
     let mut main = 0_i64;

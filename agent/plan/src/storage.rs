@@ -7,9 +7,9 @@
 
 use crate::pod::containers;
 use crate::record::PodFailure;
-use crate::resources::limit;
+use crate::resources::{limit, together};
 use crate::volumes::{VolumePlan, VolumeSource};
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use knarr_api::quantity::Quantity;
 use std::collections::BTreeMap;
 
@@ -52,16 +52,11 @@ pub fn exceeded(spec: &PodSpec, volumes: &[VolumePlan], usage: &DiskUsage) -> Op
             ));
         }
     }
-    let mut total_limit = None;
+    let limit_of = |container: &Container| limit(container, RESOURCE).map(|q| q.value());
     for (container, _) in containers(spec) {
-        let limit = limit(container, RESOURCE).map(|q| q.value());
-        // One limit makes the whole pod limited, as in kubelet: what has none counts and adds nothing.
-        if let Some(limit) = limit {
-            total_limit = Some(total_limit.unwrap_or(0_i64).saturating_add(limit));
-        }
         let name = &container.name;
         let used = usage.containers.get(name).copied().unwrap_or(0);
-        if let Some(limit) = limit.filter(|limit| used > *limit) {
+        if let Some(limit) = limit_of(container).filter(|limit| used > *limit) {
             let limit = Quantity::from_bytes(limit);
             return evicted(format!(
                 "Container {name} exceeded its local ephemeral storage limit \"{limit}\". "
@@ -70,7 +65,10 @@ pub fn exceeded(spec: &PodSpec, volumes: &[VolumePlan], usage: &DiskUsage) -> Op
     }
     let parts = usage.containers.values().chain(usage.volumes.values());
     let used = parts.fold(0_i64, |sum, n| sum.saturating_add(*n));
-    let limit = total_limit.filter(|limit| used > *limit)?;
+    // One limit makes the whole pod limited, as in kubelet: what has none counts and adds nothing.
+    let limited = containers(spec).any(|(c, _)| limit_of(c).is_some());
+    let total = together(spec, |c| limit_of(c).unwrap_or(0));
+    let limit = Some(total).filter(|total| limited && used > *total)?;
     let limit = Quantity::from_bytes(limit);
     evicted(format!(
         "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
@@ -137,6 +135,21 @@ mod tests {
             of(&one, &volume(Some(4096)), used(0, 0, 4097)).as_deref(),
             Some("Usage of EmptyDir volume \"v\" exceeds the limit \"4Ki\". ")
         );
+    }
+
+    #[test]
+    fn an_init_container_s_limit_is_not_added_to_those_that_run_after_it() {
+        let mut spec = spec([Some("1Ki"), Some("2Ki")]);
+        for (limit, total) in [("2Ki", "3Ki"), ("4Ki", "4Ki")] {
+            let init = json!([{"name": "i", "resources": {"limits": {RESOURCE: limit}}}]);
+            spec.init_containers = serde_json::from_value(init).expect("container");
+            let over = |volume| exceeded(&spec, &[], &used(1024, 2048, volume)).map(|f| f.message);
+            let message = format!(
+                "Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
+            );
+            assert_eq!(over(1025), Some(message));
+        }
+        assert_eq!(exceeded(&spec, &[], &used(1024, 2048, 1024)), None);
     }
 
     #[test]
