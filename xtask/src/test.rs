@@ -30,24 +30,30 @@ const ALL: [Tier; 5] = [
     Tier::Cluster,
     Tier::Kubectl,
 ];
-/// Crates whose tests load programs into the kernel.
-const BPF_PACKAGES: [&str; 1] = ["knarr-datapath"];
-/// Crates whose tests make sandboxes.
-const NODE_PACKAGES: [&str; 1] = ["knarr-runtime"];
+/// The crate whose tests load programs into the kernel.
+const BPF_PACKAGE: &str = "knarr-datapath";
+/// The crate whose tests make sandboxes.
+const NODE_PACKAGE: &str = "knarr-runtime";
 /// The crate that drives whole clusters.
 const CLUSTER_PACKAGE: &str = "knarr-tests";
+/// What the unit tier does not run.
+const OTHER_TIERS: [&str; 3] = [BPF_PACKAGE, NODE_PACKAGE, CLUSTER_PACKAGE];
 /// The kernel programs have no tests on the host; what can be tested there is in their common crate.
 const NO_TESTS: &str = "knarr-ebpf";
 /// How many nodes the cluster tiers run on.
 const NODES: u32 = 2;
-/// Faults show after this long instead of Kubernetes' 40 s and 300 s, so that the tiers fit in a coffee break.
-const SHORT_TIMES: [&str; 6] = [
+/// Faults show after this long instead of Kubernetes' 40 s and 300 s, and certificates end after minutes instead of a
+/// year, so that the tiers fit in a coffee break.
+const SHORT_TIMES: [&str; 8] = [
     "--node-monitor-grace-period",
     "8s",
     "--default-not-ready-toleration-seconds",
     "5",
     "--default-unreachable-toleration-seconds",
     "5",
+    // Nodes renew theirs several times in a run, and are never away for the third that is left then.
+    "--node-certificate-lifetime",
+    "150s",
 ];
 
 /// Runs tiers, all of them when none is named.
@@ -63,12 +69,16 @@ pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
         up::require_root().context("all tiers but `unit` need root")?;
     }
     setup::ensure_for_up()?;
+    let scope = match tiers.len() {
+        1 => Scope::Call,
+        _ => Scope::Workspace,
+    };
     let mut failed = Vec::new();
     let mut found = Found::Nothing;
     for tier in &tiers {
         ui::heading(&format!("tier {}", name(*tier)));
         let started = Instant::now();
-        match run_tier(*tier, filter) {
+        match run_tier(*tier, scope, filter) {
             Ok(Found::Tests) => {
                 found = Found::Tests;
                 ui::line(&format!(
@@ -124,52 +134,41 @@ fn name(tier: Tier) -> &'static str {
     }
 }
 
-fn run_tier(tier: Tier, filter: Option<&str>) -> anyhow::Result<Found> {
+fn run_tier(tier: Tier, scope: Scope, filter: Option<&str>) -> anyhow::Result<Found> {
+    let run = |packages, targets, parallel| {
+        let call = Call { packages, targets };
+        cargo_test(&call, scope, filter, parallel)
+    };
+    let driver = Packages::These(&[CLUSTER_PACKAGE]);
     match tier {
         Tier::Unit => {
             // The agent is built with the kernel programs inside.
             ebpf::run()?;
-            let mut excluded: Vec<&str> = vec![NO_TESTS, CLUSTER_PACKAGE];
-            excluded.extend(BPF_PACKAGES);
-            excluded.extend(NODE_PACKAGES);
-            let mut args = vec!["--workspace"];
-            for package in excluded {
-                args.extend(["--exclude", package]);
-            }
-            let most = cargo_test(&args, filter, Parallel::Yes)?;
-            let rest = cargo_test(
-                &["--package", CLUSTER_PACKAGE, "--lib"],
-                filter,
-                Parallel::Yes,
-            )?;
+            let most = run(Packages::AllBut(&OTHER_TIERS), &[], Parallel::Yes)?;
+            let rest = run(driver, &["--lib"], Parallel::Yes)?;
             Ok(most.max(rest))
         }
         Tier::Bpf => {
             ebpf::run()?;
-            cargo_test(&packages(&BPF_PACKAGES), filter, Parallel::No)
+            run(Packages::These(&[BPF_PACKAGE]), &[], Parallel::No)
         }
         Tier::Node => {
-            let most = cargo_test(&packages(&NODE_PACKAGES), filter, Parallel::No)?;
+            let most = run(Packages::These(&[NODE_PACKAGE]), &[], Parallel::No)?;
             // How the agent refuses machines that cannot be a node: it needs root to get that far.
-            let of = ["--package", "knarr-agent", "--test", "machine"];
-            let rest = cargo_test(&of, filter, Parallel::No)?;
+            let agent = Packages::These(&["knarr-agent"]);
+            let rest = run(agent, &["--test", "machine"], Parallel::No)?;
             Ok(most.max(rest))
         }
         Tier::Cluster => {
             cluster_up()?;
-            let of = |test| ["--package", CLUSTER_PACKAGE, "--test", test];
-            let most = cargo_test(&of("cluster"), filter, Parallel::No)?;
+            let most = run(driver, &["--test", "cluster"], Parallel::No)?;
             // The last ones: they take the cluster away.
-            let rest = cargo_test(&of("lifecycle"), filter, Parallel::No)?;
+            let rest = run(driver, &["--test", "lifecycle"], Parallel::No)?;
             Ok(most.max(rest))
         }
         Tier::Kubectl => {
             cluster_up()?;
-            cargo_test(
-                &["--package", CLUSTER_PACKAGE, "--test", "kubectl"],
-                filter,
-                Parallel::Yes,
-            )
+            run(driver, &["--test", "kubectl"], Parallel::Yes)
         }
     }
 }
@@ -178,8 +177,61 @@ fn cluster_up() -> anyhow::Result<()> {
     up::up_with(NODES, &SHORT_TIMES.map(str::to_owned))
 }
 
-fn packages(names: &[&'static str]) -> Vec<&'static str> {
-    names.iter().flat_map(|name| ["--package", name]).collect()
+/// What cargo resolves dependencies for. Crates that are compiled for other packages have other features of the same
+/// dependencies, which are then compiled once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Only what a call tests: the shortest way from a change to one tier.
+    Call,
+    /// The workspace, of which a call runs its part: the shortest way to several tiers.
+    Workspace,
+}
+
+/// Whose tests a call runs.
+#[derive(Clone, Copy, Debug)]
+enum Packages {
+    These(&'static [&'static str]),
+    AllBut(&'static [&'static str]),
+}
+
+/// One call of the test runner.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    packages: Packages,
+    /// Arguments that say which of the packages' tests; none for all that cargo takes by itself.
+    targets: &'static [&'static str],
+}
+
+impl Call {
+    /// Arguments that cargo's own runner knows too.
+    fn alone(&self) -> Vec<&'static str> {
+        let mut args = match self.packages {
+            Packages::These(names) => names.iter().flat_map(|name| ["--package", name]).collect(),
+            Packages::AllBut(names) => {
+                let mut args = vec!["--workspace", "--exclude", NO_TESTS];
+                args.extend(names.iter().flat_map(|name| ["--exclude", name]));
+                args
+            }
+        };
+        args.extend(self.targets);
+        args
+    }
+
+    /// Arguments for nextest.
+    fn of_workspace(&self) -> Vec<String> {
+        let any = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|n| format!("package(={n})")).collect();
+            names.join(" | ")
+        };
+        let wanted = match self.packages {
+            Packages::These(names) => any(names),
+            Packages::AllBut(names) => format!("not ({})", any(names)),
+        };
+        let mut args = vec!["--workspace", "--exclude", NO_TESTS];
+        args.extend(self.targets);
+        args.extend(["--filterset", &wanted]);
+        args.into_iter().map(str::to_owned).collect()
+    }
 }
 
 /// Whether the tests of a call may run beside each other.
@@ -193,13 +245,17 @@ enum Parallel {
 const NEXTEST_FOUND_NONE: i32 = 4;
 
 /// Runs tests with nextest where it is installed, else with cargo's own runner.
-fn cargo_test(args: &[&str], filter: Option<&str>, parallel: Parallel) -> anyhow::Result<Found> {
+fn cargo_test(
+    call: &Call,
+    scope: Scope,
+    filter: Option<&str>,
+    parallel: Parallel,
+) -> anyhow::Result<Found> {
     let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
     let command = |runner: &[&str]| {
         let mut cargo = build::cargo();
         cargo
             .args(runner)
-            .args(args)
             .env("KNARR_EBPF_OBJECT", paths::ebpf_object())
             .env("KNARR_XTASK", &xtask)
             .env("KNARR_UP", paths::up());
@@ -221,16 +277,31 @@ fn cargo_test(args: &[&str], filter: Option<&str>, parallel: Parallel) -> anyhow
             "--no-tests",
             "fail",
         ]);
+        match scope {
+            Scope::Call => cargo.args(call.alone()),
+            Scope::Workspace => cargo.args(call.of_workspace()),
+        };
         return nextest(cargo.args(threads).args(filter), filter);
     }
     if filter.is_some() {
-        let listed = run::stdout(command(&["test"]).args(filter).args(["--", "--list"]))?;
+        let listed = run::stdout(
+            command(&["test"])
+                .args(call.alone())
+                .args(filter)
+                .args(["--", "--list"]),
+        )?;
         if !listed.lines().any(|line| line.ends_with(": test")) {
             return Ok(Found::Nothing);
         }
     }
     let mut cargo = command(&["test", "--no-fail-fast"]);
-    run::loud(cargo.args(filter).arg("--").args(threads))?;
+    run::loud(
+        cargo
+            .args(call.alone())
+            .args(filter)
+            .arg("--")
+            .args(threads),
+    )?;
     Ok(Found::Tests)
 }
 

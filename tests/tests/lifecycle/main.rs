@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The lab itself: what `demo` shows, and that `down` leaves nothing. These take the cluster away, so they are the last
-//! thing that `cargo xtask test cluster` runs; each brings up what it needs.
+//! The lab itself: certificates of a cluster that has run for a while, what `demo` shows, and that `down` leaves nothing.
+//! The last two take the cluster away, so these are the last thing that `cargo xtask test cluster` runs.
 
+mod certificates;
 mod demo;
 mod down;
 mod machine;
