@@ -34,6 +34,9 @@ const RESYNC_AFTER: Duration = Duration::from_secs(5);
 const PREPARE_TRIES: u32 = 5;
 /// And how long after a failure.
 const PREPARE_PAUSE: Duration = Duration::from_millis(50);
+/// How often the node's own addresses are read again: one that comes later, by DHCP or from a node that failed,
+/// serves NodePorts after this long at most.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(10);
 
 /// The maps, used by this loop and by pod workers. Calls block briefly and run off the async threads; what
 /// walks whole maps goes through [`SharedDatapath::inspector`] and waits for nobody.
@@ -68,6 +71,23 @@ impl SharedDatapath {
             call(&mut datapath)
         })
         .await
+    }
+}
+
+/// Keeps NodePorts on the addresses that the node has, until `shutdown`.
+pub async fn follow_addresses(datapath: SharedDatapath, shutdown: CancellationToken) {
+    loop {
+        // Both arms only wait.
+        tokio::select! {
+            () = tokio::time::sleep(ADDRESSES_EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Err(error) = datapath.call(|d| d.refresh_node_addresses()).await {
+            tracing::warn!(
+                "the node's addresses, for NodePorts: {}",
+                crate::cli::chain(&error.into())
+            );
+        }
     }
 }
 

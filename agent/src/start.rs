@@ -18,7 +18,7 @@ use crate::pods::ipam::Ipam;
 use crate::pods::live::Live;
 use crate::pods::records::Records;
 use crate::pods::{Context, ENDS_AT_ONCE, Pods, STARTS_AT_ONCE};
-use crate::services::{Services, SharedDatapath};
+use crate::services::{Services, SharedDatapath, follow_addresses};
 use crate::streams::Streams;
 use anyhow::Context as _;
 use knarr_api::feed::Welcome;
@@ -161,6 +161,8 @@ pub async fn run(
     };
     let services = services.run(shutdown.clone());
     tasks.spawn(async move { services.await.context("the Service loop ended") });
+    let addresses = follow_addresses(datapath.clone(), shutdown.clone());
+    tasks.spawn(finish(addresses));
     let health = Health {
         metrics: metrics.clone(),
         datapath: Some(datapath.clone()),
@@ -353,14 +355,13 @@ async fn open_datapath(
     {
         config.node_ports = (first, last);
     }
-    let (mut datapath, log) = tokio::task::spawn_blocking(move || {
+    let (datapath, log) = tokio::task::spawn_blocking(move || {
         let mut datapath = Datapath::open(&config, object)?;
         let log = datapath.log_task()?;
         Ok::<_, knarr_datapath::DatapathError>((datapath, log))
     })
     .await?
     .context("cannot open the datapath")?;
-    datapath.refresh_node_addresses()?;
     if let Some(log) = log {
         tasks.spawn(async move { log.await.context("the programs' log ended") });
     }

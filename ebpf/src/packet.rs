@@ -345,6 +345,7 @@ fn word(bytes: [u8; 4]) -> u64 {
 }
 
 #[inline(never)]
+#[must_use]
 fn send(ctx: &TcContext, source: [u8; 4], destination: [u8; 4], protocol: u8) -> i32 {
     // SAFETY: the structure is plain integers and unions of them.
     let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };

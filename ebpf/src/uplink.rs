@@ -45,6 +45,7 @@ pub fn knarr_egress(ctx: TcContext) -> i32 {
 
 /// What the kernel is told; a packet that could not be read or changed is dropped and counted.
 #[inline(always)]
+#[must_use]
 fn verdict(result: Result<i32, Unreadable>) -> i32 {
     match result {
         Ok(verdict) => verdict,
@@ -130,6 +131,7 @@ fn scope(config: &Config, source: [u8; 4]) -> u8 {
 }
 
 #[inline(never)]
+#[must_use]
 fn from_client(ctx: &TcContext, packet: &mut Packet, config: &Config, entry: &ServiceEntry) -> i32 {
     verdict(translate_from_client(ctx, packet, config, entry))
 }
@@ -326,6 +328,7 @@ fn refuse(
 }
 
 #[inline(never)]
+#[must_use]
 fn from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> i32 {
     verdict(translate_from_remote_backend(ctx, packet))
 }
@@ -406,6 +409,7 @@ fn back_to_client(
 
 /// ICMP errors that arrive: about packets sent on to a remote backend, or about replies to the client.
 #[inline(never)]
+#[must_use]
 fn icmp_in(ctx: &TcContext, packet: &mut Packet) -> i32 {
     verdict(translate_icmp_in(ctx, packet))
 }
@@ -451,6 +455,7 @@ fn translate_icmp_in(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unread
 
 /// ICMP errors that a local backend sends about a client's packets.
 #[inline(never)]
+#[must_use]
 fn icmp_out(ctx: &TcContext, packet: &mut Packet) -> i32 {
     verdict(translate_icmp_out(ctx, packet))
 }

@@ -278,6 +278,21 @@ pub(crate) fn forget_other_uplinks(uplinks: &[String], link_dir: &Path) {
     }
 }
 
+/// Whether the kernel refused a program because it is older than the youngest of the hooks, getpeername and
+/// sock_release: it says so with EINVAL when the program is loaded for such a hook, or when it is attached.
+pub(crate) fn lacks_hooks(errno: i32, kernel: Option<KernelVersion>) -> bool {
+    errno == libc::EINVAL && kernel.is_some_and(|kernel| kernel < KernelVersion::new(5, 9, 0))
+}
+
+/// The error for it.
+pub(crate) fn hooks_missing(source: io::Error) -> DatapathError {
+    DatapathError::KernelFeature {
+        feature: "getpeername and sock_release hooks for cgroup programs",
+        since: "5.9",
+        source,
+    }
+}
+
 fn attach_error(action: &'static str, program: &'static str, error: ProgramError) -> DatapathError {
     let text = error.to_string();
     let source = match error {
@@ -289,11 +304,7 @@ fn attach_error(action: &'static str, program: &'static str, error: ProgramError
             what: "attaching eBPF programs",
             source,
         },
-        Some(libc::EINVAL) if !kernel_at_least(5, 9) => DatapathError::KernelFeature {
-            feature: "getpeername and sock_release hooks for cgroup programs",
-            since: "5.9",
-            source,
-        },
+        Some(errno) if lacks_hooks(errno, KernelVersion::current().ok()) => hooks_missing(source),
         Some(_) => DatapathError::Attach {
             action,
             program,
@@ -304,5 +315,27 @@ fn attach_error(action: &'static str, program: &'static str, error: ProgramError
             program,
             source: io::Error::new(source.kind(), text),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_that_lacks_the_hooks_is_said_to_lack_them() {
+        let kernel = |major, minor| Some(KernelVersion::new(major, minor, 0));
+        for (errno, kernel, lacks) in [
+            (libc::EINVAL, kernel(5, 8), true),
+            (libc::EINVAL, kernel(4, 19), true),
+            (libc::EINVAL, kernel(5, 9), false),
+            (libc::EINVAL, kernel(6, 1), false),
+            (libc::EINVAL, None, false),
+            (libc::ENOMEM, kernel(5, 8), false),
+        ] {
+            assert_eq!(lacks_hooks(errno, kernel), lacks, "{errno} {kernel:?}");
+        }
+        let error = hooks_missing(io::Error::from_raw_os_error(libc::EINVAL)).to_string();
+        assert!(error.contains("5.9"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use knarr_ebpf_common::{
     Config, FLOW_LOCAL, LAYOUT_VERSION, MARK_CHUNK, MapContents, MapOp, MarkChunk, Stat, hash,
@@ -154,7 +155,7 @@ impl Datapath {
         let node_ip = self.config()?.node_ip;
         wanted.insert(node_ip);
         for old in self.maps.node_addrs.keys()? {
-            if !wanted.contains(&old) {
+            if !wanted.remove(&old) {
                 self.maps.node_addrs.remove(&old)?;
             }
         }
@@ -441,6 +442,9 @@ fn load_error(program: &'static str, source: aya::programs::ProgramError) -> Dat
             what: "loading eBPF programs",
             source: std::io::Error::from_raw_os_error(libc::EPERM),
         },
+        Some(errno) if attach::lacks_hooks(errno, KernelVersion::current().ok()) => {
+            attach::hooks_missing(std::io::Error::from_raw_os_error(errno))
+        }
         _ => DatapathError::Load {
             program,
             source: Box::new(source),

@@ -100,7 +100,8 @@ impl Network {
         routes::guard(&self.handle, cluster_cidrs, service_cidrs).await
     }
 
-    /// Makes a pod's network: veth, address, default route, host route. Repeating it is harmless.
+    /// Makes a pod's network: veth, address, default route, host route. Repeating it is harmless. Call it on a thread
+    /// in the node's namespace, as [`Network::open`].
     pub async fn pod_network_add(
         &self,
         netns: BorrowedFd<'_>,

@@ -38,14 +38,7 @@ pub(super) async fn add(
     let name = &network.host_ifname;
     if configure_pod_end(pod, network.pod_ip).await?.is_none() {
         // What stands on the node under this name belongs to a namespace that is gone.
-        if let Some(stale) = link_index(handle, name).await? {
-            handle
-                .link()
-                .del(stale)
-                .execute()
-                .await
-                .map_err(|error| network_error("remove", name, error))?;
-        }
+        remove(name).await?;
         make_pair(handle, pod, network).await?;
         configure_pod_end(pod, network.pod_ip)
             .await?
@@ -74,6 +67,7 @@ pub(super) async fn remove(host_ifname: &str) -> Result<(), DatapathError> {
     let runtime = tokio::runtime::Handle::current();
     let removed = tokio::task::spawn_blocking(move || {
         runtime.block_on(async move {
+            // Both are dropped with the socket, whichever ends first.
             tokio::select! {
                 result = delete(&handle, &name) => result,
                 () = connection => Err(DatapathError::Network {

@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 
 use crate::lab::{
-    Answer, CLIENT_IP, Lab, NODE_PORT, PATIENCE, ask_tcp, ask_udp, endpoint, inside, service,
+    Answer, CLIENT_IP, Lab, NODE_PORT, PATIENCE, ask_tcp, ask_udp, endpoint, inside, run, service,
 };
 
 fn lab_with(
@@ -388,6 +388,31 @@ fn a_flow_survives_the_loss_of_either_half_of_its_record() -> Result<()> {
     }
     ensure!(lab.one.stat("flow_rebuilt")? > 0);
     lab.one.later()
+}
+
+#[test]
+fn an_address_that_the_node_gets_later_serves_until_it_goes() -> Result<()> {
+    let (mut lab, pods) = lab_with(ServiceProtocol::Tcp, &[(1, 2)], TcHook::Auto)?;
+    let [a, b, c, _] = lab.one.ip.octets();
+    let later = Ipv4Addr::from([a, b, c, 200]);
+    let to = SocketAddr::from((later, NODE_PORT));
+    let reach = |lab: &Lab| from_client(lab, || ask_tcp(to));
+    let address = format!("{later}/24");
+    for (verb, reached) in [("add", true), ("del", false)] {
+        let netns = lab.one.netns.clone();
+        run(&["ip", "-n", &netns, "address", verb, &address, "dev", "eth0"])?;
+        ensure!(
+            verb == "del" || reach(&lab).is_err(),
+            "the programs know an address that nobody told them"
+        );
+        let datapath = lab.one.datapath();
+        inside(&netns, || Ok(datapath.refresh_node_addresses()?))?;
+        match reach(&lab) {
+            Ok(answer) => ensure!(reached && answer.server == pods[0], "{answer:?}"),
+            Err(error) => ensure!(!reached, "{error:#}"),
+        }
+    }
+    Ok(())
 }
 
 #[test]

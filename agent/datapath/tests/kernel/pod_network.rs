@@ -95,6 +95,7 @@ fn a_removal_holds_up_nobody_else() -> Result<()> {
         let mut removal = std::pin::pin!(network.pod_network_remove(&known[0].host_ifname));
         let mut turns = 0;
         loop {
+            // The removal stays where it is when the other arm wins.
             tokio::select! {
                 biased;
                 removed = &mut removal => {
