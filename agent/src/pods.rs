@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod apply;
@@ -112,7 +113,8 @@ pub struct Pods {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Prune {
     Done,
-    Due,
+    /// Not before this moment.
+    Due(Instant),
 }
 
 fn pod_name(pod: &Pod) -> PodName {
@@ -150,7 +152,9 @@ impl Pods {
             changes.borrow_and_update();
             self.take_touched();
             self.forget_failures();
-            if self.prune == Prune::Due {
+            if let Prune::Due(at) = self.prune
+                && Instant::now() >= at
+            {
                 self.prune().await;
             }
             // One moment for both: whoever is not started by now is waited for.
@@ -158,7 +162,7 @@ impl Pods {
             self.spawn_missing(&shutdown, now_ms);
             let retry = async {
                 match self.prune {
-                    Prune::Due => tokio::time::sleep(PRUNE_RETRY).await,
+                    Prune::Due(at) => tokio::time::sleep_until(at).await,
                     Prune::Done => std::future::pending().await,
                 }
             };
@@ -188,7 +192,7 @@ impl Pods {
     fn take_touched(&mut self) {
         let touched = self.context.desired.take_touched_pods();
         if touched.complete {
-            self.prune = Prune::Due;
+            self.prune_soon();
         }
         for (uid, worker) in &self.workers {
             let objects = touched.namespaces.contains(&worker.name.0);
@@ -220,7 +224,7 @@ impl Pods {
         for uid in gone {
             self.failures.forget(&uid);
             self.context.outbox.forget(&uid);
-            self.prune = Prune::Due;
+            self.prune_soon();
         }
     }
 
@@ -362,7 +366,17 @@ impl Pods {
                 self.adopted.retain(|uid, _| keep.contains(uid));
                 self.prune = Prune::Done;
             }
-            Err(error) => tracing::warn!("cleaning up failed: {}", crate::cli::chain(&error)),
+            Err(error) => {
+                tracing::warn!("cleaning up failed: {}", crate::cli::chain(&error));
+                self.prune = Prune::Due(Instant::now() + PRUNE_RETRY);
+            }
+        }
+    }
+
+    /// Now, or when a failed one is tried again.
+    fn prune_soon(&mut self) {
+        if self.prune == Prune::Done {
+            self.prune = Prune::Due(Instant::now());
         }
     }
 }
@@ -372,15 +386,13 @@ async fn prune(context: &Arc<Context>, keep: &[String]) -> anyhow::Result<()> {
         .iter()
         .map(|uid| PodNetwork::host_ifname(uid))
         .collect();
-    for found in context.network.pod_networks().await? {
-        if !networks.contains(&found.host_ifname) {
-            tracing::info!(link = found.host_ifname, "removing a pod's leaked link");
-            context
-                .network
-                .pod_network_remove(&found.host_ifname)
-                .await?;
-        }
-    }
+    let found = context.network.pod_networks().await?;
+    let leaked = found.iter().filter(|n| !networks.contains(&n.host_ifname));
+    let removals = leaked.map(|network| {
+        tracing::info!(link = network.host_ifname, "removing a pod's leaked link");
+        context.network.pod_network_remove(&network.host_ifname)
+    });
+    futures::future::try_join_all(removals).await?;
     let pruned = context.runtime.prune(keep).await?;
     for uid in &pruned.sandboxes {
         tracing::info!(uid, "removed a leaked sandbox");

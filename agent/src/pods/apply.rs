@@ -19,6 +19,12 @@ use knarr_datapath::PodNetwork;
 use knarr_runtime::{Sandbox, SandboxError};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long the end of one pod may hold back others: many times what it takes on a machine that is not stuck.
+const END_TURN: Duration = Duration::from_millis(250);
 
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +99,8 @@ impl Worker {
             }
             PodAction::Kill { name, attempt } => {
                 let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
-                let _turn = self.context.ends.acquire().await;
-                Ok(sandbox.kill(name, *attempt).await?)
+                let kill = sandbox.kill(name, *attempt);
+                Ok(in_turn(&self.context.ends, kill).await?)
             }
             PodAction::RemoveContainer { name, attempt } => {
                 let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
@@ -427,13 +433,11 @@ impl Worker {
         let context = self.context.clone();
         let link = PodNetwork::host_ifname(&self.uid);
         context.network.pod_network_remove(&link).await?;
-        let permit = context.ends.acquire().await;
         match self.sandbox.clone() {
-            Some(sandbox) => sandbox.destroy().await?,
+            Some(sandbox) => in_turn(&context.ends, sandbox.destroy()).await?,
             // What a failed start or another version of this program left, if anything.
             None => context.runtime.destroy_sandbox(&self.uid).await?,
         }
-        drop(permit);
         self.set_sandbox(None, Wiring::Done);
         if let Some(ip) = self.context.ipam.lookup(&self.uid) {
             // Before it is given back: afterwards it may be another pod's.
@@ -457,6 +461,20 @@ impl Worker {
         }
         tracing::info!(pod = self.name(), uid = self.uid, "the pod is gone");
         Ok(())
+    }
+}
+
+/// Does `work` when there is room in `turns`. What takes longer than a turn goes on without one: a pod on a disk that
+/// hangs holds up nobody else.
+async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T>) -> T {
+    let permit = turns.acquire().await;
+    let mut work = pin!(work);
+    match tokio::time::timeout(END_TURN, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(permit);
+            work.await
+        }
     }
 }
 

@@ -92,7 +92,13 @@ impl Ipam {
             match name.parse::<Ipv4Addr>() {
                 Ok(ip) => {
                     let uid = std::fs::read_to_string(&path).map_err(fail("read", &path))?;
-                    by_uid.insert(uid.trim().to_owned(), ip);
+                    match uid.trim() {
+                        // The machine lost power before the contents were on its disk.
+                        "" => crate::files::remove(&path).map_err(fail("remove", &path))?,
+                        uid => {
+                            by_uid.insert(uid.to_owned(), ip);
+                        }
+                    }
                 }
                 // A file of an allocation that was cut off.
                 Err(_) => crate::files::remove(&path).map_err(fail("remove", &path))?,
@@ -259,9 +265,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         std::fs::create_dir_all(dir.path().join("addresses")).expect("dir");
         std::fs::write(dir.path().join("addresses/new-x"), "x").expect("file");
+        // Power was lost before the contents of these two were on the disk.
+        for name in ["10.1.2.2", "10.1.2.3"] {
+            std::fs::write(dir.path().join("addresses").join(name), "").expect("file");
+        }
         let ipam = Ipam::open(dir.path()).expect("opens");
         assert!(ipam.all().is_empty());
-        assert!(!dir.path().join("addresses/new-x").exists());
+        let left = std::fs::read_dir(dir.path().join("addresses")).expect("lists");
+        assert_eq!(left.count(), 0);
     }
 
     #[test]
