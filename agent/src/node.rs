@@ -144,8 +144,8 @@ pub struct NodeReporter {
     data_dir: PathBuf,
     datapath: watch::Receiver<OpenDatapath>,
     events: Arc<Events>,
-    /// The programs' statistics at the last look; the first look is only what the next is compared with.
-    stats: Option<Stats>,
+    /// The programs' statistics at the last look; none before the first.
+    stats: Stats,
     /// The images, and the state of the store that they were read in.
     images: Option<(ImagesStamp, Vec<Image>)>,
     /// Last transition of each condition.
@@ -171,7 +171,7 @@ impl NodeReporter {
             data_dir,
             datapath,
             events,
-            stats: None,
+            stats: Stats::new(),
             images: None,
             since: BTreeMap::new(),
         }
@@ -213,7 +213,7 @@ impl NodeReporter {
         .await;
         if let Some((stats, room)) = read {
             self.tell_overflows(&stats, &room);
-            self.stats = Some(stats);
+            self.stats = stats;
         }
         let listed = images.as_ref().map_or(&[][..], |(_, images)| images);
         let node = self.node(&pressure, listed, disk_bytes, crate::clock::now_ms());
@@ -224,10 +224,10 @@ impl NodeReporter {
         }
     }
 
-    /// Says which maps of the kernel programs had no room since the last look.
+    /// Says which maps of the kernel programs had no room since the last look; at the first, since they were made: the
+    /// programs go on while no agent looks.
     fn tell_overflows(&self, stats: &Stats, room: &Room) {
-        let Some(before) = &self.stats else { return };
-        for overflow in overflow::overflows(before, stats, room) {
+        for overflow in overflow::overflows(&self.stats, stats, room) {
             tracing::warn!("{}", overflow.message);
             self.events
                 .node(Kind::Warning, overflow.reason, &overflow.message);

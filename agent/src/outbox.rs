@@ -125,7 +125,8 @@ impl Outbox {
         inner.gone_unsaid = inner.gone.keys().cloned().collect();
     }
 
-    /// The next thing to say: statuses before ends, so that a pod's last status comes before it goes.
+    /// The next thing to say. Ends come last: the control plane forgets a pod at its end, and takes no status and no
+    /// event of it afterwards.
     pub fn next(&self) -> Option<Message> {
         let mut inner = self.lock();
         if std::mem::take(&mut inner.node_unsaid) {
@@ -137,13 +138,15 @@ impl Outbox {
                 return Some(Message::Pod(report.clone()));
             }
         }
+        if let Some(event_json) = inner.events.pop_front() {
+            return Some(Message::Event(EventReport { event_json }));
+        }
         while let Some(uid) = inner.gone_unsaid.pop_first() {
             if let Some(gone) = inner.gone.get(&uid) {
                 return Some(Message::PodGone(gone.clone()));
             }
         }
-        let event_json = inner.events.pop_front()?;
-        Some(Message::Event(EventReport { event_json }))
+        None
     }
 }
 
@@ -172,14 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn a_last_status_is_said_before_the_end() {
+    fn a_last_status_and_events_are_said_before_the_end() {
         let outbox = Outbox::default();
         outbox.gone(PodGone {
             uid: "a".into(),
             ..PodGone::default()
         });
+        outbox.event(Bytes::from_static(b"{}"));
         outbox.pod(report("a", "1"));
         assert!(matches!(outbox.next(), Some(Message::Pod(_))));
+        assert!(matches!(outbox.next(), Some(Message::Event(_))));
         assert!(matches!(outbox.next(), Some(Message::PodGone(_))));
         outbox.say_all_again();
         outbox.forget("a");
