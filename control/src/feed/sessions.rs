@@ -33,7 +33,8 @@ impl Sessions {
             acknowledged: 0,
             reported: None,
         };
-        if let Some(before) = self.sessions().insert(node.to_owned(), session) {
+        let mut sessions = self.sessions();
+        if let Some(before) = sessions.insert(node.to_owned(), session) {
             before.ended.cancel();
         }
         ended
@@ -41,10 +42,10 @@ impl Sessions {
 
     /// The session that `ended` belongs to is over.
     pub(super) fn end(&self, node: &str, ended: &CancellationToken) {
-        let over = !ended.is_cancelled();
-        // A session that was cancelled has been replaced; its successor is not its to remove.
-        if over {
-            self.sessions().remove(node);
+        let mut sessions = self.sessions();
+        // A session that was cancelled has been replaced, under this lock; its successor is not its to remove.
+        if !ended.is_cancelled() {
+            sessions.remove(node);
             ended.cancel();
         }
     }

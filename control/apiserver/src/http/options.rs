@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Query parameters and `DeleteOptions`, parsed into types that cannot be wrong.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use knarr_api::fields::FieldSelector;
 use knarr_api::labels::Selector;
@@ -206,6 +208,22 @@ pub(crate) fn version(query: &Query) -> Result<Option<u64>, ApiError> {
         );
         ApiError::bad_request(errors.aggregate())
     })
+}
+
+/// `timeoutSeconds` of a watch; `None` where it is absent or zero, which leaves the choice to the server.
+pub(crate) fn timeout(query: &Query) -> Result<Option<Duration>, ApiError> {
+    /// Longer than any connection lives, and every clock can count as far.
+    const SECONDS_MAX: u64 = 1 << 32;
+    let Some(text) = query.text("timeoutSeconds") else {
+        return Ok(None);
+    };
+    let seconds: i64 = text.parse().map_err(|_| {
+        ApiError::bad_request(format!(
+            "timeoutSeconds: strconv.ParseInt: parsing {text:?}: invalid syntax"
+        ))
+    })?;
+    let seconds = u64::try_from(seconds).unwrap_or(0).min(SECONDS_MAX);
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 /// As of when a list is wanted.

@@ -70,6 +70,8 @@ pub(crate) async fn watch(
         Bookmarks::Unwanted
     };
     let version = options::version(&call.query)?;
+    let timeout = options::timeout(&call.query)?
+        .unwrap_or_else(|| Duration::from_secs(rand::rng().random_range(TIMEOUT_S..2 * TIMEOUT_S)));
     let initial = initial_events(call)?;
     let core = &http.core;
     let cache = core.cache(kind);
@@ -100,10 +102,6 @@ pub(crate) async fn watch(
             events
         }
     };
-    let timeout = match call.query.text("timeoutSeconds").map(str::parse::<u64>) {
-        Some(Ok(seconds)) if seconds > 0 => seconds,
-        _ => rand::rng().random_range(TIMEOUT_S..2 * TIMEOUT_S),
-    };
     let now = Instant::now();
     let watch = Watch {
         core: Arc::clone(core),
@@ -117,7 +115,7 @@ pub(crate) async fn watch(
         events,
         bookmarks,
         next_bookmark: now + Duration::from_secs(BOOKMARK_S),
-        deadline: now + Duration::from_secs(timeout),
+        deadline: now + timeout,
         shutdown: call.shutdown.clone(),
         ended: false,
         _open: OpenWatch::new(core),

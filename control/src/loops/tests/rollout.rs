@@ -90,6 +90,7 @@ async fn scaling_and_rolling_keep_the_number_of_pods_in_bounds() {
         })
         .await;
     };
+    // Watching is over when the rollout is.
     tokio::select! {
         () = watching => {}
         () = rolling => {}
