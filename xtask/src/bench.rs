@@ -72,12 +72,13 @@ pub fn run(names: &[Name]) -> anyhow::Result<()> {
             Name::Start => ("start", start::measure),
         };
         ui::heading(&format!("bench {file}"));
+        let commit = commit();
         let started = line(&mut run::command("date", ["--utc", "+%Y-%m-%dT%H:%M:%SZ"]))?;
         let measured = measure();
         let removed = up::down();
         let figures = measured.with_context(|| format!("bench {file}"))?;
         removed?;
-        write(file, &started, &figures)?;
+        write(file, commit, &started, &figures)?;
         print(&figures);
     }
     Ok(())
@@ -87,9 +88,19 @@ fn line(command: &mut std::process::Command) -> anyhow::Result<String> {
     Ok(run::stdout(command)?.trim().to_owned())
 }
 
-fn write(name: &str, started: &str, results: &[Figure]) -> anyhow::Result<()> {
-    let mut git = run::command("git", ["rev-parse", "HEAD"]);
-    let commit = line(git.current_dir(paths::root())).unwrap_or_else(|_| "unknown".to_owned());
+/// What is measured: the commit before anything is built, with `-dirty` where files differ from it.
+fn commit() -> String {
+    let git = |args: &[&str]| line(run::command("git", args).current_dir(paths::root()));
+    let Ok(commit) = git(&["rev-parse", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    match git(&["status", "--porcelain", "--untracked-files=no"]) {
+        Ok(changed) if changed.is_empty() => commit,
+        _ => format!("{commit}-dirty"),
+    }
+}
+
+fn write(name: &str, commit: String, started: &str, results: &[Figure]) -> anyhow::Result<()> {
     let kernel = line(&mut run::command("uname", ["--kernel-release"]))?;
     let file = File {
         commit,
@@ -133,5 +144,37 @@ fn short(value: f64) -> String {
         large if large >= 100.0 => format!("{value:.0}"),
         middle if middle >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scripts outside this repository read it.
+    #[test]
+    fn the_file_has_the_format_that_stays_fixed() {
+        let figure = Figure {
+            metric: "post_to_running_ms_p99".to_owned(),
+            value: 2.5,
+            unit: "ms",
+            low: 1.0,
+            high: 4.0,
+            note: "how".to_owned(),
+        };
+        let file = File {
+            commit: "c".to_owned(),
+            kernel: "k".to_owned(),
+            started: "s".to_owned(),
+            results: &[figure],
+        };
+        let wanted = serde_json::json!({
+            "commit": "c", "kernel": "k", "started": "s",
+            "results": [{
+                "metric": "post_to_running_ms_p99", "value": 2.5, "unit": "ms",
+                "low": 1.0, "high": 4.0, "note": "how",
+            }],
+        });
+        assert_eq!(serde_json::to_value(&file).expect("JSON"), wanted);
     }
 }

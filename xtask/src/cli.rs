@@ -241,3 +241,59 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Scripts outside this repository rely on these.
+    #[test]
+    fn the_commands_that_stay_fixed_are_understood() {
+        for line in [
+            "setup",
+            "build-ebpf",
+            "up",
+            "up --nodes 3",
+            "down",
+            "demo",
+            "test",
+            "test unit bpf node cluster kubectl",
+            "bench",
+            "bench datapath idle start",
+            "ci",
+            "dist",
+            "node node-1 -- ip link",
+            "node node-1 --kill-agent",
+            "node node-1 --restart-agent",
+            "node node-1 --stop-host",
+            "node node-1 --start-host",
+            "client -- true",
+            "control --kill",
+            "control --start",
+        ] {
+            let words = std::iter::once("xtask").chain(line.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("cargo xtask {line}: {error}");
+            }
+        }
+        for line in [
+            "",
+            "tset",
+            "test units",
+            "up --nodes 0",
+            "node node-1 --kill",
+        ] {
+            let words = std::iter::once("xtask").chain(line.split_whitespace());
+            assert!(Cli::try_parse_from(words).is_err(), "cargo xtask {line}");
+        }
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+}

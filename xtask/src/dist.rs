@@ -12,16 +12,26 @@ use sha2::{Digest, Sha256};
 use crate::{build, ebpf, paths, run, ui};
 
 /// What is packed beside the programs.
-const FILES: [&str; 8] = [
+const FILES: [&str; 12] = [
     "README.md",
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
     "LICENSE",
     "LICENSES.md",
     "LICENSES/GPL-2.0-only.txt",
+    "docs/roadmap.md",
+    "docs/benchmarks.md",
+    "docs/adr",
     "deploy/systemd/knarr-control.service",
     "deploy/systemd/knarr-control.socket",
     "deploy/systemd/knarr-agent.service",
 ];
+
+/// Units lie at the top of the archive, where the README installs them from; whatever else keeps its place, so that links
+/// between the pages lead somewhere.
+fn place(file: &str) -> &str {
+    file.strip_prefix("deploy/systemd/").unwrap_or(file)
+}
 
 /// The command.
 pub fn run() -> anyhow::Result<()> {
@@ -52,17 +62,9 @@ pub fn run() -> anyhow::Result<()> {
         let path = paths::target().join("dist").join(program);
         add(&mut tar, &path, &format!("{name}/bin/{program}"), 0o755)?;
     }
-    for file in FILES {
-        let inside = Path::new(file)
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        add(
-            &mut tar,
-            &paths::root().join(file),
-            &format!("{name}/{inside}"),
-            0o644,
-        )?;
+    for file in files()? {
+        let inside = format!("{name}/{}", place(&file));
+        add(&mut tar, &paths::root().join(&file), &inside, 0o644)?;
     }
     tar.into_inner()?.finish()?.sync_all()?;
     let digest = hex::encode(Sha256::digest(fs::read(&archive)?));
@@ -81,6 +83,23 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// [`FILES`], with the pages of a folder in its stead.
+fn files() -> anyhow::Result<Vec<String>> {
+    let mut files = Vec::new();
+    for file in FILES {
+        let path = paths::root().join(file);
+        if !path.is_dir() {
+            files.push(file.to_owned());
+            continue;
+        }
+        for entry in fs::read_dir(&path)? {
+            files.push(format!("{file}/{}", entry?.file_name().to_string_lossy()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 fn add<W: std::io::Write>(
     tar: &mut tar::Builder<W>,
     path: &Path,
@@ -96,4 +115,38 @@ fn add<W: std::io::Write>(
     header.set_size(content.len() as u64);
     tar.append_data(&mut header, name, content.as_slice())
         .with_context(|| format!("cannot pack {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_readme_links_to_is_in_the_archive() {
+        let packed: Vec<String> = files()
+            .expect("files")
+            .iter()
+            .map(|f| place(f).to_owned())
+            .collect();
+        let readme = fs::read_to_string(paths::root().join("README.md")).expect("README");
+        let links = readme
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        let mut seen = 0;
+        for link in links.filter(|link| !link.contains("://")) {
+            seen += 1;
+            assert!(
+                packed.iter().any(|file| file.starts_with(link)),
+                "{link} is not in {packed:?}"
+            );
+        }
+        assert!(seen > 0, "the README links to nothing");
+        for unit in ["knarr-agent.service", "knarr-control.service"] {
+            assert!(
+                packed.iter().any(|file| file == unit),
+                "{unit} is not in {packed:?}"
+            );
+        }
+    }
 }

@@ -23,6 +23,23 @@ const UNBOUNDED: [&str; 5] = [
     concat!("std::sync::mpsc::", "channel("),
 ];
 
+/// Folders of decisions: values in, values out.
+const PLANS: [&str; 2] = ["agent/plan/src", "control/plan/src"];
+
+/// What reads or changes the world, or the clock.
+const EFFECTS: [&str; 10] = [
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "::now()",
+    "SystemTime",
+    "tokio",
+];
+
 pub fn check(sources: &[Source]) -> Vec<Finding> {
     sources
         .iter()
@@ -58,6 +75,27 @@ fn check_one(source: &Source) -> Vec<Finding> {
         for call in UNBOUNDED {
             if line.contains(call) {
                 findings.push(Finding::new(&source.path, number + 1, format!("`{call}` has no bound: a queue that grows without limit hides that its reader is too slow")));
+            }
+        }
+    }
+    findings.extend(effects(source));
+    findings
+}
+
+/// Tests may: they measure, and have to make a moment from something.
+fn effects(source: &Source) -> Vec<Finding> {
+    let is_test = source
+        .path
+        .iter()
+        .any(|part| part == "tests" || part == "tests.rs");
+    if is_test || !PLANS.iter().any(|plan| source.path.starts_with(plan)) {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for (number, line) in code_lines(&source.text).iter().enumerate() {
+        for effect in EFFECTS {
+            if line.contains(effect) {
+                findings.push(Finding::new(&source.path, number + 1, format!("`{effect}` in a plan crate: a decision gets the world and the time as values, so that it can be tested as one")));
             }
         }
     }

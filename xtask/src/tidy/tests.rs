@@ -83,6 +83,19 @@ fn long_files_postponed_work_and_unbounded_queues_are_found() {
 }
 
 #[test]
+fn a_plan_that_looks_at_the_world_or_the_clock_is_found() {
+    let text = format!(
+        "{HEADER}use std::fs;\nfn x() {{\n    let now = Instant::now();\n    // tokio\n}}\n"
+    );
+    for plan in ["agent/plan/src/x.rs", "control/plan/src/a/x.rs"] {
+        assert_eq!(lines(&rules::check(&[source(plan, &text)])), [3, 5]);
+    }
+    for other in ["agent/src/x.rs", "agent/plan/src/x/tests.rs"] {
+        assert_eq!(rules::check(&[source(other, &text)]), []);
+    }
+}
+
+#[test]
 fn unsafe_code_outside_its_files_or_without_its_sentence_is_found() {
     let block = format!("{HEADER}fn x() {{ {} {{ y() }} }}\n", concat!("un", "safe"));
     assert_eq!(
