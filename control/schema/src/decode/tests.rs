@@ -346,7 +346,7 @@ fn a_tree_is_checked_as_its_bytes_are() {
 
 #[test]
 fn deep_json_is_refused_and_does_not_end_the_program() {
-    let deep = format!("{}{}", r#"{"a":"#.repeat(5000), "}".repeat(5000));
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(5000), "}".repeat(5000));
     let text = format!(r#"{{"metadata": {{"managedFields": [{{"fieldsV1": {deep}}}]}}}}"#);
     assert!(matches!(
         decode("", "Pod", &text),

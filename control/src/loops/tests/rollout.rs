@@ -36,9 +36,16 @@ async fn a_deployment_becomes_spread_pods_behind_its_service_and_then_nothing_is
         endpoint_addresses(&world, "web").await.len() == 4
     })
     .await;
-    let endpoints: Endpoints = world.client.get(Some("default"), "web").await.unwrap();
-    let subsets = endpoints.subsets.unwrap();
-    assert_eq!(subsets[0].addresses.as_ref().unwrap().len(), 4);
+    // Another loop writes these.
+    until("all four are in the Endpoints", async || {
+        let endpoints: Endpoints = world.client.get(Some("default"), "web").await.unwrap();
+        let first = endpoints.subsets.iter().flatten().next();
+        first
+            .and_then(|subset| subset.addresses.as_ref())
+            .map(Vec::len)
+            == Some(4)
+    })
+    .await;
     until("events tell of it", async || {
         let reasons = reasons(&world).await;
         ["ScalingReplicaSet", "SuccessfulCreate", "Scheduled"]
