@@ -21,7 +21,13 @@ const THREAD_STACK_BYTES: usize = 1 << 20;
 
 /// The node's part of Knarr: runs pods and carries Services.
 #[derive(Parser)]
-#[command(name = "knarr-agent", version, about, propagate_version = true)]
+#[command(
+    name = "knarr-agent",
+    version,
+    about,
+    propagate_version = true,
+    after_help = "The flags of the node, their environment variables and the configuration file: knarr-agent run --help"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -29,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the agent (needs root).
+    /// Run the agent (needs root); all flags of the node are here.
     Run(Box<RunOptions>),
     /// Import, list and remove images.
     Image(image::ImageArgs),
@@ -108,3 +114,6 @@ pub fn chain(error: &anyhow::Error) -> String {
     }
     parts.join(": ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,8 @@ pub const MAX_PODS_DEFAULT: u32 = 110;
 /// One pod cannot use up the node's process numbers.
 pub const POD_PIDS_DEFAULT: i64 = 4096;
 
-/// Options of `run`, as given. Every one can stand in the configuration file under its long name.
+/// Options of `run`, as given. Every one can stand in the configuration file under its long name; `image`
+/// and `service` read the same file for those that they share.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct RunOptions {

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{LogFormat, Settings};
+use crate::config::{ConfigError, LogFormat, Settings};
 use crate::{Services, listen, run};
 
 #[derive(Debug, Parser)]
@@ -51,7 +51,7 @@ enum Command {
 /// Where the running control plane is found.
 #[derive(Debug, Args)]
 struct Access {
-    /// TOML file that holds any of these flags by their long names
+    /// The control plane's TOML file; `data-dir` and `server` are taken from it
     #[arg(long, env = "KNARR_CONTROL_CONFIG", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
@@ -70,13 +70,15 @@ struct Access {
 }
 
 impl Access {
-    fn data_dir(&self) -> anyhow::Result<PathBuf> {
-        let settings = Settings {
-            config: self.config.clone(),
-            data_dir: self.data_dir.clone(),
+    /// What the control plane of this machine was told, as far as it matters here.
+    fn settings(self) -> Result<Settings, ConfigError> {
+        Settings {
+            config: self.config,
+            data_dir: self.data_dir,
+            server: self.server,
             ..Settings::default()
-        };
-        Ok(settings.with_file()?.data_dir())
+        }
+        .with_file()
     }
 }
 
@@ -97,11 +99,15 @@ fn command(cli: Cli) -> anyhow::Result<()> {
         None => serve(cli.serve),
         Some(Command::Serve(settings)) => serve(settings),
         Some(Command::Token { access, command }) => {
-            let dir = access.data_dir()?;
+            let settings = access.settings()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(token::run(&dir, access.server.as_deref(), command))
+            runtime.block_on(token::run(
+                &settings.data_dir(),
+                settings.server.as_deref(),
+                command,
+            ))
         }
         Some(Command::Version) => {
             println!("knarr-control {}", env!("CARGO_PKG_VERSION"));
@@ -170,34 +176,4 @@ fn init_logs(filter: Option<&str>, format: Option<LogFormat>) -> anyhow::Result<
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn serve_is_what_happens_without_a_command() {
-        let cli = Cli::try_parse_from(["knarr-control", "--data-dir", "/x"]).unwrap();
-        assert!(cli.command.is_none());
-        assert_eq!(cli.serve.data_dir, Some(PathBuf::from("/x")));
-    }
-
-    #[test]
-    fn every_flag_has_an_environment_variable() {
-        for argument in Cli::command().get_arguments() {
-            let Some(long) = argument.get_long() else {
-                continue;
-            };
-            if ["help", "version"].contains(&long) {
-                continue;
-            }
-            let env = argument.get_env().unwrap_or_default().to_string_lossy();
-            assert!(env.starts_with("KNARR_CONTROL_"), "--{long}: {env:?}");
-        }
-    }
-}
+mod tests;

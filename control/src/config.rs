@@ -38,7 +38,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The flags of `serve`; in the config file each stands by its long name.
+/// The flags of `serve`; in the config file each stands by its long name, and those of `token` beside them.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
@@ -142,6 +142,10 @@ pub struct Settings {
     /// How log lines look [default: text]
     #[arg(long, env = "KNARR_CONTROL_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+
+    /// No flag of `serve`: `--server` of `token`, which reads the same file.
+    #[arg(skip)]
+    pub server: Option<String>,
 }
 
 /// Why there is no usable configuration.
@@ -214,6 +218,7 @@ impl Settings {
                 .or(other.node_certificate_lifetime),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
+            server: self.server.or(other.server),
         }
     }
 

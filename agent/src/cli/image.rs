@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `knarr-agent image import|ls|rm`: works on the image store directly, whether or not an agent runs.
 
-use crate::config::DATA_DIR_DEFAULT;
+use crate::config::{ConfigError, RunOptions};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use knarr_runtime::ImageStore;
@@ -12,15 +12,12 @@ use std::path::PathBuf;
 /// Arguments of `image`.
 #[derive(Args)]
 pub struct ImageArgs {
-    /// The agent's data directory.
-    #[arg(
-        long,
-        global = true,
-        env = "KNARR_AGENT_DATA_DIR",
-        default_value = DATA_DIR_DEFAULT,
-        value_name = "DIR"
-    )]
-    data_dir: PathBuf,
+    /// The agent's configuration file (TOML); `data-dir` is taken from it.
+    #[arg(long, global = true, env = "KNARR_AGENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The agent's data directory. [default: /var/lib/knarr]
+    #[arg(long, global = true, env = "KNARR_AGENT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: ImageCommand,
 }
@@ -51,10 +48,23 @@ enum ImageCommand {
     },
 }
 
+impl ImageArgs {
+    /// What the agent of this machine was told, as far as it matters here.
+    pub(super) fn options(&self) -> Result<RunOptions, ConfigError> {
+        RunOptions {
+            config: self.config.clone(),
+            data_dir: self.data_dir.clone(),
+            ..RunOptions::default()
+        }
+        .with_file()
+    }
+}
+
 /// Runs it.
 pub fn run(args: ImageArgs) -> anyhow::Result<()> {
-    let store = ImageStore::open(&args.data_dir)
-        .with_context(|| format!("cannot open the images in {}", args.data_dir.display()))?;
+    let data_dir = args.options()?.data_dir();
+    let store = ImageStore::open(&data_dir)
+        .with_context(|| format!("cannot open the images in {}", data_dir.display()))?;
     match args.command {
         ImageCommand::Import { files, name } => {
             for file in files {

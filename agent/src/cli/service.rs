@@ -17,29 +17,20 @@ use knarr_ebpf_common::{
     BACKEND_ACTIVE, BACKEND_LOCAL, BACKEND_TERMINATING, SCOPE_CLUSTER_IP, SCOPE_NODE_PORT_INTERNAL,
 };
 
-use crate::config::DATA_DIR_DEFAULT;
+use crate::config::{ConfigError, RunOptions};
 
 /// Arguments of `service`.
 #[derive(Args)]
 pub struct ServiceArgs {
-    /// The agent's data directory, for names.
-    #[arg(
-        long,
-        global = true,
-        env = "KNARR_AGENT_DATA_DIR",
-        default_value = DATA_DIR_DEFAULT,
-        value_name = "DIR"
-    )]
-    data_dir: PathBuf,
-    /// The mounted BPF file system that holds the agent's pins.
-    #[arg(
-        long,
-        global = true,
-        env = "KNARR_AGENT_BPF_ROOT",
-        default_value = "/sys/fs/bpf",
-        value_name = "DIR"
-    )]
-    bpf_root: PathBuf,
+    /// The agent's configuration file (TOML); `data-dir` and `bpf-root` are taken from it.
+    #[arg(long, global = true, env = "KNARR_AGENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The agent's data directory, for names. [default: /var/lib/knarr]
+    #[arg(long, global = true, env = "KNARR_AGENT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The mounted BPF file system that holds the agent's pins. [default: /sys/fs/bpf]
+    #[arg(long, global = true, env = "KNARR_AGENT_BPF_ROOT", value_name = "DIR")]
+    bpf_root: Option<PathBuf>,
     #[command(subcommand)]
     command: ServiceCommand,
 }
@@ -69,10 +60,24 @@ enum ServiceCommand {
     },
 }
 
+impl ServiceArgs {
+    /// What the agent of this machine was told, as far as it matters here.
+    pub(super) fn options(&self) -> Result<RunOptions, ConfigError> {
+        RunOptions {
+            config: self.config.clone(),
+            data_dir: self.data_dir.clone(),
+            bpf_root: self.bpf_root.clone(),
+            ..RunOptions::default()
+        }
+        .with_file()
+    }
+}
+
 /// Runs it.
 pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
-    let inspector = Inspector::open(&args.bpf_root)?;
-    let names = Names::read(&args.data_dir)?;
+    let options = args.options()?;
+    let inspector = Inspector::open(&options.bpf_root())?;
+    let names = Names::read(&options.data_dir())?;
     let ports = view::ports(&inspector.contents()?, &names);
     let mut out = std::io::stdout().lock();
     match args.command {

@@ -1,30 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Flags, files and addresses.
 use super::*;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
     options: RunOptions,
-}
-
-#[test]
-fn every_option_but_config_can_stand_in_the_file() {
-    for arg in Cli::command().get_arguments() {
-        let name = arg.get_long().expect("options have long names");
-        if matches!(name, "config" | "help") {
-            continue;
-        }
-        let known = ["1", "\"192.0.2.1\""]
-            .iter()
-            .any(|value| toml::from_str::<RunOptions>(&format!("{name} = {value}")).is_ok());
-        assert!(known, "--{name} is not known to the file");
-        assert!(
-            arg.get_env().is_some(),
-            "--{name} has no environment variable"
-        );
-    }
 }
 
 #[test]
