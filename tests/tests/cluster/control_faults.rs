@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! kill -9 of the control plane: nothing acknowledged is lost, and traffic goes on while it is away.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,104 @@ use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{CLIENT, NODES};
 use knarr_tests::load;
 use knarr_tests::manifests::{self, Addresses};
-use knarr_tests::{Cluster, From, Load};
+use knarr_tests::{Cluster, From, Load, eventually};
+
+/// How often the control plane is killed.
+const ROUNDS: usize = 3;
+/// Clients that write at once.
+const WRITERS: usize = 2;
+/// So many writes are acknowledged before each kill: every writer has come through more than once, so a write of
+/// each is on its way in the moment of the kill, and the newest ones are only just written.
+const WRITES_BEFORE_KILL: usize = 6;
+/// So many over all rounds, or too little was at stake.
+const ACKNOWLEDGED_MIN: usize = ROUNDS * WRITES_BEFORE_KILL;
+/// Time for those writes on two cores that also carry the cluster and its load.
+const WRITES_LIMIT: Duration = Duration::from_secs(30);
+/// How long it stays away: longer than a write takes, so each writer has one that fails.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// Writers that note what was acknowledged, until they are stopped.
+struct Writers {
+    acknowledged: Arc<Mutex<Vec<String>>>,
+    failed: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Writers {
+    fn start(cluster: &Cluster, round: usize) -> Self {
+        let mut writers = Self {
+            acknowledged: Arc::default(),
+            failed: Arc::default(),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        for writer in 0..WRITERS {
+            let kubectl = cluster.kubectl.clone();
+            let acknowledged = Arc::clone(&writers.acknowledged);
+            let failed = Arc::clone(&writers.failed);
+            let stop = Arc::clone(&writers.stop);
+            writers.threads.push(thread::spawn(move || {
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let name = format!("written-{round}-{writer}-{number}");
+                    let args = [
+                        "create",
+                        "configmap",
+                        &name,
+                        "--from-literal=number=1",
+                        "--request-timeout=5s",
+                    ];
+                    if kubectl.run(&args).success {
+                        acknowledged
+                            .lock()
+                            .expect("a writer does not panic")
+                            .push(name);
+                    } else {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }));
+        }
+        writers
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.acknowledged
+            .lock()
+            .expect("a writer does not panic")
+            .len()
+    }
+
+    /// What was acknowledged, and how many writes were not.
+    fn stop(self) -> (Vec<String>, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("a writer does not panic");
+        }
+        let acknowledged = self.acknowledged.lock().expect("a writer does not panic");
+        (acknowledged.clone(), self.failed.load(Ordering::Relaxed))
+    }
+}
+
+fn assert_all_there(cluster: &Cluster, acknowledged: &BTreeSet<String>, when: &str) {
+    let listed = cluster
+        .kubectl
+        .ok(&["get", "configmaps", "--output", "name"]);
+    let there: BTreeSet<String> = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("configmap/"))
+        .map(str::to_owned)
+        .collect();
+    let gone: Vec<&String> = acknowledged.difference(&there).collect();
+    assert!(
+        gone.is_empty(),
+        "{when}: {gone:?} were acknowledged and are gone; {} were acknowledged",
+        acknowledged.len()
+    );
+}
 
 #[test]
 fn killing_the_control_plane_loses_nothing_acknowledged_and_no_request() {
@@ -44,67 +142,36 @@ fn killing_the_control_plane_loses_nothing_acknowledged_and_no_request() {
     }
     loads.push(Load::start("node-2", From::KeptTcp, &addresses.cluster(81)));
 
+    let mut acknowledged = BTreeSet::new();
     let killed = load::around(|| {
-        for round in 0..3 {
-            // Writers that note what was acknowledged, until the kill cuts them off.
-            let stop = Arc::new(AtomicBool::new(false));
-            let writers: Vec<_> = (0..2)
-                .map(|writer| {
-                    let kubectl = cluster.kubectl.clone();
-                    let stop = Arc::clone(&stop);
-                    thread::spawn(move || {
-                        let mut acknowledged = Vec::new();
-                        for number in 0.. {
-                            if stop.load(Ordering::Relaxed) {
-                                break;
-                            }
-                            let name = format!("written-{round}-{writer}-{number}");
-                            if kubectl
-                                .run(&[
-                                    "create",
-                                    "configmap",
-                                    &name,
-                                    "--from-literal=number=1",
-                                    "--request-timeout=5s",
-                                ])
-                                .success
-                            {
-                                acknowledged.push(name);
-                            }
-                        }
-                        acknowledged
-                    })
-                })
-                .collect();
-            thread::sleep(Duration::from_millis(1500 + 300 * round));
+        for round in 0..ROUNDS {
+            let writers = Writers::start(&cluster, round);
+            eventually("writes are acknowledged", WRITES_LIMIT, || {
+                match writers.acknowledged() {
+                    enough if enough >= WRITES_BEFORE_KILL => Ok(()),
+                    few => Err(format!("{few} of {WRITES_BEFORE_KILL}")),
+                }
+            });
             faults::kill_control();
-            thread::sleep(Duration::from_secs(2));
-            stop.store(true, Ordering::Relaxed);
-            let acknowledged: Vec<String> = writers
-                .into_iter()
-                .flat_map(|writer| writer.join().expect("a writer does not panic"))
-                .collect();
+            thread::sleep(AWAY);
+            let (written, failed) = writers.stop();
             assert!(
-                !acknowledged.is_empty(),
-                "nothing was written before the kill, so nothing was shown"
+                failed >= WRITERS,
+                "only {failed} writes failed, so hardly anybody wrote when it was killed"
             );
+            acknowledged.extend(written);
             faults::start_control();
-            let listed = cluster
-                .kubectl
-                .ok(&["get", "configmaps", "--output", "name"]);
-            for name in &acknowledged {
-                assert!(
-                    listed
-                        .lines()
-                        .any(|line| line == format!("configmap/{name}")),
-                    "{name} was acknowledged and is gone; {} were written",
-                    acknowledged.len()
-                );
-            }
+            assert_all_there(&cluster, &acknowledged, &format!("after kill {round}"));
         }
     });
 
     faults::all_ready();
+    assert!(
+        acknowledged.len() >= ACKNOWLEDGED_MIN,
+        "only {} writes were acknowledged in {ROUNDS} rounds",
+        acknowledged.len()
+    );
+    assert_all_there(&cluster, &acknowledged, "after all rounds");
     assert_eq!(
         uids(&cluster),
         pods,

@@ -9,6 +9,11 @@ use knarr_tests::{Cluster, eventually};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// Contents of an archive begin at such a boundary.
+const TAR_BLOCK_BYTES: usize = 512;
+/// How a file that is packed with gzip begins, and where its time of packing is (RFC 1952).
+const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+const GZIP_TIME_AT: usize = 4;
 
 fn waiting(cluster: &Cluster, pod: &str, reasons: &[&str]) -> String {
     eventually(
@@ -138,27 +143,70 @@ fn a_broken_archive_is_refused_and_leaves_the_store_as_it_was() {
     let good = knarr_tests::cluster::up_dir().join("../images/knarr-echo.tar");
     let whole = std::fs::read(&good).expect("the image is packed");
     let mut flipped = whole.clone();
+    // The layer is nearly all of the archive, so its middle is in there.
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0xff;
-    for (name, bytes) in [
-        ("text.tar", b"this is no archive".to_vec()),
-        ("cut.tar", whole[..whole.len() / 2].to_vec()),
-        ("flipped.tar", flipped),
-        ("empty.tar", Vec::new()),
+    // The layer's time of packing (RFC 1952, MTIME): it unpacks as before, and only its digest tells.
+    let mut altered = whole.clone();
+    let gzip = (0..altered.len())
+        .step_by(TAR_BLOCK_BYTES)
+        .find(|at| altered[*at..].starts_with(&GZIP_MAGIC))
+        .expect("a layer packed with gzip");
+    altered[gzip + GZIP_TIME_AT] ^= 0xff;
+    let middle_of = format!(
+        "the archive ends at byte {}, in the middle of entry \"blobs/sha256/",
+        whole.len() / 2
+    );
+    for (name, bytes, wanted) in [
+        (
+            "text.tar",
+            b"this is no archive".to_vec(),
+            &["not a tar archive, or damaged after its start"][..],
+        ),
+        (
+            "cut.tar",
+            whole[..whole.len() / 2].to_vec(),
+            &[middle_of.as_str()][..],
+        ),
+        // What the unpacker stumbles over depends on the bytes; which layer it is does not.
+        (
+            "flipped.tar",
+            flipped,
+            &["layer 1 of 1 (blobs/sha256/", ") is damaged"][..],
+        ),
+        (
+            "altered.tar",
+            altered,
+            &["blobs/sha256/", " has digest sha256:", ", expected sha256:"][..],
+        ),
+        ("empty.tar", Vec::new(), &["it is an empty archive"][..]),
     ] {
         let path = dir.path().join(name);
         std::fs::write(&path, bytes).expect("it is ours");
         let outcome = image(&["import", &path.to_string_lossy()]);
         assert!(!outcome.success, "{name} was imported: {}", outcome.stdout);
+        assert_eq!(outcome.code, Some(1), "{name}: {}", outcome.stderr);
+        let begins = format!("Error: {path:?}: ");
         assert!(
-            !outcome.stderr.contains("panicked") && !outcome.stderr.trim().is_empty(),
-            "{name}: {}",
+            outcome.stderr.contains(&begins),
+            "{name}: `{begins}` is not in: {}",
             outcome.stderr
         );
+        for part in wanted {
+            assert!(
+                outcome.stderr.contains(part),
+                "{name}: `{part}` is not in: {}",
+                outcome.stderr
+            );
+        }
+        assert_eq!(image(&["ls"]).stdout, before, "after {name}");
     }
     let missing = image(&["import", "/no/such/file.tar"]);
     assert!(
-        !missing.success && missing.stderr.contains("/no/such/file.tar"),
+        !missing.success
+            && missing
+                .stderr
+                .contains("reading \"/no/such/file.tar\": No such file or directory"),
         "{}",
         missing.stderr
     );

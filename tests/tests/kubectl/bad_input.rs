@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Bad input: each is answered as Kubernetes answers it, and nothing is written.
+//! Bad input: each is answered as Kubernetes answers it, and nothing is written. Bodies that are no object at all are in
+//! `bad_bodies`.
 
 use knarr_tests::{Cluster, manifests};
 use serde_json::{Value, json};
@@ -11,8 +12,8 @@ fn refused(cluster: &Cluster, object: &Value) -> String {
         .refused(&["create", "--filename", "-"], &object.to_string())
 }
 
-/// Sends bytes as they are.
-fn raw(cluster: &Cluster, path: &str, body: &str) -> String {
+/// Sends bytes as they are, and returns the complaint.
+pub fn raw(cluster: &Cluster, path: &str, body: &str) -> String {
     let outcome = cluster
         .kubectl
         .run_with(&["create", "--raw", path, "--filename", "-"], body);
@@ -25,7 +26,8 @@ fn raw(cluster: &Cluster, path: &str, body: &str) -> String {
     outcome.stderr
 }
 
-fn assert_says(said: &str, parts: &[&str]) {
+/// Every part is in what was said.
+pub fn assert_says(said: &str, parts: &[&str]) {
     for part in parts {
         assert!(said.contains(part), "`{part}` is not in:\n{said}");
     }
@@ -368,67 +370,6 @@ fn node_ports_and_cluster_ips_are_given_once_and_from_their_range() {
         spec["clusterIP"] = ip.clone();
         spec["ports"][0]["nodePort"] = taken.clone();
     }));
-}
-
-#[test]
-fn bodies_that_are_too_large_or_broken_are_refused() {
-    let cluster = Cluster::namespace("bodies");
-    let path = format!("/api/v1/namespaces/{}/configmaps", cluster.namespace);
-    let large = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large"}, "data": {"a": "x".repeat(3 << 20)}});
-    let said = raw(&cluster, &path, &large.to_string());
-    assert!(
-        said.contains("Request entity too large") || said.contains("RequestEntityTooLarge"),
-        "{said}"
-    );
-    for broken in [
-        "{",
-        "",
-        "null",
-        "[]",
-        "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":7}}",
-        "\u{0}\u{1}",
-        "{\"a\":\"\\ud800\"}",
-    ] {
-        let outcome = cluster
-            .kubectl
-            .run_with(&["create", "--raw", &path, "--filename", "-"], broken);
-        assert!(!outcome.success, "{broken:?} was taken: {}", outcome.stdout);
-        assert!(
-            !outcome.stderr.contains("InternalError"),
-            "{broken:?}: {}",
-            outcome.stderr
-        );
-    }
-    let deep = format!("{}{}", "{\"a\":".repeat(20_000), "1");
-    assert!(
-        !cluster
-            .kubectl
-            .run_with(&["create", "--raw", &path, "--filename", "-"], &deep)
-            .success
-    );
-    let said = cluster.kubectl.refused(
-        &["create", "--filename", "-"],
-        "apiVersion: v1\nkind: ConfigMap\n\tmetadata: {",
-    );
-    assert!(said.contains("yaml") || said.contains("YAML"), "{said}");
-    assert!(
-        cluster
-            .kubectl
-            .refused(
-                &[
-                    "patch",
-                    "namespace",
-                    &cluster.namespace,
-                    "--type=json",
-                    "--patch",
-                    "[{\"op\":\"jump\"}]"
-                ],
-                ""
-            )
-            .contains("Error")
-    );
-    // It still works.
-    cluster.kubectl.ok(&["create", "configmap", "fine"]);
 }
 
 #[test]

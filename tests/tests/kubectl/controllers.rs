@@ -207,20 +207,47 @@ fn a_namespace_takes_everything_in_it_along() {
         manifests::echo_service("web"),
     ]));
     kubectl.ok(&["create", "configmap", "a"]);
+    // It holds the namespace, so that what is asked of a namespace on its way out finds one.
+    kubectl.apply(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "held", "finalizers": ["tests.knarr.dev/hold"]},
+    }));
     kubectl.rolled_out("web");
     let ip = kubectl.json(&["get", "service", "web"])["spec"]["clusterIP"]
         .as_str()
         .expect("an address")
         .to_owned();
     kubectl.ok(&["delete", "namespace", &cluster.namespace, "--wait=false"]);
-    let said = kubectl.run(&["create", "configmap", "late"]);
-    assert!(
-        said.success
-            || said.stderr.contains("being terminated")
-            || said.stderr.contains("not found"),
-        "{}",
-        said.stderr
+    let said = kubectl.refused(&["create", "configmap", "late"], "");
+    let wanted = format!(
+        "configmaps \"late\" is forbidden: unable to create new content in namespace {} because it is being terminated",
+        cluster.namespace
     );
+    assert!(said.contains(&wanted), "{said}");
+    kubectl.ok(&[
+        "wait",
+        "--for=delete",
+        "configmap/a",
+        "deployment/web",
+        "--timeout=60s",
+    ]);
+    assert_eq!(
+        kubectl.json(&["get", "configmap", "held"])["metadata"]["finalizers"],
+        json!(["tests.knarr.dev/hold"]),
+        "a finalizer was passed over"
+    );
+    assert_eq!(
+        kubectl.json(&["get", "namespace", &cluster.namespace])["status"]["phase"],
+        "Terminating"
+    );
+    kubectl.ok(&[
+        "patch",
+        "configmap",
+        "held",
+        "--type=merge",
+        "--patch",
+        r#"{"metadata":{"finalizers":null}}"#,
+    ]);
     kubectl.ok(&[
         "wait",
         "--for=delete",
@@ -228,6 +255,7 @@ fn a_namespace_takes_everything_in_it_along() {
         "--timeout=90s",
     ]);
     for kind in [
+        "configmaps",
         "pods",
         "services",
         "deployments",

@@ -3,6 +3,7 @@
 //! Run by `cargo xtask test kubectl` against a running cluster; tests run beside each other.
 
 mod access;
+mod bad_bodies;
 mod bad_input;
 mod controllers;
 mod discovery;

@@ -5,18 +5,146 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use knarr_tests::cluster::{up_dir, xtask};
 use knarr_tests::{eventually, faults, hosts};
+use serde_json::Value;
 
 use crate::machine::{Held, held, lab, look, still_there};
 
 /// The kernel takes apart what nobody holds any more a moment later.
 const KERNEL_LIMIT: Duration = Duration::from_secs(20);
 
-/// Takes everything away, and looks for whatever the lab had.
-pub fn down(lab: &str, when: &str) {
+/// Far more than a whole `up` takes that builds nothing.
+const UP_LIMIT: Duration = Duration::from_secs(120);
+/// Shorter than any step of `up`, so that it is killed in the step that is meant.
+const POLL: Duration = Duration::from_millis(5);
+/// The switch, the control plane, the client, and the nodes.
+const HOSTS: usize = 3 + hosts::NODES.len();
+
+/// A moment of `up`, told by what exists: how long a step takes differs from machine to machine.
+struct Moment {
+    what: &'static str,
+    /// Whether it has come, by the lab's name and its book.
+    reached: fn(&str, &Value) -> bool,
+}
+
+/// Some in each part of `up`. What is there stays there, so none of them can be missed.
+const MOMENTS: [Moment; 10] = [
+    Moment {
+        what: "the book was begun",
+        reached: |_, book| book.is_object(),
+    },
+    // The host itself is only being made.
+    Moment {
+        what: "the first host was in the book",
+        reached: |_, book| hosts_of(book).count() > 0,
+    },
+    Moment {
+        what: "one host ran",
+        reached: |_, book| hosts_running(book) > 0,
+    },
+    Moment {
+        what: "three hosts ran",
+        reached: |_, book| hosts_running(book) >= 3,
+    },
+    Moment {
+        what: "all hosts ran",
+        reached: |_, book| hosts_running(book) == HOSTS,
+    },
+    CONTROL_STARTED,
+    Moment {
+        what: "the control plane had made the kubeconfig",
+        reached: |_, _| up_dir().join("kubeconfig").is_file(),
+    },
+    Moment {
+        what: "the first agent was started",
+        reached: |_, book| serves(book, hosts::NODES[0]),
+    },
+    Moment {
+        what: "the first node had an image",
+        reached: |_, _| {
+            let names = format!("{}/data/images/names.json", hosts::NODES[0]);
+            up_dir().join(names).is_file()
+        },
+    },
+    Moment {
+        what: "kernel programs were loaded",
+        reached: |lab, book| serves(book, hosts::NODES[0]) && !held(lab).programs.is_empty(),
+    },
+];
+const CONTROL_STARTED: Moment = Moment {
+    what: "the control plane was started",
+    reached: |_, book| serves(book, hosts::CONTROL),
+};
+/// From the first host that runs on, a killed `up` leaves namespaces at least; in the two moments before it need not.
+const ROUNDS_HOLDING_MIN: usize = MOMENTS.len() - 2;
+
+/// What `up` has written down so far; null before that.
+fn book() -> Value {
+    fs::read_to_string(up_dir().join("state.json"))
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
+}
+
+fn hosts_of(book: &Value) -> impl Iterator<Item = &Value> {
+    book["hosts"]
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::values)
+}
+
+/// Those whose first process runs.
+fn hosts_running(book: &Value) -> usize {
+    hosts_of(book)
+        .filter(|host| host["init"].is_object())
+        .count()
+}
+
+/// Whether the program that the host is for was started.
+fn serves(book: &Value, host: &str) -> bool {
+    book["hosts"][host]["service"].is_object()
+}
+
+/// Starts `up` and kills it when that moment has come.
+fn kill_up_when(lab: &str, nodes: &str, moment: &Moment) {
+    let Moment { what, reached } = moment;
+    let mut up = Command::new(xtask())
+        .args(["up", "--nodes", nodes])
+        // What runs in this tier was just built, and a build is nothing that `down` takes away.
+        .env("KNARR_XTASK_NO_BUILD", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("up starts");
+    let end = Instant::now() + UP_LIMIT;
+    while !reached(lab, &book()) && Instant::now() < end {
+        let ended = up.try_wait().expect("it is ours");
+        assert!(
+            ended.is_none(),
+            "`up` ended ({ended:?}) and it was not seen that {what}"
+        );
+        thread::sleep(POLL);
+    }
+    let ended = up.try_wait().expect("it is ours");
+    up.kill().expect("it is ours");
+    up.wait().expect("it is ours");
+    let book = book();
+    assert!(
+        reached(lab, &book),
+        "after {} s it was not so that {what}: {book}",
+        UP_LIMIT.as_secs()
+    );
+    assert!(
+        ended.is_none() && book["complete"] != true,
+        "`up` had come to its end ({ended:?}) when {what}, so nothing was half-way"
+    );
+}
+
+/// Takes everything away, and looks for whatever the lab had. Returns what that was.
+pub fn down(lab: &str, when: &str) -> Held {
     let was = held(lab);
     faults::lab(&["down"]);
     assert_nothing_left(lab, when);
@@ -32,6 +160,7 @@ pub fn down(lab: &str, when: &str) {
             }
         },
     );
+    was
 }
 
 fn assert_nothing_left(lab: &str, when: &str) {
@@ -87,35 +216,26 @@ fn down_leaves_nothing_also_of_an_up_that_was_killed_half_way() {
     let before = look(&lab);
     down(&lab, "after nothing");
 
-    // Killed at many moments: while hosts are made, while programs start, while images are imported.
-    for after_ms in [150, 300, 450, 600, 900, 1500, 2500, 4000] {
-        let mut up = Command::new(xtask())
-            .args(["up", "--nodes", "2"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("up starts");
-        thread::sleep(Duration::from_millis(after_ms));
-        up.kill().expect("it is ours");
-        up.wait().expect("it is ours");
-        down(
-            &lab,
-            &format!("after an up that was killed after {after_ms} ms"),
-        );
+    let mut holding = Vec::new();
+    for moment in &MOMENTS {
+        kill_up_when(&lab, &hosts::NODES.len().to_string(), moment);
+        let when = format!("after an up that was killed when {}", moment.what);
+        if down(&lab, &when) != Held::default() {
+            holding.push(moment.what);
+        }
     }
+    assert!(
+        holding.len() >= ROUNDS_HOLDING_MIN,
+        "only {} of {} killed `up`s left anything in the kernel, so `down` had nothing to do: those when {holding:?}",
+        holding.len(),
+        MOMENTS.len()
+    );
     let after = look(&lab);
     assert_eq!(after.links, before.links);
 
     // What a killed `up` left does not hinder the next one either.
-    let mut up = Command::new(xtask())
-        .args(["up", "--nodes", "1"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("up starts");
-    thread::sleep(Duration::from_millis(700));
-    up.kill().expect("it is ours");
-    up.wait().expect("it is ours");
+    kill_up_when(&lab, "1", &CONTROL_STARTED);
+    assert_ne!(held(&lab), Held::default());
     faults::lab(&["up", "--nodes", "1"]);
     down(&lab, "at the end");
 }
