@@ -15,6 +15,9 @@ mod store;
 
 pub use reference::ImageName;
 
+/// What to do about a file that is damaged.
+const AGAIN: &str = "; save or copy it again";
+
 /// What the image says about the process to run (OCI image spec v1, `config`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ImageConfig {
@@ -65,7 +68,7 @@ pub enum ImageError {
         message: String,
     },
     /// Contents do not have the digest that the archive promises.
-    #[error("{path:?}: {what} has digest {found}, expected {expected}")]
+    #[error("{path:?}: {what} has digest {found}, expected {expected}{}", AGAIN)]
     Digest {
         /// The archive or layout.
         path: PathBuf,

@@ -1,18 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! kill -9 of everything during the creation of 100 pods: it converges to exactly what was asked for, and nothing is
-//! left over: no sandbox, no address, no cgroup, no link, no mount, no namespace, no file.
+//! kill -9 during the creation of 100 pods, of the programs alone and of every process on the hosts: it converges to
+//! exactly what was asked for, and nothing is left over: no sandbox, no address, no cgroup, no link, no mount, no
+//! namespace, no file. Where only the programs are killed, containers live on and calls to them go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
 use knarr_tests::faults::{self, Whole};
-use knarr_tests::hosts::{self, NODES};
-use knarr_tests::{Cluster, eventually, manifests};
+use knarr_tests::hosts::{self, CLIENT, CONTROL, NODES};
+use knarr_tests::load;
+use knarr_tests::manifests::{self, Addresses};
+use knarr_tests::{Cluster, From, Load, eventually};
 use serde_json::Value;
 
 const PODS: usize = 100;
 const LIMIT: Duration = Duration::from_secs(240);
+/// How long the nodes may take to come to rest, and then to begin with the pods.
+const BEGIN_LIMIT: Duration = Duration::from_secs(60);
+/// With so many pods on a node it is in the middle of making its half of them.
+const SOME_PODS: usize = 5;
+/// The second time hits pods that are being started again. After it those that ran twice wait for the back-off of 10 s;
+/// each further round would double that and show nothing else.
+const KILL_ALL_ROUNDS: usize = 2;
 
 /// What a node has of pods, in the kernel and on its disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,13 +226,10 @@ fn settles(before: &BTreeMap<&str, Node>, wanted: &BTreeMap<String, BTreeMap<Str
     }
 }
 
-#[test]
-fn killing_everything_while_100_pods_are_made_converges_without_a_leak() {
-    let _whole = Whole;
-    let cluster = Cluster::namespace("chaos");
-    // Pods of earlier tests are still going; wait until a second changes nothing.
+/// Pods of earlier tests are still going; waits until a second changes nothing.
+fn quiet_nodes() -> BTreeMap<&'static str, Node> {
     let mut before = nodes();
-    eventually("the nodes are quiet", Duration::from_secs(60), || {
+    eventually("the nodes are quiet", BEGIN_LIMIT, || {
         thread::sleep(Duration::from_secs(2));
         let now = nodes();
         let same = now == before;
@@ -233,42 +240,38 @@ fn killing_everything_while_100_pods_are_made_converges_without_a_leak() {
             Err("pods are still going".to_owned())
         }
     });
+    before
+}
 
-    cluster
-        .kubectl
-        .apply(&manifests::echo_deployment("many", PODS));
-    // In the middle of it, not before and not after.
-    eventually("some pods run", Duration::from_secs(60), || {
-        let running = cluster
-            .kubectl
-            .run(&[
-                "get",
-                "pods",
-                "--field-selector",
-                "status.phase=Running",
-                "--output",
-                "name",
-            ])
-            .stdout
-            .lines()
-            .count();
-        if running >= 5 {
-            Ok(())
+fn overlays(node: &str) -> usize {
+    let listed = hosts::ok(node, &["sh", "-c", OVERLAYS]);
+    listed.lines().count()
+}
+
+/// Waits until the pods are being made: not before, when nothing is there to be killed, and not after.
+fn await_the_middle(before: &BTreeMap<&str, Node>) {
+    let made = eventually("each node runs some of the pods", BEGIN_LIMIT, || {
+        let made = NODES.map(|name| overlays(name).saturating_sub(before[name].overlays));
+        if made.iter().all(|made| *made >= SOME_PODS) {
+            Ok(made)
         } else {
-            Err(format!("{running} run"))
+            Err(format!("{made:?} by node"))
         }
     });
-    for round in 0..2 {
-        faults::kill_agent("node-1");
-        faults::kill_control();
-        faults::kill_agent("node-2");
-        thread::sleep(Duration::from_millis(500));
-        faults::restart_agent("node-2");
-        faults::start_control();
-        faults::restart_agent("node-1");
-        thread::sleep(Duration::from_millis(1500 + 1000 * round));
-    }
+    assert!(
+        made.iter().sum::<usize>() < PODS,
+        "all pods were made before anything was killed, so nothing was shown: {made:?}"
+    );
+}
 
+/// Starts what was killed.
+fn start_again() {
+    faults::restart_agent("node-2");
+    faults::start_control();
+    faults::restart_agent("node-1");
+}
+
+fn await_all_ready(cluster: &Cluster) {
     eventually("all pods are ready", LIMIT, || {
         let ready = cluster
             .kubectl
@@ -286,11 +289,43 @@ fn killing_everything_while_100_pods_are_made_converges_without_a_leak() {
             Err(format!("{ready} are"))
         }
     });
-    let pods = cluster
+}
+
+fn pods_of(cluster: &Cluster, app: &str) -> Vec<Value> {
+    let selector = format!("app={app}");
+    cluster
         .kubectl
-        .items(&["get", "pods", "--selector", "app=many"]);
+        .items(&["get", "pods", "--selector", &selector])
+}
+
+/// By pod name: container id and restart count.
+fn containers(cluster: &Cluster, app: &str) -> BTreeMap<String, (String, u64)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    pods_of(cluster, app)
+        .iter()
+        .map(|pod| {
+            let status = &pod["status"]["containerStatuses"][0];
+            let restarts = status["restartCount"].as_u64();
+            let restarts = restarts.expect("a container that was started has a restart count");
+            (
+                text(&pod["metadata"]["name"]),
+                (text(&status["containerID"]), restarts),
+            )
+        })
+        .collect()
+}
+
+/// Waits until there is exactly what was asked for: the pods, all of them running, and nothing besides on the nodes.
+fn converges(cluster: &Cluster, before: &BTreeMap<&str, Node>) {
+    await_all_ready(cluster);
+    let pods = pods_of(cluster, "many");
     assert_eq!(pods.len(), PODS, "exactly what was asked for");
-    settles(&before, &pods_by_node(&pods));
+    settles(before, &pods_by_node(&pods));
+    // A pod that ran when everything was killed counts as ready until its agent has said otherwise. On the nodes all
+    // run by now, so this time it is meant.
+    await_all_ready(cluster);
+    let by_node = pods_by_node(&pods_of(cluster, "many"));
+    assert_eq!(by_node, pods_by_node(&pods), "pods were replaced or moved");
     let everywhere = cluster.kubectl.items(&["get", "pods", "--all-namespaces"]);
     // An ended pod's address may be another's by now.
     let held: Vec<&str> = everywhere
@@ -309,15 +344,89 @@ fn killing_everything_while_100_pods_are_made_converges_without_a_leak() {
         held.len(),
         "two running pods share an address: {held:?}"
     );
+}
 
+/// Deletes the pods and waits until nothing is left of them.
+fn goes_without_a_trace(cluster: &Cluster, before: &BTreeMap<&str, Node>) {
     cluster.kubectl.ok(&["delete", "deployment", "many"]);
     eventually("all pods are gone", LIMIT, || {
-        let left = cluster.kubectl.items(&["get", "pods"]).len();
+        let left = pods_of(cluster, "many").len();
         if left == 0 {
             Ok(())
         } else {
             Err(format!("{left} are left"))
         }
     });
-    settles(&before, &BTreeMap::new());
+    settles(before, &BTreeMap::new());
+}
+
+#[test]
+fn killing_agents_and_control_plane_while_100_pods_are_made_loses_no_request_and_leaks_nothing() {
+    let _whole = Whole;
+    let cluster = Cluster::namespace("chaos");
+    // Settled before it begins: containers go on without agents and control plane, and so do calls to them.
+    cluster.kubectl.apply(&manifests::list(vec![
+        manifests::echo_deployment("web", 4),
+        manifests::echo_service("web"),
+    ]));
+    cluster.kubectl.rolled_out("web");
+    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let settled = containers(&cluster, "web");
+    assert_eq!(settled.len(), 4);
+    let before = quiet_nodes();
+    let loads = [
+        Load::start("node-1", From::Requests, &addresses.cluster(80)),
+        Load::start("node-1", From::KeptTcp, &addresses.cluster(81)),
+        Load::start(CLIENT, From::Requests, &addresses.node("node-2", 80)),
+    ];
+
+    let killed = load::around(|| {
+        cluster
+            .kubectl
+            .apply(&manifests::echo_deployment("many", PODS));
+        await_the_middle(&before);
+        for round in 0..2 {
+            faults::kill_agent("node-1");
+            faults::kill_control();
+            faults::kill_agent("node-2");
+            thread::sleep(Duration::from_millis(500));
+            start_again();
+            thread::sleep(Duration::from_millis(1500 + 1000 * round));
+        }
+    });
+    for load in loads {
+        let what = load.what().to_owned();
+        load.stop().assert_unbroken_around(&what, &killed);
+    }
+
+    converges(&cluster, &before);
+    assert_eq!(
+        containers(&cluster, "web"),
+        settled,
+        "containers of the settled Service were restarted or replaced"
+    );
+    goes_without_a_trace(&cluster, &before);
+}
+
+#[test]
+fn killing_every_process_of_all_hosts_while_100_pods_are_made_converges_without_a_leak() {
+    let _whole = Whole;
+    let cluster = Cluster::namespace("chaos-all");
+    let before = quiet_nodes();
+    cluster
+        .kubectl
+        .apply(&manifests::echo_deployment("many", PODS));
+    for _ in 0..KILL_ALL_ROUNDS {
+        await_the_middle(&before);
+        faults::kill_all_processes(&[CONTROL, NODES[0], NODES[1]]);
+        start_again();
+    }
+    converges(&cluster, &before);
+    let containers = containers(&cluster, "many");
+    let restarted = containers.values().filter(|(_, restarts)| *restarts > 0);
+    assert!(
+        restarted.count() >= SOME_PODS,
+        "containers were killed, but none was started again: {containers:?}"
+    );
+    goes_without_a_trace(&cluster, &before);
 }

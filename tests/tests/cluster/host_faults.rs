@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A host that loses power is replaced; a host that gets it back brings its pods back by itself.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{self, CLIENT};
-use knarr_tests::load::now_ms;
+use knarr_tests::load::{self, now_ms};
 use knarr_tests::manifests::{self, Addresses};
 use knarr_tests::{Cluster, From, Load, eventually};
+use serde_json::Value;
 
 /// The tiers' grace period and tolerations are seconds, see `xtask/src/test.rs`; a loaded machine gets some more.
 const NOTICE_LIMIT: Duration = Duration::from_secs(45);
 const REPLACE_LIMIT: Duration = Duration::from_secs(90);
+/// So many calls find every one of three pods: by chance one of them is missed in 1 of 60,000 looks, 3 * (2/3)^30.
+const CALLS: usize = 30;
 
 fn ready_on(cluster: &Cluster, node: &str) -> usize {
     let pods = cluster.kubectl.items(&[
@@ -27,6 +31,75 @@ fn ready_on(cluster: &Cluster, node: &str) -> usize {
         .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
         .filter(|pod| pod["status"]["containerStatuses"][0]["ready"].as_bool() == Some(true))
         .count()
+}
+
+/// Pod uid to its container's id and restart count.
+type Containers = BTreeMap<String, (String, u64)>;
+
+fn web_pods(cluster: &Cluster) -> Vec<Value> {
+    cluster
+        .kubectl
+        .items(&["get", "pods", "--selector", "app=web"])
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn names(cluster: &Cluster) -> BTreeSet<String> {
+    let pods = web_pods(cluster);
+    pods.iter()
+        .map(|pod| text(&pod["metadata"]["name"]))
+        .collect()
+}
+
+/// What the control plane knows.
+fn reported(cluster: &Cluster) -> Containers {
+    let pods = web_pods(cluster);
+    pods.iter()
+        .map(|pod| {
+            let status = &pod["status"]["containerStatuses"][0];
+            let id = text(&status["containerID"]);
+            let id = id.trim_start_matches("knarr://").to_owned();
+            let restarts = status["restartCount"].as_u64().unwrap_or(u64::MAX);
+            (text(&pod["metadata"]["uid"]), (id, restarts))
+        })
+        .collect()
+}
+
+/// What runs on a node, from its own run state, which is lost with its power: `state.json` of each pod's sandbox.
+fn running_on<'a>(
+    node: &str,
+    uids: impl Iterator<Item = &'a String>,
+) -> Result<Containers, String> {
+    let mut found = Containers::new();
+    for uid in uids {
+        let path = format!("/run/knarr/sandboxes/{uid}/state.json");
+        let read = hosts::run(node, &["cat", &path]);
+        if !read.success {
+            return Err(read.stderr);
+        }
+        let state: Value = serde_json::from_str(&read.stdout).map_err(|e| e.to_string())?;
+        let container = &state["snapshot"]["containers"][0];
+        if container["phase"]["Running"].is_null() {
+            return Err(format!("{uid}: {container}"));
+        }
+        let attempt = container["attempt"].as_u64().unwrap_or(u64::MAX);
+        found.insert(uid.clone(), (text(&container["id"]), attempt));
+    }
+    Ok(found)
+}
+
+/// Makes [`CALLS`] calls, all of which have to be answered, by these pods and by each of them.
+fn answered_by(host: &str, target: &str, pods: &BTreeSet<String>) -> Result<(), String> {
+    let answers: Result<BTreeSet<String>, String> =
+        (0..CALLS).map(|_| hosts::get(host, target)).collect();
+    let answers = answers?;
+    if answers == *pods {
+        Ok(())
+    } else {
+        Err(format!("only {answers:?} answered {CALLS} calls"))
+    }
 }
 
 #[test]
@@ -103,48 +176,86 @@ fn a_host_that_starts_with_the_control_plane_away_brings_its_pods_back_by_itself
     cluster.kubectl.apply(&manifests::list(vec![
         manifests::echo_deployment_on("web", 3, "node-2"),
         manifests::echo_service("web"),
+        // What a host's loss must not touch: a Service that is called and served on the other one.
+        manifests::echo_deployment_on("stays", 2, "node-1"),
+        manifests::echo_service("stays"),
     ]));
     cluster.kubectl.rolled_out("web");
+    cluster.kubectl.rolled_out("stays");
     let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let elsewhere = Addresses::of(&cluster.kubectl.json(&["get", "service", "stays"]));
     eventually("the Service answers", NOTICE_LIMIT, || {
         hosts::get("node-2", &addresses.cluster(80)).map(drop)
     });
-    let uids = |cluster: &Cluster| {
-        let mut uids: Vec<String> = cluster
-            .kubectl
-            .items(&["get", "pods", "--selector", "app=web"])
-            .iter()
-            .map(|pod| pod["metadata"]["uid"].to_string())
-            .collect();
-        uids.sort();
-        uids
-    };
-    let before = uids(&cluster);
+    let names = names(&cluster);
+    let before = reported(&cluster);
+    assert_eq!((names.len(), before.len()), (3, 3));
+    let loads = [
+        Load::start("node-1", From::Requests, &elsewhere.cluster(80)),
+        Load::start("node-1", From::KeptTcp, &elsewhere.cluster(81)),
+        Load::start(CLIENT, From::Requests, &elsewhere.node("node-1", 80)),
+    ];
 
-    faults::kill_control();
-    faults::stop_host("node-2");
-    assert!(
-        hosts::get(CLIENT, &addresses.node("node-2", 80)).is_err(),
-        "a host without power answers"
-    );
-    faults::start_host("node-2");
-    // Nobody tells it anything: what it knows is on its disk.
-    for (host, target) in [
-        ("node-2", addresses.cluster(80)),
-        (CLIENT, addresses.node("node-2", 80)),
-        ("node-1", addresses.cluster(80)),
-    ] {
-        eventually(
-            &format!("{target} answers {host} with the control plane away"),
-            REPLACE_LIMIT,
-            || hosts::get(host, &target).map(drop),
+    let fault = load::around(|| {
+        faults::kill_control();
+        faults::stop_host("node-2");
+        assert!(
+            hosts::get(CLIENT, &addresses.node("node-2", 80)).is_err(),
+            "a host without power answers"
         );
-    }
+        faults::start_host("node-2");
+        // Nobody tells it anything: what it knows is on its disk.
+        let anew = eventually(
+            "node-2 runs a container for each of its pods with the control plane away",
+            REPLACE_LIMIT,
+            || running_on("node-2", before.keys()),
+        );
+        for (uid, (id, restarts)) in &before {
+            let (id_anew, restarts_anew) = &anew[uid];
+            assert_ne!(id_anew, id, "{uid}: a container outlived its host");
+            assert_eq!(
+                *restarts_anew,
+                restarts + 1,
+                "{uid}: it was to be started once, from what was noted of it"
+            );
+        }
+        for (host, target) in [
+            ("node-2", addresses.cluster(80)),
+            (CLIENT, addresses.node("node-2", 80)),
+            ("node-1", addresses.cluster(80)),
+        ] {
+            eventually(
+                &format!("all of {names:?} answer {host} at {target}, and no call fails"),
+                REPLACE_LIMIT,
+                || answered_by(host, &target, &names),
+            );
+        }
+        assert!(
+            !cluster.kubectl.run(&["get", "--raw", "/readyz"]).success,
+            "the control plane was not away, so nothing was shown"
+        );
 
-    faults::start_control();
-    faults::node_ready(&cluster.kubectl, "node-2", "True", NOTICE_LIMIT);
-    cluster.kubectl.rolled_out("web");
-    assert_eq!(uids(&cluster), before, "the pods are the same ones");
+        faults::start_control();
+        faults::node_ready(&cluster.kubectl, "node-2", "True", NOTICE_LIMIT);
+        // The same pods with the containers that the host started by itself: nothing was replaced or started again.
+        eventually(
+            "the control plane knows what the host did",
+            NOTICE_LIMIT,
+            || {
+                let reported = reported(&cluster);
+                if reported == anew {
+                    Ok(())
+                } else {
+                    Err(format!("{reported:?} of {anew:?}"))
+                }
+            },
+        );
+        cluster.kubectl.rolled_out("web");
+    });
+    for load in loads {
+        let what = load.what().to_owned();
+        load.stop().assert_unbroken_around(&what, &fault);
+    }
 }
 
 #[test]

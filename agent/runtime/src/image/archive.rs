@@ -3,7 +3,7 @@
 //!
 //! Not here: what the files mean (`import`).
 
-use super::ImageError;
+use super::{AGAIN, ImageError};
 use crate::tree;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -252,7 +252,10 @@ fn expand(path: &Path, file: File, tmp: &Path) -> Result<File, ImageError> {
     let mut buffer = vec![0_u8; 256 << 10];
     loop {
         let n = reader.read(&mut buffer).map_err(|e| {
-            ImageError::invalid(path, format!("the compressed archive is damaged: {e}"))
+            ImageError::invalid(
+                path,
+                format!("the compressed archive is damaged: {e}{AGAIN}"),
+            )
         })?;
         let Some(part) = buffer.get(..n).filter(|part| !part.is_empty()) else {
             return Ok(plain);
@@ -282,7 +285,7 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
     let broken = |last: &str, e: io::Error| {
         ImageError::invalid(
             path,
-            format!("not a tar archive, or damaged after {last}: {e}"),
+            format!("not a tar archive, or damaged after {last}: {e}{AGAIN}"),
         )
     };
     let walk = archive.entries_with_seek().map_err(|e| broken(&last, e))?;
@@ -296,7 +299,7 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
                 path,
                 format!(
                     "the archive ends at byte {length}, in the middle of entry {name:?} \
-                     ({size} bytes from {offset})"
+                     ({size} bytes from {offset}){AGAIN}"
                 ),
             ));
         }
@@ -324,7 +327,10 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
         }
     }
     if entries.is_empty() {
-        return Err(ImageError::invalid(path, "it is an empty archive"));
+        return Err(ImageError::invalid(
+            path,
+            format!("it is an empty archive{AGAIN}"),
+        ));
     }
     Ok(entries)
 }

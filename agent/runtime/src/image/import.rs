@@ -8,7 +8,7 @@ use super::archive::{Blob, Source};
 use super::layer::{Cause, LayerError, no_space, unpack};
 use super::manifest::{Configuration, Descriptor, DockerImage, Document};
 use super::store::{ImageStore, LayerRecord, Record};
-use super::{ImageError, ImageName, Progress};
+use super::{AGAIN, ImageError, ImageName, Progress};
 use crate::tree;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -59,7 +59,7 @@ pub(super) fn import(
             Err(_) => {
                 return Err(ImageError::invalid(
                     path,
-                    "it holds several images, so one name does not say which is meant",
+                    "it holds several images, so one name does not say which is meant; leave --name out",
                 ));
             }
         }
@@ -367,7 +367,7 @@ fn unpack_blob(
     let root = tree::open_dir(&target).map_err(ImageError::io("opening", &target))?;
     let total_bytes = blob.size;
     let damaged =
-        |e: io::Error| ImageError::invalid(source.path(), format!("{what} is damaged: {e}"));
+        |e: io::Error| ImageError::invalid(source.path(), format!("{what} is damaged: {e}{AGAIN}"));
     let packing = blob.file.packing().map_err(damaged)?;
     let mut packed = Hashing::new(blob.file);
     let packed_state = packed.state.clone();
@@ -400,7 +400,10 @@ fn unpack_blob(
         }
         Cause::Read(cause) => ImageError::invalid(
             source.path(),
-            format!("{what} is damaged or cut short ({}): {cause}", e.place),
+            format!(
+                "{what} is damaged or cut short ({}): {cause}{AGAIN}",
+                e.place
+            ),
         ),
         Cause::Invalid(why) => {
             ImageError::invalid(source.path(), format!("{what}, {}: {why}", e.place))
