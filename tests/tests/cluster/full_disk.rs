@@ -14,7 +14,7 @@ use serde_json::json;
 const LIMIT: Duration = Duration::from_secs(60);
 /// A pod that could not be started is tried again with a growing pause.
 const RETRIED_LIMIT: Duration = Duration::from_secs(180);
-/// Room beside what the data needs now.
+/// Room beside twice what the data needs now: the store's file doubles when it grows.
 const ROOM_MB: u64 = 24;
 /// With values of this size the store soon needs more of the disk than it has reserved.
 const VALUE_BYTES: usize = 256 * 1024;
@@ -31,7 +31,7 @@ struct SmallDisk {
 impl SmallDisk {
     fn under(host: &'static str, at: &'static str) -> Self {
         let script = format!(
-            "set -e; room=$(($(du -sm {at} | cut -f1) + {ROOM_MB}))\n\
+            "set -e; room=$((2 * $(du -sm {at} | cut -f1) + {ROOM_MB}))\n\
              mkdir -p /run/small-disk\n\
              mount -t tmpfs -o mode=700,size=${{room}}m small /run/small-disk\n\
              cp -a {at}/. /run/small-disk/\n\
