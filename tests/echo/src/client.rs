@@ -118,7 +118,7 @@ fn get(args: &Args, target: SocketAddr) -> Result<(), String> {
     Ok(())
 }
 
-/// A request at each tick, in a connection of its own unless one is kept.
+/// A request at each tick, in a connection of its own unless one is kept: for some time, or a number of them.
 fn load(args: &Args, target: SocketAddr) -> Result<(), String> {
     let path = args.words.get(2).map_or("/", String::as_str);
     let host = target.to_string();
@@ -126,10 +126,14 @@ fn load(args: &Args, target: SocketAddr) -> Result<(), String> {
     let rate: u32 = args.value("rate", 50_u32)?.max(1);
     let tick = Duration::from_secs(1) / rate;
     let until = Until::new(args)?;
+    let count: Option<u64> = match args.has("count") {
+        true => Some(args.value("count", 0)?),
+        false => None,
+    };
     let mut kept: Option<BufReader<TcpStream>> = None;
     let (mut total, mut failed) = (0_u64, 0_u64);
     let mut next = Instant::now();
-    while !until.reached() {
+    while count.map_or_else(|| !until.reached(), |count| total < count) {
         let started = Instant::now();
         let outcome = if args.has("keep") {
             let stream = match kept.take() {

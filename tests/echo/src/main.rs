@@ -21,6 +21,7 @@ knarr-echo client get ADDR:PORT [PATH]             one request, prints the body
 knarr-echo client load ADDR:PORT [PATH]            requests one after the other, one line each
     --rate N (a second) --seconds S --keep (one connection) --timeout MS
     --until-eof                     ends as well when its input ends
+    --count N                       exactly so many, however long they take
 knarr-echo client tcp ADDR:PORT --seconds S --every MS    one kept connection to a TCP echo
 knarr-echo client udp ADDR:PORT --seconds S --every MS    one kept connected UDP socket
 knarr-echo client connects ADDR:PORT --count N     connects and closes; prints microseconds

@@ -17,7 +17,7 @@ const RETRIED_LIMIT: Duration = Duration::from_secs(180);
 /// Room beside twice what the data needs now: the store's file doubles when it grows.
 const ROOM_MB: u64 = 24;
 /// With values of this size the store soon needs more of the disk than it has reserved.
-const VALUE_BYTES: usize = 256 * 1024;
+const VALUE_BYTES: usize = 768 * 1024;
 /// The store cannot take so many without growing.
 const WRITES_MAX: usize = 400;
 

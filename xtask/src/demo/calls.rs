@@ -84,7 +84,7 @@ impl Caller<'_> {
 }
 
 fn from_host(host: &str, address: &str, calls: usize) -> anyhow::Result<String> {
-    let seconds = (calls as f64 / 50.0 - 0.01).to_string();
+    let calls = calls.to_string();
     enter::output(
         host,
         &[
@@ -94,8 +94,8 @@ fn from_host(host: &str, address: &str, calls: usize) -> anyhow::Result<String> 
             address,
             "--rate",
             "50",
-            "--seconds",
-            &seconds,
+            "--count",
+            &calls,
         ],
     )
 }

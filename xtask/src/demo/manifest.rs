@@ -71,7 +71,6 @@ spec:
 /// A pod that makes calls on one node and ends; what it prints is read from its log.
 pub fn caller(pod: &str, node: &str, address: &str, calls: usize) -> String {
     // One call each fiftieth of a second.
-    let seconds = calls as f64 / 50.0 - 0.01;
     format!(
         "\
 apiVersion: v1
@@ -85,7 +84,7 @@ spec:
   containers:
     - name: call
       image: localhost/knarr-echo:dev
-      args: [client, load, '{address}', --rate, '50', --seconds, '{seconds}']
+      args: [client, load, '{address}', --rate, '50', --count, '{calls}']
 "
     )
 }
