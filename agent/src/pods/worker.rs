@@ -143,6 +143,12 @@ impl Worker {
             let now_ms = clock::now_ms();
             if self.record.absorb(&observed, now_ms) == Learned::Something {
                 self.tell_failed_starts(&observed);
+                // When a container began to run is known from here on, and with it when it is asked first: nothing else
+                // may wake this worker for that.
+                let pod = self.pod.clone();
+                if let Some(spec) = &pod.spec {
+                    self.observe_probes(spec, &mut observed);
+                }
             }
             self.save();
             observed.record = self.keeper.store().clone();

@@ -339,6 +339,67 @@ fn pods_on_all_nodes_reach_each_other_by_address() {
     }
 }
 
+/// Nothing else happens to these pods: what they wait for has to wake their agent by itself.
+#[test]
+fn a_probe_is_asked_and_a_volume_made_without_anybody_touching_the_pod() {
+    let cluster = Cluster::namespace("untouched");
+    let probe = json!({"httpGet": {"port": 8080, "path": "/"}, "periodSeconds": 1});
+    let closed = json!({"tcpSocket": {"port": 9999}, "periodSeconds": 1, "failureThreshold": 2});
+    for (name, field, value) in [
+        ("ready", "readinessProbe", &probe),
+        ("dying", "livenessProbe", &closed),
+    ] {
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"containers": [{"name": "main", "image": ECHO}]},
+        });
+        pod["spec"]["containers"][0][field] = value.clone();
+        cluster.kubectl.apply(&pod);
+    }
+    cluster.kubectl.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mounting"},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": "main", "image": SHELL, "command": ["cat", "/map/key", "/secret/key"],
+                "volumeMounts": [
+                    {"name": "map", "mountPath": "/map"}, {"name": "secret", "mountPath": "/secret"},
+                ],
+            }],
+            "volumes": [
+                {"name": "map", "configMap": {"name": "later"}},
+                {"name": "secret", "secret": {"secretName": "later"}},
+            ],
+        },
+    }));
+    let container = "/status/containerStatuses/0";
+    let kubectl = &cluster.kubectl;
+    kubectl.until("pod/ready", &format!("{container}/ready"), "true", LIMIT);
+    kubectl.until(
+        "pod/dying",
+        &format!("{container}/restartCount"),
+        "1",
+        LIMIT,
+    );
+    eventually("what is missing is said", LIMIT, || {
+        let events = kubectl.ok(&["get", "events", "--output", "jsonpath={.items[*].reason}"]);
+        match events.contains("FailedMount") {
+            true => Ok(()),
+            false => Err(events),
+        }
+    });
+    kubectl.ok(&["create", "configmap", "later", "--from-literal=key=map "]);
+    kubectl.ok(&[
+        "create",
+        "secret",
+        "generic",
+        "later",
+        "--from-literal=key=secret",
+    ]);
+    kubectl.until("pod/mounting", "/status/phase", "Succeeded", LIMIT);
+    assert_eq!(kubectl.ok(&["logs", "mounting"]), "map secret");
+}
+
 #[test]
 fn a_pod_that_fits_nowhere_waits_and_says_why() {
     let cluster = Cluster::namespace("unschedulable");

@@ -84,10 +84,29 @@ fn references(namespace: &str, spec: &PodSpec) -> References {
         }
         found
     };
-    spec.init_containers
+    let mut found: References = spec
+        .init_containers
         .iter()
         .flatten()
         .chain(&spec.containers)
         .flat_map(of_container)
-        .collect()
+        .collect();
+    for volume in spec.volumes.iter().flatten() {
+        if let Some(map) = &volume.config_map {
+            found.insert(key(ObjectKind::ConfigMap, &map.name));
+        }
+        if let Some(name) = volume.secret.as_ref().and_then(|s| s.secret_name.as_ref()) {
+            found.insert(key(ObjectKind::Secret, name));
+        }
+        let projected = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
+        for source in projected.into_iter().flatten() {
+            if let Some(map) = &source.config_map {
+                found.insert(key(ObjectKind::ConfigMap, &map.name));
+            }
+            if let Some(secret) = &source.secret {
+                found.insert(key(ObjectKind::Secret, &secret.name));
+            }
+        }
+    }
+    found
 }

@@ -151,6 +151,37 @@ fn an_object_made_after_the_pod_that_refers_to_it_is_told_then() {
     assert_eq!(view.observe_object(&settings(), None), []);
 }
 
+#[test]
+fn what_volumes_are_made_of_is_told_too() {
+    let secret = ObjectKey {
+        kind: ObjectKind::Secret,
+        ..settings()
+    };
+    for (volume, wanted) in [
+        (json!({"configMap": {"name": "settings"}}), settings()),
+        (
+            json!({"secret": {"secretName": "settings"}}),
+            secret.clone(),
+        ),
+        (
+            json!({"projected": {"sources": [{"configMap": {"name": "settings"}}]}}),
+            settings(),
+        ),
+        (
+            json!({"projected": {"sources": [{"secret": {"name": "settings"}}]}}),
+            secret,
+        ),
+    ] {
+        let mut view = FeedView::default();
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}], "volumes": [volume]});
+        spec["volumes"][0]["name"] = json!("v");
+        let (first, json) = pod("a", "u1", "node-1", spec.clone(), "Pending");
+        assert_eq!(view.observe_pod(&first, json).len(), 1);
+        let told = plain(view.observe_object(&wanted, Some(Bytes::from("1"))));
+        assert_eq!(told.len(), 1, "{spec}");
+    }
+}
+
 fn service(uid: &str, spec: Value) -> Service {
     let mut value = json!({
         "metadata": {"namespace": "default", "name": "web", "uid": uid},
