@@ -18,9 +18,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::config::Cidr;
 use crate::error::DatapathError;
@@ -69,22 +69,20 @@ pub struct NodeRoute {
 #[derive(Clone, Debug)]
 pub struct Network {
     handle: Handle,
+    /// The kernel makes one list at a time for a socket, and answers the next one with EBUSY.
+    lists: Arc<Mutex<()>>,
     removals: Arc<Semaphore>,
 }
 
 impl Network {
     /// Opens netlink in the network namespace of the calling thread.
     pub fn open() -> Result<Self, DatapathError> {
-        let (connection, handle, _messages) =
-            rtnetlink::new_connection().map_err(|source| DatapathError::Network {
-                action: "open",
-                object: "netlink".to_owned(),
-                source,
-            })?;
+        let (connection, handle) = open_netlink("netlink")?;
         // Ends by itself when the last handle is dropped.
         tokio::spawn(connection);
         Ok(Self {
             handle,
+            lists: Arc::new(Mutex::new(())),
             removals: Arc::new(Semaphore::new(REMOVALS_MAX)),
         })
     }
@@ -97,7 +95,7 @@ impl Network {
         service_cidrs: &[Cidr],
     ) -> Result<(), DatapathError> {
         set_sysctl("net/ipv4/ip_forward", "1")?;
-        routes::guard(&self.handle, cluster_cidrs, service_cidrs).await
+        routes::guard(self, cluster_cidrs, service_cidrs).await
     }
 
     /// Makes a pod's network: veth, address, default route, host route. Repeating it is harmless. Call it on a thread
@@ -121,13 +119,8 @@ impl Network {
     /// Pod networks that exist on this node: our veths with the address that is routed to each. One that
     /// was begun and not finished has the address 0.0.0.0.
     pub async fn pod_networks(&self) -> Result<Vec<PodNetwork>, DatapathError> {
-        let mut links = self.handle.link().get().execute();
         let mut found: Vec<(u32, PodNetwork)> = Vec::new();
-        while let Some(link) = links
-            .try_next()
-            .await
-            .map_err(|error| network_error("list", "links", error))?
-        {
+        for link in self.links().await? {
             for attribute in &link.attributes {
                 if let LinkAttribute::IfName(name) = attribute
                     && name.starts_with(HOST_PREFIX)
@@ -141,7 +134,7 @@ impl Network {
                 }
             }
         }
-        for route in routes::ours(&self.handle).await? {
+        for route in routes::ours(self).await? {
             if route.prefix_len == 32
                 && let Some((_, network)) = found
                     .iter_mut()
@@ -179,12 +172,7 @@ impl Network {
     pub async fn pod_names(&self) -> Result<Vec<(String, Ipv4Addr)>, DatapathError> {
         let networks = self.pod_networks().await?;
         let mut names = Vec::new();
-        let mut links = self.handle.link().get().execute();
-        while let Some(link) = links
-            .try_next()
-            .await
-            .map_err(|error| network_error("list", "links", error))?
-        {
+        for link in self.links().await? {
             let mut ifname = None;
             let mut alias = None;
             for attribute in link.attributes {
@@ -203,10 +191,32 @@ impl Network {
         Ok(names)
     }
 
+    async fn links(&self) -> Result<Vec<LinkMessage>, DatapathError> {
+        let _turn = self.lists.lock().await;
+        let links = self.handle.link().get().execute();
+        links
+            .try_collect()
+            .await
+            .map_err(|error| network_error("list", "links", error))
+    }
+
     /// Makes the routes to other nodes' pods exactly these.
     pub async fn sync_routes(&self, routes: &[NodeRoute]) -> Result<(), DatapathError> {
-        routes::sync(&self.handle, routes).await
+        routes::sync(self, routes).await
     }
+}
+
+/// Opens netlink in the network namespace of the calling thread. Nothing moves before the connection is polled.
+fn open_netlink(
+    object: &str,
+) -> Result<(impl Future<Output = ()> + Send + 'static + use<>, Handle), DatapathError> {
+    let (connection, handle, _messages) =
+        rtnetlink::new_connection().map_err(|source| DatapathError::Network {
+            action: "open",
+            object: object.to_owned(),
+            source,
+        })?;
+    Ok((connection, handle))
 }
 
 pub(crate) fn route_builder() -> RouteMessageBuilder<Ipv4Addr> {

@@ -12,7 +12,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute}
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::{PodNetwork, duplicate, is, link_index, network_error, route_builder};
+use super::{PodNetwork, duplicate, is, link_index, network_error, open_netlink, route_builder};
 use crate::error::DatapathError;
 use crate::netns;
 
@@ -57,12 +57,7 @@ pub(super) async fn add(
 /// then it holds up the socket and the thread that asked. So both are of this call alone: pods that start
 /// meanwhile do not wait.
 pub(super) async fn remove(host_ifname: &str) -> Result<(), DatapathError> {
-    let (connection, handle, _messages) =
-        rtnetlink::new_connection().map_err(|source| DatapathError::Network {
-            action: "open",
-            object: "netlink".to_owned(),
-            source,
-        })?;
+    let (connection, handle) = open_netlink("netlink")?;
     let name = host_ifname.to_owned();
     let runtime = tokio::runtime::Handle::current();
     let removed = tokio::task::spawn_blocking(move || {
@@ -171,12 +166,7 @@ async fn configure_pod_end(
                 .enable_all()
                 .build()?;
             Ok(runtime.block_on(async {
-                let (connection, handle, _messages) =
-                    rtnetlink::new_connection().map_err(|source| DatapathError::Network {
-                        action: "open",
-                        object: "netlink of a pod".to_owned(),
-                        source,
-                    })?;
+                let (connection, handle) = open_netlink("netlink of a pod")?;
                 let connection = tokio::spawn(connection);
                 let result = pod_end(&handle, pod_ip).await;
                 connection.abort();

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use super::{NodeRoute, ROUTE_PROTOCOL, is, network_error, route_builder};
+use super::{Network, NodeRoute, ROUTE_PROTOCOL, is, network_error, route_builder};
 use crate::config::Cidr;
 use crate::error::DatapathError;
 
@@ -25,9 +25,10 @@ pub(super) struct OurRoute {
     message: RouteMessage,
 }
 
-pub(super) async fn ours(handle: &Handle) -> Result<Vec<OurRoute>, DatapathError> {
+pub(super) async fn ours(network: &Network) -> Result<Vec<OurRoute>, DatapathError> {
     let all = super::RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let mut routes = handle.route().get(all).execute();
+    let _turn = network.lists.lock().await;
+    let mut routes = network.handle.route().get(all).execute();
     let mut found = Vec::new();
     while let Some(message) = routes
         .try_next()
@@ -64,10 +65,11 @@ fn read(message: RouteMessage) -> OurRoute {
 }
 
 /// Makes the routes to other nodes exactly these.
-pub(super) async fn sync(handle: &Handle, wanted: &[NodeRoute]) -> Result<(), DatapathError> {
+pub(super) async fn sync(network: &Network, wanted: &[NodeRoute]) -> Result<(), DatapathError> {
+    let handle = &network.handle;
     let wanted: BTreeSet<NodeRoute> = wanted.iter().copied().collect();
     let mut present = BTreeSet::new();
-    for route in ours(handle).await? {
+    for route in ours(network).await? {
         let Some(via) = route.gateway else { continue };
         let Some(pod_cidr) = Cidr::new(route.destination, route.prefix_len) else {
             continue;
@@ -100,13 +102,14 @@ pub(super) async fn sync(handle: &Handle, wanted: &[NodeRoute]) -> Result<(), Da
 
 /// Makes the `unreachable` routes exactly these.
 pub(super) async fn guard(
-    handle: &Handle,
+    network: &Network,
     cluster_cidrs: &[Cidr],
     service_cidrs: &[Cidr],
 ) -> Result<(), DatapathError> {
+    let handle = &network.handle;
     let wanted: BTreeSet<Cidr> = cluster_cidrs.iter().chain(service_cidrs).copied().collect();
     let mut present = BTreeSet::new();
-    for route in ours(handle).await? {
+    for route in ours(network).await? {
         if route.kind != RouteType::Unreachable {
             continue;
         }

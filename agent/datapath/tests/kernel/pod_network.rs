@@ -116,6 +116,22 @@ fn a_removal_holds_up_nobody_else() -> Result<()> {
 }
 
 #[test]
+fn lists_that_are_asked_for_at_the_same_time_all_come() -> Result<()> {
+    const LISTS: usize = 16;
+    let mut lab = Lab::new()?;
+    lab.pod(1, 2)?;
+    let counts = lab.one.with_network(async |network| {
+        let lists = (0..LISTS).map(|_| async {
+            network.sync_routes(&[]).await?;
+            Ok::<usize, anyhow::Error>(network.pod_networks().await?.len())
+        });
+        futures::future::try_join_all(lists).await
+    })?;
+    ensure!(counts == [1; LISTS], "{counts:?}");
+    Ok(())
+}
+
+#[test]
 fn a_veth_left_by_a_pod_that_died_is_replaced() -> Result<()> {
     let mut lab = Lab::new()?;
     let pod = lab.pod(1, 2)?;
