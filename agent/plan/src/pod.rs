@@ -73,6 +73,8 @@ pub enum PodAction {
         /// Counted from 0.
         attempt: u32,
     },
+    /// Give a sandbox that was taken over its network, or find that it has it.
+    WireSandbox,
     /// Create and start a container in the sandbox.
     StartContainer {
         /// Container name.
@@ -368,10 +370,7 @@ pub fn stage(pod: &Pod, wanted: Wanted, record: &PodRecord, observed: &Observed)
         || is_terminal(pod)
         || result(spec, record).is_some();
     let live = record.containers.values().any(ContainerRecord::is_live);
-    let usable = observed
-        .sandbox
-        .as_ref()
-        .is_some_and(|s| s.health == SandboxHealth::Alive);
+    let usable = observed.sandbox.as_ref().is_some_and(SandboxView::runs);
     match (ends, observed.sandbox.is_some() || live, usable) {
         (true, true, _) => Stage::Terminating,
         (true, false, _) => Stage::Terminated,
@@ -414,6 +413,9 @@ pub fn plan(
     match stage {
         Stage::Pending => {}
         Stage::Sandbox => planner.make_sandbox(),
+        Stage::Init(_) | Stage::Running if planner.is_unwired() => {
+            planner.actions.push(PodAction::WireSandbox);
+        }
         Stage::Init(n) => planner.run_init(n),
         Stage::Running => planner.run_main(),
         Stage::Terminating => planner.end(),
@@ -425,6 +427,7 @@ pub fn plan(
     }
     if !matches!(stage, Stage::Terminating | Stage::Terminated) {
         planner.watch_deadline();
+        planner.watch_disk();
     }
     Plan {
         stage,
@@ -448,6 +451,21 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn wake_at(&mut self, at_ms: Millis) {
         self.wake_ms = Some(self.wake_ms.map_or(at_ms, |w| w.min(at_ms)));
+    }
+
+    fn is_unwired(&self) -> bool {
+        let sandbox = self.observed.sandbox.as_ref();
+        sandbox.is_some_and(|s| s.health == SandboxHealth::Unwired)
+    }
+
+    /// A pod that outgrows a limit of the disk is evicted.
+    fn watch_disk(&mut self) {
+        if let Some(failure) = &self.observed.outgrown {
+            self.wake_ms = Some(self.now_ms);
+            self.actions = vec![PodAction::BeginTermination {
+                failure: Some(failure.clone()),
+            }];
+        }
     }
 
     /// `spec.activeDeadlineSeconds` counts from `status.startTime`.

@@ -8,7 +8,7 @@
 use crate::Millis;
 use crate::backoff::{BACK_OFF_FIRST_MS, BACK_OFF_MAX_MS, BACK_OFF_RESET_MS, go_duration};
 use crate::pod::{
-    Observed, PodResult, Restart, Role, SandboxHealth, Stage, Wanted, containers, host_network,
+    Observed, PodResult, Restart, Role, SandboxView, Stage, Wanted, containers, host_network,
     init_position, is_deleted, is_started, is_terminal, restart_due, restarts, result, stage,
 };
 use crate::record::{ConditionRecord, ContainerRecord, Exit, PodRecord};
@@ -344,7 +344,7 @@ impl View<'_> {
             .observed
             .sandbox
             .as_ref()
-            .is_some_and(|s| s.health == SandboxHealth::Alive);
+            .is_some_and(SandboxView::runs);
         let unready = |list: &[ContainerStatus]| -> Vec<String> {
             let unready = list.iter().filter(|s| !s.ready);
             unready.map(|s| s.name.clone()).collect()

@@ -26,6 +26,11 @@ use tokio::sync::Semaphore;
 /// How long the end of one pod may hold back others: many times what it takes on a machine that is not stuck.
 const END_TURN: Duration = Duration::from_millis(250);
 
+/// Tries to give a sandbox that was taken over its network, and the time between them: a pod that runs is not
+/// given up for an error that passes.
+const WIRE_TRIES: u32 = 10;
+const WIRE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -57,6 +62,7 @@ impl Worker {
     pub(super) async fn apply(&mut self, action: &PodAction) -> Result<(), ApplyError> {
         match action {
             PodAction::CreateSandbox { attempt } => self.create_sandbox(*attempt).await,
+            PodAction::WireSandbox => self.wire_again().await,
             PodAction::StartContainer { name, attempt } => self.start(name, *attempt).await,
             PodAction::Refuse {
                 name,
@@ -235,8 +241,33 @@ impl Worker {
         })
     }
 
+    /// The sandbox may have been cut off before it had its network; doing it again is harmless. One that cannot
+    /// get it is dead from here on.
+    async fn wire_again(&mut self) -> Result<(), ApplyError> {
+        let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
+        self.wiring = Some(Wiring::Impossible);
+        let Some(ip) = self.context.ipam.lookup(&self.uid) else {
+            return Ok(());
+        };
+        for attempt in 1..=WIRE_TRIES {
+            match self.wire(&sandbox, ip).await {
+                Ok(()) => {
+                    self.wiring = Some(Wiring::Done);
+                    break;
+                }
+                Err(error) => tracing::warn!(
+                    pod = self.name(),
+                    attempt,
+                    "the network of a pod that was taken over: {error}"
+                ),
+            }
+            tokio::time::sleep(WIRE_PAUSE).await;
+        }
+        Ok(())
+    }
+
     /// Gives a sandbox its interface and tells the Service programs whose sockets are in it.
-    pub(super) async fn wire(&self, sandbox: &Sandbox, ip: Ipv4Addr) -> Result<(), ApplyError> {
+    async fn wire(&self, sandbox: &Sandbox, ip: Ipv4Addr) -> Result<(), ApplyError> {
         let netns = sandbox.netns()?;
         let network = PodNetwork {
             host_ifname: PodNetwork::host_ifname(&self.uid),
@@ -361,13 +392,7 @@ impl Worker {
         match started {
             Ok(state) => {
                 self.context.metrics.container_started(began.elapsed());
-                self.started(&sandbox, name, attempt);
-                self.tell(
-                    Some(name),
-                    Kind::Normal,
-                    "Created",
-                    &format!("Created container: {name}"),
-                );
+                self.made(&sandbox, name, attempt);
                 if matches!(
                     observed_container(&state).phase,
                     ContainerPhase::Running { .. } | ContainerPhase::Exited(_)
@@ -384,7 +409,7 @@ impl Worker {
                     container = name,
                     "could not be started: {error}"
                 );
-                self.started(&sandbox, name, attempt);
+                self.made(&sandbox, name, attempt);
                 Ok(())
             }
             Err(error @ SandboxError::Dead { .. }) => Err(error.into()),
@@ -400,9 +425,12 @@ impl Worker {
         }
     }
 
-    fn started(&mut self, sandbox: &Sandbox, name: &str, attempt: u32) {
+    /// Notes and tells that there is a container now, whether it runs or not.
+    fn made(&mut self, sandbox: &Sandbox, name: &str, attempt: u32) {
         let number = sandbox.spec().attempt;
         self.record.started(name, attempt, number, clock::now_ms());
+        let text = format!("Created container: {name}");
+        self.tell(Some(name), Kind::Normal, "Created", &text);
     }
 
     /// The number of the signal to stop a container with; what the pod asks for comes before the image's.

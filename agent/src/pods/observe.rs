@@ -59,10 +59,11 @@ pub enum Wiring {
     Impossible,
 }
 
-/// The sandbox and everything in it.
-pub fn sandbox(sandbox: &Sandbox, ips: Vec<String>, wiring: Wiring) -> Observed {
+/// The sandbox and everything in it; `wiring` is none as long as nobody has looked.
+pub fn sandbox(sandbox: &Sandbox, ips: Vec<String>, wiring: Option<Wiring>) -> Observed {
     let health = match (sandbox.state(), wiring) {
-        (SandboxState::Ready, Wiring::Done) => SandboxHealth::Alive,
+        (SandboxState::Ready, Some(Wiring::Done)) => SandboxHealth::Alive,
+        (SandboxState::Ready, None) => SandboxHealth::Unwired,
         _ => SandboxHealth::Dead,
     };
     Observed {

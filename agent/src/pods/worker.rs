@@ -13,7 +13,7 @@ use crate::clock;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_agent_plan::pod::{
-    ContainerPhase, Network, Observed, Plan, PodAction, RecordStore, SandboxHealth, Stage, Wanted,
+    ContainerPhase, Network, Observed, Plan, PodAction, RecordStore, SandboxView, Stage, Wanted,
     containers, host_network, is_deleted, plan,
 };
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
@@ -23,7 +23,6 @@ use knarr_agent_plan::storage;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
 use knarr_runtime::{ContainerState, Sandbox};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,11 +37,6 @@ const SIZE_CHECK: Duration = Duration::from_secs(10);
 const SAVE_RETRY: Duration = Duration::from_secs(5);
 /// How often a sandbox that could not be read is looked at again.
 const ADOPT_RETRY: Duration = Duration::from_secs(10);
-/// Tries to give an adopted sandbox its network, and the time between them: longer than routes keep netlink
-/// busy.
-const WIRE_TRIES: u32 = 10;
-const WIRE_PAUSE: Duration = Duration::from_millis(100);
-
 /// Tells a worker that something it refused for may be there now.
 #[derive(Default)]
 pub struct Retry(AtomicBool);
@@ -86,12 +80,15 @@ pub struct Worker {
     wake: Arc<Notify>,
     retry: Arc<Retry>,
     keeper: Keeper,
-    wiring: Option<Wiring>,
+    /// None as long as nobody has looked, which is so for a sandbox that was taken over.
+    pub(super) wiring: Option<Wiring>,
     probes: Probes,
     released: bool,
     /// Attempts whose back-off has been told.
     told_back_off: std::collections::BTreeMap<String, u32>,
     sizes_checked: tokio::time::Instant,
+    /// What the last look at the sizes found.
+    outgrown: Option<PodFailure>,
 }
 
 impl Worker {
@@ -126,6 +123,7 @@ impl Worker {
             released: false,
             told_back_off: Default::default(),
             sizes_checked: tokio::time::Instant::now(),
+            outgrown: None,
         }
     }
 
@@ -241,10 +239,7 @@ impl Worker {
     /// A running pod sees changed ConfigMaps and Secrets in its volumes, and a restarted agent learns again
     /// which volumes there are.
     async fn refresh_volumes(&mut self, observed: &Observed) {
-        let usable = observed
-            .sandbox
-            .as_ref()
-            .is_some_and(|s| s.health == SandboxHealth::Alive);
+        let usable = observed.sandbox.as_ref().is_some_and(SandboxView::runs);
         if usable && self.volumes.is_none() && self.record.termination.is_none() {
             // What is missing now was told by the call; the volume keeps what it has.
             if let Err(error) = self.make_volumes().await {
@@ -269,7 +264,10 @@ impl Worker {
                     Some(ip) => vec![ip.to_string()],
                     None => Vec::new(),
                 };
-                let wiring = self.ensure_wired(&sandbox, spec).await;
+                let wiring = match host_network(spec) {
+                    true => Some(Wiring::Done),
+                    false => self.wiring,
+                };
                 observe::sandbox(&sandbox, ips, wiring)
             }
         };
@@ -277,6 +275,7 @@ impl Worker {
             Some(w) if !w.pod_cidrs.is_empty() => Network::Known,
             _ => Network::Unknown,
         };
+        observed.outgrown.clone_from(&self.outgrown);
         // What the runtime says now, not what was known before: an attempt that has just ended is followed
         // by another.
         let live = |name: &str| {
@@ -296,39 +295,6 @@ impl Worker {
         }
         self.observe_probes(spec, &mut observed);
         observed
-    }
-
-    /// Gives an adopted sandbox its network. Netlink may be busy while routes change; a pod that runs is not
-    /// given up for that.
-    async fn wire_again(&mut self, sandbox: &Sandbox, ip: Ipv4Addr) -> Wiring {
-        for attempt in 1..=WIRE_TRIES {
-            match self.wire(sandbox, ip).await {
-                Ok(()) => return Wiring::Done,
-                Err(error) => {
-                    tracing::warn!(
-                        pod = self.name(),
-                        attempt,
-                        "an adopted pod's network: {error}"
-                    );
-                }
-            }
-            tokio::time::sleep(WIRE_PAUSE).await;
-        }
-        Wiring::Impossible
-    }
-
-    /// An adopted sandbox may have been cut off before it had its network; doing it again is harmless.
-    async fn ensure_wired(&mut self, sandbox: &Sandbox, spec: &PodSpec) -> Wiring {
-        if let Some(wiring) = self.wiring {
-            return wiring;
-        }
-        let wiring = match (host_network(spec), self.context.ipam.lookup(&self.uid)) {
-            (true, _) => Wiring::Done,
-            (false, None) => Wiring::Impossible,
-            (false, Some(ip)) => self.wire_again(sandbox, ip).await,
-        };
-        self.wiring = Some(wiring);
-        wiring
     }
 
     /// A new sandbox, and whether it has its network; or none.
@@ -560,24 +526,13 @@ impl Worker {
         })
     }
 
-    /// kubelet evicts a pod that outgrows a limit of the disk.
     async fn check_sizes(&mut self, places: DiskPlaces) {
         let measured = tokio::task::spawn_blocking(move || places.measure()).await;
         let (Ok(usage), Some(spec)) = (measured, &self.pod.spec) else {
             return;
         };
         let volumes = self.volumes.as_deref().unwrap_or_default();
-        if let Some(failure) = storage::exceeded(spec, volumes, &usage) {
-            let events = &self.context.events;
-            events.pod(
-                &self.pod,
-                None,
-                Kind::Warning,
-                &failure.reason,
-                &failure.message,
-            );
-            self.begin_termination(Some(failure));
-        }
+        self.outgrown = storage::exceeded(spec, volumes, &usage);
     }
 
     /// The node does not take the pod on: it fails before anything is made for it.

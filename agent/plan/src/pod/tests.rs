@@ -80,6 +80,10 @@ impl World {
                 });
                 self.record.sandboxes = attempt + 1;
             }
+            PodAction::WireSandbox => {
+                self.log.push("wire".into());
+                self.observed.sandbox.as_mut().expect("sandbox").health = SandboxHealth::Alive;
+            }
             PodAction::StartContainer { name, attempt } => {
                 self.log.push(format!("start {name} {attempt}"));
                 let sandbox = self.observed.sandbox.as_ref().expect("sandbox").attempt;
@@ -621,6 +625,49 @@ fn a_dead_sandbox_is_replaced_and_its_containers_start_in_the_new_one() {
     assert_eq!(w.log[2..], ["destroy", "sandbox 1", "start c 1"]);
     let last = w.record.containers["c"].last.clone().expect("last");
     assert_eq!(last.exit_code, crate::record::LOST_EXIT_CODE);
+}
+
+#[test]
+fn a_sandbox_that_was_taken_over_is_wired_before_anything_else_and_stays() {
+    let mut w = World::new(simple());
+    w.settle();
+    let before = w.log.clone();
+    w.observed.sandbox.as_mut().expect("sandbox").health = SandboxHealth::Unwired;
+    let plan = w.plan();
+    assert_eq!(
+        (plan.stage, plan.actions),
+        (Stage::Running, vec![PodAction::WireSandbox])
+    );
+    assert_eq!(
+        w.status().phase.as_deref(),
+        Some("Running"),
+        "it goes on meanwhile"
+    );
+    w.settle();
+    assert_eq!(w.log[before.len()..], ["wire"]);
+    // One that is on its way out needs no network for that.
+    w.observed.sandbox.as_mut().expect("sandbox").health = SandboxHealth::Unwired;
+    w.wanted = Wanted::Removed;
+    w.exit("c", 0);
+    w.settle();
+    assert_eq!(w.log[before.len() + 1..], ["destroy", "release"]);
+}
+
+#[test]
+fn a_pod_that_outgrew_a_limit_of_the_disk_fails_as_a_whole() {
+    let mut w = World::new(simple());
+    w.settle();
+    w.observed.outgrown = Some(PodFailure {
+        reason: "Evicted".to_owned(),
+        message: "too much".to_owned(),
+    });
+    w.settle();
+    w.exit("c", 143);
+    w.settle();
+    let status = w.status();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.as_deref(), Some("too much"));
 }
 
 #[test]

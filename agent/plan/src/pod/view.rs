@@ -3,7 +3,7 @@
 
 use crate::Millis;
 use crate::probe::ProbeView;
-use crate::record::Exit;
+use crate::record::{Exit, PodFailure};
 use std::collections::BTreeMap;
 
 /// An attempt of a container as the runtime sees it.
@@ -44,17 +44,29 @@ pub struct SandboxView {
     pub attempt: u32,
     /// Its addresses; the node's for the host network.
     pub ips: Vec<String>,
-    /// Whether its pause process runs.
+    /// Whether containers can live in it.
     pub health: SandboxHealth,
 }
 
 /// Whether a sandbox can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SandboxHealth {
-    /// The pause process runs.
+    /// The pause process runs, and there is a network where one is wanted.
     Alive,
+    /// The pause process runs. Whoever made the sandbox may have been cut off before it had its network.
+    Unwired,
     /// It has to be destroyed and made anew.
     Dead,
+}
+
+impl SandboxView {
+    /// Whether its processes run; the network of one that was taken over may still have to be seen to.
+    pub fn runs(&self) -> bool {
+        match self.health {
+            SandboxHealth::Alive | SandboxHealth::Unwired => true,
+            SandboxHealth::Dead => false,
+        }
+    }
 }
 
 /// What the node's image store says about a reference that it does not plainly lack.
@@ -92,6 +104,8 @@ pub struct Observed {
     pub probes: BTreeMap<String, ProbeView>,
     /// Whether what is remembered of the pod is on disk.
     pub record: RecordStore,
+    /// The limit of the disk that it was last seen beyond.
+    pub outgrown: Option<PodFailure>,
 }
 
 /// Whether the pod's record can be kept.
