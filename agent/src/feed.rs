@@ -217,6 +217,9 @@ fn from(message: from_node::Message) -> FromNode {
     }
 }
 
+/// How rustls goes on when a connection broke: where its manual explains that to programmers.
+const MANUAL: &str = ": https://docs.rs/";
+
 fn refused(status: &tonic::Status) -> String {
     let mut text = format!("{}: {}", status.code(), status.message());
     let mut source = std::error::Error::source(status);
@@ -226,6 +229,9 @@ fn refused(status: &tonic::Status) -> String {
             text = format!("{text}: {cause_text}");
         }
         source = cause.source();
+    }
+    if let Some(end) = text.find(MANUAL) {
+        text.truncate(end);
     }
     if matches!(
         status.code(),

@@ -24,6 +24,7 @@ use anyhow::Context as _;
 use knarr_api::feed::Welcome;
 use knarr_datapath::{Datapath, DatapathConfig, MapSizes, Network, ProgramLog, TcHook};
 use knarr_runtime::{Runtime, RuntimeConfig};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::Path;
@@ -281,11 +282,12 @@ async fn lock(data_dir: &Path) -> anyhow::Result<Flock<File>> {
             Ok(lock) => return Ok(lock),
             // The kernel needs a moment to close the files of an agent that was killed.
             Err((unlocked, _)) if started.elapsed() < LOCK_WITHIN => file = unlocked,
+            Err((_, Errno::EWOULDBLOCK)) => anyhow::bail!(
+                "another agent uses {}; stop it, or give this one its own --data-dir and --run-dir",
+                data_dir.display()
+            ),
             Err((_, errno)) => {
-                return Err(anyhow::Error::new(errno).context(format!(
-                    "another agent uses {}; stop it, or give this one its own --data-dir and --run-dir",
-                    data_dir.display()
-                )));
+                return Err(errno).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
         tokio::time::sleep(LOCK_RETRY).await;

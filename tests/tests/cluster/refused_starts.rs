@@ -86,7 +86,7 @@ fn a_second_agent_and_one_without_root_are_told_what_to_do() {
     ];
     let second = refusal("node-1", &run);
     assert!(
-        second.contains("another agent uses /var/lib/knarr; stop it, or give this one its own --data-dir and --run-dir"),
+        second.trim_end().ends_with("another agent uses /var/lib/knarr; stop it, or give this one its own --data-dir and --run-dir"),
         "{second}"
     );
     // Nobody may not be allowed to read a checkout, so the program is put where everybody can.

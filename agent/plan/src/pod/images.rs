@@ -75,10 +75,7 @@ impl Planner<'_> {
                 ),
             );
         }
-        let pull = format!(
-            "failed to pull image \"{reference}\": not found on this node, and this agent pulls from \
-             no registry; {how}"
-        );
+        let pull = format!("not found on this node, and this agent pulls from no registry; {how}");
         let before = self
             .record
             .containers

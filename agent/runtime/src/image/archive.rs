@@ -21,6 +21,8 @@ const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 const LINKS_MAX: usize = 8;
 /// More entries than any layout has: each layer has one to three.
 const ENTRIES_MAX: usize = 100_000;
+/// Of a reason that quotes from the archive; it is on one line of a terminal or of an event.
+const REASON_CHARS_MAX: usize = 120;
 
 /// An opened layout or archive.
 pub(super) struct Source {
@@ -267,6 +269,23 @@ fn expand(path: &Path, file: File, tmp: &Path) -> Result<File, ImageError> {
     }
 }
 
+/// A reason that may quote what stands where a name should: on one line, and not longer than helps.
+fn printable(reason: &str) -> String {
+    let mut text = String::new();
+    for (n, c) in reason.chars().enumerate() {
+        if n == REASON_CHARS_MAX {
+            text.push('…');
+            break;
+        }
+        match c {
+            char::REPLACEMENT_CHARACTER => text.push('?'),
+            c if c.is_control() => text.extend(c.escape_default()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// Lists what is in a tar file, and checks that all of it is there.
 fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageError> {
     let length = file
@@ -285,7 +304,10 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
     let broken = |last: &str, e: io::Error| {
         ImageError::invalid(
             path,
-            format!("not a tar archive, or damaged after {last}: {e}{AGAIN}"),
+            format!(
+                "not a tar archive, or damaged after {last}: {}{AGAIN}",
+                printable(&e.to_string())
+            ),
         )
     };
     let walk = archive.entries_with_seek().map_err(|e| broken(&last, e))?;

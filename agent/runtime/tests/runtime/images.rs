@@ -317,6 +317,13 @@ fn damage_is_told_with_its_place_and_leaves_nothing() {
             assert!(fail(&path).contains("ends at byte"));
             std::fs::write(&path, "this is no archive, whatever its name says")?;
             assert!(fail(&path).contains("not a tar archive"));
+            // What it holds is not thrown at the terminal.
+            let noise: Vec<u8> = (0_u32..4096).map(|n| (n * 37 + n / 7) as u8).collect();
+            std::fs::write(&path, noise)?;
+            let said = fail(&path);
+            assert!(said.contains("not a tar archive"), "{said}");
+            assert!(!said.contains(char::is_control), "{said:?}");
+            assert!(!said.contains(char::REPLACEMENT_CHARACTER), "{said:?}");
             std::fs::remove_file(blob(&dir, &layer))?;
             assert!(fail(&dir).contains("is missing"));
             assert!(fail(&host.dir.join("nothing")).contains("No such file"));
