@@ -3,7 +3,7 @@
 //!
 //! Pure; `verbs` calls it inside its compare-and-swap loop, once for each attempt.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusDetails;
 use serde_json::Value;
 
 use crate::registry::Kind;
@@ -75,20 +75,14 @@ fn object_only(change: &Value) -> Result<(), ApiError> {
     )))
 }
 
-/// 422 as Kubernetes answers a patch that does not fit the object.
+/// 422 as Kubernetes answers a patch that does not fit the object, with what does not fit.
 fn rejected(cause: &str) -> ApiError {
     let mut error = ApiError::new(
         Reason::Invalid,
-        "the server rejected our request due to an error in our request",
+        format!("the server rejected our request due to an error in our request: {cause}"),
     );
-    error.set_details(StatusDetails {
-        causes: Some(vec![StatusCause {
-            reason: Some("UnexpectedServerResponse".to_owned()),
-            message: Some(cause.to_owned()),
-            field: None,
-        }]),
-        ..StatusDetails::default()
-    });
+    // kubectl shows the message only where there are details, and no causes in them.
+    error.set_details(StatusDetails::default());
     error
 }
 

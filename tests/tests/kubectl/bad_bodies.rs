@@ -128,7 +128,11 @@ fn json_that_is_no_object_of_the_kind_is_a_bad_request_that_says_why() {
     for (body, begins, why) in [
         ("{", NO_OBJECT, "EOF while parsing an object"),
         ("", NO_OBJECT, "EOF while parsing a value"),
-        ("null", NO_OBJECT, "invalid type: null"),
+        (
+            "null",
+            NO_OBJECT,
+            "invalid type: null, expected a JSON object",
+        ),
         ("\u{0}\u{1}", NO_OBJECT, "expected value"),
         (&unfinished, NO_OBJECT, "EOF while parsing an object"),
         (
@@ -204,7 +208,7 @@ fn broken_yaml_is_a_bad_request_that_says_where() {
 }
 
 #[test]
-fn a_patch_that_is_none_is_a_bad_request_that_names_the_operation() {
+fn a_patch_that_is_none_or_does_not_fit_is_refused_with_the_operation() {
     let cluster = Cluster::namespace("bad-patch");
     let said = cluster.kubectl.refused(
         &[
@@ -220,5 +224,22 @@ fn a_patch_that_is_none_is_a_bad_request_that_names_the_operation() {
     assert_says(
         &said,
         &["Error from server (BadRequest): error decoding patch: unknown variant `jump`"],
+    );
+    let said = cluster.kubectl.refused(
+        &[
+            "patch",
+            "namespace",
+            &cluster.namespace,
+            "--type=json",
+            "--patch",
+            r#"[{"op":"remove","path":"/metadata/nothing"}]"#,
+        ],
+        "",
+    );
+    assert_says(
+        &said,
+        &[
+            "The request is invalid: the server rejected our request due to an error in our request: operation '/0' failed at path '/metadata/nothing'",
+        ],
     );
 }

@@ -119,7 +119,7 @@ fn api_version(kind: &SchemaKind) -> String {
 }
 
 #[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a JSON object")]
 struct TypeMeta {
     #[serde(default)]
     kind: Option<String>,

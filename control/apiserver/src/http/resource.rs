@@ -175,7 +175,7 @@ pub(crate) async fn read_patch(content_type: &str, sent: body::Unread) -> Result
             return Err(ApiError::new(
                 Reason::UnsupportedMediaType,
                 format!(
-                    "server-side apply ({kind}) is not supported by this server yet - accepted media types include: {PATCH_TYPES}"
+                    "server-side apply ({kind}) is not supported by this server yet; apply on the client: `kubectl apply` without --server-side, `helm` with --server-side=false - accepted media types include: {PATCH_TYPES}"
                 ),
             ));
         }

@@ -273,6 +273,7 @@ async fn paths_methods_and_forms_that_do_not_exist_say_so() {
         .await;
     assert_eq!(apply.code, 415);
     assert!(apply.message().contains("server-side apply"));
+    assert!(apply.message().contains("--server-side=false"));
     let selector = server
         .get(&format!("{MAPS}?fieldSelector=data.x%3Dy"))
         .await;
