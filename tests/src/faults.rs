@@ -19,11 +19,11 @@ use crate::wait::eventually;
 /// The kernel stops and ends a host's few hundred processes in milliseconds; a loaded machine gets some more.
 const KERNEL_LIMIT: Duration = Duration::from_secs(20);
 
-/// The lab's own commands.
+/// The lab's own commands. Gives what they print.
 ///
 /// # Panics
 /// When one fails.
-pub fn lab(args: &[&str]) {
+pub fn lab(args: &[&str]) -> String {
     let outcome = Outcome::of(Command::new(xtask()).args(args), "");
     assert!(
         outcome.success,
@@ -32,6 +32,7 @@ pub fn lab(args: &[&str]) {
         outcome.stdout,
         outcome.stderr
     );
+    format!("{}{}", outcome.stdout, outcome.stderr)
 }
 
 /// kill -9 of a node's agent.

@@ -30,10 +30,10 @@ knarr-echo client roundtrips ADDR:PORT --count N   one-byte requests on one conn
 
 fn main() -> ExitCode {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
-    let command = if words.is_empty() || words[0].starts_with("--") {
-        "serve".to_owned()
-    } else {
-        words.remove(0)
+    let command = match words.first().map(String::as_str) {
+        Some("--help" | "-h") => "help".to_owned(),
+        Some(word) if !word.starts_with("--") => words.remove(0),
+        _ => "serve".to_owned(),
     };
     let result = match command.as_str() {
         "serve" => args::Args::parse(words).and_then(|args| serve::run(&args)),

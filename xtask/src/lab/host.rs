@@ -16,14 +16,18 @@ use crate::process::Process;
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Starts a host that is not running and plugs it in. Does nothing for one that runs.
-pub fn start(state: &mut State, name: &str, kind: HostKind) -> anyhow::Result<()> {
-    if state
+/// Whether a host is running; one that was never started is not.
+pub fn is_running(state: &State, name: &str) -> bool {
+    state
         .hosts
         .get(name)
         .and_then(|host| host.init)
         .is_some_and(Process::alive)
-    {
+}
+
+/// Starts a host that is not running and plugs it in. Does nothing for one that runs.
+pub fn start(state: &mut State, name: &str, kind: HostKind) -> anyhow::Result<()> {
+    if is_running(state, name) {
         return Ok(());
     }
     let host = state.hosts.entry(name.to_owned()).or_insert(Host {

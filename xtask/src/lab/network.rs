@@ -2,7 +2,10 @@
 //! The lab's network: one bridge in the switch's namespace and a cable from it to each host. No link is ever made in
 //! the machine's own network namespace, and no host has a default route.
 
+use std::process::Command;
+
 use anyhow::Context;
+use serde::Deserialize;
 
 use super::{PREFIX_LENGTH, UPLINK, address};
 use crate::process::Process;
@@ -12,8 +15,14 @@ use crate::run;
 const BRIDGE: &str = "br0";
 
 fn ip(namespace: Process, args: &[&str]) -> anyhow::Result<()> {
+    run::quiet(&mut ip_command(namespace, args))
+}
+
+fn ip_command(namespace: Process, args: &[&str]) -> Command {
     let net = format!("--net=/proc/{}/ns/net", namespace.pid);
-    run::quiet(run::command("nsenter", [net.as_str(), "--", "ip"]).args(args))
+    let mut command = run::command("nsenter", [net.as_str(), "--", "ip"]);
+    command.args(args);
+    command
 }
 
 /// Makes the bridge.
@@ -51,13 +60,26 @@ pub fn connect(switch: Process, host: Process, name: &str) -> anyhow::Result<()>
     ip(host, &["link", "set", UPLINK, "up"])
 }
 
-/// Takes a host's cable out of the switch, or puts it back.
-pub fn set_cable(switch: Process, name: &str, cable: Cable) -> anyhow::Result<()> {
+/// Takes a host's cable out of the switch, or puts it back. Gives where its end was before.
+pub fn set_cable(switch: Process, name: &str, cable: Cable) -> anyhow::Result<Cable> {
+    let shown = run::stdout(&mut ip_command(switch, &["-json", "link", "show", name]))?;
+    let links: Vec<Link> =
+        serde_json::from_str(&shown).context("cannot read what `ip -json link` says")?;
+    let plugged = links
+        .iter()
+        .any(|link| link.flags.iter().any(|flag| flag == "UP"));
     let state = match cable {
         Cable::In => "up",
         Cable::Out => "down",
     };
-    ip(switch, &["link", "set", name, state])
+    ip(switch, &["link", "set", name, state])?;
+    Ok(if plugged { Cable::In } else { Cable::Out })
+}
+
+/// What `ip -json link` says of one link.
+#[derive(Deserialize)]
+struct Link {
+    flags: Vec<String>,
 }
 
 /// Where the end of a host's cable is.

@@ -32,39 +32,64 @@ pub enum NodeFault {
     Plug,
 }
 
-/// Does something to a node.
+/// Does something to a node, and says what was done or that there was nothing to do.
 pub fn node_fault(name: &str, fault: NodeFault) -> anyhow::Result<()> {
     require_root()?;
     let _lock = state::lock()?;
     let mut state = State::require()?;
     state.node(name)?;
-    match fault {
-        NodeFault::KillAgent => kill_service(&mut state, name)?,
-        NodeFault::RestartAgent => {
-            if !running(state.host(name)?.init) {
-                bail!("{name} is stopped: start it with `cargo xtask node {name} --start-host`");
-            }
-            services::start_service(&mut state, name, None, Running::Restart)?;
+    let on = host::is_running(&state, name);
+    let done = match fault {
+        NodeFault::KillAgent if kill_service(&mut state, name)? => {
+            "the agent was killed; pods and Services go on"
         }
-        NodeFault::StopHost => host::stop(&mut state, name)?,
+        NodeFault::KillAgent if on => "no agent was running",
+        NodeFault::KillAgent => "the host is stopped, and no agent was running",
+        NodeFault::RestartAgent => {
+            require_on(name, on)?;
+            services::start_service(&mut state, name, None, Running::Restart)?;
+            "the agent was started"
+        }
+        NodeFault::StopHost => {
+            host::stop(&mut state, name)?;
+            match on {
+                true => "the host was stopped",
+                false => "the host was stopped already",
+            }
+        }
         NodeFault::StartHost => {
+            let agent = running(state.host(name)?.service);
             host::start(&mut state, name, HostKind::Node)?;
             services::start_service(&mut state, name, None, Running::Keep)?;
+            match (on, agent) {
+                (false, _) => "the host and its agent were started",
+                (true, false) => "the host was running already; its agent was started",
+                (true, true) => "the host and its agent were running already",
+            }
         }
-        NodeFault::Unplug => set_cable(&state, name, Cable::Out)?,
-        NodeFault::Plug => set_cable(&state, name, Cable::In)?,
+        NodeFault::Unplug => {
+            require_on(name, on)?;
+            match set_cable(&state, name, Cable::Out)? {
+                Cable::In => "the cable is out",
+                Cable::Out => "the cable was out already",
+            }
+        }
+        NodeFault::Plug => {
+            require_on(name, on)?;
+            match set_cable(&state, name, Cable::In)? {
+                Cable::Out => "the cable is in",
+                Cable::In => "the cable was in already",
+            }
+        }
+    };
+    ui::line(&format!("{name}: {done}"));
+    Ok(())
+}
+
+fn require_on(name: &str, on: bool) -> anyhow::Result<()> {
+    if !on {
+        bail!("{name} is stopped: start it with `cargo xtask node {name} --start-host`");
     }
-    ui::line(&format!(
-        "{name}: {}",
-        match fault {
-            NodeFault::KillAgent => "the agent was killed; pods and Services go on",
-            NodeFault::RestartAgent => "the agent was started",
-            NodeFault::StopHost => "the host was stopped",
-            NodeFault::StartHost => "the host and its agent were started",
-            NodeFault::Unplug => "the cable is out",
-            NodeFault::Plug => "the cable is in",
-        }
-    ));
     Ok(())
 }
 
@@ -73,8 +98,11 @@ pub fn control_kill() -> anyhow::Result<()> {
     require_root()?;
     let _lock = state::lock()?;
     let mut state = State::require()?;
-    kill_service(&mut state, CONTROL)?;
-    ui::line("the control plane was killed; pods and Services go on");
+    ui::line(if kill_service(&mut state, CONTROL)? {
+        "the control plane was killed; pods and Services go on"
+    } else {
+        "no control plane was running"
+    });
     Ok(())
 }
 
@@ -83,21 +111,32 @@ pub fn control_start() -> anyhow::Result<()> {
     require_root()?;
     let _lock = state::lock()?;
     let mut state = State::require()?;
-    services::start_control_again(&mut state, Running::Keep)
+    let before = running(state.host(CONTROL)?.service);
+    services::start_control_again(&mut state, Running::Keep)?;
+    ui::line(if before {
+        "the control plane was running already"
+    } else {
+        "the control plane was started"
+    });
+    Ok(())
 }
 
-fn kill_service(state: &mut State, name: &str) -> anyhow::Result<()> {
+/// False when there was nothing to kill.
+fn kill_service(state: &mut State, name: &str) -> anyhow::Result<bool> {
     let host = state.host_mut(name)?;
-    let service = host.service.take();
-    if let Some(service) = service
-        && !service.kill_and_wait(KILL_LIMIT)
-    {
+    let Some(service) = host.service.take() else {
+        return Ok(false);
+    };
+    let alive = service.alive();
+    if !service.kill_and_wait(KILL_LIMIT) {
         bail!("process {} does not end", service.pid);
     }
-    state.save()
+    state.save()?;
+    Ok(alive)
 }
 
-fn set_cable(state: &State, name: &str, cable: Cable) -> anyhow::Result<()> {
+/// Gives where the cable's end was before.
+fn set_cable(state: &State, name: &str, cable: Cable) -> anyhow::Result<Cable> {
     let switch = state
         .host(SWITCH)?
         .init
