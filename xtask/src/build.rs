@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Building our programs with cargo, in the one profile that `up`, `demo`, the test tiers and the benches share.
+//! Building our programs with cargo: optimized for people and benches, or as the tests are built.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,6 +10,33 @@ use crate::{ebpf, paths, run, ui};
 
 /// A static program runs in an image that holds nothing else.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Which of its two builds of a program a lab runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// Optimized, as people get them.
+    Release,
+    /// From the tests' own compilation, with its overflow checks and debug assertions: a run of all tiers compiles
+    /// every dependency once.
+    Tested,
+}
+
+impl Build {
+    /// What the caller of this process wants.
+    pub fn asked() -> Self {
+        match std::env::var_os(TESTED) {
+            Some(_) => Self::Tested,
+            None => Self::Release,
+        }
+    }
+
+    fn directory(self) -> PathBuf {
+        paths::target().join(match self {
+            Self::Release => "release",
+            Self::Tested => "debug",
+        })
+    }
+}
 
 /// Where the built programs are.
 pub struct Programs {
@@ -41,15 +68,32 @@ pub fn cargo() -> Command {
 /// Set to anything, it makes `up`, `demo`, `test` and `bench` use the programs that were built last.
 const NO_BUILD: &str = "KNARR_XTASK_NO_BUILD";
 
+/// Set to anything, it makes `up`, `down` and `demo` use the programs from the tests' compilation. The tiers set it.
+pub const TESTED: &str = "KNARR_XTASK_TESTED";
+/// The kernel programs compile for the kernel's machine only; the host's tools see all the others.
+pub const NOT_FOR_THE_HOST: &str = "knarr-ebpf";
+
+/// Every test that there is. cargo resolves features for what it is asked for, so it is always asked for the same and
+/// compiles every dependency once; the runner's filter says what is run of it.
+pub const EVERY_TEST: [&str; 7] = [
+    "--workspace",
+    "--exclude",
+    NOT_FOR_THE_HOST,
+    "--lib",
+    "--bins",
+    "--test",
+    "*",
+];
+
 /// Builds the kernel programs, both programs and the echo server.
-pub fn programs() -> anyhow::Result<Programs> {
+pub fn programs(build: Build) -> anyhow::Result<Programs> {
     if std::env::var_os(NO_BUILD).is_none() {
-        build_programs()?;
+        build_programs(build)?;
     }
-    let release = paths::target().join("release");
+    let directory = build.directory();
     Ok(Programs {
-        control: release.join("knarr-control"),
-        agent: release.join("knarr-agent"),
+        control: directory.join("knarr-control"),
+        agent: directory.join("knarr-agent"),
         echo: paths::target()
             .join("static")
             .join(STATIC_TARGET)
@@ -58,20 +102,33 @@ pub fn programs() -> anyhow::Result<Programs> {
     })
 }
 
-fn build_programs() -> anyhow::Result<()> {
+fn build_programs(kind: Build) -> anyhow::Result<()> {
     ebpf::run()?;
-    build(
-        "knarr-control and knarr-agent",
-        &[
-            "build",
-            "--release",
-            "--package",
-            "knarr-control",
-            "--package",
-            "knarr-agent",
-        ],
-        &[],
-    )?;
+    match kind {
+        Build::Release => build(
+            "knarr-control and knarr-agent",
+            &[
+                "build",
+                "--release",
+                "--package",
+                "knarr-control",
+                "--package",
+                "knarr-agent",
+            ],
+            &[],
+        )?,
+        Build::Tested => {
+            let runner: &[&str] = match run::exists("cargo-nextest") {
+                true => &["nextest", "run"],
+                false => &["test"],
+            };
+            build(
+                "the tests and both programs",
+                &[runner, &EVERY_TEST, &["--no-run"]].concat(),
+                &[],
+            )?;
+        }
+    }
     let static_dir = paths::target().join("static");
     let static_dir = static_dir
         .to_str()

@@ -19,9 +19,6 @@ pub enum Tests {
     Leave,
 }
 
-/// The kernel programs compile for the kernel's machine only; the host's tools see all the others.
-const NOT_FOR_THE_HOST: &str = "knarr-ebpf";
-
 /// Says by its error what is wrong.
 type Check = fn() -> anyhow::Result<()>;
 
@@ -62,7 +59,7 @@ fn lints() -> anyhow::Result<()> {
     let workspace = [
         "--workspace",
         "--exclude",
-        NOT_FOR_THE_HOST,
+        build::NOT_FOR_THE_HOST,
         "--all-targets",
     ];
     // `--all-targets` leaves out tests that only run when they are named.
@@ -83,7 +80,7 @@ fn documentation() -> anyhow::Result<()> {
         "doc",
         "--workspace",
         "--exclude",
-        NOT_FOR_THE_HOST,
+        build::NOT_FOR_THE_HOST,
         "--no-deps",
         "--quiet",
     ]);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::lab::enter;
-use crate::{kube, paths, run, ui, up};
+use crate::{build, kube, paths, run, ui, up};
 use calls::{Caller, Spread};
 
 /// Where the demo's objects live.
@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub fn run() -> anyhow::Result<()> {
     let started = Instant::now();
     ui::heading("One control plane, two nodes");
-    up::up_with(NODES, &[])?;
+    up::up_with(NODES, &[], build::Build::asked())?;
     show(&["get", "nodes", "--output", "wide"])?;
 
     ui::heading("A Deployment with three replicas and a Service, with the real kubectl");
@@ -93,12 +93,12 @@ pub fn run() -> anyhow::Result<()> {
         &Caller::Node("node-1"),
         &format!("{}:80", sticky.cluster_ip),
     )?;
-    let entry = format!(
+    let sticky_entry = format!(
         "{}:{}",
         crate::lab::address("node-2").context("node-2 has an address")?,
         sticky.node_port
     );
-    calls_keep_one(&Caller::Outside, &entry)?;
+    calls_keep_one(&Caller::Outside, &sticky_entry)?;
 
     ui::heading("Why: what the maps of node-1 say about the Service");
     let trace = enter::output(

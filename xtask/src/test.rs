@@ -38,8 +38,8 @@ const NODE_PACKAGE: &str = "knarr-runtime";
 const CLUSTER_PACKAGE: &str = "knarr-tests";
 /// What the unit tier does not run.
 const OTHER_TIERS: [&str; 3] = [BPF_PACKAGE, NODE_PACKAGE, CLUSTER_PACKAGE];
-/// The kernel programs have no tests on the host; what can be tested there is in their common crate.
-const NO_TESTS: &str = "knarr-ebpf";
+/// What cargo tests only when it is named: see the agent's manifest.
+const NAMED_ONLY: &str = "machine";
 /// How many nodes the cluster tiers run on.
 const NODES: u32 = 2;
 /// Faults show after this long instead of Kubernetes' 40 s and 300 s, and certificates end after minutes instead of a
@@ -69,8 +69,9 @@ pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
         up::require_root().context("all tiers but `unit` need root")?;
     }
     setup::ensure_for_up()?;
-    let scope = match tiers.len() {
-        1 => Scope::Call,
+    let scope = match tiers[..] {
+        [Tier::Unit | Tier::Bpf | Tier::Node] => Scope::Call,
+        // The programs that a cluster runs come from the same compilation.
         _ => Scope::Workspace,
     };
     let mut failed = Vec::new();
@@ -144,37 +145,49 @@ fn run_tier(tier: Tier, scope: Scope, filter: Option<&str>) -> anyhow::Result<Fo
         Tier::Unit => {
             // The agent is built with the kernel programs inside.
             ebpf::run()?;
-            let most = run(Packages::AllBut(&OTHER_TIERS), &[], Parallel::Yes)?;
-            let rest = run(driver, &["--lib"], Parallel::Yes)?;
+            let most = run(
+                Packages::AllBut(&OTHER_TIERS),
+                Targets::ByDefault,
+                Parallel::Yes,
+            )?;
+            let rest = run(driver, Targets::Lib, Parallel::Yes)?;
             Ok(most.max(rest))
         }
         Tier::Bpf => {
             ebpf::run()?;
-            run(Packages::These(&[BPF_PACKAGE]), &[], Parallel::No)
+            run(
+                Packages::These(&[BPF_PACKAGE]),
+                Targets::ByDefault,
+                Parallel::No,
+            )
         }
         Tier::Node => {
-            let most = run(Packages::These(&[NODE_PACKAGE]), &[], Parallel::No)?;
+            let most = run(
+                Packages::These(&[NODE_PACKAGE]),
+                Targets::ByDefault,
+                Parallel::No,
+            )?;
             // How the agent refuses machines that cannot be a node: it needs root to get that far.
             let agent = Packages::These(&["knarr-agent"]);
-            let rest = run(agent, &["--test", "machine"], Parallel::No)?;
+            let rest = run(agent, Targets::Test(NAMED_ONLY), Parallel::No)?;
             Ok(most.max(rest))
         }
         Tier::Cluster => {
             cluster_up()?;
-            let most = run(driver, &["--test", "cluster"], Parallel::No)?;
+            let most = run(driver, Targets::Test("cluster"), Parallel::No)?;
             // The last ones: they take the cluster away.
-            let rest = run(driver, &["--test", "lifecycle"], Parallel::No)?;
+            let rest = run(driver, Targets::Test("lifecycle"), Parallel::No)?;
             Ok(most.max(rest))
         }
         Tier::Kubectl => {
             cluster_up()?;
-            run(driver, &["--test", "kubectl"], Parallel::Yes)
+            run(driver, Targets::Test("kubectl"), Parallel::Yes)
         }
     }
 }
 
 fn cluster_up() -> anyhow::Result<()> {
-    up::up_with(NODES, &SHORT_TIMES.map(str::to_owned))
+    up::up_with(NODES, &SHORT_TIMES.map(str::to_owned), build::Build::Tested)
 }
 
 /// What cargo resolves dependencies for. Crates that are compiled for other packages have other features of the same
@@ -194,12 +207,22 @@ enum Packages {
     AllBut(&'static [&'static str]),
 }
 
+/// Which of the packages' tests.
+#[derive(Clone, Copy, Debug)]
+enum Targets {
+    /// All that cargo takes by itself.
+    ByDefault,
+    /// Those of the library.
+    Lib,
+    /// Those of one file or folder below `tests`.
+    Test(&'static str),
+}
+
 /// One call of the test runner.
 #[derive(Clone, Copy, Debug)]
 struct Call {
     packages: Packages,
-    /// Arguments that say which of the packages' tests; none for all that cargo takes by itself.
-    targets: &'static [&'static str],
+    targets: Targets,
 }
 
 impl Call {
@@ -208,12 +231,16 @@ impl Call {
         let mut args = match self.packages {
             Packages::These(names) => names.iter().flat_map(|name| ["--package", name]).collect(),
             Packages::AllBut(names) => {
-                let mut args = vec!["--workspace", "--exclude", NO_TESTS];
+                let mut args = vec!["--workspace", "--exclude", build::NOT_FOR_THE_HOST];
                 args.extend(names.iter().flat_map(|name| ["--exclude", name]));
                 args
             }
         };
-        args.extend(self.targets);
+        match self.targets {
+            Targets::ByDefault => {}
+            Targets::Lib => args.push("--lib"),
+            Targets::Test(name) => args.extend(["--test", name]),
+        }
         args
     }
 
@@ -223,14 +250,21 @@ impl Call {
             let names: Vec<String> = names.iter().map(|n| format!("package(={n})")).collect();
             names.join(" | ")
         };
-        let wanted = match self.packages {
+        let packages = match self.packages {
             Packages::These(names) => any(names),
             Packages::AllBut(names) => format!("not ({})", any(names)),
         };
-        let mut args = vec!["--workspace", "--exclude", NO_TESTS];
-        args.extend(self.targets);
-        args.extend(["--filterset", &wanted]);
-        args.into_iter().map(str::to_owned).collect()
+        let targets = match self.targets {
+            Targets::ByDefault => format!("not binary(={NAMED_ONLY})"),
+            Targets::Lib => "kind(lib)".to_owned(),
+            Targets::Test(name) => format!("binary(={name})"),
+        };
+        let mut args = build::EVERY_TEST.map(str::to_owned).to_vec();
+        args.extend([
+            "--filterset".to_owned(),
+            format!("({packages}) & {targets}"),
+        ]);
+        args
     }
 }
 
@@ -258,7 +292,8 @@ fn cargo_test(
             .args(runner)
             .env("KNARR_EBPF_OBJECT", paths::ebpf_object())
             .env("KNARR_XTASK", &xtask)
-            .env("KNARR_UP", paths::up());
+            .env("KNARR_UP", paths::up())
+            .env(build::TESTED, "1");
         cargo
     };
     let threads: &[&str] = match parallel {

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 pub use cold::cold_start;
 pub use faults::{NodeFault, control_kill, control_start, node_fault};
 
+use crate::build::Build;
 use crate::lab::state::{self, State};
 use crate::lab::{CLIENT, CONTROL, HostKind, SWITCH, cgroup, host, node_name};
 use crate::{build, images, paths, process, setup, ui};
@@ -25,7 +26,7 @@ const API_PORT: u16 = 16443;
 
 /// Brings a cluster of this many nodes up.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
-    up_with(nodes, &[])?;
+    up_with(nodes, &[], Build::asked())?;
     ui::heading("The cluster is up.");
     ui::line(&format!(
         "export KUBECONFIG={}",
@@ -43,10 +44,10 @@ pub fn up(nodes: u32) -> anyhow::Result<()> {
 }
 
 /// The same, with further flags for the control plane. A control plane that runs without them is restarted.
-pub fn up_with(nodes: u32, control_flags: &[String]) -> anyhow::Result<()> {
+pub fn up_with(nodes: u32, control_flags: &[String], build: Build) -> anyhow::Result<()> {
     require_root()?;
     setup::ensure_for_up()?;
-    let programs = build::programs()?;
+    let programs = build::programs(build)?;
     let images = images::pack(&programs.echo)?;
     let _lock = state::lock()?;
     let mut state = match State::load()? {

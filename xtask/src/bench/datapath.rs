@@ -84,7 +84,10 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let loader = loader()?;
     up::hosts_only(5)?;
     fs::create_dir_all(paths::up_bin())?;
-    fs::copy(build::programs()?.echo, paths::up_bin().join("knarr-echo"))?;
+    fs::copy(
+        build::programs(build::Build::Release)?.echo,
+        paths::up_bin().join("knarr-echo"),
+    )?;
     let mut figures = Vec::new();
     for size in SIZES {
         ui::heading(&format!("{size} Services with {ENDPOINTS} endpoints each"));
@@ -95,7 +98,7 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
 
 /// The program that fills the maps as the agent does.
 fn loader() -> anyhow::Result<String> {
-    build::programs()?;
+    build::programs(build::Build::Release)?;
     build::build(
         "the bench's loader",
         &[

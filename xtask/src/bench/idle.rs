@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use super::cluster::{cpu_seconds, pod, resident_mb};
 use super::http::{Connection, Proxy};
 use super::{Figure, stats};
+use crate::build::Build;
 use crate::lab::CONTROL;
 use crate::lab::state::State;
 use crate::process::Process;
@@ -25,7 +26,7 @@ const NAMESPACE: &str = "bench-idle";
 /// Measures.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     up::down()?;
-    up::up_with(NODES, &[])?;
+    up::up_with(NODES, &[], Build::Release)?;
     kube::get(&["create", "namespace", NAMESPACE])?;
     for number in 0..PODS {
         kube::apply(&pod(NAMESPACE, &format!("idle-{number}"), None).to_string())?;

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use super::cluster::pod;
 use super::http::{Proxy, Watch};
 use super::{Figure, stats};
+use crate::build::Build;
 use crate::{kube, ui, up};
 
 /// Whole cold starts.
@@ -75,7 +76,7 @@ struct Times {
 
 /// Starts pods, one after the other in each round.
 fn pods() -> anyhow::Result<Times> {
-    up::up_with(2, &[])?;
+    up::up_with(2, &[], Build::Release)?;
     kube::get(&["create", "namespace", NAMESPACE])?;
     kube::get(&[
         "-n",
