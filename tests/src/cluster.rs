@@ -5,7 +5,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde_json::Value;
+
 use crate::kubectl::Kubectl;
+use crate::manifests::{self, Addresses};
 
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 
@@ -55,6 +58,21 @@ impl Cluster {
             kubectl: Kubectl::new(&namespace),
             namespace,
         }
+    }
+
+    /// Applies a Deployment and the Service of the same name, waits until all pods are there, and gives where the
+    /// Service can be called.
+    ///
+    /// # Panics
+    /// When one is refused or the pods do not come.
+    pub fn serve(&self, deployment: &Value, service: &Value) -> Addresses {
+        let name = service["metadata"]["name"]
+            .as_str()
+            .expect("a Service has a name");
+        self.kubectl
+            .apply(&manifests::list(vec![deployment.clone(), service.clone()]));
+        self.kubectl.rolled_out(name);
+        Addresses::of(&self.kubectl.json(&["get", "service", name]))
     }
 }
 

@@ -160,6 +160,21 @@ impl Kubectl {
         self.ok_with(&["apply", "--filename", "-"], &object.to_string())
     }
 
+    /// Takes all finalizers from an object.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn let_go(&self, kind: &str, name: &str) {
+        self.ok(&[
+            "patch",
+            kind,
+            name,
+            "--type=merge",
+            "--patch",
+            r#"{"metadata":{"finalizers":null}}"#,
+        ]);
+    }
+
     /// An object or a list as JSON.
     ///
     /// # Panics

@@ -183,12 +183,10 @@ fn clients_keep_their_pod_until_the_timeout_has_passed_and_no_longer() {
         service
     };
     let mut replicas = 1;
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", replicas),
-        sticky("web", TIMEOUT.as_secs()),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let web = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let web = cluster.serve(
+        &manifests::echo_deployment("web", replicas),
+        &sticky("web", TIMEOUT.as_secs()),
+    );
     let mut clients = callers(&cluster);
     clients.extend(NODES.map(Client::Node));
     clients.extend(OUTSIDE.map(|source| Client::Outside(source, "node-2")));
@@ -282,12 +280,10 @@ fn clients_keep_their_pod_until_the_timeout_has_passed_and_no_longer() {
 #[test]
 fn a_client_whose_pod_goes_gets_another_one_at_once() {
     let cluster = Cluster::namespace("affinity-gone");
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 3),
-        manifests::sticky_service("web", 600),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 3),
+        &manifests::sticky_service("web", 600),
+    );
     let target = addresses.cluster(80);
     let held = eventually("the Service answers", LIMIT, || {
         hosts::get("node-1", &target)

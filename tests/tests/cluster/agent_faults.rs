@@ -8,7 +8,7 @@ use std::time::Duration;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{CLIENT, NODES};
 use knarr_tests::load::{self, PodLoad};
-use knarr_tests::manifests::{self, Addresses};
+use knarr_tests::manifests;
 use knarr_tests::{Cluster, From, Load, eventually};
 
 /// The load in a pod runs this long: the kills of the test and what a busy machine needs beside.
@@ -38,12 +38,10 @@ fn containers(cluster: &Cluster) -> BTreeMap<String, (String, u64)> {
 fn killing_an_agent_loses_no_request_and_restarts_no_container() {
     let _whole = Whole;
     let cluster = Cluster::namespace("agent-kill");
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 4),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 4),
+        &manifests::echo_service("web"),
+    );
     let before = containers(&cluster);
     assert_eq!(before.len(), 4);
 
@@ -158,12 +156,10 @@ fn what_ends_while_the_agent_is_away_is_known_afterwards() {
 fn endpoints_that_change_while_the_agent_is_away_are_caught_up_with() {
     let _whole = Whole;
     let cluster = Cluster::namespace("agent-catch-up");
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment_on("web", 2, "node-2"),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment_on("web", 2, "node-2"),
+        &manifests::echo_service("web"),
+    );
     let load = Load::start("node-1", From::Requests, &addresses.cluster(80));
     let old: Vec<String> = load.so_far().spread().into_keys().collect();
     let away = load::around(|| {

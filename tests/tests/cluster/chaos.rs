@@ -10,7 +10,7 @@ use std::time::Duration;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{self, CLIENT, CONTROL, NODES};
 use knarr_tests::load;
-use knarr_tests::manifests::{self, Addresses};
+use knarr_tests::manifests;
 use knarr_tests::{Cluster, From, Load, eventually};
 use serde_json::Value;
 
@@ -365,12 +365,10 @@ fn killing_agents_and_control_plane_while_100_pods_are_made_loses_no_request_and
     let _whole = Whole;
     let cluster = Cluster::namespace("chaos");
     // Settled before it begins: containers go on without agents and control plane, and so do calls to them.
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 4),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 4),
+        &manifests::echo_service("web"),
+    );
     let settled = containers(&cluster, "web");
     assert_eq!(settled.len(), 4);
     let before = quiet_nodes();

@@ -2,15 +2,17 @@
 //! kill -9 of the control plane: nothing acknowledged is lost, and traffic goes on while it is away.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use knarr_tests::cluster::up_dir;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{CLIENT, NODES};
 use knarr_tests::load;
-use knarr_tests::manifests::{self, Addresses};
+use knarr_tests::manifests;
 use knarr_tests::{Cluster, From, Load, eventually};
 
 /// How often the control plane is killed.
@@ -114,12 +116,10 @@ fn assert_all_there(cluster: &Cluster, acknowledged: &BTreeSet<String>, when: &s
 fn killing_the_control_plane_loses_nothing_acknowledged_and_no_request() {
     let _whole = Whole;
     let cluster = Cluster::namespace("control-kill");
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 4),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 4),
+        &manifests::echo_service("web"),
+    );
     let uids = |cluster: &Cluster| {
         let mut uids: Vec<String> = cluster
             .kubectl
@@ -203,9 +203,17 @@ fn a_node_reconnects_and_reports_what_happened_meanwhile() {
         "Running",
         Duration::from_secs(30),
     );
+    let log = up_dir().join("logs/node-2.log");
+    let before = fs::read_to_string(&log).expect("the agent's log").len();
     faults::kill_control();
     thread::sleep(Duration::from_secs(6));
     faults::start_control();
+    let log = fs::read_to_string(&log).expect("the agent's log");
+    let told = log[before..]
+        .lines()
+        .find(|line| line.contains("no control plane (pods and Services go on): "))
+        .expect("the agent says that it is alone");
+    assert!(!told.contains("://docs"), "no page for programmers: {told}");
     cluster.kubectl.until(
         "pod/ends",
         "/status/containerStatuses/0/state/terminated/exitCode",

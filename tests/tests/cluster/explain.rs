@@ -103,12 +103,10 @@ fn call_from(pod_ip: &str) -> String {
 fn the_pod_that_trace_names_is_the_one_that_answers() {
     let cluster = Cluster::namespace("trace");
     let namespace = cluster.namespace.as_str();
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", REPLICAS),
-        manifests::sticky_service("web", 600),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", REPLICAS),
+        &manifests::sticky_service("web", 600),
+    );
     let target = addresses.cluster(80);
     for caller in CALLERS {
         let call = format!("nc -ll -p {ASK_PORT} -e wget -qO- http://{target}/");
@@ -166,12 +164,10 @@ fn the_pod_that_trace_names_is_the_one_that_answers() {
 #[test]
 fn the_maps_are_explained_by_ls_get_and_trace() {
     let cluster = Cluster::namespace("explain");
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 2),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 2),
+        &manifests::echo_service("web"),
+    );
     let name = format!("{}/web", cluster.namespace);
     let port = format!("{name}:80");
     eventually("node-1 knows both pods", LIMIT, || {

@@ -106,16 +106,14 @@ fn answered_by(host: &str, target: &str, pods: &BTreeSet<String>) -> Result<(), 
 fn the_pods_of_a_stopped_host_leave_the_service_and_are_replaced() {
     let _whole = Whole;
     let cluster = Cluster::namespace("host-stop");
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 4),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 4),
+        &manifests::echo_service("web"),
+    );
     assert!(
         ready_on(&cluster, "node-2") > 0,
         "spread puts pods on both nodes"
     );
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
     let loads = [
         Load::start("node-1", From::Requests, &addresses.cluster(80)),
         Load::start(CLIENT, From::Requests, &addresses.node("node-1", 80)),
@@ -262,12 +260,10 @@ fn a_host_that_starts_with_the_control_plane_away_brings_its_pods_back_by_itself
 fn a_host_whose_cable_is_out_is_noticed_and_taken_back() {
     let _whole = Whole;
     let cluster = Cluster::namespace("cable");
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 2),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 2),
+        &manifests::echo_service("web"),
+    );
     faults::lab(&["node", "node-2", "--unplug"]);
     faults::node_ready(&cluster.kubectl, "node-2", "Unknown", NOTICE_LIMIT);
     faults::lab(&["node", "node-2", "--plug"]);
@@ -276,4 +272,32 @@ fn a_host_whose_cable_is_out_is_noticed_and_taken_back() {
     eventually("the Service answers everywhere", NOTICE_LIMIT, || {
         hosts::get("node-2", &addresses.cluster(80)).map(drop)
     });
+}
+
+#[test]
+fn a_fault_that_changes_nothing_says_so() {
+    let _whole = Whole;
+    let node = |fault: &str| faults::lab(&["node", "node-2", fault]);
+    for (fault, said) in [
+        (
+            "--start-host",
+            "the host and its agent were running already",
+        ),
+        ("--plug", "the cable was in already"),
+        ("--kill-agent", "the agent was killed"),
+        ("--kill-agent", "no agent was running"),
+        (
+            "--start-host",
+            "the host was running already; its agent was started",
+        ),
+    ] {
+        let output = node(fault);
+        assert!(output.contains(said), "{fault}: {output}");
+    }
+    let output = faults::lab(&["control", "--start"]);
+    assert!(
+        output.contains("the control plane was running already"),
+        "{output}"
+    );
+    faults::all_ready();
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knarr_tests::hosts::CLIENT;
 use knarr_tests::load::{self, PodLoad};
-use knarr_tests::manifests::{self, Addresses};
+use knarr_tests::manifests;
 use knarr_tests::{Cluster, From, Load, stays};
 use serde_json::json;
 
@@ -20,12 +20,7 @@ fn a_rolling_update_fails_no_request_from_a_pod_a_node_or_outside() {
     let mut deployment = manifests::echo_deployment("web", 4);
     deployment["spec"]["strategy"] =
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
-    cluster.kubectl.apply(&manifests::list(vec![
-        deployment.clone(),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(&deployment, &manifests::echo_service("web"));
     let loads = [
         Load::start("node-1", From::Requests, &addresses.cluster(80)),
         Load::start(CLIENT, From::Requests, &addresses.node("node-1", 80)),
@@ -72,12 +67,7 @@ fn a_rolling_update_fails_no_request_from_a_pod_a_node_or_outside() {
 fn an_update_to_an_image_that_does_not_exist_stops_and_the_old_pods_go_on() {
     let cluster = Cluster::namespace("bad-update");
     let mut deployment = manifests::echo_deployment("web", 3);
-    cluster.kubectl.apply(&manifests::list(vec![
-        deployment.clone(),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(&deployment, &manifests::echo_service("web"));
     let load = Load::start("node-1", From::Requests, &addresses.cluster(80));
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] =
         json!("localhost/nothing:dev");

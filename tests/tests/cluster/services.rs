@@ -14,12 +14,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Three pods behind a NodePort Service, reachable.
 fn web(cluster: &Cluster, deployment: &serde_json::Value) -> Addresses {
-    cluster.kubectl.apply(&manifests::list(vec![
-        deployment.clone(),
-        manifests::echo_service("web"),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(deployment, &manifests::echo_service("web"));
     for node in NODES {
         eventually("the Service answers", LIMIT, || {
             hosts::get(node, &addresses.cluster(80)).map(drop)
@@ -236,12 +231,7 @@ fn one_port_number_may_carry_two_protocols() {
         {"name": "tcp", "port": 53, "targetPort": "tcp"},
         {"name": "udp", "port": 53, "targetPort": "udp", "protocol": "UDP"},
     ]);
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 1),
-        service,
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(&manifests::echo_deployment("web", 1), &service);
     for protocol in ["tcp", "udp"] {
         eventually(protocol, LIMIT, || {
             let outcome = hosts::run(
@@ -290,12 +280,7 @@ fn a_changed_target_port_is_followed() {
     let cluster = Cluster::namespace("target-port");
     let mut service = manifests::echo_service("web");
     service["spec"]["ports"] = json!([{"name": "x", "port": 80, "targetPort": 8079}]);
-    cluster.kubectl.apply(&manifests::list(vec![
-        manifests::echo_deployment("web", 2),
-        service.clone(),
-    ]));
-    cluster.kubectl.rolled_out("web");
-    let addresses = Addresses::of(&cluster.kubectl.json(&["get", "service", "web"]));
+    let addresses = cluster.serve(&manifests::echo_deployment("web", 2), &service);
     // Nothing listens there.
     eventually("the pod refuses", LIMIT, || {
         match hosts::get("node-1", &addresses.cluster(80)) {

@@ -240,14 +240,7 @@ fn a_namespace_takes_everything_in_it_along() {
         kubectl.json(&["get", "namespace", &cluster.namespace])["status"]["phase"],
         "Terminating"
     );
-    kubectl.ok(&[
-        "patch",
-        "configmap",
-        "held",
-        "--type=merge",
-        "--patch",
-        r#"{"metadata":{"finalizers":null}}"#,
-    ]);
+    kubectl.let_go("configmap", "held");
     kubectl.ok(&[
         "wait",
         "--for=delete",

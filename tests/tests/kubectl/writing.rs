@@ -244,14 +244,7 @@ fn finalizers_hold_an_object_until_they_are_removed() {
     assert!(
         !kubectl.json(&["get", "configmap", "held"])["metadata"]["deletionTimestamp"].is_null()
     );
-    kubectl.ok(&[
-        "patch",
-        "configmap",
-        "held",
-        "--type=merge",
-        "--patch",
-        r#"{"metadata":{"finalizers":null}}"#,
-    ]);
+    kubectl.let_go("configmap", "held");
     kubectl.ok(&["wait", "--for=delete", "configmap/held", "--timeout=20s"]);
 }
 
