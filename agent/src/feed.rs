@@ -98,6 +98,8 @@ impl Feed {
                 End::Lost(message) => {
                     if started.elapsed() > STABLE_AFTER {
                         pause_ms = RECONNECT_MS.0;
+                        // The same words would tell of another outage.
+                        last_error.clear();
                     }
                     if message == last_error {
                         tracing::debug!("still no control plane: {message}");

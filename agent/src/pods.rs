@@ -159,7 +159,7 @@ impl Pods {
             }
             // One moment for both: whoever is not started by now is waited for.
             let now_ms = clock::now_ms();
-            self.spawn_missing(&shutdown, now_ms);
+            self.spawn_missing(&shutdown, now_ms).await;
             let retry = async {
                 match self.prune {
                     Prune::Due(at) => tokio::time::sleep_until(at).await,
@@ -228,7 +228,7 @@ impl Pods {
         }
     }
 
-    fn spawn_missing(&mut self, shutdown: &CancellationToken, now_ms: Millis) {
+    async fn spawn_missing(&mut self, shutdown: &CancellationToken, now_ms: Millis) {
         let mut names: BTreeSet<PodName> = self.workers.values().map(|w| w.name.clone()).collect();
         let desired = self.context.desired.clone();
         let waiting: BTreeSet<String> = self.failures.waiting(now_ms).cloned().collect();
@@ -253,18 +253,27 @@ impl Pods {
             if !names.insert(name.clone()) {
                 continue;
             }
+            let (records, of) = (self.context.records.clone(), uid.clone());
+            let stored = match crate::blocking::run(move || records.load(&of)).await {
+                Ok(stored) => stored,
+                Err(error) => {
+                    self.failed(&uid, &crate::cli::chain(&error.into()));
+                    continue;
+                }
+            };
             let wake = Arc::new(Notify::new());
             let retry = Arc::new(worker::Retry::default());
             let sandbox = self.adopted.remove(&uid);
-            let refusal = match sandbox {
-                Some(_) => None,
-                None => self.refusal(&uid, &pod),
+            let refusal = match (&sandbox, &stored) {
+                (None, None) => self.refusal(&pod),
+                _ => None,
             };
             let mut worker = Worker::new(
                 self.context.clone(),
                 uid.clone(),
                 pod,
                 sandbox,
+                stored,
                 wake.clone(),
                 retry.clone(),
             );
@@ -284,10 +293,10 @@ impl Pods {
     }
 
     /// Why this node does not take a pod on that is new to it.
-    fn refusal(&self, uid: &str, pod: &Pod) -> Option<PodFailure> {
+    fn refusal(&self, pod: &Pod) -> Option<PodFailure> {
         let context = &self.context;
         let started = pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
-        if started || is_deleted(pod, Wanted::Yes) || context.records.load(uid).is_some() {
+        if started || is_deleted(pod, Wanted::Yes) {
             return None;
         }
         let allocatable = context.machine.allocatable(context.max_pods);
@@ -397,10 +406,15 @@ async fn prune(context: &Arc<Context>, keep: &[String]) -> anyhow::Result<()> {
     for uid in &pruned.sandboxes {
         tracing::info!(uid, "removed a leaked sandbox");
     }
-    for uid in context.ipam.prune(keep)? {
+    let (shared, kept) = (context.clone(), keep.to_vec());
+    let files = move || -> anyhow::Result<Vec<String>> {
+        let freed = shared.ipam.prune(&kept)?;
+        shared.records.prune(&kept)?;
+        Ok(freed)
+    };
+    for uid in crate::blocking::run(files).await? {
         tracing::info!(uid, "freed a leaked address");
     }
-    context.records.prune(keep)?;
     let shared = context.clone();
     // The list is made when it is this call's turn: a worker may have added a pod meanwhile.
     let retain = move |d: &mut Datapath| d.retain_pods(&shared.ipam.all());

@@ -14,10 +14,10 @@ use knarr_agent_plan::services::{
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::NamesFile;
-use knarr_datapath::{Cidr, Datapath, DatapathError, Network, NodeRoute};
+use knarr_datapath::{Cidr, Datapath, DatapathError, Network, NodeRoute, Strangers};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -124,7 +124,7 @@ impl Services {
     /// Runs until `shutdown`; the maps keep serving afterwards.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DatapathError> {
         let contents = self.datapath.call(|d| d.restore()).await?;
-        let mut names = NamesFile::create(&self.data_dir);
+        let names = Arc::new(Mutex::new(NamesFile::create(&self.data_dir)));
         let mut table = ServiceTable::restore(&self.node_name, &contents);
         drop(contents);
         self.desired.touch_services();
@@ -133,8 +133,11 @@ impl Services {
         let mut welcome = Some(self.welcome.clone());
         let mut sync = Sync::Clean;
         let mut purges = Purges::new(self.datapath.inspector().clone());
-        // Routes that are still to be set; kept until the kernel has taken them.
-        let mut routes_due: Option<Vec<NodeRoute>> = None;
+        let mut routes: Vec<NodeRoute> = Vec::new();
+        // They stay due until the kernel has taken them.
+        let mut routes_due = false;
+        // Before everything is known, a route to nobody may be one to a node that is yet to be told of.
+        let mut strangers = Strangers::Keep;
         loop {
             changes.borrow_and_update();
             let mut network = Sync::Clean;
@@ -147,12 +150,17 @@ impl Services {
             }
             let taken = self.desired.take_touched_services();
             let received = Instant::now();
-            if let Some(routes) = self.take(&mut table, taken) {
-                routes_due = Some(routes);
+            if taken.complete && strangers == Strangers::Keep {
+                strangers = Strangers::Remove;
+                routes_due = true;
             }
-            if let Some(routes) = &routes_due {
-                match self.network.sync_routes(routes).await {
-                    Ok(_) => routes_due = None,
+            if let Some(wanted) = self.take(&mut table, taken) {
+                routes = wanted;
+                routes_due = true;
+            }
+            if routes_due {
+                match self.network.sync_routes(&routes, strangers).await {
+                    Ok(()) => routes_due = false,
                     Err(error) => {
                         let error = anyhow::Error::from(error);
                         tracing::error!("routes to other nodes: {}", crate::cli::chain(&error));
@@ -167,10 +175,11 @@ impl Services {
                 }
             }
             sync = self
-                .carry_out(&mut table, &mut names, &mut purges, start.elapsed())
+                .carry_out(&mut table, &names, &mut purges, start.elapsed())
                 .await;
             self.metrics.services_synced(received.elapsed());
-            let again = sync == Sync::Broken || network == Sync::Broken || names.is_behind();
+            let again =
+                sync == Sync::Broken || network == Sync::Broken || locked(&names).is_behind();
             let wake = match again {
                 true => Some(RESYNC_AFTER),
                 false => table
@@ -265,13 +274,15 @@ impl Services {
     async fn carry_out(
         &self,
         table: &mut ServiceTable,
-        names: &mut NamesFile,
+        names: &Arc<Mutex<NamesFile>>,
         purges: &mut Purges,
         now: Duration,
     ) -> Sync {
         let plan = table.plan(now);
-        let was_behind = names.is_behind();
-        if let Err(error) = names.append(&plan.names)
+        let was_behind = locked(names).is_behind();
+        let (file, told) = (names.clone(), plan.names);
+        let appended = crate::blocking::run(move || locked(&file).append(&told)).await;
+        if let Err(error) = appended
             && !was_behind
         {
             // Traffic does not need names.
@@ -308,8 +319,8 @@ impl Services {
     }
 }
 
-/// Sysctls and routes of the node. The kernel cuts a listing of routes off when they change meanwhile
-/// (EBUSY, EINTR), so a failure is tried again a few times.
+/// Sysctls and routes of the node. Whatever else looks after this machine's network may be at work in the same moment,
+/// so a failure is tried again a few times.
 pub async fn prepare_node(
     network: &Network,
     pods: &[Cidr],
@@ -326,6 +337,10 @@ pub async fn prepare_node(
             result => return result,
         }
     }
+}
+
+fn locked(names: &Mutex<NamesFile>) -> MutexGuard<'_, NamesFile> {
+    names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn name(key: &ServiceKey) -> ServiceName {

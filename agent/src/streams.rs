@@ -186,7 +186,13 @@ impl Streams {
         let live = self.live.watch(&request.uid);
         let record = match &live {
             Some(live) => live.borrow().clone(),
-            None => Arc::new(self.records.load(&request.uid).unwrap_or_default()),
+            None => {
+                let (records, uid) = (self.records.clone(), request.uid.clone());
+                let stored = crate::blocking::run(move || records.load(&uid)).await;
+                let stored =
+                    stored.map_err(|error| problem(500, crate::cli::chain(&error.into())))?;
+                Arc::new(stored.unwrap_or_default())
+            }
         };
         let attempt = log_attempt(&pod, &record, request)?;
         let path = self.runtime.log_path(

@@ -29,4 +29,4 @@ pub use config::{Cidr, DatapathConfig, MapSizes, ProgramLog, TcHook};
 pub use error::DatapathError;
 pub use knarr_ebpf_common::{MapContents, MapOp};
 pub use load::Datapath;
-pub use network::{Network, NodeRoute, PodNetwork};
+pub use network::{Network, NodeRoute, PodNetwork, Strangers};

@@ -65,11 +65,21 @@ pub struct NodeRoute {
     pub via: Ipv4Addr,
 }
 
+/// What becomes of a route of ours to a node that is not among those wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strangers {
+    /// It stays: the list may be incomplete.
+    Keep,
+    /// It goes.
+    Remove,
+}
+
 /// Netlink in the node's network namespace. Make it inside a tokio runtime, in the node's namespace.
 #[derive(Clone, Debug)]
 pub struct Network {
     handle: Handle,
-    /// The kernel makes one list at a time for a socket, and answers the next one with EBUSY.
+    /// The kernel makes one list at a time for a socket, and answers the next one with EBUSY. Held while a list comes
+    /// in, so that a caller that is dropped half-way makes the next one fail that way, and no more.
     lists: Arc<Mutex<()>>,
     removals: Arc<Semaphore>,
 }
@@ -200,9 +210,13 @@ impl Network {
             .map_err(|error| network_error("list", "links", error))
     }
 
-    /// Makes the routes to other nodes' pods exactly these.
-    pub async fn sync_routes(&self, routes: &[NodeRoute]) -> Result<(), DatapathError> {
-        routes::sync(self, routes).await
+    /// Sets the routes to other nodes' pods.
+    pub async fn sync_routes(
+        &self,
+        routes: &[NodeRoute],
+        strangers: Strangers,
+    ) -> Result<(), DatapathError> {
+        routes::sync(self, routes, strangers).await
     }
 }
 

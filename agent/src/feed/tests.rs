@@ -22,6 +22,8 @@ use std::sync::Mutex;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
 
+mod lost;
+
 const NODE: &str = "node-1";
 const TOKEN: &str = "abcdef.0123456789abcdef";
 const WITHIN: Duration = Duration::from_secs(20);

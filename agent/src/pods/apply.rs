@@ -7,6 +7,7 @@
 use super::observe::{Wiring, container as observed_container};
 use super::worker::Worker;
 use super::{Context, spec, volumes};
+use crate::blocking;
 use crate::clock;
 use crate::events::Kind;
 use knarr_agent_plan::container::{NodeLimits, container_plan};
@@ -25,11 +26,6 @@ use tokio::sync::Semaphore;
 
 /// How long the end of one pod may hold back others: many times what it takes on a machine that is not stuck.
 const END_TURN: Duration = Duration::from_millis(250);
-
-/// Tries to give a sandbox that was taken over its network, and the time between them: a pod that runs is not
-/// given up for an error that passes.
-const WIRE_TRIES: u32 = 10;
-const WIRE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +183,7 @@ impl Worker {
         let uses_host_network = self.pod.spec.as_ref().is_some_and(host_network);
         let address = match uses_host_network {
             true => None,
-            false => Some(self.allocate()?),
+            false => Some(self.allocate().await?),
         };
         self.make_volumes().await?;
         let ips = self.pod_ips();
@@ -221,7 +217,7 @@ impl Worker {
         Ok(())
     }
 
-    fn allocate(&mut self) -> Result<Ipv4Addr, ApplyError> {
+    async fn allocate(&mut self) -> Result<Ipv4Addr, ApplyError> {
         let welcome = self.context.desired.welcome();
         let range = welcome.and_then(|w| {
             w.pod_cidrs
@@ -229,7 +225,10 @@ impl Worker {
                 .find_map(|cidr| super::ipam::Range::parse(cidr))
         });
         let allocated = match range {
-            Some(range) => self.context.ipam.allocate(&self.uid, range),
+            Some(range) => {
+                let (context, uid) = (self.context.clone(), self.uid.clone());
+                blocking::run(move || context.ipam.allocate(&uid, range)).await
+            }
             None => Err(super::ipam::IpamError::NoRange),
         };
         allocated.map_err(|error| {
@@ -241,28 +240,17 @@ impl Worker {
         })
     }
 
-    /// The sandbox may have been cut off before it had its network; doing it again is harmless. One that cannot
-    /// get it is dead from here on.
+    /// The sandbox may have been cut off before it had its network; doing it again is harmless. After an error the next
+    /// round tries again: a pod that runs is not given up for that. Only without an address there is nothing to try.
     async fn wire_again(&mut self) -> Result<(), ApplyError> {
         let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
-        self.wiring = Some(Wiring::Impossible);
-        let Some(ip) = self.context.ipam.lookup(&self.uid) else {
-            return Ok(());
-        };
-        for attempt in 1..=WIRE_TRIES {
-            match self.wire(&sandbox, ip).await {
-                Ok(()) => {
-                    self.wiring = Some(Wiring::Done);
-                    break;
-                }
-                Err(error) => tracing::warn!(
-                    pod = self.name(),
-                    attempt,
-                    "the network of a pod that was taken over: {error}"
-                ),
+        self.wiring = match self.context.ipam.lookup(&self.uid) {
+            Some(ip) => {
+                self.wire(&sandbox, ip).await?;
+                Some(Wiring::Done)
             }
-            tokio::time::sleep(WIRE_PAUSE).await;
-        }
+            None => Some(Wiring::Impossible),
+        };
         Ok(())
     }
 
@@ -392,7 +380,7 @@ impl Worker {
         match started {
             Ok(state) => {
                 self.context.metrics.container_started(began.elapsed());
-                self.made(&sandbox, name, attempt);
+                self.note_created(&sandbox, name, attempt);
                 if matches!(
                     observed_container(&state).phase,
                     ContainerPhase::Running { .. } | ContainerPhase::Exited(_)
@@ -409,7 +397,7 @@ impl Worker {
                     container = name,
                     "could not be started: {error}"
                 );
-                self.made(&sandbox, name, attempt);
+                self.note_created(&sandbox, name, attempt);
                 Ok(())
             }
             Err(error @ SandboxError::Dead { .. }) => Err(error.into()),
@@ -426,7 +414,7 @@ impl Worker {
     }
 
     /// Notes and tells that there is a container now, whether it runs or not.
-    fn made(&mut self, sandbox: &Sandbox, name: &str, attempt: u32) {
+    fn note_created(&mut self, sandbox: &Sandbox, name: &str, attempt: u32) {
         let number = sandbox.spec().attempt;
         self.record.started(name, attempt, number, clock::now_ms());
         let text = format!("Created container: {name}");
@@ -472,14 +460,16 @@ impl Worker {
             let datapath = &self.context.datapath;
             datapath.call(move |d| d.forget_pod(ip)).await?;
         }
-        self.context.ipam.free(&self.uid)?;
+        let (context, uid) = (self.context.clone(), self.uid.clone());
+        blocking::run(move || context.ipam.free(&uid)).await?;
         Ok(())
     }
 
     async fn release(&mut self) -> Result<(), ApplyError> {
         self.destroy_sandbox().await?;
         self.context.runtime.remove_pod(&self.uid).await?;
-        self.context.records.remove(&self.uid)?;
+        let (context, uid) = (self.context.clone(), self.uid.clone());
+        blocking::run(move || context.records.remove(&uid)).await?;
         if self.wanted == Wanted::Yes {
             self.context.outbox.gone(PodGone {
                 namespace: self.pod.metadata.namespace.clone().unwrap_or_default(),

@@ -60,16 +60,14 @@ impl Range {
     }
 }
 
-struct Inner {
-    by_uid: BTreeMap<String, Ipv4Addr>,
-    /// Where the next search begins: an address rests as long as possible before it is used again.
-    next: u32,
-}
-
 /// See the module's comment.
 pub struct Ipam {
     dir: PathBuf,
-    inner: Mutex<Inner>,
+    /// What is given out; held for a moment only.
+    by_uid: Mutex<BTreeMap<String, Ipv4Addr>>,
+    /// Whose turn it is to change files, and where the next search begins: an address rests as long as possible before
+    /// it is used again.
+    next: Mutex<u32>,
 }
 
 impl Ipam {
@@ -107,25 +105,30 @@ impl Ipam {
         let next = by_uid.values().map(|ip| u32::from(*ip)).max().unwrap_or(0);
         Ok(Ipam {
             dir,
-            inner: Mutex::new(Inner { by_uid, next }),
+            by_uid: Mutex::new(by_uid),
+            next: Mutex::new(next),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Ipv4Addr>> {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, u32> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The address of a pod, if it has one.
     pub fn lookup(&self, uid: &str) -> Option<Ipv4Addr> {
-        self.lock().by_uid.get(uid).copied()
+        self.lock().get(uid).copied()
     }
 
     /// All addresses that are given out.
     pub fn all(&self) -> Vec<Ipv4Addr> {
-        self.lock().by_uid.values().copied().collect()
+        self.lock().values().copied().collect()
     }
 
-    /// The address of a pod, a new one where it has none or one outside the range.
+    /// The address of a pod, a new one where it has none or one outside the range. Blocking.
     pub fn allocate(&self, uid: &str, range: Range) -> Result<Ipv4Addr, IpamError> {
         if let Some(ip) = self.lookup(uid) {
             if range.contains(ip) {
@@ -133,7 +136,7 @@ impl Ipam {
             }
             self.free(uid)?;
         }
-        let mut inner = self.lock();
+        let mut next = self.turn();
         let draft = self.dir.join(format!("new-{uid}"));
         let fail = |action, path: &Path| {
             let path = path.to_owned();
@@ -146,7 +149,7 @@ impl Ipam {
         std::fs::write(&draft, uid).map_err(fail("write", &draft))?;
         // The first address names the range, the second is left for a gateway, the last is broadcast.
         let usable = range.len - 3;
-        let start = inner.next.wrapping_sub(range.first).wrapping_sub(1) % range.len;
+        let start = next.wrapping_sub(range.first).wrapping_sub(1) % range.len;
         let mut result = Err(IpamError::Exhausted(format!(
             "{}/{}",
             Ipv4Addr::from(range.first),
@@ -159,8 +162,8 @@ impl Ipam {
             // A link is made or is not: the file is never there without the UID in it.
             match std::fs::hard_link(&draft, &path) {
                 Ok(()) => {
-                    inner.by_uid.insert(uid.to_owned(), ip);
-                    inner.next = u32::from(ip);
+                    self.lock().insert(uid.to_owned(), ip);
+                    *next = u32::from(ip);
                     result = Ok(ip);
                     break;
                 }
@@ -179,26 +182,26 @@ impl Ipam {
         result
     }
 
-    /// Gives a pod's address back.
+    /// Gives a pod's address back. Blocking.
     pub fn free(&self, uid: &str) -> Result<(), IpamError> {
-        let mut inner = self.lock();
-        if let Some(ip) = inner.by_uid.get(uid) {
+        let _turn = self.turn();
+        if let Some(ip) = self.lookup(uid) {
             let path = self.dir.join(ip.to_string());
             crate::files::remove(&path).map_err(|source| IpamError::File {
                 action: "remove",
                 path,
                 source,
             })?;
-            inner.by_uid.remove(uid);
+            self.lock().remove(uid);
         }
         Ok(())
     }
 
-    /// Gives back the addresses of all pods but these.
+    /// Gives back the addresses of all pods but these. Blocking.
     pub fn prune(&self, keep: &[String]) -> Result<Vec<String>, IpamError> {
         let leaked: Vec<String> = {
-            let inner = self.lock();
-            let uids = inner.by_uid.keys().filter(|uid| !keep.contains(uid));
+            let by_uid = self.lock();
+            let uids = by_uid.keys().filter(|uid| !keep.contains(uid));
             uids.cloned().collect()
         };
         for uid in &leaked {

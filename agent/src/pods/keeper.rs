@@ -41,7 +41,7 @@ impl Keeper {
     }
 
     /// Tells the record and writes it, where it differs.
-    pub fn keep(&mut self, record: &PodRecord) {
+    pub async fn keep(&mut self, record: &PodRecord) {
         self.live.send_if_modified(|known| {
             let differs = **known != *record;
             if differs {
@@ -53,7 +53,8 @@ impl Keeper {
             self.store = RecordStore::Kept;
             return;
         }
-        match self.records.save(&self.uid, record) {
+        let (records, uid, to_write) = (self.records.clone(), self.uid.clone(), record.clone());
+        match crate::blocking::run(move || records.save(&uid, &to_write)).await {
             Ok(()) => {
                 self.saved = Some(record.clone());
                 self.store = RecordStore::Kept;
@@ -79,8 +80,8 @@ impl Keeper {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_record_is_told_while_the_disk_does_not_take_it_and_written_as_soon_as_it_does() {
+    #[tokio::test]
+    async fn a_record_is_told_while_the_disk_does_not_take_it_and_written_as_soon_as_it_does() {
         let dir = tempfile::tempdir().expect("tempdir");
         let records = Arc::new(Records::open(dir.path()).expect("opens"));
         let (sender, receiver) = watch::channel(Arc::new(PodRecord::default()));
@@ -93,13 +94,13 @@ mod tests {
             sandboxes: 3,
             ..PodRecord::default()
         };
-        keeper.keep(&record);
+        keeper.keep(&record).await;
         assert!(matches!(keeper.store(), RecordStore::Failing(text) if text.contains("u1")));
         assert_eq!(**receiver.borrow(), record);
         std::fs::remove_file(&place).expect("removed");
         std::fs::create_dir(&place).expect("made");
-        keeper.keep(&record);
+        keeper.keep(&record).await;
         assert_eq!(*keeper.store(), RecordStore::Kept);
-        assert_eq!(records.load("u1"), Some(record));
+        assert_eq!(records.load("u1").expect("reads"), Some(record));
     }
 }

@@ -55,7 +55,7 @@ pub fn container(state: &ContainerState) -> ContainerView {
 pub enum Wiring {
     /// It has, or needs none.
     Done,
-    /// It cannot get it: no address is noted for it.
+    /// It cannot get it: no address is noted for it, or it went wrong when the sandbox was new.
     Impossible,
 }
 

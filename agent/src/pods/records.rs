@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The file of each pod's record (`knarr_agent_plan::record`), on disk so that restart counts and exit
-//! codes survive a reboot. Replaced as a whole; a file that cannot be read counts as none.
+//! codes survive a reboot. Replaced as a whole; a damaged file counts as none. Everything here blocks.
 
 use knarr_agent_plan::record::PodRecord;
 use std::io;
@@ -37,15 +37,26 @@ impl Records {
         self.dir.join(format!("{uid}.json"))
     }
 
-    /// A pod's record, if there is one that can be read.
-    pub fn load(&self, uid: &str) -> Option<PodRecord> {
+    /// A pod's record, if there is one. Contents that are none count as none; a disk that does not answer is an error,
+    /// because the record may well be there.
+    pub fn load(&self, uid: &str) -> Result<Option<PodRecord>, RecordError> {
         let path = self.path(uid);
-        let bytes = std::fs::read(&path).ok()?;
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(RecordError {
+                    action: "read",
+                    path,
+                    source,
+                });
+            }
+        };
         match serde_json::from_slice(&bytes) {
-            Ok(record) => Some(record),
+            Ok(record) => Ok(Some(record)),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a pod's record cannot be read");
-                None
+                tracing::warn!(path = %path.display(), %error, "a pod's record is damaged");
+                Ok(None)
             }
         }
     }
@@ -110,11 +121,15 @@ mod tests {
             ..PodRecord::default()
         };
         records.save("u1", &record).expect("saves");
-        assert_eq!(records.load("u1"), Some(record));
+        assert_eq!(records.load("u1").expect("reads"), Some(record));
         std::fs::write(dir.path().join("records/u2.json"), "{").expect("write");
-        assert_eq!(records.load("u2"), None);
+        assert_eq!(records.load("u2").expect("reads"), None);
+        std::fs::create_dir(dir.path().join("records/u3.json")).expect("mkdir");
+        let error = records.load("u3").expect_err("it is no file");
+        assert!(error.to_string().contains("u3.json"), "{error}");
+        std::fs::remove_dir(dir.path().join("records/u3.json")).expect("rmdir");
         records.prune(&["u1".to_owned()]).expect("prunes");
         assert!(!dir.path().join("records/u2.json").exists());
-        assert!(records.load("u1").is_some());
+        assert!(records.load("u1").expect("reads").is_some());
     }
 }

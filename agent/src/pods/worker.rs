@@ -37,6 +37,7 @@ const SIZE_CHECK: Duration = Duration::from_secs(10);
 const SAVE_RETRY: Duration = Duration::from_secs(5);
 /// How often a sandbox that could not be read is looked at again.
 const ADOPT_RETRY: Duration = Duration::from_secs(10);
+
 /// Tells a worker that something it refused for may be there now.
 #[derive(Default)]
 pub struct Retry(AtomicBool);
@@ -92,16 +93,16 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for a pod, with the sandbox that an agent before this one made, if it did.
+    /// A worker for a pod, with the sandbox and the record that an agent before this one made, if it did.
     pub fn new(
         context: Arc<Context>,
         uid: String,
         pod: Arc<Pod>,
         sandbox: Option<Sandbox>,
+        stored: Option<PodRecord>,
         wake: Arc<Notify>,
         retry: Arc<Retry>,
     ) -> Worker {
-        let stored = context.records.load(&uid);
         let record = stored
             .clone()
             .unwrap_or_else(|| PodRecord::new(&pod, clock::now_ms()));
@@ -148,7 +149,7 @@ impl Worker {
                     self.observe_probes(spec, &mut observed);
                 }
             }
-            self.save();
+            self.save().await;
             observed.record = self.keeper.store().clone();
             self.refresh_volumes(&observed).await;
             let round = plan(&self.pod, self.wanted, &self.record, &observed, now_ms);
@@ -156,7 +157,7 @@ impl Worker {
                 self.report(&observed);
             }
             let failed = self.apply_all(&round).await;
-            self.save();
+            self.save().await;
             if self.released {
                 return match self.wanted {
                     Wanted::Yes => Over::Released,
@@ -388,9 +389,9 @@ impl Worker {
         }
     }
 
-    fn save(&mut self) {
+    async fn save(&mut self) {
         if !self.released {
-            self.keeper.keep(&self.record);
+            self.keeper.keep(&self.record).await;
         }
     }
 

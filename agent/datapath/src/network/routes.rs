@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use super::{Network, NodeRoute, ROUTE_PROTOCOL, is, network_error, route_builder};
+use super::{Network, NodeRoute, ROUTE_PROTOCOL, Strangers, is, network_error, route_builder};
 use crate::config::Cidr;
 use crate::error::DatapathError;
 
@@ -64,8 +64,12 @@ fn read(message: RouteMessage) -> OurRoute {
     route
 }
 
-/// Makes the routes to other nodes exactly these.
-pub(super) async fn sync(network: &Network, wanted: &[NodeRoute]) -> Result<(), DatapathError> {
+/// Sets the routes to other nodes.
+pub(super) async fn sync(
+    network: &Network,
+    wanted: &[NodeRoute],
+    strangers: Strangers,
+) -> Result<(), DatapathError> {
     let handle = &network.handle;
     let wanted: BTreeSet<NodeRoute> = wanted.iter().copied().collect();
     let mut present = BTreeSet::new();
@@ -77,7 +81,7 @@ pub(super) async fn sync(network: &Network, wanted: &[NodeRoute]) -> Result<(), 
         let known = NodeRoute { pod_cidr, via };
         if wanted.contains(&known) {
             present.insert(known);
-        } else {
+        } else if strangers == Strangers::Remove {
             remove(handle, route).await?;
         }
     }

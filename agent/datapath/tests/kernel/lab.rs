@@ -24,7 +24,8 @@ use knarr_agent_plan::services::{
     TrafficPolicy,
 };
 use knarr_datapath::{
-    Datapath, DatapathConfig, MapSizes, Network, NodeRoute, PodNetwork, ProgramLog, TcHook,
+    Datapath, DatapathConfig, MapSizes, Network, NodeRoute, PodNetwork, ProgramLog, Strangers,
+    TcHook,
 };
 use nix::sched::{CloneFlags, setns};
 
@@ -336,7 +337,7 @@ impl Lab {
             };
             node.with_network(async |network| {
                 network.prepare_node(&[cluster], &[services]).await?;
-                network.sync_routes(&[route]).await?;
+                network.sync_routes(&[route], Strangers::Remove).await?;
                 Ok(())
             })?;
         }

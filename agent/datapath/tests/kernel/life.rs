@@ -278,11 +278,23 @@ impl tracing::Subscriber for Lines {
     fn exit(&self, _span: &tracing::span::Id) {}
 }
 
+/// Instructions of the program that was loaded last under this name, in bytes, as the kernel runs it.
+fn size_of_newest(name: &str) -> Result<u32> {
+    let loaded = aya::programs::loaded_programs().flatten();
+    let newest = loaded
+        .filter(|program| program.name_as_str() == Some(name))
+        .max_by_key(aya::programs::ProgramInfo::id);
+    newest
+        .and_then(|program| program.size_translated())
+        .with_context(|| format!("no {name} is loaded"))
+}
+
 #[test]
 fn the_programs_log_when_asked_and_have_no_log_otherwise() -> Result<()> {
     let mut lab = Lab::bare()?;
     lab.one.log = ProgramLog::Debug;
     lab.one.open()?;
+    let logging = size_of_newest("knarr_connect4")?;
     let pod = lab.pod(1, 2)?;
     lab.both(|table| {
         table.set_service(service(ServiceProtocol::Tcp));
@@ -315,6 +327,12 @@ fn the_programs_log_when_asked_and_have_no_log_otherwise() -> Result<()> {
     lab.one.datapath = None;
     lab.one.open()?;
     ensure!(lab.one.datapath().log_task()?.is_none());
+    // The kernel takes code out that a constant says is never reached.
+    let silent = size_of_newest("knarr_connect4")?;
+    ensure!(
+        silent * 2 < logging,
+        "{silent} bytes without the log, {logging} with it"
+    );
     Ok(())
 }
 

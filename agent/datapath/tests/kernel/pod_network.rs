@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use knarr_datapath::{NodeRoute, PodNetwork};
+use knarr_datapath::{NodeRoute, PodNetwork, Strangers};
 
 use crate::lab::{Lab, ask_tcp, inside, run};
 
@@ -122,7 +122,7 @@ fn lists_that_are_asked_for_at_the_same_time_all_come() -> Result<()> {
     lab.pod(1, 2)?;
     let counts = lab.one.with_network(async |network| {
         let lists = (0..LISTS).map(|_| async {
-            network.sync_routes(&[]).await?;
+            network.sync_routes(&[], Strangers::Remove).await?;
             Ok::<usize, anyhow::Error>(network.pod_networks().await?.len())
         });
         futures::future::try_join_all(lists).await
@@ -168,7 +168,7 @@ fn routes_to_other_nodes_are_exactly_those_asked_for() -> Result<()> {
         route("10.244.3.0/24", [198, 18, 0, 2])?,
     ];
     lab.one.with_network(async |network| {
-        network.sync_routes(&wanted).await?;
+        network.sync_routes(&wanted, Strangers::Remove).await?;
         Ok(())
     })?;
     let routes = run(&["ip", "-n", &lab.one.netns, "route"])?;
@@ -176,7 +176,13 @@ fn routes_to_other_nodes_are_exactly_those_asked_for() -> Result<()> {
     ensure!(routes.contains("10.244.3.0/24 via 198.18.0.2"), "{routes}");
     ensure!(!routes.contains("10.244.2.0/24 via 198.18.0.2"), "{routes}");
     lab.one.with_network(async |network| {
-        network.sync_routes(&[]).await?;
+        network.sync_routes(&[], Strangers::Keep).await?;
+        Ok(())
+    })?;
+    let kept = run(&["ip", "-n", &lab.one.netns, "route"])?;
+    ensure!(kept == routes, "{kept}");
+    lab.one.with_network(async |network| {
+        network.sync_routes(&[], Strangers::Remove).await?;
         Ok(())
     })?;
     let routes = run(&["ip", "-n", &lab.one.netns, "route"])?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Time to program many Services, and what one change costs among them. Bounds are wide enough for a
-//! machine that does something else meanwhile; the figures themselves are printed.
+//! What one change costs among many Services, counted in operations. Times are printed and not judged: they are the
+//! benches' business.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
