@@ -156,7 +156,7 @@ pub fn touch_from_backend(flow: &mut Flow, key: &mut FlowKey, tcp_flags: u8, now
     note(flow, choose::after_backend(flow.flags, tcp_flags), now);
     write_client_key(key, flow);
     match FLOWS.get_ptr_mut(&*key) {
-        // SAFETY: as above.
+        // SAFETY: the element may be given to another flow meanwhile, and that does no harm: see `touch_from_client`.
         Some(other) => mirror(unsafe { &mut *other }, flow),
         None => rebuild(FLOWS.insert(&*key, &*flow, u64::from(BPF_ANY))),
     }

@@ -140,8 +140,10 @@ pub fn is_peer(address: u32, port_be: u16) -> bool {
 fn set(marks: &Array<MarkChunk>, address: u32, port_be: u16) {
     let (chunk, index) = hash::mark(address, port_be);
     if let Some(chunk) = marks.get_ptr_mut(chunk) {
-        // SAFETY: array elements live as long as the map; a byte is written whole, and only ever to 1.
-        unsafe { write_volatile(&raw mut (*chunk).marks[index & (MARK_CHUNK - 1)], 1) };
+        // SAFETY: array elements live as long as the map, and the masked index is inside of one.
+        let mark = unsafe { &raw mut (*chunk).marks[index & (MARK_CHUNK - 1)] };
+        // SAFETY: the pointer is into that element; a byte is written whole, and only ever to 1.
+        unsafe { write_volatile(mark, 1) };
     }
 }
 

@@ -80,20 +80,20 @@ pub fn glance(ctx: &TcContext) -> Glance {
     // SAFETY: the bytes up to the ports' end are there, as was just checked; the kernel's verifier proves
     // it again.
     let header = unsafe { read_volatile((data + ETH_LEN) as *const u8) };
-    // SAFETY: as above.
+    // SAFETY: these bytes are among those that were checked above.
     let fragment_be = unsafe { read_volatile((data + IP_FRAGMENT) as *const u16) };
-    // SAFETY: as above.
+    // SAFETY: these bytes are among those that were checked above.
     let protocol = unsafe { read_volatile((data + IP_PROTOCOL) as *const u8) };
     let known = protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP;
     if header != PLAIN_HEADER || fragment_be & FRAGMENT_BE != 0 || !known {
         return Glance::Unclear;
     }
     Glance::Ports {
-        // SAFETY: as above.
+        // SAFETY: these bytes are among those that were checked above.
         source: unsafe { read_volatile((data + IP_SOURCE) as *const u32) },
-        // SAFETY: as above.
+        // SAFETY: these bytes are among those that were checked above.
         source_port_be: unsafe { read_volatile((data + L4) as *const u16) },
-        // SAFETY: as above.
+        // SAFETY: these bytes are among those that were checked above.
         destination_port_be: unsafe { read_volatile((data + L4 + 2) as *const u16) },
     }
 }

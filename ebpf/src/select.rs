@@ -78,7 +78,7 @@ fn by_table(entry: &ServiceEntry, hash: u32) -> Option<u32> {
         generation: entry.generation,
         chunk,
     };
-    // SAFETY: as above.
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
     let chunk = unsafe { TABLES.get(key) }?;
     chunk
         .backends
@@ -97,7 +97,7 @@ fn by_slot(entry: &ServiceEntry, number: u32) -> Option<u32> {
         generation: entry.generation,
         slot: first + number % usable,
     };
-    // SAFETY: as above.
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
     unsafe { SLOTS.get(key) }.copied()
 }
 

@@ -159,7 +159,7 @@ fn decide(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
         protocol,
         scope: SCOPE_NODE_PORT_INTERNAL,
     };
-    // SAFETY: as above.
+    // SAFETY: entries of a map without preallocation stay valid until the program ends.
     match unsafe { SERVICES.get(key) } {
         Some(entry) => translate(ctx, ip, port_be, entry),
         None => Verdict::Pass,

@@ -93,7 +93,7 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
             protocol: packet.protocol,
             scope: scope(config, packet.source),
         };
-        // SAFETY: as above.
+        // SAFETY: entries of a map without preallocation stay valid until the program ends.
         return match unsafe { SERVICES.get(key) } {
             Some(entry) => Ok(from_client(ctx, &mut packet, config, entry)),
             None => Ok(TC_ACT_OK),
