@@ -68,13 +68,14 @@ pub fn cargo() -> Command {
 /// Set to anything, it makes `up`, `demo`, `test` and `bench` use the programs that were built last.
 const NO_BUILD: &str = "KNARR_XTASK_NO_BUILD";
 
-/// Set to anything, it makes `up`, `down` and `demo` use the programs from the tests' compilation. The tiers set it.
+/// Set to anything, it makes `up` and `demo` use the programs from the tests' compilation. The tiers set it.
 pub const TESTED: &str = "KNARR_XTASK_TESTED";
 /// The kernel programs compile for the kernel's machine only; the host's tools see all the others.
 pub const NOT_FOR_THE_HOST: &str = "knarr-ebpf";
 
-/// Every test that there is. cargo resolves features for what it is asked for, so it is always asked for the same and
-/// compiles every dependency once; the runner's filter says what is run of it.
+/// Every test that there is. cargo resolves features for what it is asked for, so nextest is always asked for the same and
+/// every dependency is compiled once; its filter says what is run. cargo's own runner has no such filter and compiles some
+/// of them again for a tier.
 pub const EVERY_TEST: [&str; 7] = [
     "--workspace",
     "--exclude",

@@ -23,6 +23,12 @@ const SOME_PODS: usize = 5;
 /// The second time hits pods that are being started again. After it those that ran twice wait for the back-off of 10 s;
 /// each further round would double that and show nothing else.
 const KILL_ALL_ROUNDS: usize = 2;
+/// Pods of the Service that is called meanwhile.
+const WEB_PODS: usize = 4;
+/// So many calls find every one of them: by chance one is missed in 1 of 25,000 looks, 4 * (3/4)^40.
+const CALLS: usize = 40;
+/// How long the clients go on when everything is whole again.
+const AFTER: Duration = Duration::from_secs(3);
 
 /// What a node has of pods, in the kernel and on its disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -410,7 +416,13 @@ fn killing_agents_and_control_plane_while_100_pods_are_made_loses_no_request_and
 fn killing_every_process_of_all_hosts_while_100_pods_are_made_converges_without_a_leak() {
     let _whole = Whole;
     let cluster = Cluster::namespace("chaos-all");
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", WEB_PODS),
+        &manifests::echo_service("web"),
+    );
     let before = quiet_nodes();
+    // The host outside is the only one whose clients live on.
+    let loads = NODES.map(|node| Load::start(CLIENT, From::Requests, &addresses.node(node, 80)));
     cluster
         .kubectl
         .apply(&manifests::echo_deployment("many", PODS));
@@ -426,5 +438,22 @@ fn killing_every_process_of_all_hosts_while_100_pods_are_made_converges_without_
         restarted.count() >= SOME_PODS,
         "containers were killed, but none was started again: {containers:?}"
     );
+    let whole_again = load::now_ms();
+    thread::sleep(AFTER);
+    for load in loads {
+        let what = load.what().to_owned();
+        let report = load.stop();
+        assert!(
+            !report.failures().is_empty(),
+            "{what}: no call failed, so nothing was killed under load"
+        );
+        report.assert_unbroken_after(&what, whole_again);
+    }
+    for node in NODES {
+        let answered: BTreeSet<String> = (0..CALLS)
+            .map(|_| hosts::get(node, &addresses.cluster(80)).expect("the Service answers"))
+            .collect();
+        assert_eq!(answered.len(), WEB_PODS, "from {node}: {answered:?}");
+    }
     goes_without_a_trace(&cluster, &before);
 }

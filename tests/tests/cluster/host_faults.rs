@@ -2,14 +2,16 @@
 //! A host that loses power is replaced; a host that gets it back brings its pods back by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use knarr_tests::cluster::xtask;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{self, CLIENT};
 use knarr_tests::load::{self, now_ms};
 use knarr_tests::manifests::{self, Addresses};
-use knarr_tests::{Cluster, From, Load, eventually};
+use knarr_tests::{Cluster, From, Load, Outcome, eventually};
 use serde_json::Value;
 
 /// The tiers' grace period and tolerations are seconds, see `xtask/src/test.rs`; a loaded machine gets some more.
@@ -284,20 +286,49 @@ fn a_fault_that_changes_nothing_says_so() {
             "the host and its agent were running already",
         ),
         ("--plug", "the cable was in already"),
+        ("--unplug", "the cable is out"),
+        ("--unplug", "the cable was out already"),
+        ("--plug", "the cable is in"),
         ("--kill-agent", "the agent was killed"),
         ("--kill-agent", "no agent was running"),
         (
             "--start-host",
             "the host was running already; its agent was started",
         ),
+        ("--stop-host", "the host was stopped"),
+        ("--stop-host", "the host was stopped already"),
+        (
+            "--kill-agent",
+            "the host is stopped, and no agent was running",
+        ),
     ] {
         let output = node(fault);
         assert!(output.contains(said), "{fault}: {output}");
     }
-    let output = faults::lab(&["control", "--start"]);
+    for fault in ["--plug", "--unplug", "--restart-agent"] {
+        let refused = Outcome::of(Command::new(xtask()).args(["node", "node-2", fault]), "");
+        assert_eq!(refused.code, Some(1), "{fault}: {}", refused.stdout);
+        assert!(
+            refused.stderr.trim_end().ends_with(
+                "node-2 is stopped: start it with `cargo xtask node node-2 --start-host`"
+            ),
+            "{fault}: {}",
+            refused.stderr
+        );
+    }
+    let output = node("--start-host");
     assert!(
-        output.contains("the control plane was running already"),
+        output.contains("the host and its agent were started"),
         "{output}"
     );
+    for (fault, said) in [
+        ("--start", "the control plane was running already"),
+        ("--kill", "the control plane was killed"),
+        ("--kill", "no control plane was running"),
+        ("--start", "the control plane was started"),
+    ] {
+        let output = faults::lab(&["control", fault]);
+        assert!(output.contains(said), "{fault}: {output}");
+    }
     faults::all_ready();
 }

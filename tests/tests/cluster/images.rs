@@ -224,29 +224,42 @@ fn a_command_that_does_not_exist_is_named() {
     cluster.kubectl.apply(&pod_with("no-command", |container| {
         container["command"] = json!(["/no/such/program"])
     }));
-    let said = eventually("the failure is visible", LIMIT, || {
-        let status =
-            cluster.kubectl.json(&["get", "pod", "no-command"])["status"]["containerStatuses"][0]
-                .clone();
-        let text = status.to_string();
-        if text.contains("/no/such/program") {
-            Ok(text)
-        } else {
-            Err(text)
+    let end = "/status/containerStatuses/0/state/terminated";
+    cluster.kubectl.until(
+        "pod/no-command",
+        &format!("{end}/reason"),
+        "StartError",
+        LIMIT,
+    );
+    let pod = cluster.kubectl.json(&["get", "pod", "no-command"]);
+    let ended = pod.pointer(end).expect("it has just been there");
+    assert_eq!(ended["exitCode"], 128, "{ended}");
+    let message = ended["message"].as_str().unwrap_or_default();
+    assert!(message.contains("/no/such/program"), "{ended}");
+    let told = eventually("the events are there", LIMIT, || {
+        let events = cluster.kubectl.items(&[
+            "get",
+            "events",
+            "--field-selector",
+            "involvedObject.name=no-command",
+            "--sort-by",
+            "{.metadata.resourceVersion}",
+        ]);
+        let reasons: Vec<String> = events
+            .iter()
+            .filter_map(|event| event["reason"].as_str().map(str::to_owned))
+            .collect();
+        match reasons.iter().any(|reason| reason == "Failed") {
+            true => Ok(reasons),
+            false => Err(format!("{reasons:?}")),
         }
     });
+    let at = |wanted: &str| told.iter().position(|reason| reason == wanted);
     assert!(
-        [
-            "RunContainerError",
-            "StartError",
-            "ContainerCannotRun",
-            "CrashLoopBackOff",
-            "CreateContainerError"
-        ]
-        .iter()
-        .any(|reason| said.contains(reason)),
-        "{said}"
+        at("Created").is_some() && at("Created") < at("Failed"),
+        "{told:?}"
     );
+    assert_eq!(at("Started"), None, "{told:?}");
     // A working pod beside it is not bothered.
     cluster.kubectl.apply(&pod_with("fine", |container| {
         container["image"] = json!(ECHO);

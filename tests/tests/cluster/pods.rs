@@ -183,6 +183,39 @@ fn a_container_that_takes_more_memory_than_its_limit_is_oom_killed() {
 }
 
 #[test]
+fn a_pod_that_outgrows_its_emptydir_is_evicted_once_and_leaves_nothing() {
+    let cluster = Cluster::namespace("outgrown");
+    let mut pod = manifests::script_pod(
+        "outgrown",
+        "node-1",
+        "dd if=/dev/zero of=/data/file bs=1024 count=4096; sleep 1000",
+    );
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    cluster.kubectl.apply(&pod);
+    cluster
+        .kubectl
+        .until("pod/outgrown", "/status/phase", "Failed", LIMIT);
+    let pod = cluster.kubectl.json(&["get", "pod", "outgrown"]);
+    assert_eq!(pod["status"]["reason"], "Evicted", "{}", pod["status"]);
+    assert_eq!(
+        pod["status"]["message"],
+        "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". "
+    );
+    let of_eviction =
+        "involvedObject.name=outgrown,reason=Evicted,involvedObject.kind=Pod".to_owned();
+    let events = cluster
+        .kubectl
+        .items(&["get", "events", "--field-selector", &of_eviction]);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(events[0]["count"].as_u64().unwrap_or(1) == 1, "{events:?}");
+    let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+    cluster.kubectl.ok(&["delete", "pod", "outgrown"]);
+    let left = hosts::run("node-1", &["find", "/var/lib/knarr/pods", "-name", uid]);
+    assert_eq!(left.stdout, "", "{}", left.stderr);
+}
+
+#[test]
 fn a_deleted_pod_gets_its_grace_period_and_no_more() {
     let cluster = Cluster::namespace("grace");
     let mut polite = manifests::script_pod(

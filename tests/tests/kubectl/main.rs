@@ -7,6 +7,7 @@ mod bad_bodies;
 mod bad_input;
 mod controllers;
 mod discovery;
+mod helm;
 mod reading;
 mod services;
 mod writing;

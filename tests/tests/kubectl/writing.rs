@@ -89,8 +89,23 @@ fn all_three_patches_do_what_they_are_called() {
     // JSON: exact places, with a test.
     kubectl.ok(&["patch", "deployment", "web", "--type=json", "--patch", r#"[{"op":"test","path":"/spec/replicas","value":0},{"op":"replace","path":"/spec/template/spec/containers/0/env/0/value","value":"3"}]"#]);
     assert_eq!(containers(kubectl)[0]["env"][0]["value"], "3");
+    // One operation that fails takes those before and after it with it.
+    let before = kubectl.json(&["get", "deployment", "web"]);
     let refused = kubectl.refused(&["patch", "deployment", "web", "--type=json", "--patch", r#"[{"op":"test","path":"/spec/replicas","value":9},{"op":"remove","path":"/spec/replicas"}]"#], "");
-    assert!(!refused.is_empty());
+    assert_eq!(
+        refused.trim_end(),
+        "The request is invalid: the server rejected our request due to an error in our request: operation '/0' \
+         failed at path '/spec/replicas': value did not match"
+    );
+    let refused = kubectl.refused(&["patch", "deployment", "web", "--type=json", "--patch", r#"[{"op":"replace","path":"/spec/replicas","value":1},{"op":"test","path":"/spec/nothing","value":9}]"#], "");
+    assert_eq!(
+        refused.trim_end(),
+        "The request is invalid: the server rejected our request due to an error in our request: operation '/1' \
+         failed at path '/spec/nothing': path is invalid"
+    );
+    let after = kubectl.json(&["get", "deployment", "web"]);
+    assert_eq!(after["spec"]["replicas"], 0);
+    assert_eq!(after["spec"], before["spec"]);
 
     // Merge: lists are replaced, null removes.
     kubectl.ok(&[

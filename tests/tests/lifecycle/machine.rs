@@ -19,7 +19,9 @@ pub struct Machine {
     pub processes: BTreeSet<String>,
     pub cgroups: BTreeSet<PathBuf>,
     pub mounts: BTreeSet<String>,
-    pub links: BTreeSet<String>,
+    /// Links, routes of all tables, and rules of iptables and nftables: the lab has its own elsewhere and never touches
+    /// these.
+    pub network: BTreeSet<String>,
     /// In the machine's own BPF file system; those of hosts are among [`Held`].
     pub pins: usize,
 }
@@ -47,16 +49,8 @@ pub fn look(lab: &str) -> Machine {
             )
         })
         .collect();
-    let text = |program: &str, args: &[&str]| {
-        String::from_utf8_lossy(
-            &Command::new(program)
-                .args(args)
-                .output()
-                .expect("it runs")
-                .stdout,
-        )
-        .into_owned()
-    };
+    let links = lines("ip", &["-oneline", "link"])
+        .filter_map(|line| line.split(": ").nth(1).map(str::to_owned));
     Machine {
         processes,
         cgroups: find(Path::new("/sys/fs/cgroup"), lab),
@@ -66,12 +60,30 @@ pub fn look(lab: &str) -> Machine {
             .filter(|line| line.contains(&up))
             .map(str::to_owned)
             .collect(),
-        links: text("ip", &["-oneline", "link"])
-            .lines()
-            .filter_map(|line| line.split(": ").nth(1).map(str::to_owned))
+        network: links
+            .chain(lines("ip", &["route", "show", "table", "all"]).map(without_age))
+            .chain(lines("ip", &["rule"]))
+            .chain(lines("nft", &["list", "ruleset"]))
+            // The counters and the time in the comments are not rules.
+            .chain(lines("iptables-legacy-save", &[]).filter(|line| line.starts_with("-A")))
             .collect(),
         pins: find(Path::new("/sys/fs/bpf"), "knarr").len(),
     }
+}
+
+/// A route that a router announced says how long it has still to live.
+fn without_age(route: String) -> String {
+    let lasting = route.split(" expires ").next();
+    lasting.map(str::to_owned).unwrap_or(route)
+}
+
+fn lines(program: &str, args: &[&str]) -> impl Iterator<Item = String> + use<> {
+    let output = Command::new(program).args(args).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} cannot be run: {error}"));
+    assert!(output.status.success(), "{program}: {output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.into_iter()
 }
 
 fn find(dir: &Path, word: &str) -> BTreeSet<PathBuf> {

@@ -114,7 +114,7 @@ fn pods() -> anyhow::Result<Times> {
         }
         times.running.push(running);
         times.posted.push(posted);
-        // Each round finds the nodes as the first one did.
+        // The objects go at once. What the nodes still end of them is the beginning of the next round.
         api.request(
             "DELETE",
             &path,

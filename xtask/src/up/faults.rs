@@ -40,11 +40,11 @@ pub fn node_fault(name: &str, fault: NodeFault) -> anyhow::Result<()> {
     state.node(name)?;
     let on = host::is_running(&state, name);
     let done = match fault {
-        NodeFault::KillAgent if kill_service(&mut state, name)? => {
-            "the agent was killed; pods and Services go on"
-        }
-        NodeFault::KillAgent if on => "no agent was running",
-        NodeFault::KillAgent => "the host is stopped, and no agent was running",
+        NodeFault::KillAgent => match (kill_service(&mut state, name)?, on) {
+            (true, _) => "the agent was killed; pods and Services go on",
+            (false, true) => "no agent was running",
+            (false, false) => "the host is stopped, and no agent was running",
+        },
         NodeFault::RestartAgent => {
             require_on(name, on)?;
             services::start_service(&mut state, name, None, Running::Restart)?;

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask` that cannot do what it was asked ends with another code than 0, and the last thing it says is why.
+
+use std::process::Command;
+
+use knarr_tests::cluster::xtask;
+use knarr_tests::hosts::{CLIENT, CONTROL, NODES};
+use knarr_tests::kubectl::Outcome;
+
+/// What it says on the way to ending with this code. Nothing of that is output.
+fn failure(args: &[&str], code: i32) -> String {
+    let outcome = Outcome::of(Command::new(xtask()).args(args), "");
+    let said = outcome.stderr.trim_end().to_owned();
+    let line = args.join(" ");
+    assert_eq!(
+        outcome.code,
+        Some(code),
+        "xtask {line}: {}{said}",
+        outcome.stdout
+    );
+    assert_eq!(outcome.stdout, "", "xtask {line}");
+    said
+}
+
+fn reason(args: &[&str]) -> String {
+    let said = failure(args, 1);
+    said.lines().last().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_host_that_there_is_not_is_refused_with_those_there_are() {
+    for args in [
+        &["node", "node-9", "--", "true"] as &[&str],
+        &["node", "node-9", "--kill-agent"],
+    ] {
+        let reason = reason(args);
+        let there = reason
+            .strip_prefix("error: there is no host node-9; there are ")
+            .unwrap_or_else(|| panic!("{reason}"));
+        let there: Vec<&str> = there.split(", ").collect();
+        for host in [CLIENT, CONTROL].iter().chain(&NODES) {
+            assert!(there.contains(host), "{host} is not told: {reason}");
+        }
+    }
+}
+
+#[test]
+fn a_command_with_nothing_to_do_is_refused_with_what_there_is_to_say() {
+    assert_eq!(
+        reason(&["node", "node-1"]),
+        "error: say what to do on node-1: `-- CMD...`, or one of the faults in `cargo xtask node --help`"
+    );
+    assert_eq!(
+        reason(&["control"]),
+        "error: say what to do: --kill, --start or `-- CMD...`"
+    );
+}
+
+#[test]
+fn arguments_that_are_not_understood_are_refused_with_those_that_are() {
+    // 2 is what the parser of arguments ends with; it has a line of its own behind every reason.
+    assert_eq!(
+        failure(&["bench", "nothing"], 2),
+        "error: invalid value 'nothing' for '[NAMES]...'\n  [possible values: datapath, idle, start]\n\n\
+         For more information, try '--help'."
+    );
+}
