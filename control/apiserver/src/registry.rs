@@ -187,7 +187,7 @@ pub(crate) trait Strategy: Send + Sync {
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
     /// Keeps what a client of the status subresource may not change, besides `spec`.
     fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
-    /// What is wrong with a new object.
+    /// What is wrong with a new object. Of a view, it is asked the view's own strategy, but about the stored form.
     fn validate(&self, _object: &Value, _errors: &mut FieldErrors) {}
     /// What is wrong with a change; the new object is validated by itself too.
     fn validate_update(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {

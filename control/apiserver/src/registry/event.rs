@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Event: stored in its core/v1 form, served as core/v1 and as events.k8s.io/v1.
 //!
-//! Defaults and conversion of `pkg/apis/events/v1/conversion.go` (v1.37).
+//! Defaults and conversion of `pkg/apis/events/v1/conversion.go` (v1.37). What is refused: `event/validation.rs`.
 
 use serde_json::{Map, Value};
 
 use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy};
 use crate::field::FieldErrors;
 use crate::{table, value};
+
+mod validation;
 
 const COLUMNS: &[Column] = &[
     Column::new(
@@ -87,7 +89,7 @@ pub(super) static KIND: Kind = Kind {
         Selectable::new("type"),
     ],
     columns: COLUMNS,
-    strategy: &Event,
+    strategy: &Event(Face::Core),
     view_of: None,
 };
 
@@ -105,7 +107,7 @@ pub(super) static VIEW: Kind = Kind {
     subresources: &[],
     selectable: &[],
     columns: COLUMNS,
-    strategy: &Event,
+    strategy: &Event(Face::Events),
     view_of: Some(&KIND),
 };
 
@@ -120,7 +122,16 @@ const RENAMED: [(&str, &str); 7] = [
     ("reportingComponent", "reportingController"),
 ];
 
-struct Event;
+/// The API that a request came by. They differ in what they demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Face {
+    /// core/v1
+    Core,
+    /// events.k8s.io/v1
+    Events,
+}
+
+struct Event(Face);
 
 impl Strategy for Event {
     fn default(&self, object: &mut Value) {
@@ -133,38 +144,11 @@ impl Strategy for Event {
     }
 
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        let involved = value::text(object, "involvedObject.namespace");
-        let namespace = value::text(object, "metadata.namespace");
-        let matches = if involved.is_empty() {
-            matches!(namespace, "" | "default")
-        } else {
-            involved == namespace
-        };
-        if !matches {
-            errors.invalid(
-                "involvedObject.namespace",
-                involved,
-                "does not match event.namespace",
-            );
-        }
-        // Only events of the newer API say when they happened by eventTime, and they have to be complete.
-        if value::text(object, "eventTime").is_empty() {
-            return;
-        }
-        for (path, field) in [
-            ("reportingComponent", "reportingController"),
-            ("reportingInstance", "reportingInstance"),
-            ("action", "action"),
-            ("reason", "reason"),
-        ] {
-            if value::text(object, path).is_empty() {
-                errors.required(field, "");
-            }
-        }
-        let kind = value::text(object, "type");
-        if !matches!(kind, "Normal" | "Warning") {
-            errors.invalid("type", kind, "has invalid value: ");
-        }
+        validation::validate_create(self.0, object, errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        validation::validate_update(self.0, new, old, errors);
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {

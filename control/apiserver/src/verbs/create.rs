@@ -71,7 +71,7 @@ impl Core {
         let name = value::text(&object, "metadata.name").to_owned();
         let mut errors = FieldErrors::default();
         meta::validate(stored, &object, &mut errors);
-        stored.strategy.validate(&object, &mut errors);
+        kind.strategy.validate(&object, &mut errors);
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
         }
@@ -150,10 +150,15 @@ pub(super) fn set_namespace(
         value::remove(object, "metadata.namespace");
         return Ok(());
     }
+    check_namespace(namespace, object)?;
+    value::set(object, "metadata.namespace", namespace);
+    Ok(())
+}
+
+/// Refuses a body that names another namespace than the request.
+pub(super) fn check_namespace(namespace: &str, object: &Value) -> Result<(), ApiError> {
     let sent = value::text(object, "metadata.namespace");
-    if sent.is_empty() {
-        value::set(object, "metadata.namespace", namespace);
-    } else if sent != namespace {
+    if !sent.is_empty() && sent != namespace {
         return Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));

@@ -18,6 +18,7 @@ impl Core {
         binding: &Value,
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
+        super::create::check_namespace(namespace, binding)?;
         let kind = registry::builtin("", "pods");
         let node = value::text(binding, "target.name");
         let target = value::text(binding, "target.kind");
@@ -30,6 +31,9 @@ impl Core {
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid("", "Binding", pod, &errors));
+        }
+        if pod.is_empty() {
+            return Err(ApiError::bad_request("Name parameter required."));
         }
         let refuse = |why: String| Err(ApiError::conflict("", "pods/binding", pod, &why));
         let change = |current: &Value| {

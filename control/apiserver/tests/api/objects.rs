@@ -356,41 +356,6 @@ async fn a_table_has_the_columns_and_a_partial_list_only_metadata() {
 }
 
 #[tokio::test]
-async fn one_event_has_two_faces() {
-    let (server, _directory) = server().await;
-    let event = json!({
-        "metadata": {"name": "e1", "namespace": "default"},
-        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
-        "message": "pulled", "reason": "Pulled", "type": "Normal",
-        "source": {"component": "kubelet"}, "count": 2,
-    });
-    let core = "/api/v1/namespaces/default/events";
-    let new = "/apis/events.k8s.io/v1/namespaces/default/events";
-    assert_eq!(server.send("POST", core, &event).await.code, 201);
-    let seen = server.get(&format!("{new}/e1")).await.json();
-    assert_eq!(seen["apiVersion"], "events.k8s.io/v1");
-    assert_eq!(seen["note"], "pulled");
-    assert_eq!(seen["regarding"]["name"], "p");
-    assert_eq!(seen["deprecatedCount"], 2);
-    let patched = server
-        .patch(
-            "merge",
-            &format!("{new}/e1"),
-            &json!({"note": "pulled again"}),
-        )
-        .await;
-    assert_eq!(patched.code, 200, "{}", patched.text());
-    let back = server.get(&format!("{core}/e1")).await.json();
-    assert_eq!(back["message"], "pulled again");
-    assert!(back.get("note").is_none());
-    let found = server
-        .get(&format!("{new}?fieldSelector=regarding.name%3Dp"))
-        .await
-        .json();
-    assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
-}
-
-#[tokio::test]
 async fn everything_acknowledged_is_there_after_a_restart() {
     let (server, directory) = server().await;
     for n in 0..20 {

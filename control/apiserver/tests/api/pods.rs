@@ -7,6 +7,7 @@ use crate::harness::Server;
 use crate::server;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
+const BINDINGS: &str = "/api/v1/namespaces/default/bindings";
 
 fn pod(name: &str, containers: &[&str]) -> Value {
     let containers: Vec<Value> = containers
@@ -83,6 +84,92 @@ async fn a_pod_is_bound_once() {
     let client = server.api.client();
     let other = client.bind("default", "again", uid, "n1");
     assert!(other.await.expect_err("another pod is meant").is_conflict());
+}
+
+#[tokio::test]
+async fn a_binding_that_names_its_pod_itself_binds_it_once() {
+    let (server, _directory) = server().await;
+    server.send("POST", PODS, &pod("web", &["c"])).await;
+    let to = |node: &str| {
+        json!({
+            "metadata": {"name": "web", "annotations": {"asked-by": "a test"}},
+            "target": {"kind": "Node", "name": node},
+        })
+    };
+    let done = server.send("POST", BINDINGS, &to("n1")).await;
+    assert_eq!(done.code, 201, "{}", done.text());
+    assert_eq!(done.json()["status"], "Success");
+    let web = format!("{PODS}/web");
+    let read = server.get(&web).await.json();
+    assert_eq!(read["spec"]["nodeName"], "n1");
+    assert_eq!(
+        read["metadata"]["annotations"],
+        json!({"asked-by": "a test"})
+    );
+    assert_eq!(read["status"]["conditions"][0]["type"], "PodScheduled");
+    // To the same node is the second time as well.
+    for node in ["n1", "n2"] {
+        let again = server.send("POST", BINDINGS, &to(node)).await;
+        assert_eq!(again.code, 409, "{}", again.text());
+        assert_eq!(again.json()["reason"], "Conflict");
+        assert_eq!(
+            again.message(),
+            "Operation cannot be fulfilled on pods/binding \"web\": pod web is already assigned to node \"n1\""
+        );
+    }
+    assert_eq!(server.get(&web).await.json(), read);
+    let nobody = json!({"metadata": {"name": "nobody"}, "target": {"name": "n1"}});
+    let missing = server.send("POST", BINDINGS, &nobody).await;
+    assert_eq!(missing.code, 404);
+    assert_eq!(missing.message(), "pods \"nobody\" not found");
+}
+
+#[tokio::test]
+async fn a_binding_without_a_node_or_a_pod_binds_nothing() {
+    let (server, _directory) = server().await;
+    server.send("POST", PODS, &pod("web", &["c"])).await;
+    let web = format!("{PODS}/web");
+    for path in [BINDINGS, &format!("{web}/binding")] {
+        // Kubernetes answers with 500 and the same path here, but the mistake is the client's.
+        for (target, field, wrong) in [
+            (json!({}), "target.name", "Required value"),
+            (
+                json!({"kind": "Node", "name": ""}),
+                "target.name",
+                "Required value",
+            ),
+            (
+                json!({"kind": "Pod", "name": "n1"}),
+                "target.kind",
+                "Unsupported value: \"Pod\": supported values: \"<empty>\", \"Node\"",
+            ),
+        ] {
+            let binding = json!({"metadata": {"name": "web"}, "target": target});
+            let refused = server.send("POST", path, &binding).await;
+            assert_eq!(refused.code, 422, "{path} {}", refused.text());
+            assert_eq!(
+                refused.message(),
+                format!("Binding \"web\" is invalid: {field}: {wrong}")
+            );
+            assert_eq!(refused.json()["details"]["causes"][0]["field"], field);
+        }
+        let elsewhere = json!({
+            "metadata": {"name": "web", "namespace": "kube-system"},
+            "target": {"name": "n1"},
+        });
+        let refused = server.send("POST", path, &elsewhere).await;
+        assert_eq!(refused.code, 400, "{path} {}", refused.text());
+        assert_eq!(
+            refused.message(),
+            "the namespace of the provided object does not match the namespace sent on the request"
+        );
+    }
+    let nameless = json!({"target": {"kind": "Node", "name": "n1"}});
+    let refused = server.send("POST", BINDINGS, &nameless).await;
+    assert_eq!(refused.code, 400, "{}", refused.text());
+    assert_eq!(refused.message(), "Name parameter required.");
+    let read = server.get(&web).await.json();
+    assert!(read["spec"].get("nodeName").is_none(), "{read}");
 }
 
 #[tokio::test]
