@@ -5,9 +5,9 @@
 //! `apply.rs`, which carries out [`PodAction`]s in order). The rules are kubelet's `computePodActions`
 //! and `SyncTerminatingPod`, Kubernetes v1.37.
 
-use crate::Millis;
 use crate::backoff::BackOff;
 use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord, StopCause};
+use crate::{Millis, ms_of_seconds};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 mod ending;
@@ -264,9 +264,9 @@ pub fn grace_ms(pod: &Pod, wanted: Wanted) -> Millis {
         .as_ref()
         .and_then(|s| s.termination_grace_period_seconds);
     match (wanted, deletion, spec) {
-        (_, Some(s), _) => s.max(0) * 1000,
+        (_, Some(s), _) => ms_of_seconds(s.max(0)),
         (Wanted::Removed, None, _) => GRACE_FORCED_MS,
-        (Wanted::Yes, None, s) => s.unwrap_or(GRACE_SECONDS_DEFAULT).max(0) * 1000,
+        (Wanted::Yes, None, s) => ms_of_seconds(s.unwrap_or(GRACE_SECONDS_DEFAULT).max(0)),
     }
 }
 
@@ -473,7 +473,8 @@ impl Planner<'_> {
         let Some(seconds) = self.spec.active_deadline_seconds else {
             return;
         };
-        let due = self.record.accepted_ms.unwrap_or(self.now_ms) + seconds * 1000;
+        let since_ms = self.record.accepted_ms.unwrap_or(self.now_ms);
+        let due = since_ms.saturating_add(ms_of_seconds(seconds));
         if due > self.now_ms {
             self.wake_at(due);
             return;

@@ -4,7 +4,7 @@
 //! Not here: the asking (the agent's `probes`). Only httpGet over HTTP and tcpSocket are known; `support`
 //! refuses the others.
 
-use crate::Millis;
+use crate::{Millis, ms_of_seconds};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -158,7 +158,8 @@ fn probe_spec(
     } else {
         return Err(fail("", "must specify a handler type"));
     };
-    let seconds = |value: Option<i32>, default: i32| i64::from(value.unwrap_or(default)) * 1000;
+    let seconds =
+        |value: Option<i32>, default: i32| ms_of_seconds(i64::from(value.unwrap_or(default)));
     let at_least_one = |value: Option<i32>, default: u32| {
         value
             .and_then(|v| u32::try_from(v).ok())
@@ -173,7 +174,7 @@ fn probe_spec(
         timeout_ms: seconds(probe.timeout_seconds, 1).max(1000),
         success_threshold: at_least_one(probe.success_threshold, 1),
         failure_threshold: at_least_one(probe.failure_threshold, 3),
-        grace_ms: probe.termination_grace_period_seconds.map(|s| s * 1000),
+        grace_ms: probe.termination_grace_period_seconds.map(ms_of_seconds),
     })
 }
 

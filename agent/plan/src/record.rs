@@ -370,7 +370,7 @@ impl PodRecord {
             record.stop.get_or_insert(Stop {
                 since_ms: now_ms,
                 grace_ms,
-                pre_stop_until_ms: Some(now_ms + sleep_ms),
+                pre_stop_until_ms: Some(now_ms.saturating_add(sleep_ms)),
             });
         }
     }

@@ -116,6 +116,8 @@ fn check_pod(spec: &PodSpec) -> Result<(), Unsupported> {
             &["Merge", "Strict"],
             "spec.securityContext.supplementalGroupsPolicy",
         )?;
+        // Both are kept without doing anything for them: every volume that belongs to a group is of the pod alone, and
+        // gets its owner when it is made (kubelet v1.37 ignores the policy for secret, configMap and emptyDir).
         let change = sc.fs_group_change_policy.as_deref();
         one_of(
             change,

@@ -224,8 +224,13 @@ fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {
         Target::Review(_) | Target::Definitions => false,
         _ => true,
     };
+    // A watch is not counted among the requests at once, so nothing else may call itself one.
+    let watches = match target {
+        Target::Resource(path) => path.can_be_watched() && query.is_true("watch"),
+        _ => false,
+    };
     match (method, named) {
-        (&Method::GET | &Method::HEAD, _) if query.is_true("watch") => "watch",
+        (&Method::GET | &Method::HEAD, _) if watches => "watch",
         (&Method::GET | &Method::HEAD, true) => "get",
         (&Method::GET | &Method::HEAD, false) => "list",
         (&Method::POST, _) => "create",

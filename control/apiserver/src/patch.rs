@@ -10,6 +10,8 @@ use crate::registry::Kind;
 use crate::schema::{self, SchemaKind};
 use crate::{ApiError, Patch, Reason};
 
+mod json;
+
 /// A patched object, and what the schema did not know of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Patched {
@@ -34,13 +36,7 @@ pub(crate) fn apply_to(
     patch: &Patch,
 ) -> Result<Patched, ApiError> {
     let patched = match patch {
-        Patch::Json(operations) => {
-            let operations: json_patch::Patch = serde_json::from_value(operations.clone())
-                .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-            let mut object = current.clone();
-            json_patch::patch(&mut object, &operations).map_err(|e| rejected(&e.to_string()))?;
-            object
-        }
+        Patch::Json(operations) => json::apply(current, operations)?,
         Patch::Merge(change) => {
             object_only(change)?;
             let mut object = current.clone();

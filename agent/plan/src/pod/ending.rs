@@ -18,7 +18,7 @@ impl Planner<'_> {
             return;
         };
         let since_ms = termination.since_ms;
-        let deadline_ms = since_ms + grace_ms(self.pod, self.wanted);
+        let deadline_ms = since_ms.saturating_add(grace_ms(self.pod, self.wanted));
         let live: Vec<(&Container, Role)> = containers(self.spec)
             .filter(|(c, _)| {
                 self.record
@@ -69,7 +69,7 @@ impl Planner<'_> {
                 Some(until_ms) => until_ms,
                 None => return,
             },
-            None => since_ms + pre_stop_sleep_ms(container),
+            None => since_ms.saturating_add(pre_stop_sleep_ms(container)),
         };
         let due = sleep_until_ms.min(deadline_ms);
         if due > self.now_ms {

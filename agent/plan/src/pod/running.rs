@@ -7,8 +7,8 @@ use super::{
     Planner, PodAction, RecordStore, Restart, Role, StopCause, containers, grace_ms, restart_due,
     restarts, stop_signal,
 };
-use crate::Millis;
 use crate::record::ContainerRecord;
+use crate::{Millis, ms_of_seconds};
 use k8s_openapi::api::core::v1::Container;
 
 impl Planner<'_> {
@@ -111,7 +111,7 @@ impl Planner<'_> {
         };
         let name = container.name.clone();
         if let Some(stop) = &record.stop {
-            let deadline_ms = stop.since_ms + stop.grace_ms;
+            let deadline_ms = stop.since_ms.saturating_add(stop.grace_ms);
             match stop.pre_stop_until_ms {
                 _ if deadline_ms <= self.now_ms => {
                     self.actions.push(PodAction::Kill { name, attempt });
@@ -181,5 +181,5 @@ pub(super) fn pre_stop_sleep_ms(container: &Container) -> Millis {
         .as_ref()
         .and_then(|l| l.pre_stop.as_ref());
     let sleep = hook.and_then(|h| h.sleep.as_ref());
-    sleep.map_or(0, |s| s.seconds.max(0).saturating_mul(1000))
+    sleep.map_or(0, |s| ms_of_seconds(s.seconds.max(0)))
 }

@@ -69,3 +69,17 @@ fn a_container_with_probes_is_neither_started_nor_ready_before_an_answer() {
         (Some(false), Some(false), None)
     );
 }
+
+#[test]
+fn seconds_of_a_probe_are_as_large_as_they_may_be_written() {
+    let specs = probe_specs(&container(json!({
+        "livenessProbe": {"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": i64::MAX,
+                          "initialDelaySeconds": i32::MAX, "periodSeconds": i32::MAX,
+                          "timeoutSeconds": i32::MAX}})))
+    .expect("specs");
+    let most = i64::from(i32::MAX) * 1_000;
+    assert_eq!(specs[0].grace_ms, Some(Millis::MAX));
+    assert_eq!(specs[0].initial_delay_ms, most);
+    assert_eq!(specs[0].period_ms, most);
+    assert_eq!(specs[0].timeout_ms, most);
+}

@@ -43,6 +43,14 @@ pub(crate) struct ResourcePath {
     pub(crate) subresource: Option<String>,
 }
 
+impl ResourcePath {
+    /// Whether `?watch=true` means anything: of a collection or an object, not of a part of one and not of Bindings,
+    /// which nobody keeps.
+    pub(crate) fn can_be_watched(&self) -> bool {
+        self.subresource.is_none() && !std::ptr::eq(self.kind, &BINDING)
+    }
+}
+
 /// Which question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Review {

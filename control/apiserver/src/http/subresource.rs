@@ -13,7 +13,7 @@ use super::{Call, Http, body, list, logs, not_allowed, options, respond};
 use crate::patch;
 use crate::registry::{BINDING, Kind, Part};
 use crate::schema::SchemaKind;
-use crate::verbs::{DeleteOptions, DryRun, scale_of};
+use crate::verbs::{DeleteOptions, DryRun, check_place, scale_of};
 use crate::{ApiError, Reason, value};
 
 /// Answers a request about a subresource, or about Bindings.
@@ -75,13 +75,9 @@ async fn scale(
             let options = options::write(&call.query, "UpdateOptions")?;
             let validation = options::field_validation(&call.query, "UpdateOptions")?;
             let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
-            let (sent, _) = decode_as(&schema, &json, validation)?;
-            let sent_name = value::text(&sent, "metadata.name");
-            if sent_name != name {
-                return Err(ApiError::bad_request(format!(
-                    "the name of the object ({sent_name}) does not match the name on the URL ({name})"
-                )));
-            }
+            let (mut sent, _) = decode_as(&schema, &json, validation)?;
+            // A wrong name is told before it matters whether the object is there.
+            check_place(kind, namespace, name, &mut sent)?;
             http.core
                 .modify_scale(kind, namespace, name, &options, &|_| Ok(sent.clone()))
                 .await?

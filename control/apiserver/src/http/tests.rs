@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Paths and content negotiation.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::negotiate::{Accept, Form, Format};
-use super::path::Target;
+use super::path::{Query, Target};
 
 /// Resource, namespace, name and subresource.
 type Named = (String, Option<String>, Option<String>, Option<String>);
@@ -93,4 +93,41 @@ fn the_first_form_that_can_be_answered_wins() {
     assert_eq!(choose("*/*"), Ok((Format::Json, Form::Plain)));
     assert_eq!(choose("application/vnd.kubernetes.protobuf"), Err(406));
     assert_eq!(choose("application/json;as=Foo;v=v1;g=x"), Err(406));
+}
+
+#[test]
+fn only_collections_and_named_objects_are_watched() {
+    let verb = |method: Method, path: &str| {
+        let uri: Uri = path.parse().expect("a path");
+        super::verb(&method, &Target::parse(uri.path()), &Query::parse(&uri))
+    };
+    for path in [
+        "/api/v1/pods?watch=true",
+        "/api/v1/namespaces/a/pods?watch=1",
+        "/api/v1/namespaces/a/pods/b?watch=true",
+        "/api/v1/namespaces/a?watch=true",
+    ] {
+        assert_eq!(verb(Method::GET, path), "watch", "{path}");
+        assert_eq!(verb(Method::HEAD, path), "watch", "{path}");
+    }
+    for (path, named) in [
+        ("/api/v1/pods?watch=false", "list"),
+        ("/api/v1/namespaces/a/pods/b/status?watch=true", "get"),
+        ("/api/v1/namespaces/a/pods/b/log?watch=true", "log"),
+        ("/api/v1/namespaces/a/bindings?watch=true", "list"),
+        (
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews?watch=true",
+            "list",
+        ),
+        (
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?watch=true",
+            "list",
+        ),
+        ("/openapi/v2?watch=true", "get"),
+        ("/metrics?watch=true", "get"),
+        ("/nowhere?watch=true", "get"),
+    ] {
+        assert_eq!(verb(Method::GET, path), named, "{path}");
+    }
+    assert_eq!(verb(Method::POST, "/api/v1/pods?watch=true"), "create");
 }

@@ -55,3 +55,97 @@ fn a_patch_of_the_wrong_shape_or_type_is_a_bad_request() {
         assert_eq!(error.reason(), Reason::BadRequest, "{patch:?}");
     }
 }
+
+/// `/data` into each of these places, one after the other.
+fn copies(into: impl IntoIterator<Item = String>) -> Patch {
+    let copy = |path| json!({"op": "copy", "from": "/data", "path": path});
+    Patch::Json(into.into_iter().map(copy).collect())
+}
+
+#[test]
+fn a_json_patch_copies_as_many_bytes_as_a_body_may_have() {
+    let kind = registry::builtin("", "configmaps");
+    // `{"k":"..."}` of one MiB, copied to where it does not grow itself.
+    let current = json!({"data": {"k": "v".repeat((1 << 20) - 8)}, "binaryData": {}});
+    let places = |n: usize| (0..n).map(|n| format!("/binaryData/{n}"));
+    let before = current["data"].to_string().len();
+    assert_eq!(before, 1 << 20);
+    // The schema takes no objects there, which is found only after the patch was applied.
+    let fits = apply(kind, &current, &copies(places(3))).expect_err("of the wrong type");
+    assert_eq!(fits.reason(), Reason::BadRequest, "{fits}");
+    let error = apply(kind, &current, &copies(places(4))).expect_err("too much");
+    assert_eq!(error.code(), 422);
+    assert!(
+        error.to_string().ends_with(
+            "the accumulated size increase of copy is 4194304, exceeding the limit 3145728"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_json_patch_has_ten_thousand_operations_at_most() {
+    let kind = registry::builtin("", "configmaps");
+    let current = json!({"data": {"a": "1"}});
+    let tests = |n: usize| {
+        let test = json!({"op": "test", "path": "/data/a", "value": "1"});
+        Patch::Json(vec![test; n].into())
+    };
+    apply(kind, &current, &tests(10_000)).expect("as many as are allowed");
+    let error = apply(kind, &current, &tests(10_001)).expect_err("one more");
+    assert_eq!(error.reason(), Reason::RequestEntityTooLarge);
+    assert_eq!(error.code(), 413);
+}
+
+#[test]
+fn a_json_patch_nests_no_deeper_than_what_can_be_read_again() {
+    let kind = registry::builtin("", "configmaps");
+    let current = json!({"data": {}});
+    let refused = |operations: serde_json::Value, what: &str| {
+        let error = apply(kind, &current, &Patch::Json(operations)).expect_err(what);
+        assert_eq!(error.code(), 422, "{what}: {error}");
+        assert!(
+            error.to_string().contains("nests deeper than 127 levels"),
+            "{what}: {error}"
+        );
+    };
+    let nested = |levels: usize| (0..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+    // Each of these puts one level around what was there before.
+    let copies = vec![json!({"op": "copy", "from": "/data", "path": "/data/x"}); 200];
+    refused(copies.into(), "copies");
+    let mut moves = vec![json!({"op": "add", "path": "/data/0", "value": {}})];
+    for n in 0..200 {
+        let outer = format!("/data/{}", n + 1);
+        moves.push(json!({"op": "add", "path": outer, "value": {}}));
+        moves.push(
+            json!({"op": "move", "from": format!("/data/{n}"), "path": format!("{outer}/x")}),
+        );
+    }
+    refused(moves.into(), "moves");
+    for op in ["add", "replace"] {
+        let put = json!([{"op": op, "path": "/data", "value": nested(126)}]);
+        refused(put, op);
+    }
+    let fits = json!([
+        {"op": "replace", "path": "/data", "value": nested(125)},
+        {"op": "replace", "path": "/data", "value": {}},
+    ]);
+    apply(kind, &current, &Patch::Json(fits)).expect("as deep as is allowed, for a moment");
+}
+
+#[test]
+fn what_is_wrong_with_a_json_patch_names_the_operation() {
+    let kind = registry::builtin("", "configmaps");
+    let current = json!({"data": {"a": "1"}});
+    let patch = Patch::Json(json!([
+        {"op": "add", "path": "/data/b", "value": "2"},
+        {"op": "copy", "from": "/data/none", "path": "/data/c"},
+    ]));
+    let error = apply(kind, &current, &patch).expect_err("nothing to copy");
+    assert!(
+        error
+            .to_string()
+            .ends_with("operation '/1' failed at path '/data/c': \"from\" path is invalid"),
+        "{error}"
+    );
+}

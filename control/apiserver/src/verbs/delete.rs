@@ -24,6 +24,9 @@ const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 /// Grace of a pod whose spec names none, in seconds.
 const GRACE_DEFAULT_S: i64 = 30;
+/// Longest grace, in seconds: 4,355 years. Kubernetes sets no bound, but the moment of the end has to be one that a
+/// timestamp can hold, and taking the grace off it again has to give the moment when the deletion began.
+const GRACE_MAX_S: i64 = 1 << 37;
 
 /// What one deletion request does to the object as it is now.
 enum Step {
@@ -140,8 +143,9 @@ fn plan(stored: &'static Kind, current: &Object, options: &DeleteOptions, now: T
                     if wanted == 0 && !kept {
                         return Step::Remove;
                     }
-                    let sooner = at - SignedDuration::from_secs(before - wanted);
-                    mark(&mut object, sooner, wanted);
+                    let less = SignedDuration::from_secs(before.saturating_sub(wanted));
+                    // Before all time is only what nobody here has written.
+                    mark(&mut object, at.checked_sub(less).unwrap_or(now), wanted);
                 }
                 _ if before == 0 && !kept => return Step::Remove,
                 _ => {}
@@ -149,7 +153,9 @@ fn plan(stored: &'static Kind, current: &Object, options: &DeleteOptions, now: T
         }
         None if grace == 0 && !kept => return Step::Remove,
         None => {
-            mark(&mut object, now + SignedDuration::from_secs(grace), grace);
+            let end = now.checked_add(SignedDuration::from_secs(grace));
+            // Beyond all time is the end only for a clock that is wrong by thousands of years.
+            mark(&mut object, end.unwrap_or(Timestamp::MAX), grace);
             if stored.plural == "namespaces" {
                 value::set(&mut object, "status.phase", "Terminating");
             }
@@ -189,7 +195,7 @@ fn grace_s(stored: &'static Kind, object: &Value, options: &DeleteOptions) -> i6
         .grace_period_seconds
         .or_else(|| value::int(object, "spec.terminationGracePeriodSeconds"))
         .unwrap_or(GRACE_DEFAULT_S);
-    if asked < 0 { 1 } else { asked }
+    if asked < 0 { 1 } else { asked.min(GRACE_MAX_S) }
 }
 
 /// Puts the finalizer of the wanted propagation on and takes the other one off.

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use knarr_api::labels::Selector;
 use serde_json::{Value, json};
 
-use super::{WriteOptions, Written};
+use super::{WriteOptions, Written, check_place};
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::registry::{Kind, Part};
@@ -58,7 +58,8 @@ impl Core {
     ) -> Result<Value, ApiError> {
         let written: Written = self
             .modify(kind, namespace, name, Part::Main, options, &|current| {
-                let scale = change(&scale_of(current))?;
+                let mut scale = change(&scale_of(current))?;
+                check_place(kind, namespace, name, &mut scale)?;
                 let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
                 if replicas < 0 {
                     let mut errors = FieldErrors::default();

@@ -30,18 +30,7 @@ impl Core {
         mut sent: Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let sent_name = value::text(&sent, "metadata.name");
-        if sent_name.is_empty() {
-            return Err(ApiError::bad_request(
-                "name must be provided: the name of the object based on URL was undeterminable",
-            ));
-        }
-        if sent_name != name {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({sent_name}) does not match the name on the URL ({name})"
-            )));
-        }
-        super::create::set_namespace(kind, namespace, &mut sent)?;
+        check_place(kind, namespace, name, &mut sent)?;
         self.modify(kind, namespace, name, part, options, &|_| Ok(sent.clone()))
             .await
     }
@@ -86,6 +75,7 @@ impl Core {
                 old.clone()
             };
             let mut new = change(&view)?;
+            check_place(kind, namespace, name, &mut new)?;
             if kind.view_of.is_some() {
                 new = kind.strategy.to_stored(new);
             }
@@ -163,12 +153,11 @@ impl Core {
         new: &Value,
         old: &Value,
     ) -> Result<(), ApiError> {
-        let stored = kind.stored();
         let mut errors = FieldErrors::default();
         meta::validate_update(new, old, &mut errors);
         match part {
-            Part::Main => stored.strategy.validate_update(new, old, &mut errors),
-            Part::Status => stored.strategy.validate_status(new, old, &mut errors),
+            Part::Main => kind.strategy.validate_update(new, old, &mut errors),
+            Part::Status => kind.strategy.validate_status(new, old, &mut errors),
             Part::Raw => {}
         }
         if errors.is_empty() {
@@ -176,6 +165,29 @@ impl Core {
         } else {
             Err(ApiError::invalid(kind.group, kind.kind, name, &errors))
         }
+    }
+}
+
+/// The object stays where it is: it has the name and the namespace of the request, and gets the namespace where it
+/// names none. It is written under the key that these two make, so with another name in it nobody would find it again.
+///
+/// Kubernetes refuses this of what is sent whole and of what a patch makes, in the same words:
+/// `EnsureObjectNamespaceMatchesRequestNamespace` and `checkName` of apiserver (v1.37).
+pub(crate) fn check_place(
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    super::create::set_namespace(kind, namespace, object)?;
+    match value::text(object, "metadata.name") {
+        sent if sent == name => Ok(()),
+        "" => Err(ApiError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        sent => Err(ApiError::bad_request(format!(
+            "the name of the object ({sent}) does not match the name on the URL ({name})"
+        ))),
     }
 }
 

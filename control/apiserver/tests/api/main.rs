@@ -3,6 +3,8 @@
 
 mod access;
 mod client;
+mod events;
+mod extremes;
 mod faults;
 #[allow(
     dead_code,
@@ -10,6 +12,7 @@ mod faults;
 )]
 mod harness;
 mod objects;
+mod places;
 mod pods;
 mod refusals;
 mod services;

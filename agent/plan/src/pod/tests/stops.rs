@@ -184,3 +184,81 @@ fn a_pod_that_was_not_admitted_fails_without_a_sandbox_and_says_why() {
     w.settle();
     assert_eq!(w.released, 1);
 }
+
+#[test]
+fn seconds_beyond_all_time_never_end_and_never_wrap() {
+    let longest = i64::MAX;
+    let mut deleted = pod(json!({"terminationGracePeriodSeconds": longest}));
+    assert_eq!(grace_ms(&deleted, Wanted::Yes), Millis::MAX);
+    deleted.metadata.deletion_grace_period_seconds = Some(longest);
+    for wanted in [Wanted::Yes, Wanted::Removed] {
+        assert_eq!(grace_ms(&deleted, wanted), Millis::MAX);
+    }
+    // The least is none at all.
+    deleted.metadata.deletion_grace_period_seconds = Some(i64::MIN);
+    assert_eq!(grace_ms(&deleted, Wanted::Yes), 0);
+
+    let mut w = World::new(pod(json!({"activeDeadlineSeconds": longest,
+        "containers": [{"name": "c", "image": "i:1"}]})));
+    assert_eq!(w.settle(), Some(Millis::MAX), "it has no deadline");
+    assert_eq!(w.phase(), "Running");
+}
+
+#[test]
+fn a_pod_deleted_with_a_grace_beyond_all_time_is_asked_to_stop_and_not_killed() {
+    let mut w = World::new(pod(json!({"terminationGracePeriodSeconds": i64::MAX,
+        "containers": [{"name": "c", "image": "i:1"}]})));
+    w.settle();
+    w.pod.metadata.deletion_timestamp = Some(crate::status::time(NOW));
+    w.pod.metadata.deletion_grace_period_seconds = Some(i64::MAX);
+    assert_eq!(w.settle(), Some(Millis::MAX));
+    assert_eq!(w.log[2..], [format!("stop c {}", Millis::MAX - NOW)]);
+    w.now += 1_000_000_000_000;
+    assert_eq!(w.settle(), Some(Millis::MAX));
+    // A shorter one, set later, holds from the beginning.
+    w.pod.metadata.deletion_grace_period_seconds = Some(30);
+    w.settle();
+    assert_eq!(w.log[3..], ["kill c", "destroy", "release"]);
+}
+
+#[test]
+fn a_sleep_beyond_all_time_lasts_as_long_as_the_grace() {
+    let sleeping = json!({"preStop": {"sleep": {"seconds": i64::MAX}}});
+    let mut w = World::new(pod(json!({"terminationGracePeriodSeconds": 30,
+        "containers": [{"name": "c", "image": "i:1", "lifecycle": sleeping}]})));
+    w.settle();
+    w.delete(30);
+    assert_eq!(w.settle(), Some(NOW + 30_000));
+    assert_eq!(w.log[2..], [String::new(); 0]);
+    w.now += 30_000;
+    w.settle();
+    assert_eq!(w.log[2..], ["kill c", "destroy", "release"]);
+
+    // Before a restart, sleep and grace both go on for ever.
+    let mut w = World::new(pod(json!({"terminationGracePeriodSeconds": i64::MAX,
+        "containers": [{"name": "c", "image": "i:1", "lifecycle": sleeping}]})));
+    w.settle();
+    w.set_image("i:2");
+    assert_eq!(w.settle(), Some(Millis::MAX));
+    assert_eq!(w.log[2..], [format!("sleep c {}", Millis::MAX)]);
+    w.now += 1_000_000_000_000;
+    assert_eq!(w.settle(), Some(Millis::MAX));
+}
+
+#[test]
+fn a_restart_with_a_grace_beyond_all_time_is_waited_for() {
+    let mut w = World::new(simple());
+    w.settle();
+    let failed = ProbeView {
+        failed: Some(crate::probe::ProbeFailure {
+            probe: "liveness",
+            grace_ms: Some(Millis::MAX),
+        }),
+        ..ProbeView::default()
+    };
+    w.observed.probes.insert("c".into(), failed);
+    assert_eq!(w.settle(), Some(Millis::MAX));
+    assert_eq!(w.log[2..], [format!("stop c {}", Millis::MAX)]);
+    w.now += 1_000_000_000_000;
+    assert_eq!(w.settle(), Some(Millis::MAX));
+}
