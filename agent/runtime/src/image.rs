@@ -143,6 +143,12 @@ pub enum Progress {
     Image(ImageName),
 }
 
+/// Whether a text is `sha256:` and 64 digits, and therefore safe as a part of any path.
+fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 pub(crate) use store::overlay;
 pub use store::{ImageStore, ImagesStamp};
 

@@ -103,7 +103,8 @@ impl ShimConfig {
     }
 }
 
-/// What a shim knows; `state.json` in its directory, written before anybody is told.
+/// What a shim knows; `state.json` in its directory, written before anybody is told. Where it cannot be
+/// written (a full file system), it is told first and written as soon as that is possible.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimState {
     /// [`FORMAT`] of whoever wrote it.

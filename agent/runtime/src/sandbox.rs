@@ -15,9 +15,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 mod connection;
+mod known;
 mod loss;
 mod teardown;
 
+use known::{Known, Learned};
 pub(crate) use teardown::{shims_in, teardown};
 
 /// A start takes as long as the shim's own bound, and some.
@@ -99,7 +101,7 @@ struct Inner {
     images: ImageStore,
     shim: ProcessId,
     pause: ProcessId,
-    snapshot: Mutex<Snapshot>,
+    known: Mutex<Known>,
     changes: watch::Sender<u64>,
 }
 
@@ -113,21 +115,28 @@ impl Drop for Watcher {
 }
 
 impl Inner {
-    fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         // Nothing can panic while it is held.
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whoever waits for changes, where there is one.
+    fn tell(&self, learned: Learned) {
+        if learned == Learned::Something {
+            self.changes.send_modify(|n| *n += 1);
+        }
     }
 
     /// Takes what a shim says, unless something newer was heard.
     fn observe(&self, new: Snapshot) {
-        {
-            let mut snapshot = self.snapshot();
-            if new.version <= snapshot.version {
-                return;
-            }
-            *snapshot = new;
-        }
-        self.changes.send_modify(|n| *n += 1);
+        let learned = self.known().hear(new);
+        self.tell(learned);
+    }
+
+    /// Takes what has become of a sandbox without a shim.
+    fn settle(&self, last: Snapshot) {
+        let learned = self.known().settle(last);
+        self.tell(learned);
     }
 
     fn dead(&self, reason: impl Into<String>) -> SandboxError {
@@ -146,15 +155,17 @@ impl Inner {
             tokio::time::sleep(RECONNECT_WAIT).await;
         }
         let inner = self.clone();
-        let lost =
-            tokio::task::spawn_blocking(move || loss::settle(&inner.config, "its shim died"));
+        let lost = tokio::task::spawn_blocking(move || {
+            let known = inner.known().snapshot.clone();
+            loss::settle(&inner.config, inner.shim, known, loss::SHIM_DIED)
+        });
         match lost.await {
-            Ok(Ok(snapshot)) => self.observe(snapshot),
+            Ok(Ok(snapshot)) => self.settle(snapshot),
             Ok(Err(e)) => {
                 tracing::warn!(uid = self.config.spec.uid, error = %e, "settling a lost sandbox");
-                let reason = format!("its shim died, and {e}");
-                self.snapshot().dead = Some(reason);
-                self.changes.send_modify(|n| *n += 1);
+                let mut last = self.known().snapshot.clone();
+                last.dead = Some(format!("{}, and {e}", loss::SHIM_DIED));
+                self.settle(last);
             }
             Err(e) => tracing::warn!(error = %e, "settling a lost sandbox"),
         }
@@ -169,7 +180,7 @@ impl Inner {
     }
 
     async fn ask(&self, request: Request, wait: Duration) -> Result<(), SandboxError> {
-        if let Some(reason) = self.snapshot().dead.clone() {
+        if let Some(reason) = self.known().snapshot.dead.clone() {
             return Err(self.dead(reason));
         }
         let asked = connection::ask(&self.config.run_dir, &request);
@@ -222,7 +233,7 @@ impl Sandbox {
             images,
             shim: state.shim,
             pause: state.pause,
-            snapshot: Mutex::new(state.snapshot),
+            known: Mutex::new(Known::new(state.snapshot)),
             changes: watch::Sender::new(0),
         });
         let watcher = Watcher(tokio::spawn(inner.clone().watch()));
@@ -237,13 +248,15 @@ impl Sandbox {
         config: &ShimConfig,
         state: &mut crate::protocol::ShimState,
     ) -> std::io::Result<()> {
+        let written_by = state.shim;
         if !state.boot_id.is_empty() && state.boot_id != crate::process::boot_id()? {
             // Nothing of it runs; numbers that no process can have keep anybody from being mistaken.
             state.shim = ProcessId::NONE;
             state.pause = ProcessId::NONE;
         }
         if !state.shim.is_alive() {
-            state.snapshot = loss::settle(config, "its shim died")?;
+            let known = state.snapshot.clone();
+            state.snapshot = loss::settle(config, written_by, known, loss::SHIM_DIED)?;
         }
         Ok(())
     }
@@ -296,7 +309,7 @@ impl Sandbox {
 
     /// Whether containers can be started.
     pub fn state(&self) -> SandboxState {
-        match &self.inner.snapshot().dead {
+        match &self.inner.known().snapshot.dead {
             None => SandboxState::Ready,
             Some(reason) => SandboxState::Dead {
                 reason: reason.clone(),
@@ -306,13 +319,13 @@ impl Sandbox {
 
     /// The containers, as last told by the shim; an answer to a request is never older than the request.
     pub fn containers(&self) -> Vec<ContainerState> {
-        self.inner.snapshot().containers.clone()
+        self.inner.known().snapshot.containers.clone()
     }
 
     /// One container.
     pub fn container(&self, name: &str, attempt: u32) -> Option<ContainerState> {
-        let snapshot = self.inner.snapshot();
-        let mut all = snapshot.containers.iter();
+        let known = self.inner.known();
+        let mut all = known.snapshot.containers.iter();
         all.find(|c| c.name == name && c.attempt == attempt)
             .cloned()
     }
@@ -421,11 +434,9 @@ impl Sandbox {
             )
         })
         .await?;
-        {
-            let mut snapshot = self.inner.snapshot();
-            snapshot.dead = Some("it was destroyed".to_owned());
-        }
-        self.inner.changes.send_modify(|n| *n += 1);
+        let mut last = self.inner.known().snapshot.clone();
+        last.dead = Some("it was destroyed".to_owned());
+        self.inner.settle(last);
         Ok(())
     }
 

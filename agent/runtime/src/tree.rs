@@ -3,77 +3,21 @@
 //!
 //! Called by the image store, volumes, prune and the shim.
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Deeper trees are refused: each level holds a descriptor while a tree is removed.
-const DEPTH_MAX: usize = 512;
+mod removal;
+
+pub(crate) use removal::{remove_at, remove_tree};
+
 /// How many symbolic links a path may go through (the kernel's own bound).
 const LINKS_MAX: usize = 40;
-
-/// Removes a file or directory tree without following links; nothing there is fine. Mounts below it are
-/// unmounted first.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    unmount_below(path)?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    };
-    let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let parent = match nix::fcntl::open(parent, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(e) => return Err(e.into()),
-    };
-    remove_at(&parent, name, 0)
-}
-
-/// Removes one name of a directory, with all that is below it.
-pub(crate) fn remove_at(parent: &impl AsFd, name: &OsStr, depth: usize) -> io::Result<()> {
-    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        // EPERM is POSIX' answer for a directory, EISDIR Linux'.
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(e) => return Err(e.into()),
-    }
-    if depth >= DEPTH_MAX {
-        return Err(io::Error::other("directories are nested too deeply"));
-    }
-    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = match nix::fcntl::openat(parent, name, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(e) => return Err(e.into()),
-    };
-    remove_entries(&fd, depth)?;
-    drop(fd);
-    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
-}
-
-fn remove_entries(fd: &OwnedFd, depth: usize) -> io::Result<()> {
-    let mut names = Vec::new();
-    for entry in Dir::from_fd(fd.try_clone()?)?.iter() {
-        let entry = entry?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name != "." && name != ".." {
-            names.push(name.to_owned());
-        }
-    }
-    for name in names {
-        remove_at(fd, &name, depth + 1)?;
-    }
-    Ok(())
-}
 
 /// Mount points at or below a path, deepest first.
 pub(crate) fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {

@@ -17,3 +17,5 @@ mod images;
 mod limits;
 #[path = "runtime/sandboxes.rs"]
 mod sandboxes;
+#[path = "runtime/volumes.rs"]
+mod volumes;

@@ -155,7 +155,7 @@ impl Source {
                 if !metadata.is_file() {
                     return Err(ImageError::invalid(
                         &self.path,
-                        format!("{name} is not a file"),
+                        format!("{} is not a file", printable(name)),
                     ));
                 }
                 Blob {
@@ -190,7 +190,7 @@ impl Source {
                         Some(Entry::Link(_)) => {
                             return Err(ImageError::invalid(
                                 &self.path,
-                                format!("{name} is a link that leads in circles"),
+                                format!("{} is a link that leads in circles", printable(&name)),
                             ));
                         }
                     }
@@ -209,7 +209,8 @@ impl Source {
             return Err(ImageError::invalid(
                 &self.path,
                 format!(
-                    "{name} has {} bytes; it should be a small JSON document",
+                    "{} has {} bytes; it should be a small JSON document",
+                    printable(name),
                     blob.size
                 ),
             ));
@@ -256,7 +257,10 @@ fn expand(path: &Path, file: File, tmp: &Path) -> Result<File, ImageError> {
         let n = reader.read(&mut buffer).map_err(|e| {
             ImageError::invalid(
                 path,
-                format!("the compressed archive is damaged: {e}{AGAIN}"),
+                format!(
+                    "the compressed archive is damaged: {}{AGAIN}",
+                    printable(&e.to_string())
+                ),
             )
         })?;
         let Some(part) = buffer.get(..n).filter(|part| !part.is_empty()) else {
@@ -270,7 +274,7 @@ fn expand(path: &Path, file: File, tmp: &Path) -> Result<File, ImageError> {
 }
 
 /// A reason that may quote what stands where a name should: on one line, and not longer than helps.
-fn printable(reason: &str) -> String {
+pub(super) fn printable(reason: &str) -> String {
     let mut text = String::new();
     for (n, c) in reason.chars().enumerate() {
         if n == REASON_CHARS_MAX {
@@ -284,6 +288,11 @@ fn printable(reason: &str) -> String {
         }
     }
     text
+}
+
+/// A name from an image, in quotes.
+pub(super) fn quoted(name: &[u8]) -> String {
+    printable(&format!("{:?}", String::from_utf8_lossy(name)))
 }
 
 /// Lists what is in a tar file, and checks that all of it is there.
@@ -320,8 +329,9 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
             return Err(ImageError::invalid(
                 path,
                 format!(
-                    "the archive ends at byte {length}, in the middle of entry {name:?} \
-                     ({size} bytes from {offset}){AGAIN}"
+                    "the archive ends at byte {length}, in the middle of entry {} \
+                     ({size} bytes from {offset}){AGAIN}",
+                    quoted(name.as_bytes())
                 ),
             ));
         }
@@ -339,7 +349,7 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
             _ if kind.is_file() => Entry::File { offset, size },
             _ => continue,
         };
-        last = format!("entry {name:?}");
+        last = format!("entry {}", quoted(name.as_bytes()));
         entries.insert(name, found);
         if entries.len() > ENTRIES_MAX {
             return Err(ImageError::invalid(

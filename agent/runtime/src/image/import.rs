@@ -4,11 +4,11 @@
 //! Crash-safe by order: a layer is unpacked in `tmp`, synced, renamed; then the image's record; then its
 //! names. What an interruption leaves is removed by `store`. Called by `ImageStore::import`.
 
-use super::archive::{Blob, Source};
+use super::archive::{Blob, Source, printable, quoted};
 use super::layer::{Cause, LayerError, no_space, unpack};
 use super::manifest::{Configuration, Descriptor, DockerImage, Document};
 use super::store::{ImageStore, LayerRecord, Record};
-use super::{AGAIN, ImageError, ImageName, Progress};
+use super::{AGAIN, ImageError, ImageName, Progress, is_digest};
 use crate::tree;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -178,20 +178,20 @@ fn find_oci(
 /// `blobs/sha256/HEX` for a digest, which therefore can be nothing but a digest.
 fn blob_name(source: &Source, digest: &str) -> Result<String, ImageError> {
     match digest.strip_prefix("sha256:") {
-        Some(hex) if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            Ok(format!("blobs/sha256/{hex}"))
-        }
+        Some(hex) if is_digest(digest) => Ok(format!("blobs/sha256/{hex}")),
         _ => Err(ImageError::invalid(
             source.path(),
-            format!("{digest:?} is not a sha256 digest"),
+            format!("{} is not a sha256 digest", quoted(digest.as_bytes())),
         )),
     }
 }
 
 fn required(source: &Source, file: &str) -> Result<Vec<u8>, ImageError> {
-    source
-        .document(file)?
-        .ok_or_else(|| ImageError::invalid(source.path(), format!("{file} is missing")))
+    source.document(file)?.ok_or_else(|| missing(source, file))
+}
+
+fn missing(source: &Source, file: &str) -> ImageError {
+    ImageError::invalid(source.path(), format!("{} is missing", printable(file)))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(
@@ -199,8 +199,11 @@ fn parse<T: serde::de::DeserializeOwned>(
     file: &str,
     bytes: &[u8],
 ) -> Result<T, ImageError> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| ImageError::invalid(source.path(), format!("{file}: {e}")))
+    // The reason may quote what stands where another value should.
+    serde_json::from_slice(bytes).map_err(|e| {
+        let reason = printable(&e.to_string());
+        ImageError::invalid(source.path(), format!("{}: {reason}", printable(file)))
+    })
 }
 
 fn check(source: &Source, what: &str, expected: &str, found: &[u8]) -> Result<(), ImageError> {
@@ -210,8 +213,8 @@ fn check(source: &Source, what: &str, expected: &str, found: &[u8]) -> Result<()
     }
     Err(ImageError::Digest {
         path: source.path().to_owned(),
-        what: what.to_owned(),
-        expected: expected.to_owned(),
+        what: printable(what),
+        expected: printable(expected),
         found,
     })
 }
@@ -229,10 +232,21 @@ fn import_image(
         check(source, file, promised, &digest)?;
     }
     let configuration: Configuration = parse(source, file, &bytes)?;
-    if let Some(why) = configuration.misfit() {
-        return Err(ImageError::invalid(source.path(), why));
-    }
     let diff_ids = &configuration.rootfs.diff_ids;
+    // First of all: layers' directories are found by them.
+    if let Some(other) = diff_ids.iter().find(|id| !is_digest(id)) {
+        return Err(ImageError::invalid(
+            source.path(),
+            format!(
+                "configuration {}: diff_id {} is not a sha256 digest",
+                printable(file),
+                quoted(other.as_bytes())
+            ),
+        ));
+    }
+    if let Some(why) = configuration.misfit() {
+        return Err(ImageError::invalid(source.path(), printable(&why)));
+    }
     if diff_ids.len() != image.layers.len() || diff_ids.len() > LAYERS_MAX {
         return Err(ImageError::invalid(
             source.path(),
@@ -302,16 +316,18 @@ fn import_layer(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<u64, ImageError> {
     let Some(blob) = source.blob(part.file)? else {
-        return Err(ImageError::invalid(
-            source.path(),
-            format!("{} is missing", part.file),
-        ));
+        return Err(missing(source, part.file));
     };
     let tmp = tempfile::Builder::new()
         .prefix("layer-")
         .tempdir_in(store.tmp_dir())
         .map_err(ImageError::io("making a directory in", &store.tmp_dir()))?;
-    let what = format!("layer {} of {} ({})", part.index + 1, part.count, part.file);
+    let what = format!(
+        "layer {} of {} ({})",
+        part.index + 1,
+        part.count,
+        printable(part.file)
+    );
     let result = unpack_blob(
         store,
         source,
@@ -366,8 +382,10 @@ fn unpack_blob(
     let target = prepare(store, below, tmp)?;
     let root = tree::open_dir(&target).map_err(ImageError::io("opening", &target))?;
     let total_bytes = blob.size;
-    let damaged =
-        |e: io::Error| ImageError::invalid(source.path(), format!("{what} is damaged: {e}{AGAIN}"));
+    let damaged = |e: io::Error| {
+        let reason = printable(&e.to_string());
+        ImageError::invalid(source.path(), format!("{what} is damaged: {reason}{AGAIN}"))
+    };
     let packing = blob.file.packing().map_err(damaged)?;
     let mut packed = Hashing::new(blob.file);
     let packed_state = packed.state.clone();
@@ -401,8 +419,9 @@ fn unpack_blob(
         Cause::Read(cause) => ImageError::invalid(
             source.path(),
             format!(
-                "{what} is damaged or cut short ({}): {cause}{AGAIN}",
-                e.place
+                "{what} is damaged or cut short ({}): {}{AGAIN}",
+                e.place,
+                printable(&cause.to_string())
             ),
         ),
         Cause::Invalid(why) => {

@@ -7,6 +7,7 @@
 //! Source: OCI image spec v1.1, layer.md.
 
 use super::ImageError;
+use super::archive::{printable, quoted};
 use crate::tree::{self, make_dirs_in_root, open_in_root, remove_at};
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -82,8 +83,8 @@ pub(super) fn unpack(reader: impl Read, root: &OwnedFd) -> Result<u64, LayerErro
         let mut entry = entry.map_err(|e| read(&format!("after {place}"), e))?;
         let name = entry.path_bytes().into_owned();
         place = format!(
-            "entry {:?} at byte {}",
-            String::from_utf8_lossy(&name),
+            "entry {} at byte {}",
+            quoted(&name),
             entry.raw_header_position()
         );
         walk.entry(&mut entry, &name).map_err(|cause| LayerError {
@@ -150,7 +151,7 @@ impl Walk<'_> {
             Err(e) => return Err(e.into()),
         };
         if existing.is_some_and(|found| !(is_dir && found == SFlag::S_IFDIR)) {
-            remove_at(&parent, &base, 0).map_err(Cause::Write)?;
+            remove_at(&parent, &base).map_err(Cause::Write)?;
         }
         match kind {
             tar::EntryType::Directory => {
@@ -221,7 +222,7 @@ impl Walk<'_> {
         }
         let path = dir.join(hidden);
         if !self.unpacked.contains(&path) {
-            return remove_at(parent, hidden, 0).map_err(Cause::Write);
+            return remove_at(parent, hidden).map_err(Cause::Write);
         }
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(parent, hidden, flags, Mode::empty()) {
@@ -256,7 +257,7 @@ impl Walk<'_> {
                 let child = openat(&fd, name.as_os_str(), flags, Mode::empty())?;
                 self.remove_lower(&child, &path)?;
             } else {
-                remove_at(&fd, &name, 0).map_err(Cause::Write)?;
+                remove_at(&fd, &name).map_err(Cause::Write)?;
             }
         }
         Ok(())
@@ -267,7 +268,10 @@ impl Walk<'_> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
         let source = open_in_root(self.root, &target, flags, Mode::empty()).map_err(|e| {
             if e == Errno::ENOENT {
-                Cause::Invalid(format!("a hard link to {target:?}, which does not exist"))
+                Cause::Invalid(format!(
+                    "a hard link to {}, which does not exist",
+                    quoted(target.as_os_str().as_bytes())
+                ))
             } else {
                 e.into()
             }
@@ -349,7 +353,10 @@ fn attributes(entry: &mut tar::Entry<'_, impl Read>) -> Result<Attributes, Cause
             } else if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
                 let value = extension.value_bytes();
                 if value.len() > XATTR_BYTES_MAX {
-                    return Err(Cause::Invalid(format!("attribute {name} is too large")));
+                    return Err(Cause::Invalid(format!(
+                        "attribute {} is too large",
+                        printable(name)
+                    )));
                 }
                 if !name.starts_with(XATTR_OVERLAY) {
                     xattrs.push((name.to_owned(), value.to_vec()));

@@ -13,7 +13,7 @@
 //!
 //! Several processes may use the same directory: the agent, and `knarr-agent image`.
 
-use super::{Image, ImageConfig, ImageError, ImageName, Progress, import};
+use super::{Image, ImageConfig, ImageError, ImageName, Progress, import, is_digest};
 use crate::tree::{self, Durability, write_file};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
@@ -150,7 +150,7 @@ impl ImageStore {
     /// Looks an image up by reference (as Kubernetes normalises it) or by id (`sha256:...`).
     pub fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
         let names = self.names()?;
-        let id = if is_id(reference) {
+        let id = if is_digest(reference) {
             reference.to_owned()
         } else {
             match names.get(&ImageName::parse(reference)?) {
@@ -198,7 +198,7 @@ impl ImageStore {
         let _lock = self.lock(FlockArg::LockExclusive)?;
         let mut names = self.names()?;
         let not_found = || ImageError::NotFound(reference.to_owned());
-        let (id, given) = if is_id(reference) {
+        let (id, given) = if is_digest(reference) {
             (reference.to_owned(), None)
         } else {
             let name = ImageName::parse(reference)?;
@@ -395,13 +395,6 @@ impl ImageStore {
 
 /// Steps of an import that may wait for a slow progress bar.
 const PROGRESS_QUEUE: usize = 64;
-
-/// `sha256:` and 64 digits.
-fn is_id(reference: &str) -> bool {
-    reference
-        .strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
-}
 
 /// Names in a directory; none if it does not exist.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, ImageError> {

@@ -2,6 +2,7 @@
 //! What becomes of a sandbox whose shim died: nobody reads its logs or waits for its processes any more,
 //! so they are ended, and what is not known of them is said.
 
+use crate::process::ProcessId;
 use crate::protocol::{ShimConfig, ShimState, Snapshot};
 use crate::state::{ContainerPhase, ExitReason, Timestamp};
 use crate::tree::{Durability, write_file};
@@ -9,20 +10,61 @@ use std::io;
 
 /// The exit code of a container whose end nobody saw (kubelet uses the same).
 const EXIT_CODE_UNKNOWN: i32 = 137;
+/// What is said of it.
+pub(super) const SHIM_DIED: &str = "its shim died";
 
-/// Kills what is left and writes down that it is over, so that every later agent says the same.
-pub(super) fn settle(config: &ShimConfig, reason: &str) -> io::Result<Snapshot> {
+/// Kills what is left and writes down that it is over, so that every later agent says the same. `known` is
+/// what `shim` had told: where it could not write, that is more than is in its file.
+pub(super) fn settle(
+    config: &ShimConfig,
+    shim: ProcessId,
+    known: Snapshot,
+    reason: &str,
+) -> io::Result<Snapshot> {
+    let path = ShimConfig::state_path(&config.run_dir);
+    let written = std::fs::read(&path)
+        .and_then(|bytes| serde_json::from_slice::<ShimState>(&bytes).map_err(io::Error::from));
+    if matches!(&written, Ok(state) if state.shim != shim) {
+        // The pod has another sandbox already, and what runs in its cgroups belongs to that.
+        return Ok(ended(known, reason, Timestamp::now()));
+    }
     config
         .cgroup
         .signal_kill(&config.pod_cgroup)
         .map_err(io::Error::other)?;
-    let path = ShimConfig::state_path(&config.run_dir);
-    let mut state: ShimState = serde_json::from_slice(&std::fs::read(&path)?)?;
-    if state.snapshot.dead.is_some() && !state.snapshot.containers.iter().any(|c| c.is_live()) {
-        return Ok(state.snapshot);
+    let mut state = match written {
+        Ok(state) => state,
+        Err(e) => {
+            tracing::warn!(uid = config.spec.uid, error = %e, "reading the end of a sandbox");
+            return Ok(ended(known, reason, Timestamp::now()));
+        }
+    };
+    let newest = newer(state.snapshot.clone(), known);
+    let last = ended(newest, reason, Timestamp::now());
+    if last != state.snapshot {
+        state.snapshot = last.clone();
+        // What has ended is not to wait for room on a full file system; a later agent finds the same again.
+        if let Err(e) = write_file(&path, &serde_json::to_vec(&state)?, Durability::Atomic) {
+            tracing::warn!(uid = config.spec.uid, error = %e, "writing the end of a sandbox");
+        }
     }
-    let now = Timestamp::now();
-    for container in &mut state.snapshot.containers {
+    Ok(last)
+}
+
+fn newer(one: Snapshot, other: Snapshot) -> Snapshot {
+    if other.version > one.version {
+        other
+    } else {
+        one
+    }
+}
+
+/// The same sandbox when nothing runs in it any more. One that is over stays as it is.
+fn ended(mut snapshot: Snapshot, reason: &str, now: Timestamp) -> Snapshot {
+    if snapshot.dead.is_some() && !snapshot.containers.iter().any(|c| c.is_live()) {
+        return snapshot;
+    }
+    for container in &mut snapshot.containers {
         let started_at = match container.phase {
             ContainerPhase::Exited { .. } => continue,
             ContainerPhase::Created => container.created_at,
@@ -38,8 +80,10 @@ pub(super) fn settle(config: &ShimConfig, reason: &str) -> io::Result<Snapshot> 
             finished_at: now,
         };
     }
-    state.snapshot.dead = Some(reason.to_owned());
-    state.snapshot.version += 1;
-    write_file(&path, &serde_json::to_vec(&state)?, Durability::Atomic)?;
-    Ok(state.snapshot)
+    snapshot.dead = Some(reason.to_owned());
+    snapshot.version += 1;
+    snapshot
 }
+
+#[cfg(test)]
+mod tests;

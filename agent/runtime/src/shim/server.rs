@@ -11,10 +11,14 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::process::WaitOptions;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
+
+mod saving;
+
+use saving::Saving;
 
 /// Connections at once: the agent has one that watches and one for each request under way.
 const CLIENTS_MAX: usize = 64;
@@ -36,7 +40,9 @@ pub(super) struct Server {
     /// Cgroups of ended containers that are not gone yet.
     dying: Vec<(PodCgroup, u32)>,
     snapshot: Snapshot,
+    /// The containers are not as the snapshot says.
     dirty: bool,
+    saving: Saving,
     /// Answers that go out after the state was saved.
     answers: Vec<(u64, Result<(), Failure>)>,
 }
@@ -62,10 +68,14 @@ impl Server {
             containers: Vec::new(),
             dying: Vec::new(),
             snapshot: Snapshot::default(),
-            dirty: true,
+            dirty: false,
+            saving: Saving::Due,
             answers: Vec::new(),
         };
+        server.take_snapshot();
+        // A sandbox of which nothing is written cannot be found again.
         server.save()?;
+        server.saving = Saving::Saved;
         Ok(server)
     }
 
@@ -126,7 +136,8 @@ impl Server {
             .filter_map(|c| c.making.as_ref())
             .map(|m| m.deadline.saturating_duration_since(Instant::now()));
         let retry = (!self.dying.is_empty()).then_some(CGROUP_RETRY);
-        making.chain(retry).min()
+        let saving = self.saving.wait(Instant::now());
+        making.chain(retry).chain(saving).min()
     }
 
     fn accept(&mut self) {
@@ -309,12 +320,23 @@ impl Server {
         });
     }
 
-    /// Saves what changed, then tells.
+    /// Saves what changed, then tells. What cannot be saved is told all the same: the agent has to know what
+    /// runs and what is over, also where the file system of the run directory is full.
     fn publish(&mut self) {
-        let told = self.dirty;
-        if self.dirty && self.save().is_err() {
-            // The run directory was taken away: nobody is left to tell.
-            std::thread::sleep(CGROUP_RETRY);
+        let changed = std::mem::take(&mut self.dirty);
+        if changed {
+            self.take_snapshot();
+            self.saving = Saving::Due;
+        }
+        let now = Instant::now();
+        if self.saving.is_due(now) {
+            let saved = self.save();
+            if let (Err(e), Saving::Due) = (&saved, self.saving) {
+                // Into shim.log, which may be on the same full file system: no `eprintln`, it would panic.
+                let text = "the state cannot be written and is written again later";
+                let _ = writeln!(io::stderr(), "{text}: {e}");
+            }
+            self.saving = Saving::after(&saved, now);
         }
         let answers = std::mem::take(&mut self.answers);
         for (id, result) in answers {
@@ -326,7 +348,7 @@ impl Server {
                 client.send(&reply);
             }
         }
-        if told {
+        if changed {
             let reply = Reply {
                 result: Ok(()),
                 snapshot: self.snapshot.clone(),
@@ -337,10 +359,12 @@ impl Server {
         }
     }
 
-    fn save(&mut self) -> io::Result<()> {
+    fn take_snapshot(&mut self) {
         self.snapshot.version += 1;
         self.snapshot.containers = self.containers.iter().map(|c| c.state.clone()).collect();
-        self.dirty = false;
+    }
+
+    fn save(&self) -> io::Result<()> {
         super::save(&self.config.run_dir, self.pause, self.own, &self.snapshot)
     }
 }

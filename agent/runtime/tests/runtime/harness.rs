@@ -18,18 +18,20 @@ use std::time::{Duration, Instant};
 
 /// Set in the process that runs inside.
 const INSIDE: &str = "KNARR_TEST_HOST";
+/// Made in the host's directory by a test that went through inside.
+const RAN: &str = "ran-to-its-end";
 /// The longest any test takes on a busy machine.
 const TEST_WAIT: Duration = Duration::from_secs(120);
 
-/// Runs a test in a host of its own. `name` is the test's full name.
-pub fn on_host<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Host) -> F) {
-    run_on_host(name, Cgroup::AsOnThisMachine, test);
+/// Runs a test in a host of its own.
+pub fn on_host<F: Future<Output = Result<()>>>(test: impl FnOnce(Host) -> F) {
+    run_on_host(Cgroup::AsOnThisMachine, test);
 }
 
 /// The same on a host that has nothing but cgroup v2. Where the machine's controllers are v1 the tree has
 /// none: limits cannot be set there, everything else can be tried.
-pub fn on_unified_host<F: Future<Output = Result<()>>>(name: &str, test: impl FnOnce(Host) -> F) {
-    run_on_host(name, Cgroup::UnifiedOnly, test);
+pub fn on_unified_host<F: Future<Output = Result<()>>>(test: impl FnOnce(Host) -> F) {
+    run_on_host(Cgroup::UnifiedOnly, test);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,32 +40,35 @@ enum Cgroup {
     UnifiedOnly,
 }
 
-fn run_on_host<F: Future<Output = Result<()>>>(
-    name: &str,
-    cgroup: Cgroup,
-    test: impl FnOnce(Host) -> F,
-) {
+fn run_on_host<F: Future<Output = Result<()>>>(cgroup: Cgroup, test: impl FnOnce(Host) -> F) {
     if let Some(dir) = std::env::var_os(INSIDE) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let host = Host {
-            dir: PathBuf::from(dir),
-        };
+        let dir = PathBuf::from(dir);
+        let host = Host { dir: dir.clone() };
         host.mount_cgroups(cgroup).unwrap();
         runtime.block_on(async {
             let tested = tokio::time::timeout(TEST_WAIT, test(host)).await;
             tested.expect("the test took too long").unwrap();
         });
+        std::fs::write(dir.join(RAN), "").unwrap();
         return;
     }
-    assert!(
+    // libtest names a test's thread after the test.
+    let thread = std::thread::current();
+    run_inside(thread.name().unwrap()).unwrap();
+}
+
+/// Executes one test of this program again in a host of its own.
+fn run_inside(name: &str) -> Result<()> {
+    ensure!(
         nix::unistd::geteuid().is_root(),
         "this test makes namespaces, cgroups and mounts; run it as root"
     );
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir()?;
     let cgroups = Cgroups::create(name);
     // The child moves itself into the subtree first, then enters the namespaces that hide the rest.
     let script = r#"
@@ -75,15 +80,26 @@ fn run_on_host<F: Future<Output = Result<()>>>(
         .args(["-c", script, "host"])
         .args(&cgroups.dirs)
         .arg("--")
-        .arg(std::env::current_exe().unwrap())
+        .arg(std::env::current_exe()?)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, dir.path())
         .stdin(Stdio::null())
-        .status()
-        .unwrap();
+        .status()?;
     let left = cgroups.remove();
-    assert!(status.success(), "{name} failed inside its host: {status}");
-    assert_eq!(left, Vec::<PathBuf>::new(), "cgroups were left behind");
+    ensure!(status.success(), "{name} failed inside its host: {status}");
+    // A name that no test has runs none, and that is a success to libtest.
+    ensure!(
+        dir.path().join(RAN).exists(),
+        "{name} did not run inside its host"
+    );
+    ensure!(left.is_empty(), "cgroups were left behind: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn a_test_that_does_not_run_inside_its_host_has_failed() {
+    let error = run_inside("harness::no_such_test").unwrap_err();
+    assert!(error.to_string().contains("did not run"), "{error}");
 }
 
 /// The subtree of one test in every hierarchy.

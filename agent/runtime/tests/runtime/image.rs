@@ -10,10 +10,10 @@ use std::path::Path;
 pub const NAME: &str = "localhost/knarr-test:dev";
 
 /// Commands that the tests use.
-const APPLETS: [&str; 27] = [
+const APPLETS: [&str; 30] = [
     "sh", "cat", "echo", "sleep", "id", "ls", "hostname", "mount", "touch", "kill", "ps", "head",
     "dd", "yes", "env", "pwd", "mknod", "ip", "grep", "tail", "seq", "true", "false", "rm", "ln",
-    "stat", "wc",
+    "stat", "wc", "mkdir", "mv", "printf",
 ];
 
 /// One entry of a layer.
