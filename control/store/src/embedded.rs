@@ -117,6 +117,16 @@ impl Embedded {
 
     fn open_with_quota(path: &Path, options: Options, quota: Quota) -> Result<Self, OpenError> {
         let database = open_file(path, &options, &quota)?;
+        Self::over(database, path, options, quota)
+    }
+
+    /// A store in the open file `database`, which is opened again from `path` after a failure.
+    fn over(
+        database: Database,
+        path: &Path,
+        options: Options,
+        quota: Quota,
+    ) -> Result<Self, OpenError> {
         format::check_or_create(&database, path)?;
         let (head, compacted) = database
             .begin_read()

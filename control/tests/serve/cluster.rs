@@ -116,6 +116,9 @@ fn start_process(dir: &std::path::Path, address: SocketAddr) -> Running {
     command.arg("--data-dir").arg(dir);
     command.args(["--listen", &address.to_string()]);
     command.args(["--advertise-address", "10.0.0.5", "--log", "warn"]);
+    // Small, so that whoever takes an address or a port twice is soon seen.
+    command.args(["--service-cidr", "10.96.0.0/22"]);
+    command.args(["--node-port-range", "30000-31023"]);
     Running::Process(command.spawn().unwrap())
 }
 

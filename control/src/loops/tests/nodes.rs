@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod};
 use knarr_apiserver::Patch;
 use serde_json::json;
 
-use super::world::{World, until};
+use super::world::{PATIENCE, World, until};
 use super::{available, deployment, endpoint_addresses, pods_on, reasons, scale, service};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,27 +146,58 @@ async fn a_pod_that_fits_nowhere_says_why_and_starts_when_there_is_room() {
     until("it runs", async || world.ready_pods().await.len() == 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_node_has_its_own_pod_range_also_after_a_crash() {
-    let mut world = World::new().await;
-    let ranges = async |world: &World| {
-        let nodes: Vec<Node> = world.client.list(None, &Default::default()).await.unwrap();
-        let ranges = nodes
-            .iter()
-            .filter_map(|node| node.spec.as_ref()?.pod_cidr.clone());
-        (nodes.len(), ranges.collect::<BTreeSet<_>>().len())
+/// The pod ranges of those nodes that have one, by name.
+fn pod_ranges(nodes: &[Node]) -> BTreeMap<String, String> {
+    let range = |node: &Node| {
+        let range = node.spec.as_ref()?.pod_cidr.clone()?;
+        Some((node.metadata.name.clone()?, range))
     };
-    for round in 0..3 {
-        for index in 0..4 {
-            world.node(&format!("node-{round}-{index}")).await;
-        }
-        // The crash comes while ranges are being given.
-        world = world.restart().await;
-        let wanted = (round + 1) * 4;
-        until("each node has a range of its own", async || {
-            ranges(&world).await == (wanted, wanted)
+    nodes.iter().filter_map(range).collect()
+}
+
+// On one thread, where the loop that gives ranges cannot run ahead of the test that watches it.
+#[tokio::test]
+async fn a_node_keeps_its_pod_range_when_a_crash_comes_before_others_have_one() {
+    const MORE: usize = 20;
+    let mut world = World::new().await;
+    for round in 1..=3 {
+        let (_, mut changes) = world.client.cache_of::<Node>().unwrap().watch();
+        let names: Vec<_> = (0..MORE).map(|n| format!("node-{round}-{n}")).collect();
+        // All at once, so that most of them wait while the first get theirs.
+        join_all(names.iter().map(|name| world.node(name))).await;
+        let first = async {
+            loop {
+                let event = changes.next().await.unwrap();
+                let node = event.object.parse::<Node>().unwrap();
+                let own = pod_ranges(&[node]).into_keys().next();
+                if own.is_some_and(|name| names.contains(&name)) {
+                    break;
+                }
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, first).await;
+        waited.expect("a range is given");
+        let crashed = world.crash().await;
+        let stored = crashed.nodes().await;
+        let (given, wanted) = (pod_ranges(&stored), round * MORE);
+        assert_eq!(stored.len(), wanted);
+        assert!(given.keys().any(|name| names.contains(name)), "{given:?}");
+        assert!(given.len() < wanted, "no node was left without a range");
+        world = crashed.start().await;
+        let ranges = async || {
+            let nodes: Vec<Node> = world.client.list(None, &Default::default()).await.unwrap();
+            pod_ranges(&nodes)
+        };
+        until("each node has a range", async || {
+            ranges().await.len() == wanted
         })
         .await;
+        let ranges = ranges().await;
+        let distinct: BTreeSet<_> = ranges.values().collect();
+        assert_eq!(distinct.len(), wanted, "{ranges:?}");
+        for (name, range) in &given {
+            assert_eq!(ranges.get(name), Some(range), "of {name}");
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::services::ServiceRanges;
 use knarr_control_plan::pod_cidr::PodCidrs;
 
 /// What a test waits at most for something that takes milliseconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An API server over a store of its own, and nothing that works on it.
 pub struct Api {
@@ -124,15 +124,24 @@ impl World {
         }
     }
 
-    /// Ends every task where it stands, as `kill -9` does, and starts anew over the same store.
-    pub async fn restart(mut self) -> Self {
+    /// Ends every task where it stands, and starts anew over the same store.
+    pub async fn restart(self) -> Self {
+        self.crash().await.start().await
+    }
+
+    /// Ends every task where it stands. The store closes in order, because the file is opened again in this process:
+    /// writes that were asked of it may still take place, and nobody hears of them. What `kill -9` does to it is shown
+    /// with the program itself, in `control/tests/serve/kill.rs`.
+    pub async fn crash(mut self) -> Crashed {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         self.shutdown.cancel();
         self.store.close().await;
-        let (dir, alive, grace) = (self.dir.clone(), self.alive.clone(), self.grace);
-        drop(self);
-        Self::over(dir, alive, grace).await
+        Crashed {
+            dir: self.dir.clone(),
+            alive: self.alive.clone(),
+            grace: self.grace,
+        }
     }
 
     /// Adds a living, ready node.
@@ -203,6 +212,28 @@ impl World {
     /// Number of writes to the store so far.
     pub fn writes(&self) -> u64 {
         self.store.stats().writes
+    }
+}
+
+/// A [`World`] in which nothing runs.
+pub struct Crashed {
+    dir: Arc<tempfile::TempDir>,
+    alive: Arc<Mutex<HashSet<String>>>,
+    grace: Duration,
+}
+
+impl Crashed {
+    /// The Nodes as the crash left them.
+    pub async fn nodes(&self) -> Vec<Node> {
+        let api = Api::over(self.dir.clone()).await;
+        let nodes = api.client.list(None, &Default::default()).await.unwrap();
+        api.store.close().await;
+        nodes
+    }
+
+    /// Starts everything over the same store.
+    pub async fn start(self) -> World {
+        World::over(self.dir, self.alive, self.grace).await
     }
 }
 

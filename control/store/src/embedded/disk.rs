@@ -17,10 +17,11 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// A [`FileBackend`] whose length is always backed by blocks, and which can be told to be full.
+/// A file whose length is always backed by blocks, and which can be told to be full. `B` reads and writes it; tests
+/// have one whose power can fail.
 #[derive(Debug)]
-pub(super) struct Disk {
-    inner: FileBackend,
+pub(super) struct Disk<B = FileBackend> {
+    inner: B,
     file: File,
     quota_bytes: Quota,
 }
@@ -38,15 +39,22 @@ impl Default for Quota {
 impl Disk {
     pub(super) fn new(file: File, quota_bytes: Quota) -> Result<Self, DatabaseError> {
         let own = file.try_clone().map_err(DatabaseError::from)?;
-        Ok(Self {
-            inner: FileBackend::new(file)?,
-            file: own,
-            quota_bytes,
-        })
+        Ok(Self::over(FileBackend::new(file)?, own, quota_bytes))
     }
 }
 
-impl StorageBackend for Disk {
+impl<B> Disk<B> {
+    /// `inner` reads and writes `file`.
+    pub(super) fn over(inner: B, file: File, quota_bytes: Quota) -> Self {
+        Self {
+            inner,
+            file,
+            quota_bytes,
+        }
+    }
+}
+
+impl<B: StorageBackend> StorageBackend for Disk<B> {
     fn len(&self) -> Result<u64, io::Error> {
         self.inner.len()
     }

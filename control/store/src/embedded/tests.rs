@@ -9,6 +9,8 @@ use redb::ReadableTableMetadata;
 use super::*;
 use crate::{Compare, EventKind, KeyValue, Op, OpResult, WatchBatch};
 
+mod power_loss;
+
 fn open(dir: &Path) -> Embedded {
     Embedded::open(&dir.join("store"), Options::default()).unwrap()
 }

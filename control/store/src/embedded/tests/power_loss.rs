@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The power fails: what is on the disk then has everything that was acknowledged.
+//!
+//! SIGKILL cannot show this, because the kernel's page cache outlives the process. Here the disk is one that keeps
+//! apart what was written since the last sync, and the store is opened from what would be left without it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::mem;
+
+use futures::future::join_all;
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use super::*;
+
+/// How long a sync takes. Whoever acknowledges before its end is caught, and writers come together in one commit.
+const SYNC: Duration = Duration::from_millis(2);
+/// More than the engine's file has room for at first when so many are written, so that it has to grow.
+const LARGE_BYTES: usize = 100_000;
+
+type Contents = BTreeMap<String, String>;
+
+/// A disk with its cache: the file has everything, as programs see it, and `platter` what a power loss leaves.
+#[derive(Clone, Debug)]
+struct Drive {
+    file: Arc<FileBackend>,
+    platter: Arc<Mutex<Platter>>,
+}
+
+#[derive(Debug, Default)]
+struct Platter {
+    /// What was there at the end of the last sync.
+    durable: Vec<u8>,
+    /// What has been asked for since, in that order.
+    pending: Vec<Change>,
+    /// What power losses during the syncs since [`Drive::during_syncs`] would have left.
+    during_syncs: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Length(usize),
+    Write(usize, Vec<u8>),
+}
+
+/// Which of the pending changes reach the platter when the power fails. A disk writes in the order that it likes.
+const REACHED: [fn(usize) -> bool; 4] = [
+    |_| false,
+    |_| true,
+    |number| number.is_multiple_of(2),
+    |number| !number.is_multiple_of(2),
+];
+
+impl Platter {
+    fn after(&self, reached: impl Fn(usize) -> bool) -> Vec<u8> {
+        let mut image = self.durable.clone();
+        for (number, change) in self.pending.iter().enumerate() {
+            if !reached(number) {
+                continue;
+            }
+            match change {
+                Change::Length(len) => image.resize(*len, 0),
+                Change::Write(at, data) => {
+                    let end = at + data.len();
+                    // The growth before it may be among what did not reach the platter.
+                    image.resize(image.len().max(end), 0);
+                    image[*at..end].copy_from_slice(data);
+                }
+            }
+        }
+        image
+    }
+}
+
+impl Drive {
+    fn platter(&self) -> MutexGuard<'_, Platter> {
+        self.platter.lock().unwrap()
+    }
+
+    /// What is left when the power fails now.
+    fn power_loss(&self) -> Vec<u8> {
+        self.platter().durable.clone()
+    }
+
+    /// What was left where the power failed during the syncs since the last call.
+    fn during_syncs(&self) -> Vec<Vec<u8>> {
+        mem::take(&mut self.platter().during_syncs)
+    }
+}
+
+impl StorageBackend for Drive {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        let change = Change::Length(len.try_into().unwrap());
+        self.platter().pending.push(change);
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        std::thread::sleep(SYNC);
+        let mut platter = self.platter();
+        let left = REACHED.map(|reached| platter.after(reached));
+        platter.during_syncs.extend(left);
+        platter.durable = platter.after(|_| true);
+        platter.pending.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        let change = Change::Write(offset.try_into().unwrap(), data.to_vec());
+        self.platter().pending.push(change);
+        self.file.write(offset, data)
+    }
+}
+
+/// An empty store on a disk whose power can fail.
+fn store_on_drive(dir: &Path) -> (Embedded, Drive) {
+    let path = dir.join("store");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    let drive = Drive {
+        file: Arc::new(FileBackend::new(file.try_clone().unwrap()).unwrap()),
+        platter: Arc::default(),
+    };
+    let database = Database::builder()
+        .create_with_backend(Disk::over(drive.clone(), file, Quota::default()))
+        .unwrap();
+    let store = Embedded::over(database, &path, Options::default(), Quota::default()).unwrap();
+    (store, drive)
+}
+
+/// What the machine finds in the store when it is on again.
+async fn found_in(image: &[u8]) -> Contents {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("store"), image).unwrap();
+    let store = open(dir.path());
+    let found = store.range(Range::prefix("")).await.unwrap();
+    store.close().await;
+    text(&found.kvs).into_iter().collect()
+}
+
+/// The test's transaction `number`: small and large values, new keys and old ones, and deletions. `contents` follows.
+async fn change(store: &Embedded, contents: &mut Contents, number: usize) {
+    let small = format!("small-{}", number % 5);
+    let large = format!("large-{number:02}");
+    let value = format!("{number:02}").repeat(LARGE_BYTES / 2);
+    let mut ops = vec![
+        Op::put(small.clone(), number.to_string()),
+        Op::put(large.clone(), value.clone()),
+    ];
+    contents.insert(small, number.to_string());
+    contents.insert(large, value);
+    if number % 3 == 2 {
+        let gone = format!("large-{:02}", number - 2);
+        ops.push(Op::delete(gone.clone()));
+        contents.remove(&gone);
+    }
+    store.txn(Txn::of(ops)).await.unwrap();
+}
+
+fn assert_same(found: &Contents, wanted: &Contents, number: usize) {
+    // The values are too long to be shown.
+    let keys = |contents: &Contents| contents.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(found), keys(wanted), "after transaction {number}");
+    assert!(found == wanted, "values are lost after {number}");
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_outlives_a_power_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, drive) = store_on_drive(dir.path());
+    let empty = drive.power_loss().len();
+    let mut contents = Contents::new();
+    for number in 0..24 {
+        change(&store, &mut contents, number).await;
+        let left = drive.power_loss();
+        assert_same(&found_in(&left).await, &contents, number);
+    }
+    let grown = drive.power_loss().len();
+    assert!(grown > empty, "the file never grew from {empty} bytes");
+}
+
+#[tokio::test]
+async fn a_power_loss_amid_a_commit_leaves_all_of_it_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, drive) = store_on_drive(dir.path());
+    drive.during_syncs();
+    let mut contents = Contents::new();
+    for number in 0..10 {
+        let before = contents.clone();
+        change(&store, &mut contents, number).await;
+        let left = drive.during_syncs();
+        assert!(!left.is_empty(), "transaction {number} was not synced");
+        for image in left {
+            let found = found_in(&image).await;
+            if found != before {
+                assert_same(&found, &contents, number);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn everyone_whose_write_shares_a_commit_finds_it_after_a_power_loss() {
+    const WRITERS: usize = 16;
+    const ROUNDS: usize = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, drive) = store_on_drive(dir.path());
+    let before = store.stats();
+    let writers = (0..WRITERS).map(async |writer| {
+        let mut left = Vec::new();
+        for round in 0..ROUNDS {
+            put(&store, &format!("w{writer:02}"), &round.to_string()).await;
+            // At once, while the others' writes are under way.
+            left.push((round, drive.power_loss()));
+        }
+        (writer, left)
+    });
+    let told = join_all(writers).await;
+    let after = store.stats();
+    assert_eq!(
+        after.writes - before.writes,
+        u64::try_from(WRITERS * ROUNDS).unwrap()
+    );
+    assert!(
+        after.commits - before.commits <= u64::try_from(WRITERS * ROUNDS / 4).unwrap(),
+        "{} commits are not shared",
+        after.commits
+    );
+    for (writer, left) in told {
+        for (round, image) in left {
+            let found = found_in(&image).await;
+            let value = found.get(&format!("w{writer:02}")).cloned();
+            assert_eq!(value, Some(round.to_string()), "of writer {writer}");
+        }
+    }
+}
