@@ -118,7 +118,7 @@ impl State {
     pub fn node(&self, name: &str) -> anyhow::Result<&Host> {
         let host = self.host(name)?;
         if host.kind != HostKind::Node {
-            bail!("{name} is no node; {}", self.unknown(name));
+            bail!("{name} is no node; there are {}", self.nodes().join(", "));
         }
         Ok(host)
     }
