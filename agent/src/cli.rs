@@ -89,7 +89,7 @@ fn shim(args: Vec<OsString>) -> ExitCode {
 
 fn run(options: RunOptions) -> anyhow::Result<()> {
     let options = options.with_file()?;
-    crate::logging::init(options.log.as_deref())?;
+    crate::logging::init(options.log.as_deref(), options.bpf_log.as_deref())?;
     let machine = crate::machine::Machine::examine(&options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)

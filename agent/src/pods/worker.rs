@@ -140,6 +140,7 @@ impl Worker {
             self.refresh();
             let mut observed = self.observe().await;
             let now_ms = clock::now_ms();
+            let live = self.live_containers();
             if self.record.absorb(&observed, now_ms) == Learned::Something {
                 self.tell_failed_starts(&observed);
                 // When a container began to run is known from here on, and with it when it is asked first: nothing else
@@ -153,7 +154,10 @@ impl Worker {
             observed.record = self.keeper.store().clone();
             self.refresh_volumes(&observed).await;
             let round = plan(&self.pod, self.wanted, &self.record, &observed, now_ms);
-            if round.actions.is_empty() || round.stage == Stage::Terminated {
+            // What ended is told before it is replaced: where many wait for their turn to start that takes its time, and
+            // nobody should be sent there meanwhile.
+            let fewer = self.live_containers() < live;
+            if fewer || round.actions.is_empty() || round.stage == Stage::Terminated {
                 self.report(&observed);
             }
             let failed = self.apply_all(&round).await;
@@ -387,6 +391,11 @@ impl Worker {
                     .pod(&self.pod, container, Kind::Warning, "Failed", &text);
             }
         }
+    }
+
+    fn live_containers(&self) -> usize {
+        let records = self.record.containers.values();
+        records.filter(|record| record.is_live()).count()
     }
 
     async fn save(&mut self) {

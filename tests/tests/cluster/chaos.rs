@@ -212,15 +212,17 @@ fn nodes() -> BTreeMap<&'static str, Node> {
     NODES.iter().map(|name| (*name, node(name))).collect()
 }
 
-/// Waits until each node has exactly these pods besides those that it had before.
-fn settles(before: &BTreeMap<&str, Node>, wanted: &BTreeMap<String, BTreeMap<String, String>>) {
+/// Waits until each node has exactly the pods of these Deployments besides those that it had before. A pod whose sandbox is
+/// made again may get another address, so the pods are asked for each time.
+fn settles(cluster: &Cluster, before: &BTreeMap<&str, Node>, asked: &[Asked]) {
     for name in NODES {
-        let pods = wanted.get(name).cloned().unwrap_or_default();
-        let expected = with_pods(&before[name], &pods);
         eventually(
-            &format!("{name} has exactly {} more pods than before", pods.len()),
+            &format!("{name} has exactly the pods that were asked for"),
             LIMIT,
             || {
+                let pods = pods_by_node(&pods_of_all(cluster, asked));
+                let pods = pods.get(name).cloned().unwrap_or_default();
+                let expected = with_pods(&before[name], &pods);
                 let now = node(name);
                 if now == expected {
                     Ok(())
@@ -230,6 +232,11 @@ fn settles(before: &BTreeMap<&str, Node>, wanted: &BTreeMap<String, BTreeMap<Str
             },
         );
     }
+}
+
+fn uids(pods: &[Value]) -> BTreeSet<&str> {
+    let uids = pods.iter().map(|pod| pod["metadata"]["uid"].as_str());
+    uids.map(|uid| uid.expect("every pod has one")).collect()
 }
 
 /// Pods of earlier tests are still going; waits until a second changes nothing.
@@ -277,24 +284,38 @@ fn start_again() {
     faults::restart_agent("node-1");
 }
 
-fn await_all_ready(cluster: &Cluster) {
-    eventually("all pods are ready", LIMIT, || {
-        let ready = cluster
-            .kubectl
-            .run(&[
-                "get",
-                "deployment",
-                "many",
-                "--output",
-                "jsonpath={.status.readyReplicas}",
-            ])
-            .stdout;
-        if ready == PODS.to_string() {
-            Ok(())
-        } else {
-            Err(format!("{ready} are"))
-        }
-    });
+/// A Deployment and how many pods it asks for.
+type Asked = (&'static str, usize);
+
+fn await_all_ready(cluster: &Cluster, asked: &[Asked]) {
+    for (deployment, pods) in asked {
+        eventually(
+            &format!("all pods of {deployment} are ready"),
+            LIMIT,
+            || {
+                let ready = cluster
+                    .kubectl
+                    .run(&[
+                        "get",
+                        "deployment",
+                        deployment,
+                        "--output",
+                        "jsonpath={.status.readyReplicas}",
+                    ])
+                    .stdout;
+                if ready == pods.to_string() {
+                    Ok(())
+                } else {
+                    Err(format!("{ready} are"))
+                }
+            },
+        );
+    }
+}
+
+fn pods_of_all(cluster: &Cluster, asked: &[Asked]) -> Vec<Value> {
+    let pods = asked.iter().flat_map(|(app, _)| pods_of(cluster, app));
+    pods.collect()
 }
 
 fn pods_of(cluster: &Cluster, app: &str) -> Vec<Value> {
@@ -322,16 +343,17 @@ fn containers(cluster: &Cluster, app: &str) -> BTreeMap<String, (String, u64)> {
 }
 
 /// Waits until there is exactly what was asked for: the pods, all of them running, and nothing besides on the nodes.
-fn converges(cluster: &Cluster, before: &BTreeMap<&str, Node>) {
-    await_all_ready(cluster);
-    let pods = pods_of(cluster, "many");
-    assert_eq!(pods.len(), PODS, "exactly what was asked for");
-    settles(before, &pods_by_node(&pods));
+fn converges(cluster: &Cluster, before: &BTreeMap<&str, Node>, asked: &[Asked]) {
+    await_all_ready(cluster, asked);
+    let pods = pods_of_all(cluster, asked);
+    let wanted: usize = asked.iter().map(|(_, pods)| pods).sum();
+    assert_eq!(pods.len(), wanted, "exactly what was asked for");
+    settles(cluster, before, asked);
     // A pod that ran when everything was killed counts as ready until its agent has said otherwise. On the nodes all
     // run by now, so this time it is meant.
-    await_all_ready(cluster);
-    let by_node = pods_by_node(&pods_of(cluster, "many"));
-    assert_eq!(by_node, pods_by_node(&pods), "pods were replaced or moved");
+    await_all_ready(cluster, asked);
+    let after = pods_of_all(cluster, asked);
+    assert_eq!(uids(&after), uids(&pods), "pods were replaced");
     let everywhere = cluster.kubectl.items(&["get", "pods", "--all-namespaces"]);
     // An ended pod's address may be another's by now.
     let held: Vec<&str> = everywhere
@@ -344,7 +366,7 @@ fn converges(cluster: &Cluster, before: &BTreeMap<&str, Node>) {
         })
         .filter_map(|pod| pod["status"]["podIP"].as_str())
         .collect();
-    assert!(held.len() >= PODS, "every pod that runs has an address");
+    assert!(held.len() >= wanted, "every pod that runs has an address");
     assert_eq!(
         held.iter().collect::<BTreeSet<_>>().len(),
         held.len(),
@@ -363,7 +385,7 @@ fn goes_without_a_trace(cluster: &Cluster, before: &BTreeMap<&str, Node>) {
             Err(format!("{left} are left"))
         }
     });
-    settles(before, &BTreeMap::new());
+    settles(cluster, before, &[]);
 }
 
 #[test]
@@ -403,7 +425,7 @@ fn killing_agents_and_control_plane_while_100_pods_are_made_loses_no_request_and
         load.stop().assert_unbroken_around(&what, &killed);
     }
 
-    converges(&cluster, &before);
+    converges(&cluster, &before, &[("many", PODS)]);
     assert_eq!(
         containers(&cluster, "web"),
         settled,
@@ -416,6 +438,7 @@ fn killing_agents_and_control_plane_while_100_pods_are_made_loses_no_request_and
 fn killing_every_process_of_all_hosts_while_100_pods_are_made_converges_without_a_leak() {
     let _whole = Whole;
     let cluster = Cluster::namespace("chaos-all");
+    let empty = quiet_nodes();
     let addresses = cluster.serve(
         &manifests::echo_deployment("web", WEB_PODS),
         &manifests::echo_service("web"),
@@ -431,7 +454,7 @@ fn killing_every_process_of_all_hosts_while_100_pods_are_made_converges_without_
         faults::kill_all_processes(&[CONTROL, NODES[0], NODES[1]]);
         start_again();
     }
-    converges(&cluster, &before);
+    converges(&cluster, &empty, &[("many", PODS), ("web", WEB_PODS)]);
     let containers = containers(&cluster, "many");
     let restarted = containers.values().filter(|(_, restarts)| *restarts > 0);
     assert!(
@@ -455,5 +478,6 @@ fn killing_every_process_of_all_hosts_while_100_pods_are_made_converges_without_
             .collect();
         assert_eq!(answered.len(), WEB_PODS, "from {node}: {answered:?}");
     }
-    goes_without_a_trace(&cluster, &before);
+    cluster.kubectl.ok(&["delete", "deployment", "web"]);
+    goes_without_a_trace(&cluster, &empty);
 }
