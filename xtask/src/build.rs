@@ -56,6 +56,8 @@ pub fn cargo() -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_")
+                // Those of a test runner that runs us are not for the one that we start.
+                || name.starts_with("NEXTEST")
                 || name == "CARGO_MANIFEST_DIR"
                 || name == "CARGO_MANIFEST_PATH"
         }) {

@@ -12,7 +12,7 @@ mod read;
 mod watch;
 mod writer;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -219,6 +219,13 @@ fn open_file(path: &Path, options: &Options, quota: &Quota) -> Result<Database, 
         .truncate(false)
         .mode(0o600)
         .open(path)
+        .map_err(|error| engine(redb::Error::Io(error)))?;
+    // A name that was just given is on the disk when its directory is.
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))
+        .and_then(|directory| directory.sync_all())
         .map_err(|error| engine(redb::Error::Io(error)))?;
     let not_a_store = |reason: String| OpenError::NotAStore {
         path: path.to_owned(),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
@@ -75,7 +75,16 @@ impl<B: StorageBackend> StorageBackend for Disk<B> {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.inner.sync_data()
+        let synced = self.inner.sync_data();
+        if synced.is_err() {
+            // Linux takes pages that it could not write for written, so what is cached may not be on the disk and never
+            // gets there. Without them the file, opened again, is what the disk has: every commit that was acknowledged.
+            let dropped = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            if let Err(error) = dropped {
+                tracing::error!(%error, "the store's cached pages could not be dropped after a failed sync");
+            }
+        }
+        synced
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
