@@ -14,8 +14,9 @@ pub mod service;
 
 /// Worker threads of the agent: work is waiting, and each thread costs memory.
 const WORKER_THREADS: usize = 2;
-/// Threads for blocking calls (files, starting shims); idle ones end by themselves.
-const BLOCKING_THREADS_MAX: usize = 16;
+/// Threads for blocking calls (files, starting shims); idle ones end by themselves. Links that are removed hold up as many
+/// as the datapath removes at once, for tens of milliseconds each; pods that start meanwhile need others.
+const BLOCKING_THREADS_MAX: usize = 32;
 /// Stack of each thread, in bytes.
 const THREAD_STACK_BYTES: usize = 1 << 20;
 

@@ -30,7 +30,7 @@ pub(crate) const ROUTE_PROTOCOL: u8 = 107;
 
 /// Links that are removed at the same time: each takes a thread and a socket while the kernel is at it, and
 /// those that wait together share one RCU barrier, so that more of them gain nothing.
-const REMOVALS_MAX: usize = 16;
+const REMOVALS_MAX: usize = 8;
 
 /// All our veths on the node begin with this.
 const HOST_PREFIX: &str = "knr";
