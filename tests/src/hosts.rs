@@ -60,6 +60,23 @@ pub fn ok(host: &str, args: &[&str]) -> String {
     outcome.stdout
 }
 
+/// The line that joins a machine, as `knarr-control token create` prints it.
+///
+/// # Panics
+/// When no token can be made.
+pub fn join_line(flags: &[&str]) -> Vec<String> {
+    let mut command = vec![
+        "knarr-control",
+        "token",
+        "create",
+        "--data-dir",
+        "/var/lib/knarr-control",
+    ];
+    command.extend_from_slice(flags);
+    let line = ok(CONTROL, &command);
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
 /// One HTTP request from a host; the name of who answered.
 ///
 /// # Errors

@@ -76,22 +76,13 @@ fn reason(said: &str) -> &str {
 
 /// A fresh token and the CA's hash, as the control plane prints them.
 fn fresh(extra: &[&str]) -> (String, String) {
-    let mut command = vec![
-        "knarr-control",
-        "token",
-        "create",
-        "--data-dir",
-        "/var/lib/knarr-control",
-    ];
-    command.extend_from_slice(extra);
-    let line = hosts::ok(CONTROL, &command);
-    let words: Vec<&str> = line.split_whitespace().collect();
+    let words = hosts::join_line(extra);
     let after = |flag: &str| {
         let at = words
             .iter()
-            .position(|word| *word == flag)
-            .unwrap_or_else(|| panic!("no {flag} in {line}"));
-        words[at + 1].to_owned()
+            .position(|word| word == flag)
+            .unwrap_or_else(|| panic!("no {flag} in {words:?}"));
+        words[at + 1].clone()
     };
     (after("--token"), after("--ca-hash"))
 }

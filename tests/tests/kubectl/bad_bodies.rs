@@ -210,36 +210,27 @@ fn broken_yaml_is_a_bad_request_that_says_where() {
 #[test]
 fn a_patch_that_is_none_or_does_not_fit_is_refused_with_the_operation() {
     let cluster = Cluster::namespace("bad-patch");
-    let said = cluster.kubectl.refused(
-        &[
-            "patch",
-            "namespace",
-            &cluster.namespace,
-            "--type=json",
-            "--patch",
+    for (operations, wanted) in [
+        (
             r#"[{"op":"jump"}]"#,
-        ],
-        "",
-    );
-    assert_says(
-        &said,
-        &["Error from server (BadRequest): error decoding patch: unknown variant `jump`"],
-    );
-    let said = cluster.kubectl.refused(
-        &[
-            "patch",
-            "namespace",
-            &cluster.namespace,
-            "--type=json",
-            "--patch",
+            "Error from server (BadRequest): error decoding patch: unknown variant `jump`",
+        ),
+        (
             r#"[{"op":"remove","path":"/metadata/nothing"}]"#,
-        ],
-        "",
-    );
-    assert_says(
-        &said,
-        &[
             "The request is invalid: the server rejected our request due to an error in our request: operation '/0' failed at path '/metadata/nothing'",
-        ],
-    );
+        ),
+    ] {
+        let said = cluster.kubectl.refused(
+            &[
+                "patch",
+                "namespace",
+                &cluster.namespace,
+                "--type=json",
+                "--patch",
+                operations,
+            ],
+            "",
+        );
+        assert_says(&said, &[wanted]);
+    }
 }

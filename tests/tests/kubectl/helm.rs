@@ -107,6 +107,11 @@ impl Helm {
         outcome.stdout
     }
 
+    /// Installs the chart again with another value.
+    fn upgrade(&self, value: &str) {
+        self.ok(&["upgrade", ON_THE_CLIENT, "greeter", "chart", "--set", value]);
+    }
+
     /// Name, revision, status and chart of every release.
     fn releases(&self) -> Vec<[String; 4]> {
         let said = self.ok(&["list", "--output", "json"]);
@@ -140,14 +145,7 @@ fn a_chart_is_installed_listed_upgraded_and_uninstalled() {
         "Helm"
     );
 
-    helm.ok(&[
-        "upgrade",
-        ON_THE_CLIENT,
-        "greeter",
-        "chart",
-        "--set",
-        "greeting=good day",
-    ]);
+    helm.upgrade("greeting=good day");
     assert_eq!(helm.releases(), [release("2", "deployed")]);
     assert_eq!(greeting(), "good day");
     // What the new values leave as it was is left alone.
@@ -189,14 +187,7 @@ fn an_install_that_leaves_applying_to_the_server_is_told_the_flag_and_makes_noth
         assert!(missing.contains("(NotFound)"), "{missing}");
     }
     // Doing what it says goes on from there.
-    helm.ok(&[
-        "upgrade",
-        ON_THE_CLIENT,
-        "greeter",
-        "chart",
-        "--set",
-        "replicas=0",
-    ]);
+    helm.upgrade("replicas=0");
     assert_eq!(helm.releases(), [release("2", "deployed")]);
     kubectl.ok(&["get", "configmap/greeter", "deployment/greeter"]);
 }
