@@ -128,10 +128,10 @@ impl Embedded {
         quota: Quota,
     ) -> Result<Self, OpenError> {
         format::check_or_create(&database, path)?;
-        let (head, compacted) = database
+        let ((head, compacted), leases) = database
             .begin_read()
             .map_err(engine_error)
-            .and_then(|read| read::revisions(&read))
+            .and_then(|read| Ok((read::revisions(&read)?, writer::load_leases(&read)?)))
             .map_err(|error| OpenError::NotAStore {
                 path: path.to_owned(),
                 reason: error.with_causes().to_string(),
@@ -150,7 +150,7 @@ impl Embedded {
             died: latest::Sender::new(None),
         });
         let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
-        let writer = tokio::spawn(writer::run(shared.clone(), receiver));
+        let writer = tokio::spawn(writer::run(shared.clone(), receiver, leases));
         tokio::spawn(supervise(shared.clone(), writer));
         Ok(Self { shared, requests })
     }
@@ -279,11 +279,12 @@ impl Shared {
                 Err(error) => return Err(StoreError::io(error)),
             }
         };
+        // A commit that was reported as failed may have reached the disk all the same. It is told before anybody can
+        // use the file: a newer commit that was told first would hide it from every watch. Without it the file counts
+        // as failed still, and whoever needs it next tries again.
+        writer::catch_up(&self.hub, &database)?;
         *slot = Slot::Open(database.clone());
-        drop(slot);
         tracing::info!(path = %self.path.display(), "the store is open again");
-        // A commit that was reported as failed may have reached the disk all the same.
-        writer::catch_up(self)?;
         Ok(database)
     }
 

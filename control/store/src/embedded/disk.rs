@@ -140,3 +140,78 @@ fn reserve(file: &File, old: u64, len: u64) -> Result<(), io::Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{self, IoSliceMut};
+    use std::path::Path;
+
+    use redb::StorageBackend;
+    use redb::backends::FileBackend;
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    use super::{Disk, Quota};
+
+    /// A file whose pages the kernel takes for written and whose sync fails nevertheless: what Linux leaves after an
+    /// error of the disk under it.
+    #[derive(Debug)]
+    struct Unsynced(FileBackend);
+
+    impl StorageBackend for Unsynced {
+        fn len(&self) -> Result<u64, io::Error> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> Result<(), io::Error> {
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> Result<(), io::Error> {
+            self.0.sync_data()?;
+            Err(Errno::IO.into())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+            self.0.write(offset, data)
+        }
+    }
+
+    /// Whether the first page is read without asking the disk.
+    fn is_cached(file: &File) -> bool {
+        let mut page = [0; 4096];
+        let mut parts = [IoSliceMut::new(&mut page)];
+        match preadv2(file, &mut parts, 0, ReadWriteFlags::NOWAIT) {
+            Ok(read) => read > 0,
+            Err(Errno::AGAIN) => false,
+            Err(error) => panic!("preadv2: {error}"),
+        }
+    }
+
+    #[test]
+    fn nothing_of_what_a_failed_sync_was_to_write_stays_cached() {
+        // Under the build's folder: what lies in a tmpfs is never out of memory.
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let dir = tempfile::tempdir_in(target).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dir.path().join("store"))
+            .unwrap();
+        let inner = Unsynced(FileBackend::new(file.try_clone().unwrap()).unwrap());
+        let disk = Disk::over(inner, file.try_clone().unwrap(), Quota::default());
+        disk.set_len(1 << 20).unwrap();
+        disk.write(0, &[1; 1 << 20]).unwrap();
+        assert!(is_cached(&file), "what was just written is in memory");
+
+        let synced = disk.sync_data();
+
+        assert!(synced.is_err(), "{synced:?}");
+        assert!(!is_cached(&file), "the file is read from memory still");
+    }
+}

@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::apply::{Dirty, Writer};
 use super::format::{LEASES, Tables};
+use super::watch::Hub;
 use super::{Shared, engine_error, read};
 use crate::types::Lease;
 use crate::{LeaseId, Revision, StoreError, Txn, TxnResult, WatchBatch};
@@ -69,14 +71,8 @@ impl Answer {
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut requests: mpsc::Receiver<Request>,
+    mut leases: Leases,
 ) -> Result<(), JoinError> {
-    let mut leases = match load_leases(&shared) {
-        Ok(leases) => leases,
-        Err(error) => {
-            tracing::error!(error = %error.with_causes(), "the store's leases cannot be read");
-            HashMap::new()
-        }
-    };
     let mut group = Vec::with_capacity(GROUP_MAX);
     let closed = loop {
         let next_end = leases.values().map(|(_, end)| *end).min();
@@ -116,7 +112,8 @@ pub(super) async fn run(
     };
     requests.close();
     shared.hub.close();
-    shared.close_database();
+    // Whoever opens the file again may be waiting for the disk.
+    tokio::task::spawn_blocking(move || shared.close_database()).await?;
     if let Some(done) = closed {
         // The caller of `close` may have gone away.
         let _ = done.send(());
@@ -131,7 +128,7 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-fn expire(leases: &HashMap<LeaseId, (Duration, Instant)>, group: &mut Vec<Request>) {
+fn expire(leases: &Leases, group: &mut Vec<Request>) {
     let now = Instant::now();
     group.extend(
         leases
@@ -141,19 +138,19 @@ fn expire(leases: &HashMap<LeaseId, (Duration, Instant)>, group: &mut Vec<Reques
     );
 }
 
+/// How long each lease lives, and when it ends.
+pub(super) type Leases = HashMap<LeaseId, (Duration, Instant)>;
+
 /// As in etcd after a change of leader, every lease gets its full time again after a restart.
-fn load_leases(shared: &Shared) -> Result<HashMap<LeaseId, (Duration, Instant)>, StoreError> {
-    shared.read(|read| {
-        use redb::ReadableTable;
-        let table = read.open_table(LEASES).map_err(engine_error)?;
-        let mut leases = HashMap::new();
-        for row in table.iter().map_err(engine_error)? {
-            let (id, seconds) = row.map_err(engine_error)?;
-            let ttl = Duration::from_secs(seconds.value());
-            leases.insert(LeaseId(id.value()), (ttl, Instant::now() + ttl));
-        }
-        Ok(leases)
-    })
+pub(super) fn load_leases(read: &ReadTransaction) -> Result<Leases, StoreError> {
+    let table = read.open_table(LEASES).map_err(engine_error)?;
+    let mut leases = HashMap::new();
+    for row in table.iter().map_err(engine_error)? {
+        let (id, seconds) = row.map_err(engine_error)?;
+        let ttl = Duration::from_secs(seconds.value());
+        leases.insert(LeaseId(id.value()), (ttl, Instant::now() + ttl));
+    }
+    Ok(leases)
 }
 
 /// What a group changed about the leases.
@@ -169,7 +166,7 @@ struct LeaseChanges {
 const LEASE_RETRY: Duration = Duration::from_secs(5);
 
 impl LeaseChanges {
-    fn apply(self, leases: &mut HashMap<LeaseId, (Duration, Instant)>) {
+    fn apply(self, leases: &mut Leases) {
         for Lease { id, ttl } in self.granted {
             leases.insert(id, (ttl, Instant::now() + ttl));
         }
@@ -339,20 +336,15 @@ fn compact_step(writer: &mut Writer<'_>, shared: &Shared) -> Result<(), StoreErr
     Ok(())
 }
 
-/// What was committed by a commit that was reported as failed, found after opening the file again.
-pub(super) fn catch_up(shared: &Shared) -> Result<(), StoreError> {
-    loop {
-        let from = shared.hub.head().next();
-        let history = shared.read(|read| {
-            let (head, _) = read::revisions(read)?;
-            if head < from {
-                return Ok(None);
-            }
-            read::history(read, &[], &[0], from, super::REPLAY_EVENTS).map(Some)
-        })?;
-        let Some(history) = history else {
-            return Ok(());
-        };
-        shared.hub.publish(&history.batches, history.through);
+/// Tells the watches what was committed by a commit that was reported as failed, as found in the file that is opened
+/// again.
+pub(super) fn catch_up(hub: &Hub, database: &Database) -> Result<(), StoreError> {
+    let read = database.begin_read().map_err(engine_error)?;
+    let (head, _) = read::revisions(&read)?;
+    while hub.head() < head {
+        let from = hub.head().next();
+        let history = read::history(&read, &[], &[0], from, super::REPLAY_EVENTS)?;
+        hub.publish(&history.batches, history.through);
     }
+    Ok(())
 }

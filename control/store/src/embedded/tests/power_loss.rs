@@ -37,6 +37,8 @@ struct Platter {
     pending: Vec<Change>,
     /// What power losses during the syncs since [`Drive::during_syncs`] would have left.
     during_syncs: Vec<Vec<u8>>,
+    /// How many syncs from now on are done before one fails, and which of the pending changes it leaves.
+    failing: Option<(usize, fn(usize) -> bool)>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,17 @@ impl StorageBackend for Drive {
     fn sync_data(&self) -> Result<(), io::Error> {
         std::thread::sleep(SYNC);
         let mut platter = self.platter();
+        match platter.failing.take() {
+            Some((0, reached)) => {
+                // What did not get to the platter is not in the file either, once nothing of it is cached.
+                let left = platter.after(reached);
+                self.file.set_len(left.len().try_into().unwrap())?;
+                self.file.write(0, &left)?;
+                return Err(io::ErrorKind::Other.into());
+            }
+            Some((left, reached)) => platter.failing = Some((left - 1, reached)),
+            None => {}
+        }
         let left = REACHED.map(|reached| platter.after(reached));
         platter.during_syncs.extend(left);
         platter.durable = platter.after(|_| true);
@@ -247,4 +260,61 @@ async fn everyone_whose_write_shares_a_commit_finds_it_after_a_power_loss() {
             assert_eq!(value, Some(round.to_string()), "of writer {writer}");
         }
     }
+}
+
+/// The changes that `watch` tells up to `revision`, one after the other.
+async fn told_until(watch: &mut WatchStream, revision: Revision) -> Contents {
+    let mut contents = Contents::new();
+    loop {
+        let batch = next(watch).await;
+        for event in batch.events {
+            let [(key, value)] = <[_; 1]>::try_from(text(&[event.kv])).unwrap();
+            match event.kind {
+                EventKind::Put => contents.insert(key, value),
+                EventKind::Delete => contents.remove(&key),
+            };
+        }
+        if batch.revision >= revision {
+            return contents;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_loses_nothing_acknowledged_and_every_watch_is_told_what_stayed() {
+    let mut stayed = 0;
+    // The only sync of a commit here; whether what it was to write is on the disk, nobody knows.
+    for (number, reached) in REACHED.into_iter().cycle().take(16).enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, drive) = store_on_drive(dir.path());
+        let mut contents = Contents::new();
+        for number in 0..4 {
+            change(&store, &mut contents, number).await;
+        }
+        let all = Range::prefix("");
+        let (start, end) = (all.start.clone(), all.end.clone());
+        let mut watch = store.watch(start, end, Revision(1)).await.unwrap();
+        drive.platter().failing = Some((0, reached));
+        // The file is opened again when nobody holds the failed one.
+        drop(drive);
+
+        let tried = store.txn(Txn::of(vec![Op::put("tried", "1")])).await;
+        assert!(tried.is_err(), "{tried:?}");
+        // Readers and a writer open it again, all at once.
+        let reads = join_all((0..4).map(|_| store.range(all.clone())));
+        let (reads, after) = tokio::join!(reads, put(&store, "after", "1"));
+
+        for read in reads {
+            read.unwrap();
+        }
+        let mut found: Contents = text(&store.range(all).await.unwrap().kvs)
+            .into_iter()
+            .collect();
+        assert_eq!(told_until(&mut watch, after).await, found, "round {number}");
+        stayed += usize::from(found.remove("tried").is_some());
+        contents.insert("after".to_owned(), "1".to_owned());
+        assert_same(&found, &contents, 4);
+    }
+    assert!(stayed > 0, "no round left what could not be acknowledged");
+    assert!(stayed < 16, "every round did");
 }
