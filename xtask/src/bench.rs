@@ -12,6 +12,7 @@ mod start;
 mod stats;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 pub use http::Proxy;
@@ -33,7 +34,30 @@ pub enum Name {
 const ALL: [Name; 3] = [Name::Datapath, Name::Idle, Name::Start];
 
 /// Brings what it needs up, and measures.
-type Measure = fn() -> anyhow::Result<Vec<Figure>>;
+type Measure = fn(Effort) -> anyhow::Result<Vec<Figure>>;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// As much as a figure needs to mean something.
+    Full,
+    /// As little as shows that the bench works.
+    Quick,
+}
+
+impl Effort {
+    fn pick<T>(self, full: T, quick: T) -> T {
+        match self {
+            Self::Full => full,
+            Self::Quick => quick,
+        }
+    }
+
+    /// Where files are written. A quick run never replaces figures that mean something.
+    fn directory(self) -> PathBuf {
+        self.pick(paths::bench(), paths::bench().join("quick"))
+    }
+}
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,7 +85,7 @@ struct File<'a> {
 }
 
 /// The command. Ends with nothing up.
-pub fn run(names: &[Name]) -> anyhow::Result<()> {
+pub fn run(names: &[Name], effort: Effort) -> anyhow::Result<()> {
     up::require_root()?;
     setup::ensure_for_up()?;
     let names = if names.is_empty() { &ALL[..] } else { names };
@@ -74,11 +98,11 @@ pub fn run(names: &[Name]) -> anyhow::Result<()> {
         ui::heading(&format!("bench {file}"));
         let commit = commit();
         let started = line(&mut run::command("date", ["--utc", "+%Y-%m-%dT%H:%M:%SZ"]))?;
-        let measured = measure();
+        let measured = measure(effort);
         let removed = up::down();
         let figures = measured.with_context(|| format!("bench {file}"))?;
         removed?;
-        write(file, commit, &started, &figures)?;
+        write(&effort.directory(), file, commit, &started, &figures)?;
         print(&figures);
     }
     Ok(())
@@ -100,7 +124,13 @@ fn commit() -> String {
     }
 }
 
-fn write(name: &str, commit: String, started: &str, results: &[Figure]) -> anyhow::Result<()> {
+fn write(
+    directory: &Path,
+    name: &str,
+    commit: String,
+    started: &str,
+    results: &[Figure],
+) -> anyhow::Result<()> {
     let kernel = line(&mut run::command("uname", ["--kernel-release"]))?;
     let file = File {
         commit,
@@ -108,8 +138,8 @@ fn write(name: &str, commit: String, started: &str, results: &[Figure]) -> anyho
         started: started.to_owned(),
         results,
     };
-    let path = paths::bench().join(format!("{name}.json"));
-    fs::create_dir_all(paths::bench())?;
+    let path = directory.join(format!("{name}.json"));
+    fs::create_dir_all(directory)?;
     fs::write(&path, serde_json::to_vec_pretty(&file)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     ui::line(&format!("written to {}", paths::show(&path)));

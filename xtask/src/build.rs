@@ -30,7 +30,8 @@ impl Build {
         }
     }
 
-    fn directory(self) -> PathBuf {
+    /// The folder of its programs.
+    pub fn directory(self) -> PathBuf {
         paths::target().join(match self {
             Self::Release => "release",
             Self::Tested => "debug",
@@ -52,12 +53,13 @@ pub struct Programs {
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(paths::root());
-    // What cargo set for us must not look like settings of the build that we start.
+    // What cargo set for us must not look like settings of the build that we start, and what a test runner that runs us
+    // set is not for the one that we start. What a person set is.
+    let in_test = std::env::var_os("NEXTEST").is_some();
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_")
-                // Those of a test runner that runs us are not for the one that we start.
-                || name.starts_with("NEXTEST")
+                || (in_test && name.starts_with("NEXTEST"))
                 || name == "CARGO_MANIFEST_DIR"
                 || name == "CARGO_MANIFEST_PATH"
         }) {
@@ -70,7 +72,7 @@ pub fn cargo() -> Command {
 /// Set to anything, it makes `up`, `demo`, `test` and `bench` use the programs that were built last.
 const NO_BUILD: &str = "KNARR_XTASK_NO_BUILD";
 
-/// Set to anything, it makes `up` and `demo` use the programs from the tests' compilation. The tiers set it.
+/// Set to anything, it makes `up`, `demo` and `bench` use the programs from the tests' compilation. The tiers set it.
 pub const TESTED: &str = "KNARR_XTASK_TESTED";
 /// The kernel programs compile for the kernel's machine only; the host's tools see all the others.
 pub const NOT_FOR_THE_HOST: &str = "knarr-ebpf";

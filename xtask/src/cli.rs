@@ -47,6 +47,9 @@ enum Command {
         /// datapath, idle, start
         #[arg(value_enum)]
         names: Vec<bench::Name>,
+        /// One small turn of everything into target/bench/quick/: shows that the bench works; its figures mean nothing
+        #[arg(long)]
+        quick: bool,
     },
     /// Everything a change has to pass: format, tidy, dependency rule, lints and all test tiers.
     Ci {
@@ -190,7 +193,13 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Down => up::down()?,
         Command::Demo => demo::run()?,
         Command::Test { tiers, filter } => test::run(&tiers, filter.as_deref())?,
-        Command::Bench { names } => bench::run(&names)?,
+        Command::Bench { names, quick } => bench::run(
+            &names,
+            match quick {
+                true => bench::Effort::Quick,
+                false => bench::Effort::Full,
+            },
+        )?,
         Command::Ci { without_tests } => ci::run(if without_tests {
             ci::Tests::Leave
         } else {

@@ -2,7 +2,7 @@
 //! `dist`: both programs, built for shipping, with their systemd units and licences in one archive.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use flate2::Compression;
@@ -49,18 +49,35 @@ pub fn run() -> anyhow::Result<()> {
         ],
         &[],
     )?;
+    let archive = pack(
+        &paths::target().join("dist"),
+        &paths::target().join("dist-archives"),
+    )?;
+    let listed = run::stdout(&mut run::command(
+        "tar",
+        ["--list", "--file", &archive.to_string_lossy()],
+    ))?;
+    ui::heading(&paths::show(&archive));
+    for line in listed.lines() {
+        ui::line(line);
+    }
+    Ok(())
+}
+
+/// Packs the programs in the folder `programs`, and what belongs to them, into an archive in `into`, with its digest
+/// beside it as `sha256sum --check` reads it. The archive's path.
+fn pack(programs: &Path, into: &Path) -> anyhow::Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("knarr-{version}-{}-linux", std::env::consts::ARCH);
-    let dist = paths::target().join("dist-archives");
-    fs::create_dir_all(&dist)?;
-    let archive = dist.join(format!("{name}.tar.gz"));
+    fs::create_dir_all(into)?;
+    let archive = into.join(format!("{name}.tar.gz"));
     let mut tar = tar::Builder::new(GzEncoder::new(
         fs::File::create(&archive)?,
         Compression::best(),
     ));
     for program in ["knarr-control", "knarr-agent"] {
-        let path = paths::target().join("dist").join(program);
-        add(&mut tar, &path, &format!("{name}/bin/{program}"), 0o755)?;
+        let inside = format!("{name}/bin/{program}");
+        add(&mut tar, &programs.join(program), &inside, 0o755)?;
     }
     for file in files()? {
         let inside = format!("{name}/{}", place(&file));
@@ -72,15 +89,7 @@ pub fn run() -> anyhow::Result<()> {
         archive.with_extension("gz.sha256"),
         format!("{digest}  {name}.tar.gz\n"),
     )?;
-    let listed = run::stdout(&mut run::command(
-        "tar",
-        ["--list", "--file", &archive.to_string_lossy()],
-    ))?;
-    ui::heading(&paths::show(&archive));
-    for line in listed.lines() {
-        ui::line(line);
-    }
-    Ok(())
+    Ok(archive)
 }
 
 /// [`FILES`], with the pages of a folder in its stead.
@@ -120,6 +129,44 @@ fn add<W: std::io::Write>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_archive_unpacks_to_programs_that_run_and_what_they_need() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let in_dir = |words: &[&str]| {
+            run::stdout(run::command(words[0], &words[1..]).current_dir(dir.path()))
+                .expect("it runs")
+        };
+        for program in ["knarr-control", "knarr-agent"] {
+            let script = format!("#!/bin/sh\necho {program} \"$@\"\n");
+            fs::write(dir.path().join(program), script).expect("a program");
+        }
+
+        let archive = pack(dir.path(), dir.path()).expect("packed");
+
+        let name = archive
+            .file_name()
+            .and_then(|n| n.to_str())
+            .expect("a name");
+        in_dir(&[
+            "sha256sum",
+            "--check",
+            "--strict",
+            &format!("{name}.sha256"),
+        ]);
+        in_dir(&["tar", "--extract", "--file", name]);
+        let unpacked = name.strip_suffix(".tar.gz").expect("a compressed tar");
+        for program in ["knarr-control", "knarr-agent"] {
+            let said = in_dir(&[&format!("{unpacked}/bin/{program}"), "--version"]);
+            assert_eq!(said, format!("{program} --version\n"));
+            let unit = fs::read_to_string(dir.path().join(format!("{unpacked}/{program}.service")))
+                .expect("a unit");
+            assert!(
+                unit.contains(&format!("/usr/local/bin/{program}")),
+                "{unit}"
+            );
+        }
+    }
 
     #[test]
     fn what_the_readme_links_to_is_in_the_archive() {

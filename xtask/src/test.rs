@@ -69,6 +69,8 @@ pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
         up::require_root().context("all tiers but `unit` need root")?;
     }
     setup::ensure_for_up()?;
+    // Every tier compiles the agent, with the kernel programs inside.
+    ebpf::run()?;
     let scope = match tiers[..] {
         [Tier::Unit | Tier::Bpf | Tier::Node] => Scope::Call,
         // The programs that a cluster runs come from the same compilation.
@@ -143,8 +145,6 @@ fn run_tier(tier: Tier, scope: Scope, filter: Option<&str>) -> anyhow::Result<Fo
     let driver = Packages::These(&[CLUSTER_PACKAGE]);
     match tier {
         Tier::Unit => {
-            // The agent is built with the kernel programs inside.
-            ebpf::run()?;
             let most = run(
                 Packages::AllBut(&OTHER_TIERS),
                 Targets::ByDefault,
@@ -153,14 +153,11 @@ fn run_tier(tier: Tier, scope: Scope, filter: Option<&str>) -> anyhow::Result<Fo
             let rest = run(driver, Targets::Lib, Parallel::Yes)?;
             Ok(most.max(rest))
         }
-        Tier::Bpf => {
-            ebpf::run()?;
-            run(
-                Packages::These(&[BPF_PACKAGE]),
-                Targets::ByDefault,
-                Parallel::No,
-            )
-        }
+        Tier::Bpf => run(
+            Packages::These(&[BPF_PACKAGE]),
+            Targets::ByDefault,
+            Parallel::No,
+        ),
         Tier::Node => {
             let most = run(
                 Packages::These(&[NODE_PACKAGE]),

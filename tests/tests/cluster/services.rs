@@ -5,12 +5,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use knarr_tests::hosts::{self, CLIENT, NODES};
-use knarr_tests::load::Report;
+use knarr_tests::load::{PodLoad, Report};
 use knarr_tests::manifests::{self, Addresses};
 use knarr_tests::{Cluster, eventually};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// A refusal is an answer; whoever waits for one longer than this waits for a timeout.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Three pods behind a NodePort Service, reachable.
 fn web(cluster: &Cluster, deployment: &serde_json::Value) -> Addresses {
@@ -190,23 +192,45 @@ fn a_service_without_pods_refuses_at_once() {
     cluster
         .kubectl
         .ok(&["scale", "deployment/web", "--replicas=0"]);
+    let name = format!("{}/web", cluster.namespace);
+    for node in NODES {
+        eventually(&format!("{node} knows of no pod"), LIMIT, || {
+            let said = hosts::ok(node, &["knarr-agent", "service", "get", &name]);
+            let mut sets = said.lines().filter(|line| line.contains(" ready, "));
+            match sets.all(|set| set.contains(" 0 ready, 0 terminating")) {
+                true => Ok(()),
+                false => Err(said),
+            }
+        });
+    }
+    // From now on the first call is refused, whoever makes it.
     for (host, target) in [
         ("node-1", addresses.cluster(80)),
         ("node-2", addresses.node("node-1", 80)),
         (CLIENT, addresses.node("node-1", 80)),
         (CLIENT, addresses.node("node-2", 80)),
     ] {
-        let took = eventually(&format!("{target} refuses {host}"), LIMIT, || {
-            let started = Instant::now();
-            match hosts::get(host, &target) {
-                Err(reason) if reason.contains("refused") => Ok(started.elapsed()),
-                other => Err(format!("{other:?}")),
-            }
-        });
-        assert!(
-            took < Duration::from_secs(1),
-            "{host} waited {took:?} to be refused"
-        );
+        let started = Instant::now();
+        let answer = hosts::get(host, &target);
+        let took = started.elapsed();
+        let reason = answer.expect_err("nobody is there to answer");
+        assert!(reason.contains("refused"), "{host}, {target}: {reason}");
+        assert!(took < AT_ONCE, "{host} waited {took:?} to be refused");
+    }
+    for (pod, target) in [
+        ("by-cluster-ip", addresses.cluster(80)),
+        ("by-node-port", addresses.node("node-1", 80)),
+    ] {
+        let report = PodLoad::start(&cluster.kubectl, pod, "node-2", &target, 1).wait();
+        assert!(report.calls.len() >= 10, "{pod}: {report:?}");
+        for call in &report.calls {
+            let reason = call.outcome.as_ref().expect_err("nobody is there");
+            assert!(reason.contains("refused"), "{pod}: {call:?}");
+            assert!(
+                u128::from(call.micros) < AT_ONCE.as_micros(),
+                "{pod}: {call:?}"
+            );
+        }
     }
     // Pods come back, and so do answers.
     cluster

@@ -10,11 +10,12 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use super::peers::{self, ENDPOINTS, PORT, Service};
-use super::{Figure, stats};
+use super::{Effort, Figure, stats};
+use crate::build::{self, Build};
 use crate::lab::host;
 use crate::lab::state::{self, State};
 use crate::lab::{CLIENT, HostKind, address, enter};
-use crate::{build, paths, process::Process, run, ui, up};
+use crate::{paths, process::Process, run, ui, up};
 
 /// How many Services there are.
 const SIZES: [u32; 3] = [1, 1_000, 10_000];
@@ -73,51 +74,72 @@ impl Variant {
     }
 }
 
+/// How often everything is called.
+#[derive(Clone, Copy, Debug)]
+struct Turns {
+    rounds: usize,
+    /// In each turn.
+    calls: usize,
+}
+
 /// Measures.
-pub fn measure() -> anyhow::Result<Vec<Figure>> {
+pub fn measure(effort: Effort) -> anyhow::Result<Vec<Figure>> {
+    let sizes = effort.pick(&SIZES[..], &SIZES[..1]);
+    let turns = effort.pick(
+        Turns {
+            rounds: ROUNDS,
+            calls: CALLS,
+        },
+        Turns {
+            rounds: 1,
+            calls: 10,
+        },
+    );
     for program in ["iptables-legacy-restore", "nft", "taskset"] {
         if !run::exists(program) {
             bail!("{program} is missing: `cargo xtask setup` installs it");
         }
     }
     up::down()?;
+    let programs = build::programs(Build::asked())?;
     let loader = loader()?;
     up::hosts_only(5)?;
     fs::create_dir_all(paths::up_bin())?;
-    fs::copy(
-        build::programs(build::Build::Release)?.echo,
-        paths::up_bin().join("knarr-echo"),
-    )?;
+    fs::copy(programs.echo, paths::up_bin().join("knarr-echo"))?;
     let mut figures = Vec::new();
-    for size in SIZES {
+    for &size in sizes {
         ui::heading(&format!("{size} Services with {ENDPOINTS} endpoints each"));
-        figures.extend(one_size(size, &loader)?);
+        figures.extend(one_size(turns, size, &loader)?);
     }
     Ok(figures)
 }
 
 /// The program that fills the maps as the agent does.
 fn loader() -> anyhow::Result<String> {
-    build::programs(build::Build::Release)?;
-    build::build(
-        "the bench's loader",
-        &[
-            "build",
-            "--release",
-            "--package",
-            "knarr-tests",
-            "--bin",
-            "knarr-bench-load",
-        ],
-        &[],
-    )?;
-    let path = paths::target().join("release").join("knarr-bench-load");
+    const NAME: &str = "knarr-bench-load";
+    let build = Build::asked();
+    // The tests' compilation has it beside the programs.
+    if build == Build::Release {
+        build::build(
+            "the bench's loader",
+            &[
+                "build",
+                "--release",
+                "--package",
+                "knarr-tests",
+                "--bin",
+                NAME,
+            ],
+            &[],
+        )?;
+    }
+    let path = build.directory().join(NAME);
     path.to_str()
         .map(str::to_owned)
         .context("the target folder has a name that is text")
 }
 
-fn one_size(size: u32, loader: &str) -> anyhow::Result<Vec<Figure>> {
+fn one_size(turns: Turns, size: u32, loader: &str) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let server = address(SERVER).context("the server has an address")?;
     // Round 1: endpoints that close at once, for connects.
@@ -126,8 +148,8 @@ fn one_size(size: u32, loader: &str) -> anyhow::Result<Vec<Figure>> {
     let endpoints: Vec<(Ipv4Addr, u16)> = SINKS.map(|port| (server, port)).to_vec();
     figures.extend(program(size, &endpoints, loader)?);
     let services = peers::services(size, &endpoints, NODE_PORT);
-    figures.extend(connects(size, &services)?);
-    figures.extend(node_port(size, "remote")?);
+    figures.extend(connects(turns, size, &services)?);
+    figures.extend(node_port(turns, size, "remote")?);
     // Round 2: endpoints that echo, for round trips.
     restart_hosts()?;
     drop(servers);
@@ -135,6 +157,7 @@ fn one_size(size: u32, loader: &str) -> anyhow::Result<Vec<Figure>> {
     let endpoints: Vec<(Ipv4Addr, u16)> = ECHOES.map(|port| (server, port)).to_vec();
     program(size, &endpoints, loader)?;
     figures.extend(round_trips(
+        turns,
         size,
         &peers::services(size, &endpoints, NODE_PORT),
     )?);
@@ -146,7 +169,7 @@ fn one_size(size: u32, loader: &str) -> anyhow::Result<Vec<Figure>> {
         let endpoints: Vec<(Ipv4Addr, u16)> = SINKS.map(|port| (own, port)).to_vec();
         load(variant, size, &endpoints, loader)?;
     }
-    figures.extend(node_port(size, "local")?);
+    figures.extend(node_port(turns, size, "local")?);
     Ok(figures)
 }
 
@@ -338,8 +361,8 @@ fn load_rules(name: &str, rules: &str, command: &[&str]) -> anyhow::Result<f64> 
 }
 
 /// One turn of a client: the median of its calls, in microseconds.
-fn turn(name: &str, kind: &str, target: &str) -> anyhow::Result<f64> {
-    let calls = CALLS.to_string();
+fn turn(calls: usize, name: &str, kind: &str, target: &str) -> anyhow::Result<f64> {
+    let calls = calls.to_string();
     let said = enter::output(
         name,
         &[
@@ -369,6 +392,7 @@ fn turn(name: &str, kind: &str, target: &str) -> anyhow::Result<f64> {
 
 /// Lets variants take turns. Targets are by variant.
 fn interleave(
+    turns: Turns,
     what: &str,
     kind: &str,
     calls: &[(Variant, &str, String)],
@@ -380,15 +404,15 @@ fn interleave(
         .collect();
     // One round that does not count: neighbours, routes and caches are found.
     for (_, host, target) in calls {
-        turn(host, kind, target)?;
+        turn(turns.calls, host, kind, target)?;
     }
-    for round in 0..ROUNDS {
-        step.say(&format!("round {} of {ROUNDS}", round + 1));
+    for round in 0..turns.rounds {
+        step.say(&format!("round {} of {}", round + 1, turns.rounds));
         for at in 0..calls.len() {
             // Who goes first changes, so that nobody always follows the same one.
             let at = (at + round) % calls.len();
             let (_, host, target) = &calls[at];
-            samples[at].1.push(turn(host, kind, target)?);
+            samples[at].1.push(turn(turns.calls, host, kind, target)?);
         }
     }
     step.done();
@@ -397,6 +421,7 @@ fn interleave(
 
 /// Absolute figures of all variants and their ratios to direct.
 fn figures(
+    turns: Turns,
     metric: &str,
     ratio: &str,
     ending: &str,
@@ -407,7 +432,8 @@ fn figures(
         .iter()
         .find(|(variant, _)| *variant == Variant::Direct)
         .context("direct is always measured")?;
-    let note = format!("{ROUNDS} interleaved rounds of {CALLS}; {note}");
+    let Turns { rounds, calls } = turns;
+    let note = format!("{rounds} interleaved rounds of {calls}; {note}");
     let mut figures = Vec::new();
     for (variant, values) in samples {
         figures.push(stats::median(
@@ -432,7 +458,7 @@ fn figures(
     Ok(figures)
 }
 
-fn connects(size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
+fn connects(turns: Turns, size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
     let server = address(SERVER).context("the server has an address")?;
     let service = format!("{}:{PORT}", peers::tested(services).ip);
     let direct = format!("{server}:{}", SINKS[0]);
@@ -447,8 +473,9 @@ fn connects(size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
             },
         )
     });
-    let samples = interleave("connects to the Service", "connects", &calls)?;
+    let samples = interleave(turns, "connects to the Service", "connects", &calls)?;
     let mut all = figures(
+        turns,
         "connect_us",
         "connect_ratio",
         &format!("_{size}"),
@@ -458,11 +485,13 @@ fn connects(size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
     let other = format!("{server}:{OTHER_SINK}");
     let calls = VARIANTS.map(|variant| (variant, variant.host(), other.clone()));
     let samples = interleave(
+        turns,
         "connects to an address that is no Service",
         "connects",
         &calls,
     )?;
     all.extend(figures(
+        turns,
         "connect_other_us",
         "connect_other_ratio",
         &format!("_{size}"),
@@ -472,7 +501,7 @@ fn connects(size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
     Ok(all)
 }
 
-fn round_trips(size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
+fn round_trips(turns: Turns, size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
     let server = address(SERVER).context("the server has an address")?;
     let service = format!("{}:{PORT}", peers::tested(services).ip);
     let direct = format!("{server}:{}", ECHOES[0]);
@@ -487,8 +516,9 @@ fn round_trips(size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
             },
         )
     });
-    let samples = interleave("round trips", "roundtrips", &calls)?;
+    let samples = interleave(turns, "round trips", "roundtrips", &calls)?;
     figures(
+        turns,
         "rr_us",
         "rr_ratio",
         &format!("_{size}"),
@@ -498,7 +528,7 @@ fn round_trips(size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {
 }
 
 /// From outside. `remote`: the endpoints are on another node than the one called; `local`: on the same.
-fn node_port(size: u32, place: &str) -> anyhow::Result<Vec<Figure>> {
+fn node_port(turns: Turns, size: u32, place: &str) -> anyhow::Result<Vec<Figure>> {
     let server = address(SERVER).context("the server has an address")?;
     let calls = VARIANTS
         .iter()
@@ -513,11 +543,13 @@ fn node_port(size: u32, place: &str) -> anyhow::Result<Vec<Figure>> {
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let samples = interleave(
+        turns,
         &format!("NodePort from outside, {place} endpoints"),
         "connects",
         &calls,
     )?;
     figures(
+        turns,
         "nodeport_connect_us",
         "nodeport_connect_ratio",
         &format!("_{place}_{size}"),

@@ -4,11 +4,11 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::cluster::{cpu_seconds, pod, resident_mb};
 use super::http::{Connection, Proxy};
-use super::{Figure, stats};
+use super::{Effort, Figure, stats};
 use crate::build::Build;
 use crate::lab::CONTROL;
 use crate::lab::state::State;
@@ -24,9 +24,11 @@ const WINDOW: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "bench-idle";
 
 /// Measures.
-pub fn measure() -> anyhow::Result<Vec<Figure>> {
+pub fn measure(effort: Effort) -> anyhow::Result<Vec<Figure>> {
+    let settle = effort.pick(SETTLE, Duration::from_secs(1));
+    let window = effort.pick(WINDOW, Duration::from_secs(1));
     up::down()?;
-    up::up_with(NODES, &[], Build::Release)?;
+    up::up_with(NODES, &[], Build::asked())?;
     kube::get(&["create", "namespace", NAMESPACE])?;
     for number in 0..PODS {
         kube::apply(&pod(NAMESPACE, &format!("idle-{number}"), None).to_string())?;
@@ -52,9 +54,9 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
 
     let step = ui::step(format!(
         "watching nothing happen for {} s",
-        (SETTLE + WINDOW).as_secs()
+        (settle + window).as_secs()
     ));
-    thread::sleep(SETTLE);
+    thread::sleep(settle);
     let writes_before = writes(&mut api)?;
     let cpu_before = (
         cpu_seconds(control)?,
@@ -63,8 +65,8 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
             .map(|agent| cpu_seconds(*agent))
             .collect::<anyhow::Result<Vec<_>>>()?,
     );
-    thread::sleep(WINDOW);
-    let percent = |now: f64, before: f64| (now - before) / WINDOW.as_secs_f64() * 100.0;
+    thread::sleep(window);
+    let percent = |now: f64, before: f64| (now - before) / window.as_secs_f64() * 100.0;
     let control_cpu = percent(cpu_seconds(control)?, cpu_before.0);
     let agent_cpu = agents
         .iter()
@@ -76,10 +78,14 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
         .map(|agent| resident_mb(*agent))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let control_memory = resident_mb(control)?;
-    let writes = writes(&mut api)? - writes_before;
+    let writes = writes(&mut api)?
+        .into_iter()
+        .zip(writes_before)
+        .map(|(now, before)| now - before)
+        .fold(0.0, f64::max);
     step.done();
 
-    let note = format!("{NODES} nodes, {PODS} pods, {} s", WINDOW.as_secs());
+    let note = format!("{NODES} nodes, {PODS} pods, {} s", window.as_secs());
     let both = format!("{note}; low and high are the two agents");
     Ok(vec![
         stats::median("control_rss_mb", "MB", &[control_memory], &note),
@@ -109,12 +115,17 @@ fn service(state: &State, name: &str) -> anyhow::Result<Process> {
         .with_context(|| format!("the program on {name} is not running"))
 }
 
-/// What the control plane says that its store has written.
-fn writes(api: &mut Connection) -> anyhow::Result<f64> {
-    const METRIC: &str = "knarr_store_writes_total";
+/// What the control plane says that its store has written: transactions that changed something, and commits. A compaction
+/// is one without the other, so the larger difference counts.
+fn writes(api: &mut Connection) -> anyhow::Result<[f64; 2]> {
     let metrics = api.request("GET", "/metrics", "")?;
-    let Some(value) = metrics.lines().find_map(|line| line.strip_prefix(METRIC)) else {
-        bail!("/metrics has no {METRIC}")
+    let value = |name: &str| -> anyhow::Result<f64> {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+        let value = value.with_context(|| format!("/metrics has no {name}"))?;
+        Ok(value.trim().parse()?)
     };
-    Ok(value.trim().parse()?)
+    Ok([
+        value("knarr_store_writes_total")?,
+        value("knarr_store_commits_total")?,
+    ])
 }

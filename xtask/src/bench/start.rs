@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use super::cluster::pod;
 use super::http::{Proxy, Watch};
-use super::{Figure, stats};
+use super::{Effort, Figure, stats};
 use crate::build::Build;
 use crate::{kube, ui, up};
 
@@ -22,21 +22,30 @@ const NAMESPACE: &str = "bench-start";
 const EVENTS_MAX: usize = 200;
 
 /// Measures.
-pub fn measure() -> anyhow::Result<Vec<Figure>> {
+pub fn measure(effort: Effort) -> anyhow::Result<Vec<Figure>> {
+    let starts = effort.pick(STARTS, 1);
+    let amount = effort.pick(
+        Amount {
+            rounds: ROUNDS,
+            pods: PODS,
+        },
+        Amount { rounds: 1, pods: 3 },
+    );
     let mut cold = Vec::new();
     let mut control = Vec::new();
-    for number in 1..=STARTS {
+    for number in 1..=starts {
         let times = up::cold_start()?;
         ui::line(&format!(
-            "cold start {number} of {STARTS}: Ready after {} ms",
+            "cold start {number} of {starts}: Ready after {} ms",
             times.node_ready.as_millis()
         ));
         cold.push(times.node_ready.as_secs_f64() * 1e3);
         control.push(times.control_ready.as_secs_f64() * 1e3);
     }
-    let Times { running, posted } = pods()?;
+    let Times { running, posted } = start_pods(amount)?;
+    let Amount { rounds, pods } = amount;
     let rounds =
-        format!("the middle, least and most of {ROUNDS} rounds of {PODS} pods one after the other");
+        format!("the middle, least and most of {rounds} rounds of {pods} pods one after the other");
     let note = format!("{rounds}; image present, as a watcher sees it");
     Ok(vec![
         stats::median(
@@ -44,7 +53,7 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
             "ms",
             &cold,
             format!(
-                "{STARTS} starts: from the start of the control plane with an empty data directory to the node's Ready"
+                "{starts} starts: from the start of the control plane with an empty data directory to the node's Ready"
             ),
         ),
         stats::median(
@@ -65,6 +74,14 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
+/// How many pods are started.
+#[derive(Clone, Copy, Debug)]
+struct Amount {
+    rounds: usize,
+    /// In each round.
+    pods: usize,
+}
+
 /// Milliseconds by round, and in it by pod.
 #[derive(Default)]
 struct Times {
@@ -75,8 +92,9 @@ struct Times {
 }
 
 /// Starts pods, one after the other in each round.
-fn pods() -> anyhow::Result<Times> {
-    up::up_with(2, &[], Build::Release)?;
+fn start_pods(amount: Amount) -> anyhow::Result<Times> {
+    let Amount { rounds, pods } = amount;
+    up::up_with(2, &[], Build::asked())?;
     kube::get(&["create", "namespace", NAMESPACE])?;
     kube::get(&[
         "-n",
@@ -97,13 +115,13 @@ fn pods() -> anyhow::Result<Times> {
         .connect()?
         .watch(&format!("{path}?watch=1&resourceVersion={from}"))?;
     let mut times = Times::default();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let step = ui::step(format!(
-            "round {} of {ROUNDS}: starting {PODS} pods one after the other",
+            "round {} of {rounds}: starting {pods} pods one after the other",
             round + 1
         ));
         let (mut running, mut posted) = (Vec::new(), Vec::new());
-        for number in 0..PODS {
+        for number in 0..pods {
             let name = format!("start-{round}-{number}");
             let body = pod(NAMESPACE, &name, None).to_string();
             let started = Instant::now();
@@ -120,7 +138,7 @@ fn pods() -> anyhow::Result<Times> {
             &path,
             r#"{"kind":"DeleteOptions","apiVersion":"v1"}"#,
         )?;
-        wait_gone(&mut watch)?;
+        wait_gone(&mut watch, pods)?;
         step.done();
     }
     Ok(times)
@@ -140,15 +158,15 @@ fn wait_running(watch: &mut Watch, name: &str) -> anyhow::Result<()> {
 }
 
 /// Waits until every pod of a round is deleted.
-fn wait_gone(watch: &mut Watch) -> anyhow::Result<()> {
+fn wait_gone(watch: &mut Watch, pods: usize) -> anyhow::Result<()> {
     let mut gone = 0;
-    for _ in 0..EVENTS_MAX * PODS {
+    for _ in 0..EVENTS_MAX * pods {
         if watch.event()?["type"] == "DELETED" {
             gone += 1;
-            if gone == PODS {
+            if gone == pods {
                 return Ok(());
             }
         }
     }
-    bail!("{gone} of {PODS} pods are gone after many events")
+    bail!("{gone} of {pods} pods are gone after many events")
 }

@@ -31,7 +31,7 @@ pub struct ColdStart {
 pub fn cold_start() -> anyhow::Result<ColdStart> {
     require_root()?;
     setup::ensure_for_up()?;
-    let programs = build::programs(build::Build::Release)?;
+    let programs = build::programs(build::Build::asked())?;
     let _lock = state::lock()?;
     remove_everything()?;
     let mut state = State::new(free_port()?)?;
