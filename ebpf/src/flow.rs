@@ -9,6 +9,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use knarr_ebpf_common::{FLOW_LOCAL, Flow, FlowKey, Stat, choose, hash, unmapped};
 
+use crate::address;
 use crate::maps::{self, FLOWS, NAT, Scratch, count};
 
 /// How many source ports are tried before a flow is given up. At three quarters of all ports taken, one
@@ -18,23 +19,25 @@ const PORT_TRIES: u32 = 32;
 /// Writes down the client's side of a flow.
 #[inline(always)]
 fn write_client_key(key: &mut FlowKey, flow: &Flow) {
-    key.source = flow.client;
-    key.destination = flow.called;
+    // SAFETY: the addresses of keys and flows lie at multiples of four.
+    unsafe { address::copy(&mut key.source, &flow.client) };
+    // SAFETY: as above.
+    unsafe { address::copy(&mut key.destination, &flow.called) };
     key.source_port_be = flow.client_port_be;
     key.destination_port_be = flow.called_port_be;
     key.protocol = flow.protocol;
-    key.reserved = [0; 3];
 }
 
 /// Writes down the backend's side of a flow: what its replies look like.
 #[inline(always)]
 fn write_backend_key(key: &mut FlowKey, flow: &Flow) {
-    key.source = flow.backend;
-    key.destination = flow.snat;
+    // SAFETY: the addresses of keys and flows lie at multiples of four.
+    unsafe { address::copy(&mut key.source, &flow.backend) };
+    // SAFETY: as above.
+    unsafe { address::copy(&mut key.destination, &flow.snat) };
     key.source_port_be = flow.backend_port_be;
     key.destination_port_be = flow.snat_port_be;
     key.protocol = flow.protocol;
-    key.reserved = [0; 3];
 }
 
 #[inline(always)]

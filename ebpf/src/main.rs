@@ -9,6 +9,7 @@
 #![cfg_attr(target_arch = "bpf", no_main)]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
 
+mod address;
 mod flow;
 mod maps;
 mod packet;

@@ -83,6 +83,8 @@ pub static SOCKETS: HashMap<u64, SocketOrigin> =
 static PEERS: Array<MarkChunk> = Array::with_max_entries(MARK_CHUNKS, 0);
 
 /// Room that does not fit on the stack, which is 512 bytes for all calls together.
+///
+/// Reserved bytes are 0 since the map was made, and are never written: a few bytes that are set to 0 cost a call.
 #[repr(C)]
 pub struct Scratch {
     /// A flow that is being made.

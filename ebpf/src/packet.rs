@@ -16,10 +16,12 @@ use knarr_ebpf_common::{
     mapped,
 };
 
+use crate::address;
 use crate::maps::{FRAGMENTS, count};
 
-/// Let the kernel go on with the packet.
-pub const TC_ACT_OK: i32 = 0;
+/// Let the kernel go on with the packet: to the next program or filter of the link, which belongs to somebody else, and
+/// then on its way. `TC_ACT_OK` would pass all of them by. TCX calls the same value `TCX_NEXT`.
+pub const TC_ACT_UNSPEC: i32 = -1;
 /// Drop it.
 pub const TC_ACT_SHOT: i32 = 2;
 
@@ -235,12 +237,13 @@ impl Packet {
     /// Writes down the flow as this packet shows it.
     #[inline(always)]
     pub fn write_key(&self, key: &mut FlowKey) {
-        key.source = mapped(self.source);
-        key.destination = mapped(self.destination);
+        // SAFETY: the addresses of a key lie at multiples of four.
+        unsafe { address::set(&mut key.source, self.source) };
+        // SAFETY: as above.
+        unsafe { address::set(&mut key.destination, self.destination) };
         key.source_port_be = self.source_port_be;
         key.destination_port_be = self.destination_port_be;
         key.protocol = self.protocol;
-        key.reserved = [0; 3];
     }
 
     /// Gives the packet another source.
@@ -472,12 +475,13 @@ impl Inner {
     /// Writes down the flow in the direction opposite to the inner packet's.
     #[inline(always)]
     pub fn write_reversed_key(&self, key: &mut FlowKey) {
-        key.source = mapped(self.destination);
-        key.destination = mapped(self.source);
+        // SAFETY: the addresses of a key lie at multiples of four.
+        unsafe { address::set(&mut key.source, self.destination) };
+        // SAFETY: as above.
+        unsafe { address::set(&mut key.destination, self.source) };
         key.source_port_be = self.destination_port_be;
         key.destination_port_be = self.source_port_be;
         key.protocol = self.protocol;
-        key.reserved = [0; 3];
     }
 
     /// Rewrites both ends of the inner packet. The inner header's own checksum keeps the sum over its

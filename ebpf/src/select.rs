@@ -24,7 +24,8 @@ pub enum Spread {
 #[derive(Clone, Copy)]
 pub struct Choice {
     pub id: u32,
-    pub backend: BackendEntry,
+    /// In the map: a copy would take a part of the little stack there is.
+    pub backend: &'static BackendEntry,
 }
 
 /// This CPU's counters of a Service, made at first use.
@@ -65,9 +66,9 @@ fn counters_or_null(service: u32) -> *mut Counters {
 }
 
 #[inline(always)]
-fn backend(id: u32) -> Option<BackendEntry> {
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    unsafe { BACKENDS.get(id) }.copied()
+fn backend(id: u32) -> Option<&'static BackendEntry> {
+    // SAFETY: entries of a map without preallocation stay valid, and as they are, until the program ends.
+    unsafe { BACKENDS.get(id) }
 }
 
 #[inline(always)]
@@ -166,9 +167,9 @@ fn with_affinity(
         let remembered = unsafe { &mut *remembered };
         if choose::affinity_holds(entry, remembered, now)
             && let Some(backend) = backend(remembered.backend)
-            && choose::affinity_backend_fits(entry, &backend)
+            && choose::affinity_backend_fits(entry, backend)
         {
-            if choose::renews_affinity(&backend) {
+            if choose::renews_affinity(backend) {
                 remembered.last_used_ns = now;
             }
             if let Some(counters) = counters {

@@ -26,12 +26,14 @@ use knarr_ebpf_common::{
     ServiceEntry, ServiceKey, Stat, choose, hash, mapped, unmapped,
 };
 
-use crate::flow;
 use crate::maps::{
     self, BACKENDS, CONFIG, FLOWS, NAT, NODE_ADDRS, SERVICES, Scratch, count, scratch,
 };
-use crate::packet::{self, Glance, Inner, Packet, Part, TC_ACT_OK, TC_ACT_SHOT, Unreadable, reset};
+use crate::packet::{
+    self, Glance, Inner, Packet, Part, TC_ACT_SHOT, TC_ACT_UNSPEC, Unreadable, reset,
+};
 use crate::select::{self, Choice, Spread};
+use crate::{address, flow};
 
 #[classifier]
 pub fn knarr_ingress(ctx: TcContext) -> i32 {
@@ -59,24 +61,24 @@ fn verdict(result: Result<i32, Unreadable>) -> i32 {
 #[inline(always)]
 fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
     let Some(config) = CONFIG.get(0) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     match packet::glance(ctx) {
-        Glance::Other => return Ok(TC_ACT_OK),
+        Glance::Other => return Ok(TC_ACT_UNSPEC),
         Glance::Ports {
             destination_port_be,
             ..
         } => {
             let port = u16::from_be(destination_port_be);
             if !is_node_port(config, port) && !is_snat_port(config, port) {
-                return Ok(TC_ACT_OK);
+                return Ok(TC_ACT_UNSPEC);
             }
         }
         Glance::Unclear => {}
     }
     // What cannot even be read is the kernel's to judge.
     let Ok(Some(mut packet)) = Packet::parse(ctx) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     if packet.protocol == PROTOCOL_ICMP {
         return Ok(icmp_in(ctx, &mut packet));
@@ -85,7 +87,7 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
     if is_node_port(config, port) {
         // SAFETY: entries of a map without preallocation stay valid until the program ends.
         if unsafe { NODE_ADDRS.get(mapped(packet.destination)) }.is_none() {
-            return Ok(TC_ACT_OK);
+            return Ok(TC_ACT_UNSPEC);
         }
         let key = ServiceKey {
             vip: [0; 16],
@@ -96,13 +98,13 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
         // SAFETY: entries of a map without preallocation stay valid until the program ends.
         return match unsafe { SERVICES.get(key) } {
             Some(entry) => Ok(from_client(ctx, &mut packet, config, entry)),
-            None => Ok(TC_ACT_OK),
+            None => Ok(TC_ACT_UNSPEC),
         };
     }
     if is_snat_port(config, port) {
         return Ok(from_remote_backend(ctx, &mut packet));
     }
-    Ok(TC_ACT_OK)
+    Ok(TC_ACT_UNSPEC)
 }
 
 #[inline(always)]
@@ -269,15 +271,20 @@ fn new_flow(
     let local = choice.backend.flags & BACKEND_LOCAL != 0;
     let width = u32::from(config.snat_port_last.saturating_sub(config.snat_port_first)) + 1;
     flow.last_seen_ns = now;
-    flow.client = key.source;
-    flow.called = key.destination;
-    flow.backend = choice.backend.address;
+    // SAFETY: the addresses of keys, flows and backends lie at multiples of four.
+    unsafe { address::copy(&mut flow.client, &key.source) };
+    // SAFETY: as above.
+    unsafe { address::copy(&mut flow.called, &key.destination) };
+    // SAFETY: as above.
+    unsafe { address::copy(&mut flow.backend, &choice.backend.address) };
     if local {
-        flow.snat = key.source;
+        // SAFETY: as above.
+        unsafe { address::copy(&mut flow.snat, &key.source) };
         flow.snat_port_be = key.source_port_be;
         flow.flags = FLOW_LOCAL;
     } else {
-        flow.snat = config.node_ip;
+        // SAFETY: as above, and the configuration's.
+        unsafe { address::copy(&mut flow.snat, &config.node_ip) };
         flow.snat_port_be = (config.snat_port_first + (hash % width) as u16).to_be();
         flow.flags = 0;
     }
@@ -287,14 +294,13 @@ fn new_flow(
     flow.backend_id = choice.id;
     flow.service = entry.service;
     flow.protocol = key.protocol;
-    flow.reserved = [0; 6];
 }
 
 /// To a backend here by the kernel's own path, to another node straight out again.
 #[inline(always)]
 fn deliver(ctx: &TcContext, packet: &Packet, flow_flags: u8) -> Result<i32, Unreadable> {
     if flow_flags & FLOW_LOCAL != 0 {
-        Ok(TC_ACT_OK)
+        Ok(TC_ACT_UNSPEC)
     } else {
         packet.route(ctx)
     }
@@ -324,7 +330,7 @@ fn refuse(
     if packet.opens() {
         return reset(ctx, packet);
     }
-    Ok(TC_ACT_OK)
+    Ok(TC_ACT_UNSPEC)
 }
 
 #[inline(never)]
@@ -336,16 +342,16 @@ fn from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> i32 {
 #[inline(always)]
 fn translate_from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unreadable> {
     let Some(scratch) = scratch() else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     packet.write_key(&mut scratch.packet_key);
     let Some(known) = NAT.get_ptr_mut(&scratch.packet_key) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     // SAFETY: as for the client's half in `from_client`.
     let known = unsafe { &mut *known };
     if known.flags & FLOW_LOCAL != 0 {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     }
     back_to_client(ctx, packet, known, &mut scratch.other_key)?;
     packet.route(ctx)
@@ -354,33 +360,33 @@ fn translate_from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> Result
 #[inline(always)]
 fn egress(ctx: &TcContext) -> Result<i32, Unreadable> {
     match packet::glance(ctx) {
-        Glance::Other => return Ok(TC_ACT_OK),
+        Glance::Other => return Ok(TC_ACT_UNSPEC),
         Glance::Ports {
             source,
             source_port_be,
             ..
-        } if !maps::is_marked(source, source_port_be) => return Ok(TC_ACT_OK),
+        } if !maps::is_marked(source, source_port_be) => return Ok(TC_ACT_UNSPEC),
         Glance::Ports { .. } | Glance::Unclear => {}
     }
     let Ok(Some(mut packet)) = Packet::parse(ctx) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     if packet.protocol == PROTOCOL_ICMP {
         return Ok(icmp_out(ctx, &mut packet));
     }
     let Some(scratch) = scratch() else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     packet.write_key(&mut scratch.packet_key);
     let Some(known) = NAT.get_ptr_mut(&scratch.packet_key) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     // SAFETY: as for the client's half in `from_client`.
     let known = unsafe { &mut *known };
     if known.flags & FLOW_LOCAL != 0 {
         back_to_client(ctx, &mut packet, known, &mut scratch.other_key)?;
     }
-    Ok(TC_ACT_OK)
+    Ok(TC_ACT_UNSPEC)
 }
 
 #[inline(always)]
@@ -417,17 +423,17 @@ fn icmp_in(ctx: &TcContext, packet: &mut Packet) -> i32 {
 #[inline(always)]
 fn translate_icmp_in(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unreadable> {
     let Ok(Some(inner)) = Inner::parse(ctx, packet) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     let Some(scratch) = scratch() else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     inner.write_reversed_key(&mut scratch.packet_key);
     let key = &scratch.packet_key;
     // SAFETY: the record is copied at once.
     if let Some(flow) = unsafe { NAT.get(key) } {
         if flow.flags & FLOW_LOCAL != 0 {
-            return Ok(TC_ACT_OK);
+            return Ok(TC_ACT_UNSPEC);
         }
         let (client, called) = (unmapped(&flow.client), unmapped(&flow.called));
         let from_backend = packet.source == unmapped(&flow.backend);
@@ -450,7 +456,7 @@ fn translate_icmp_in(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unread
         count(Stat::IcmpTranslated);
         return deliver(ctx, packet, flags);
     }
-    Ok(TC_ACT_OK)
+    Ok(TC_ACT_UNSPEC)
 }
 
 /// ICMP errors that a local backend sends about a client's packets.
@@ -463,18 +469,18 @@ fn icmp_out(ctx: &TcContext, packet: &mut Packet) -> i32 {
 #[inline(always)]
 fn translate_icmp_out(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unreadable> {
     let Ok(Some(inner)) = Inner::parse(ctx, packet) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     let Some(scratch) = scratch() else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     inner.write_reversed_key(&mut scratch.packet_key);
     // SAFETY: the record is copied at once.
     let Some(flow) = (unsafe { NAT.get(&scratch.packet_key) }) else {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     };
     if flow.flags & FLOW_LOCAL == 0 {
-        return Ok(TC_ACT_OK);
+        return Ok(TC_ACT_UNSPEC);
     }
     let (client, called) = (unmapped(&flow.client), unmapped(&flow.called));
     let (client_port_be, called_port_be) = (flow.client_port_be, flow.called_port_be);
@@ -484,5 +490,5 @@ fn translate_icmp_out(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unrea
         packet.set_source(ctx, called, 0)?;
     }
     count(Stat::IcmpTranslated);
-    Ok(TC_ACT_OK)
+    Ok(TC_ACT_UNSPEC)
 }

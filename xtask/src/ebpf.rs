@@ -2,6 +2,8 @@
 //! `build-ebpf`: compiles the kernel programs to target/ebpf/knarr-ebpf. Stable Rust has no core library for BPF, so this
 //! takes Debian's compiler, which comes with one, or a nightly of rustup's that has the sources of one.
 
+mod stack;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -38,11 +40,14 @@ pub fn run() -> anyhow::Result<()> {
     let (toolchain, linker) = check_tools()?;
     let step = ui::step("compiling the kernel programs");
     let built = compile(&toolchain, &linker)?;
+    let programs = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    stack::check(&programs)?;
     fs::create_dir_all(paths::target().join("ebpf"))?;
     // The agent is built again when this file changes, so an equal one is left alone.
-    if fs::read(&object).ok() != fs::read(&built).ok() {
+    if fs::read(&object).ok().as_ref() != Some(&programs) {
         let fresh = object.with_extension("new");
-        fs::copy(&built, &fresh).with_context(|| format!("cannot copy {}", built.display()))?;
+        fs::write(&fresh, &programs)
+            .with_context(|| format!("cannot write {}", fresh.display()))?;
         fs::rename(&fresh, &object)?;
     }
     fs::write(stamp(&object), b"")?;

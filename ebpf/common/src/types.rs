@@ -199,8 +199,8 @@ pub struct SocketOrigin {
 }
 
 /// A flow as one direction of it looks on the wire. Key of `FLOWS` (client to node) and of `NAT`
-/// (backend to node or client).
-#[repr(C)]
+/// (backend to node or client). The alignment lets the kernel programs write addresses word by word.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// Source address.

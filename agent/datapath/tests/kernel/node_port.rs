@@ -16,7 +16,8 @@ use nix::sys::socket::{
 };
 
 use crate::lab::{
-    Answer, CLIENT_IP, Lab, NODE_PORT, PATIENCE, ask_tcp, ask_udp, endpoint, inside, run, service,
+    Answer, CLIENT_IP, Lab, NODE_PORT, PATIENCE, Server, ask_tcp, ask_udp, endpoint, inside, run,
+    service,
 };
 
 fn lab_with(
@@ -92,6 +93,45 @@ fn a_backend_on_another_node_is_reached_through_the_node_called() -> Result<()> 
 fn classic_tc_carries_the_same_traffic() -> Result<()> {
     tcp_and_udp_reach(&[(1, 2)], TcHook::Classic)?;
     tcp_and_udp_reach(&[(2, 2)], TcHook::Classic)?;
+    Ok(())
+}
+
+/// Sends every UDP packet to port `port` that comes in over the uplink somewhere else, as an administrator's filter might.
+fn filter_away(netns: &str, port: u16) -> Result<()> {
+    let enter = ["ip", "netns", "exec", netns];
+    let port = port.to_string();
+    for words in [
+        "ip link add elsewhere up type veth peer name nowhere",
+        "tc qdisc replace dev eth0 clsact",
+        &format!(
+            "tc filter add dev eth0 ingress pref 100 protocol ip u32 match ip protocol 17 0xff \
+             match ip dport {port} 0xffff action mirred egress redirect dev elsewhere"
+        ),
+    ] {
+        let words: Vec<&str> = enter.into_iter().chain(words.split(' ')).collect();
+        run(&words)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_about_a_service_is_left_to_the_filters_of_others() -> Result<()> {
+    const OTHER_PORT: u16 = 9_999;
+    for hook in [TcHook::Auto, TcHook::Classic] {
+        let (lab, _) = lab_with(ServiceProtocol::Tcp, &[(1, 2)], hook)?;
+        let _server = Server::start(&lab.one.netns, lab.one.ip, OTHER_PORT)?;
+        let other = SocketAddr::from((lab.one.ip, OTHER_PORT));
+        from_client(&lab, || ask_udp(other)).context("before there is a filter")?;
+
+        filter_away(&lab.one.netns, OTHER_PORT)?;
+
+        let answer = from_client(&lab, || Ok(ask_udp(other)))?;
+        ensure!(
+            answer.is_err(),
+            "{hook:?}: the filter did not see it: {answer:?}"
+        );
+        from_client(&lab, || ask_tcp(node_port(&lab))).context("the Service, beside it")?;
+    }
     Ok(())
 }
 
