@@ -4,13 +4,14 @@
 //! Called by the node feed's server; what a token must be is `tokens`, what is signed is `pki`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use knarr_api::feed::{JoinRequest, NodeCertificate};
 use knarr_api::k8s_openapi::api::core::v1::{Node, Secret};
 use knarr_api::names;
 use knarr_apiserver::{ApiError, Client};
+use knarr_control_plan::node_lifecycle::{self, Readiness};
 
 use crate::clock;
 use crate::feed::{Cause, Enroll, EnrollError, Heartbeats};
@@ -23,26 +24,47 @@ pub struct Enrollment {
     authority: Arc<Authority>,
     heartbeats: Arc<Heartbeats>,
     lifetime: Duration,
-    /// A node that was heard this recently is alive.
-    alive: Duration,
+    patience: Patience,
+    /// From when on nodes could connect to this process.
+    started: Instant,
+}
+
+/// For how long a silent node counts as alive.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// After it was last heard.
+    pub heard: Duration,
+    /// After a start of the control plane, for a node that was alive before it.
+    pub start: Duration,
+}
+
+/// What is known of the node that has the name which a machine wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Namesake {
+    /// It is not there any more; a machine that was set up anew may come back under its name.
+    Gone,
+    Connected,
+    /// It was alive before this process started, and has this long to connect again.
+    Awaited(Duration),
 }
 
 impl Enrollment {
-    /// Certificates by `authority` last `lifetime`; a node counts as alive for `alive` after a heartbeat.
+    /// Certificates by `authority` last `lifetime`. Made when the control plane starts.
     #[must_use]
     pub fn new(
         client: Client,
         authority: Arc<Authority>,
         heartbeats: Arc<Heartbeats>,
         lifetime: Duration,
-        alive: Duration,
+        patience: Patience,
     ) -> Self {
         Self {
             client,
             authority,
             heartbeats,
             lifetime,
-            alive,
+            patience,
+            started: clock::moment().monotonic,
         }
     }
 
@@ -66,21 +88,48 @@ impl Enrollment {
 
     /// A token must not take the place of a node that lives; a machine that was set up anew may come back.
     async fn refuse_living_namesake(&self, name: &str) -> Result<(), EnrollError> {
+        let node = match self.client.get::<Node>(None, name).await {
+            Ok(node) => node,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(unavailable(error)),
+        };
         let now = clock::moment().monotonic;
         let silent = self.heartbeats.heard_ago(name, now);
-        if silent.is_none_or(|silent| silent > self.alive) {
-            return Ok(());
-        }
-        match self.client.get::<Node>(None, name).await {
-            Ok(_) => Err(EnrollError::Name {
+        let up = now.saturating_duration_since(self.started);
+        match judge(&node, silent, up, self.patience) {
+            Namesake::Gone => Ok(()),
+            Namesake::Connected => Err(EnrollError::Name {
                 name: name.to_owned(),
                 reason: format!(
                     "a node of this name is connected; choose another --node-name, or stop it and run `kubectl delete node {name}` first"
                 ),
             }),
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(unavailable(error)),
+            Namesake::Awaited(wait) => Err(EnrollError::Awaited {
+                name: name.to_owned(),
+                wait,
+            }),
         }
+    }
+}
+
+/// Whether `node` lives: `silent` is how long ago this process, which is `up` for as long, has heard it.
+///
+/// Heartbeats are in memory alone. Before a node has had the time to connect again, what tells of it is the Node as the
+/// process before this one left it: `Unknown` is what the control plane says of one that it has given up, and one
+/// without a condition has never been a node.
+fn judge(node: &Node, silent: Option<Duration>, up: Duration, patience: Patience) -> Namesake {
+    if let Some(silent) = silent {
+        return if silent <= patience.heard {
+            Namesake::Connected
+        } else {
+            Namesake::Gone
+        };
+    }
+    let readiness = node_lifecycle::readiness(node);
+    let was_alive = matches!(readiness, Readiness::Ready | Readiness::NotReady);
+    match patience.start.checked_sub(up) {
+        Some(wait) if was_alive && !wait.is_zero() => Namesake::Awaited(wait),
+        _ => Namesake::Gone,
     }
 }
 
@@ -127,11 +176,12 @@ impl Enroll for Enrollment {
     }
 
     async fn renew(&self, node: &str, csr_pem: &str) -> Result<NodeCertificate, EnrollError> {
-        // A node that was deleted, and with it its right to be here, must join again.
-        match self.client.get::<Node>(None, node).await {
-            Ok(_) => self.sign(node, csr_pem),
-            Err(error) if error.is_not_found() => Err(EnrollError::Deleted(node.to_owned())),
-            Err(error) => Err(unavailable(error)),
-        }
+        // Whether there is a Node does not matter: `kubectl delete node` takes no certificate back. As a kubelet at its
+        // next start, an agent whose Node was deleted makes it again with its next session; what keeps a machine out
+        // is that its agent is stopped until its certificate has ended.
+        self.sign(node, csr_pem)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use config::Config;
-use enrollment::Enrollment;
+use enrollment::{Enrollment, Patience};
 use feed::{Feed, FeedSettings, Heartbeats, Hub, Streams};
 use pki::Pki;
 use services::ServiceRanges;
@@ -126,7 +126,10 @@ async fn run_with_store(
         pki.authority(),
         heartbeats.clone(),
         config.node_certificate_lifetime,
-        config.heartbeat * 2,
+        Patience {
+            heard: config.heartbeat * 2,
+            start: config.node_monitor_grace_period,
+        },
     );
     let feed = Feed::new(
         client.clone(),

@@ -83,6 +83,31 @@ pub(crate) fn failed(what: &'static str, key: &dyn std::fmt::Display, error: &Ap
     Outcome::Retry
 }
 
+/// Reconciles the keys of `queue` until shutdown, with `reconcile` all there is to do for one; `what` is what a failure
+/// is logged about.
+async fn work<F, R>(
+    queue: Queue<NamespacedName>,
+    workers: usize,
+    shutdown: CancellationToken,
+    what: &'static str,
+    reconcile: F,
+) where
+    F: Fn(NamespacedName) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    queue
+        .work(workers, shutdown, move |key| {
+            let reconciled = reconcile(key.clone());
+            async move {
+                match reconciled.await {
+                    Ok(()) => Outcome::Done,
+                    Err(error) => failed(what, &key, &error),
+                }
+            }
+        })
+        .await;
+}
+
 /// What the loops are told about the cluster.
 #[derive(Debug, Clone)]
 pub struct Settings {

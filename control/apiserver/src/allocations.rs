@@ -10,9 +10,11 @@
 //!            |   (known)  (seen)    (deleted or changed)
 //!            +-> free  (the write did not take place)
 //! ```
+//!
+//! A Service's `spec.healthCheckNodePort` is a node port like any other, of the Services that need one.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -46,10 +48,73 @@ impl ReservationId {
     }
 }
 
+/// Who holds what. One owner each is what every write sees to; where a store has two all the same (one of an earlier
+/// version, or written past the API), what one of them gives back stays the other's.
+#[derive(Debug)]
+struct Holders<K>(HashMap<K, Vec<(String, Held)>>);
+
+impl<K> Default for Holders<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Holders<K> {
+    fn is_taken(&self, key: K) -> bool {
+        self.0.contains_key(&key)
+    }
+
+    fn reserve(&mut self, key: K, owner: &str, id: ReservationId) {
+        let holder = (owner.to_owned(), Held::Reserved(id));
+        self.0.entry(key).or_default().push(holder);
+    }
+
+    /// The stored Service `owner` has it, by whatever it had it before.
+    fn store(&mut self, key: K, owner: &str) {
+        let holders = self.0.entry(key).or_default();
+        holders.retain(|(holder, _)| holder != owner);
+        holders.push((owner.to_owned(), Held::Stored));
+    }
+
+    fn release(&mut self, key: K, owner: &str) {
+        self.keep_of(key, |holder, _| holder != owner);
+    }
+
+    /// Turns what is still held as `own` into `held`, or gives it back.
+    fn settle(&mut self, key: K, own: Held, held: Option<Held>) {
+        match held {
+            None => self.keep_of(key, |_, found| found != own),
+            Some(held) => {
+                for (_, found) in self.0.get_mut(&key).into_iter().flatten() {
+                    if *found == own {
+                        *found = held;
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep_of(&mut self, key: K, stays: impl Fn(&str, Held) -> bool) {
+        if let Some(holders) = self.0.get_mut(&key) {
+            holders.retain(|(holder, held)| stays(holder, *held));
+            if holders.is_empty() {
+                self.0.remove(&key);
+            }
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(Held) -> bool) {
+        self.0.retain(|_, holders| {
+            holders.retain(|(_, held)| stays(*held));
+            !holders.is_empty()
+        });
+    }
+}
+
 #[derive(Debug, Default)]
 struct Taken {
-    addresses: HashMap<IpAddr, (String, Held)>,
-    ports: HashMap<u16, (String, Held)>,
+    addresses: Holders<IpAddr>,
+    ports: Holders<u16>,
 }
 
 /// The addresses and ports of all Services.
@@ -94,10 +159,10 @@ impl Reservation {
         let own = Held::Reserved(self.id);
         let mut taken = lock(&taken);
         for address in &self.addresses {
-            change(&mut taken.addresses, address, own, held);
+            taken.addresses.settle(*address, own, held);
         }
         for port in &self.ports {
-            change(&mut taken.ports, port, own, held);
+            taken.ports.settle(*port, own, held);
         }
     }
 }
@@ -108,26 +173,6 @@ impl Drop for Reservation {
     }
 }
 
-fn change<K: Copy + Eq + std::hash::Hash>(
-    all: &mut HashMap<K, (String, Held)>,
-    key: &K,
-    own: Held,
-    held: Option<Held>,
-) {
-    let Entry::Occupied(mut found) = all.entry(*key) else {
-        return;
-    };
-    if found.get().1 != own {
-        return;
-    }
-    match held {
-        Some(held) => found.get_mut().1 = held,
-        None => {
-            found.remove();
-        }
-    }
-}
-
 fn addresses_of(service: &Value) -> Vec<IpAddr> {
     value::items(service, "spec.clusterIPs")
         .iter()
@@ -135,13 +180,33 @@ fn addresses_of(service: &Value) -> Vec<IpAddr> {
         .collect()
 }
 
-fn ports_of(service: &Value) -> Vec<u16> {
+fn node_ports_of(service: &Value) -> Vec<u16> {
     value::items(service, "spec.ports")
         .iter()
         .filter_map(|p| u16::try_from(value::int(p, "nodePort")?).ok())
-        .chain(value::int(service, "spec.healthCheckNodePort").and_then(|p| u16::try_from(p).ok()))
         .filter(|p| *p != 0)
         .collect()
+}
+
+/// Where a Service that needs one tells load balancers whether a node has pods of it; 0 where it has none.
+fn health_port_of(service: &Value) -> u16 {
+    if !needs_health_port(service) {
+        return 0;
+    }
+    let port = value::int(service, "spec.healthCheckNodePort").unwrap_or(0);
+    u16::try_from(port).unwrap_or(0)
+}
+
+/// As `NeedsHealthCheck` of Kubernetes v1.37.
+pub(crate) fn needs_health_port(service: &Value) -> bool {
+    value::text(service, "spec.type") == "LoadBalancer"
+        && value::text(service, "spec.externalTrafficPolicy") == "Local"
+}
+
+fn ports_of(service: &Value) -> Vec<u16> {
+    let mut ports = node_ports_of(service);
+    ports.extend(Some(health_port_of(service)).filter(|p| *p != 0));
+    ports
 }
 
 impl Allocations {
@@ -153,13 +218,13 @@ impl Allocations {
         }
         {
             let mut taken = lock(&self.0);
-            let stays = |held: &Held| match held {
+            let stays = |held: Held| match held {
                 Held::Reserved(_) => true,
-                Held::Written(at) => *at > revision,
+                Held::Written(at) => at > revision,
                 Held::Stored => false,
             };
-            taken.addresses.retain(|_, (_, held)| stays(held));
-            taken.ports.retain(|_, (_, held)| stays(held));
+            taken.addresses.retain(stays);
+            taken.ports.retain(stays);
         }
         for object in objects {
             self.observe(kind, None, Some(object));
@@ -184,24 +249,20 @@ impl Allocations {
         let mut taken = lock(&self.0);
         let (addresses, ports) = (addresses_of(&after), ports_of(&after));
         for address in addresses_of(&before) {
-            let own = taken.addresses.get(&address).is_some_and(|t| t.0 == owner);
-            if own && !addresses.contains(&address) {
-                taken.addresses.remove(&address);
+            if !addresses.contains(&address) {
+                taken.addresses.release(address, &owner);
             }
         }
         for port in ports_of(&before) {
-            let own = taken.ports.get(&port).is_some_and(|t| t.0 == owner);
-            if own && !ports.contains(&port) {
-                taken.ports.remove(&port);
+            if !ports.contains(&port) {
+                taken.ports.release(port, &owner);
             }
         }
         for address in addresses {
-            taken
-                .addresses
-                .insert(address, (owner.clone(), Held::Stored));
+            taken.addresses.store(address, &owner);
         }
         for port in ports {
-            taken.ports.insert(port, (owner.clone(), Held::Stored));
+            taken.ports.store(port, &owner);
         }
     }
 }
@@ -227,7 +288,8 @@ impl Core {
             core: self,
             owner,
             old_addresses: old.map(addresses_of).unwrap_or_default(),
-            old_ports: old.map(ports_of).unwrap_or_default(),
+            old_node_ports: old.map(node_ports_of).unwrap_or_default(),
+            old_health_port: old.map(health_port_of).unwrap_or_default(),
             errors: FieldErrors::default(),
             reservation: Reservation {
                 id: ReservationId::next(),
@@ -238,6 +300,7 @@ impl Core {
         };
         claim.cluster_ips(service)?;
         claim.node_ports(service)?;
+        claim.health_port(service)?;
         if claim.errors.is_empty() {
             return Ok(claim.reservation);
         }
@@ -250,7 +313,9 @@ struct Claim<'a> {
     core: &'a Core,
     owner: String,
     old_addresses: Vec<IpAddr>,
-    old_ports: Vec<u16>,
+    old_node_ports: Vec<u16>,
+    /// 0 where it has none.
+    old_health_port: u16,
     errors: FieldErrors,
     reservation: Reservation,
 }
@@ -265,15 +330,15 @@ impl Claim<'_> {
         let ranges = &self.core.config.services;
         let named = addresses_of(service);
         let shown = value::at(service, "spec.clusterIPs").cloned();
-        let reserved = Held::Reserved(self.reservation.id);
+        let id = self.reservation.id;
         let mut taken = lock(&self.core.allocations.0);
         if named.is_empty() {
             let free = ranges
-                .next_cluster_ip(&|ip| taken.addresses.contains_key(&ip))
+                .next_cluster_ip(&|ip| taken.addresses.is_taken(ip))
                 .ok_or_else(|| {
                     ApiError::internal("failed to allocate a serviceIP: range is full")
                 })?;
-            taken.addresses.insert(free, (self.owner.clone(), reserved));
+            taken.addresses.reserve(free, &self.owner, id);
             self.reservation.addresses.push(free);
             value::set(service, "spec.clusterIP", free.to_string());
             value::set(service, "spec.clusterIPs", json!([free.to_string()]));
@@ -285,16 +350,14 @@ impl Claim<'_> {
             }
             let refusal = match ranges.check_cluster_ip(address) {
                 Err(message) => message,
-                Ok(()) => match taken.addresses.entry(address) {
-                    Entry::Occupied(_) => {
-                        format!("failed to allocate IP {address}: provided IP is already allocated")
-                    }
-                    Entry::Vacant(free) => {
-                        free.insert((self.owner.clone(), reserved));
-                        self.reservation.addresses.push(address);
-                        continue;
-                    }
-                },
+                Ok(()) if taken.addresses.is_taken(address) => {
+                    format!("failed to allocate IP {address}: provided IP is already allocated")
+                }
+                Ok(()) => {
+                    taken.addresses.reserve(address, &self.owner, id);
+                    self.reservation.addresses.push(address);
+                    continue;
+                }
             };
             let shown = shown.clone().unwrap_or_default();
             self.errors.invalid("spec.clusterIPs", shown, &refusal);
@@ -310,9 +373,6 @@ impl Claim<'_> {
             }
             _ => false,
         };
-        let ranges = &self.core.config.services;
-        let reserved = Held::Reserved(self.reservation.id);
-        let mut taken = lock(&self.core.allocations.0);
         // Ports with one number and different protocols of one Service share their node port.
         let mut shared: Vec<(i64, String, u16)> = Vec::new();
         for (index, port) in value::items_mut(service, "spec.ports").enumerate() {
@@ -325,21 +385,12 @@ impl Claim<'_> {
                     continue;
                 };
                 shared.push((number, protocol, named));
-                if self.old_ports.contains(&named) || self.reservation.ports.contains(&named) {
+                if self.old_node_ports.contains(&named) || self.reservation.ports.contains(&named) {
                     continue;
                 }
-                let refusal = match ranges.check_node_port(named) {
-                    Err(message) => message,
-                    Ok(()) => match taken.ports.entry(named) {
-                        Entry::Occupied(_) => "provided port is already allocated".to_owned(),
-                        Entry::Vacant(free) => {
-                            free.insert((self.owner.clone(), reserved));
-                            self.reservation.ports.push(named);
-                            continue;
-                        }
-                    },
-                };
-                self.errors.invalid(&field, named, &refusal);
+                if let Err(refusal) = self.claim_port(named) {
+                    self.errors.invalid(&field, named, &refusal);
+                }
             } else if wants {
                 let same = shared
                     .iter()
@@ -347,22 +398,63 @@ impl Claim<'_> {
                     .map(|(_, _, node)| *node);
                 let free = match same {
                     Some(port) => port,
-                    None => {
-                        let free = ranges
-                            .next_node_port(&|p| taken.ports.contains_key(&p))
-                            .ok_or_else(|| {
-                                ApiError::internal("failed to allocate a nodePort: range is full")
-                            })?;
-                        taken.ports.insert(free, (self.owner.clone(), reserved));
-                        self.reservation.ports.push(free);
-                        free
-                    }
+                    None => self.free_port().ok_or_else(|| {
+                        ApiError::internal("failed to allocate a nodePort: range is full")
+                    })?,
                 };
                 shared.push((number, protocol, free));
                 value::set(port, "nodePort", free);
             }
         }
         Ok(())
+    }
+
+    /// Comes after the node ports, and shares none with them: a node serves something else there.
+    fn health_port(&mut self, service: &mut Value) -> Result<(), ApiError> {
+        const FIELD: &str = "spec.healthCheckNodePort";
+        if !needs_health_port(service) {
+            return Ok(());
+        }
+        let named = value::int(service, FIELD).unwrap_or(0);
+        if named == 0 {
+            let free = self.free_port().ok_or_else(|| {
+                ApiError::internal("failed to allocate a HealthCheck NodePort: range is full")
+            })?;
+            value::set(service, FIELD, free);
+            return Ok(());
+        }
+        let Ok(named) = u16::try_from(named) else {
+            // Refused by the validation before.
+            return Ok(());
+        };
+        if named != self.old_health_port
+            && let Err(refusal) = self.claim_port(named)
+        {
+            self.errors.invalid(FIELD, named, &refusal);
+        }
+        Ok(())
+    }
+
+    /// Takes the port that the client names, or says why it cannot be had.
+    fn claim_port(&mut self, port: u16) -> Result<(), String> {
+        self.core.config.services.check_node_port(port)?;
+        let mut taken = lock(&self.core.allocations.0);
+        if taken.ports.is_taken(port) {
+            return Err("provided port is already allocated".to_owned());
+        }
+        taken.ports.reserve(port, &self.owner, self.reservation.id);
+        self.reservation.ports.push(port);
+        Ok(())
+    }
+
+    /// Takes any free port; `None` when there is none.
+    fn free_port(&mut self) -> Option<u16> {
+        let mut taken = lock(&self.core.allocations.0);
+        let ranges = &self.core.config.services;
+        let free = ranges.next_node_port(&|p| taken.ports.is_taken(p))?;
+        taken.ports.reserve(free, &self.owner, self.reservation.id);
+        self.reservation.ports.push(free);
+        Some(free)
     }
 }
 

@@ -117,11 +117,16 @@ impl Client {
             .collect()
     }
 
-    /// Whether something is stored that cannot be read. What is absent may then be there all the same, and nothing
-    /// may be deleted because of it.
+    /// Whether something of whatever kind is stored that cannot be read. What is absent may then be there all the
+    /// same, and nothing may be deleted because of it. Who knows which kinds matter asks [`Client::has_unreadable_of`].
     #[must_use]
     pub fn has_unreadable(&self) -> bool {
         self.core.has_unreadable()
+    }
+
+    /// Whether an object of this kind is stored that cannot be read.
+    pub fn has_unreadable_of<K: Resource>(&self) -> Result<bool, ApiError> {
+        Ok(self.core.has_unreadable_of(kind_of::<K>()?))
     }
 
     /// Creates an object; `metadata.generateName` is honoured.

@@ -208,6 +208,12 @@ impl Core {
         !self.unreadable().is_empty()
     }
 
+    /// The same for the objects of one kind.
+    pub(crate) fn has_unreadable_of(&self, kind: &'static Kind) -> bool {
+        let prefix = kind.stored().prefix();
+        self.unreadable().iter().any(|key| key.starts_with(&prefix))
+    }
+
     /// Refuses to speak about an object that is stored and cannot be read.
     pub(crate) fn check_readable(
         &self,
@@ -404,7 +410,8 @@ async fn keep_compacted(core: std::sync::Weak<Core>) -> End {
         };
         if keep_from > done {
             match core.store.compact(Revision(keep_from)).await {
-                Ok(()) => done = keep_from,
+                // Compacted further already: the store does so by itself after many writes.
+                Ok(()) | Err(StoreError::Compacted { .. }) => done = keep_from,
                 Err(StoreError::Closed) => return End::StoreClosed,
                 Err(error) => {
                     tracing::warn!(error = %error.with_causes(), "cannot compact the store");

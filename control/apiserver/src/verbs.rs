@@ -19,7 +19,7 @@ mod update;
 mod write;
 
 pub(crate) use scale::scale_of;
-pub(crate) use update::check_place;
+pub(crate) use update::{check_place, check_uid};
 
 /// Attempts of a write whose object keeps changing underneath, when the caller named no version.
 const SWAP_ATTEMPTS_MAX: usize = 64;

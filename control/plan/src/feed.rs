@@ -13,11 +13,13 @@ use knarr_api::k8s_openapi::api::core::v1::{Node, Pod};
 use knarr_api::names::NamespacedName;
 
 mod objects;
+mod own;
 mod pods;
 mod reports;
 mod services;
 
 pub use objects::{ObjectKey, ObjectKind};
+pub use own::{OwnNode, own_event, own_node, plan_event};
 pub use pods::PodView;
 pub use reports::{NodeWrites, plan_node, plan_pod_status};
 pub use services::EndpointKey;

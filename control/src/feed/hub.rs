@@ -72,6 +72,16 @@ const FOLLOWED: [Followed; 6] = [
     Followed::Secrets,
 ];
 
+/// Whether something that nodes are told of is stored and cannot be read.
+pub(super) fn has_unreadable(client: &Client) -> Result<bool, ApiError> {
+    for followed in FOLLOWED {
+        if followed.has_unreadable(client)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Hub {
     /// A hub that has seen nothing; `epoch` must differ from that of every earlier process.
     pub fn new(epoch: String) -> Arc<Self> {
@@ -214,6 +224,17 @@ impl Hub {
 }
 
 impl Followed {
+    fn has_unreadable(self, client: &Client) -> Result<bool, ApiError> {
+        match self {
+            Self::Pods => client.has_unreadable_of::<Pod>(),
+            Self::Services => client.has_unreadable_of::<Service>(),
+            Self::EndpointSlices => client.has_unreadable_of::<EndpointSlice>(),
+            Self::Nodes => client.has_unreadable_of::<Node>(),
+            Self::ConfigMaps => client.has_unreadable_of::<ConfigMap>(),
+            Self::Secrets => client.has_unreadable_of::<Secret>(),
+        }
+    }
+
     fn cache(self, client: &Client) -> Result<Cache, ApiError> {
         match self {
             Self::Pods => client.cache_of::<Pod>(),

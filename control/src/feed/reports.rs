@@ -13,7 +13,9 @@ use knarr_api::k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
-use knarr_control_plan::feed::{plan_node, plan_pod_status};
+use knarr_control_plan::feed::{
+    OwnNode, own_event, own_node, plan_event, plan_node, plan_pod_status,
+};
 use tonic::Status;
 
 use super::Feed;
@@ -35,7 +37,7 @@ fn unavailable(what: &str, error: &ApiError) -> Status {
 impl Feed {
     /// Makes or updates the Node, and waits for its pod ranges.
     pub(super) async fn register(&self, node: &str, json: &[u8]) -> Result<Vec<String>, Status> {
-        let reported = parse_node(node, json)?;
+        let reported = own_node_of(node, json)?;
         let existing = match self.client.get::<Node>(None, node).await {
             Ok(existing) => Some(existing),
             Err(error) if error.is_not_found() => None,
@@ -94,7 +96,7 @@ impl Feed {
 
     /// A changed Node status.
     pub(super) async fn apply_node(&self, node: &str, json: &[u8]) {
-        let reported = match parse_node(node, json) {
+        let reported = match own_node_of(node, json) {
             Ok(reported) => reported,
             Err(error) => {
                 tracing::warn!(node, %error, "a node report is refused");
@@ -288,24 +290,11 @@ impl Feed {
     /// Events are best effort, as in Kubernetes: an agent says each once and hears nothing back, so one that cannot
     /// be written is lost. That is counted, and ends no session: a session's end makes the agent say its pods again,
     /// not its events.
-    pub(super) async fn apply_event(&self, node: &str, mut event: Event) {
-        let (namespace, name) = (
-            event.metadata.namespace.clone(),
-            event.metadata.name.clone(),
-        );
+    pub(super) async fn apply_event(&self, node: &str, event: Event) {
+        let event = own_event(node, event);
         let result = match self.client.create(&event).await {
-            Err(error) if error.is_already_exists() => {
-                let name = name.unwrap_or_default();
-                match self.client.get::<Event>(namespace.as_deref(), &name).await {
-                    Ok(existing) => {
-                        event.metadata = existing.metadata;
-                        event.first_timestamp = existing.first_timestamp.or(event.first_timestamp);
-                        self.client.update(&event).await
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            result => result,
+            Err(error) if error.is_already_exists() => self.count_up(node, &event).await,
+            result => result.map(|_| ()),
         };
         if let Err(error) = result {
             // The namespace may be ending, or the store be full.
@@ -313,6 +302,22 @@ impl Feed {
             let (object, reason) = (&event.involved_object.name, &event.reason);
             tracing::warn!(node, ?object, ?reason, %error, "an event is lost: it could not be written");
         }
+    }
+
+    async fn count_up(&self, node: &str, event: &Event) -> Result<(), ApiError> {
+        let namespace = event.metadata.namespace.as_deref();
+        let name = event.metadata.name.as_deref().unwrap_or_default();
+        let existing = self.client.get::<Event>(namespace, name).await?;
+        let Some(planned) = plan_event(&existing, event) else {
+            tracing::warn!(
+                node,
+                namespace,
+                name,
+                "an event is refused: the one that has its name is about something else, or not from this node"
+            );
+            return Ok(());
+        };
+        self.client.update(&planned).await.map(|_| ())
     }
 
     /// Whether an event is about the node itself or about a pod that runs on it. Asked when the event arrives: what comes
@@ -332,8 +337,9 @@ impl Feed {
     }
 }
 
-fn parse_node(node: &str, json: &[u8]) -> Result<Node, Status> {
-    let mut reported: Node = serde_json::from_slice(json)
+/// What the node may say of what it reports.
+fn own_node_of(node: &str, json: &[u8]) -> Result<Node, Status> {
+    let reported: Node = serde_json::from_slice(json)
         .map_err(|error| Status::invalid_argument(format!("the Node cannot be read: {error}")))?;
     if reported.metadata.name.as_deref() != Some(node) {
         return Err(Status::permission_denied(format!(
@@ -341,7 +347,16 @@ fn parse_node(node: &str, json: &[u8]) -> Result<Node, Status> {
             reported.metadata.name.as_deref().unwrap_or_default()
         )));
     }
-    // A node describes itself; what it may be used for is not its to say.
-    reported.spec = None;
+    let OwnNode {
+        node: reported,
+        refused_labels,
+    } = own_node(node, reported);
+    for label in refused_labels {
+        tracing::warn!(
+            node,
+            label,
+            "a label is refused: a node may not give itself this one, or, as its hostname, another than its name; an admin sets others with `kubectl label node`"
+        );
+    }
     Ok(reported)
 }

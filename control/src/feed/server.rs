@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use knarr_api::feed::enrollment_server::Enrollment;
@@ -20,7 +21,7 @@ use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Feed, session};
+use super::{Feed, hub, session};
 use crate::{chain, clock};
 
 /// What is behind a refusal: an error of whoever enrolls.
@@ -32,9 +33,6 @@ pub enum EnrollError {
     /// The token is unknown, wrong or expired.
     #[error(transparent)]
     Token(Cause),
-    /// The node was deleted; asking again changes nothing.
-    #[error("there is no node {0:?}: join again with a token")]
-    Deleted(String),
     /// The node's name is none, or that of another.
     #[error("the node name {name:?} cannot be used: {reason}")]
     Name {
@@ -42,6 +40,19 @@ pub enum EnrollError {
         name: String,
         /// What is wrong, and what to do.
         reason: String,
+    },
+    /// A node of this name may be alive, and has some time left to show it; asking again after that may help.
+    #[error(
+        "the node name {name:?} cannot be used yet: a node of this name was alive before the control plane started, \
+         and has {} s left to connect again; wait for that, choose another --node-name, or, if that node is gone, \
+         run `kubectl delete node {name}`",
+        wait.as_secs() + 1
+    )]
+    Awaited {
+        /// The name.
+        name: String,
+        /// For how long.
+        wait: Duration,
     },
     /// The signing request cannot be used.
     #[error("no certificate for {node:?}")]
@@ -62,9 +73,10 @@ impl From<EnrollError> for Status {
         // The other side has the text alone.
         let text = chain(&error);
         match error {
-            EnrollError::Token(_) | EnrollError::Deleted(_) => Self::unauthenticated(text),
+            EnrollError::Token(_) => Self::unauthenticated(text),
             EnrollError::Name { .. } | EnrollError::Request { .. } => Self::invalid_argument(text),
-            EnrollError::Unavailable(_) => Self::unavailable(text),
+            // The agent asks again by itself.
+            EnrollError::Awaited { .. } | EnrollError::Unavailable(_) => Self::unavailable(text),
         }
     }
 }
@@ -125,10 +137,12 @@ impl FeedService for Service {
         request: Request<Streaming<FromNode>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let node = node_of(&request)?;
-        if self.0.client.has_unreadable() {
+        let unreadable = hub::has_unreadable(&self.0.client)
+            .map_err(|error| Status::internal(format!("cannot tell what can be read: {error}")))?;
+        if unreadable {
             // A pod that cannot be read would be missing in what the node is told, and the node would end it.
             return Err(Status::unavailable(
-                "stored objects cannot be read, so nobody is told what there is; the control plane's log names them",
+                "stored objects that nodes are told of cannot be read, so nobody is told what there is; the control plane's log names them",
             ));
         }
         let inbox = request.into_inner();

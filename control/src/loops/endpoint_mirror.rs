@@ -11,7 +11,7 @@ use knarr_control_plan::endpoint_mirror::{self, MANAGER};
 use super::Context;
 use super::services::{self, ServiceView, Slices};
 use crate::informer::{self, Informer};
-use crate::queue::{Outcome, Queue};
+use crate::queue::Queue;
 
 /// Services that are looked at at once: few have Endpoints made by hand.
 const WORKERS: usize = 1;
@@ -56,17 +56,12 @@ pub(super) async fn run(
         slices,
         endpoints,
     });
-    queue
-        .work(WORKERS, shutdown, move |name| {
-            let this = this.clone();
-            async move {
-                match this.reconcile(&name).await {
-                    Ok(()) => Outcome::Done,
-                    Err(error) => super::failed("the mirror of the Endpoints", &name, &error),
-                }
-            }
-        })
-        .await;
+    let what = "the mirror of the Endpoints";
+    super::work(queue, WORKERS, shutdown, what, move |name| {
+        let this = this.clone();
+        async move { this.reconcile(&name).await }
+    })
+    .await;
 }
 
 impl Loop {

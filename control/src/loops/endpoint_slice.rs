@@ -12,7 +12,7 @@ use super::Context;
 use super::nodes::Nodes;
 use super::services::{self, ServiceView, Slices};
 use crate::informer::Informer;
-use crate::queue::{Outcome, Queue};
+use crate::queue::Queue;
 
 /// Services that are looked at at once.
 const WORKERS: usize = 4;
@@ -45,17 +45,12 @@ pub(super) async fn run(
         slices,
         nodes,
     });
-    queue
-        .work(WORKERS, shutdown, move |name| {
-            let this = this.clone();
-            async move {
-                match this.reconcile(&name).await {
-                    Ok(()) => Outcome::Done,
-                    Err(error) => super::failed("the EndpointSlices of the Service", &name, &error),
-                }
-            }
-        })
-        .await;
+    let what = "the EndpointSlices of the Service";
+    super::work(queue, WORKERS, shutdown, what, move |name| {
+        let this = this.clone();
+        async move { this.reconcile(&name).await }
+    })
+    .await;
 }
 
 impl Loop {

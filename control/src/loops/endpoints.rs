@@ -13,7 +13,7 @@ use knarr_control_plan::pods::PodView;
 use super::Context;
 use super::services::{self, ServiceView};
 use crate::informer::Informer;
-use crate::queue::{Outcome, Queue};
+use crate::queue::Queue;
 
 /// Services that are looked at at once.
 const WORKERS: usize = 4;
@@ -39,17 +39,12 @@ pub(super) async fn run(
         pods,
         services,
     });
-    queue
-        .work(WORKERS, shutdown, move |name| {
-            let this = this.clone();
-            async move {
-                match this.reconcile(&name).await {
-                    Ok(()) => Outcome::Done,
-                    Err(error) => super::failed("the Endpoints of the Service", &name, &error),
-                }
-            }
-        })
-        .await;
+    let what = "the Endpoints of the Service";
+    super::work(queue, WORKERS, shutdown, what, move |name| {
+        let this = this.clone();
+        async move { this.reconcile(&name).await }
+    })
+    .await;
 }
 
 impl Loop {

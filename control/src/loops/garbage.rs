@@ -170,9 +170,10 @@ impl Loop {
 
     async fn confirm_and_apply(&self, uid: &Arc<str>) -> Result<(), ApiError> {
         if self.context.client.has_unreadable() {
-            // An owner that cannot be read looks like one that is gone.
+            // An owner that cannot be read looks like one that is gone, a dependent like none. Either may be of any
+            // kind, so all of them count.
             return Err(ApiError::internal(
-                "stored objects cannot be read, so no owner is known to be gone",
+                "stored objects cannot be read, so no owner is known to be gone; the log names them",
             ));
         }
         self.context.client.sync().await?;

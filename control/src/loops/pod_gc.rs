@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use knarr_api::k8s_openapi::api::core::v1::Pod;
+use knarr_api::k8s_openapi::api::core::v1::{Node, Pod};
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
 use knarr_control_plan::node_lifecycle::disrupted_status;
@@ -145,10 +145,10 @@ impl Loop {
         self.context.client.sync().await?;
         self.nodes.catch_up().await;
         self.pods.catch_up().await;
-        if self.context.client.has_unreadable() {
-            // A Node that cannot be read looks like one that is gone.
+        if self.context.client.has_unreadable_of::<Node>()? {
+            // It looks like one that is gone.
             return Err(ApiError::internal(
-                "stored objects cannot be read, so no node is known to be gone",
+                "stored Nodes cannot be read, so no node is known to be gone; the log names them",
             ));
         }
         let Some(pod) = self.pods.view(name) else {

@@ -19,6 +19,7 @@ use knarr_api::feed::{
 };
 use knarr_control::Services;
 use knarr_control::config::Settings;
+use knarr_store::{Embedded, Op, Options, Store, Txn};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -197,6 +198,22 @@ impl Cluster {
     /// Ends the control plane and starts it again over the same data directory and port.
     pub async fn restart(&mut self) {
         self.running.end().await;
+        self.start_over().await;
+    }
+
+    /// Restarts with something under `key` in the store that is no object.
+    pub async fn spoil(&mut self, key: &str) {
+        self.running.end().await;
+        let path = self.dir.path().join("store.redb");
+        let store = Embedded::open(&path, Options::default()).unwrap();
+        let spoil = Txn::of(vec![Op::put(key.to_owned(), "{no object")]);
+        store.txn(spoil).await.unwrap();
+        store.close().await;
+        drop(store);
+        self.start_over().await;
+    }
+
+    async fn start_over(&mut self) {
         std::fs::remove_file(self.dir.path().join("local.url")).unwrap();
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
@@ -454,11 +471,31 @@ impl Cluster {
         epoch: &str,
         version: u64,
     ) -> Result<Session, Status> {
+        let metadata = json!({"name": node, "labels": {"kubernetes.io/hostname": node}});
+        self.connect_with(identity, epoch, version, metadata).await
+    }
+
+    /// Connects with this metadata of the Node.
+    pub async fn connect_as(
+        &self,
+        identity: &Identity,
+        metadata: Value,
+    ) -> Result<Session, Status> {
+        self.connect_with(identity, "", 0, metadata).await
+    }
+
+    async fn connect_with(
+        &self,
+        identity: &Identity,
+        epoch: &str,
+        version: u64,
+        metadata: Value,
+    ) -> Result<Session, Status> {
         let (outbox, messages) = mpsc::channel(16);
         let node_json = json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": node, "labels": {"kubernetes.io/hostname": node}},
+            "metadata": metadata,
             "status": {
                 "addresses": [{"type": "InternalIP", "address": "10.0.0.9"}],
                 "capacity": {"cpu": "2", "memory": "4Gi", "pods": "110"},

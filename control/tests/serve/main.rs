@@ -4,6 +4,7 @@
 
 mod cluster;
 mod kill;
+mod nodes;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Allocations, Held, Reservation, ReservationId, lock};
+use super::{Allocations, Reservation, ReservationId, lock};
 use crate::object::{Object, encode};
 use crate::registry;
 
@@ -22,10 +22,7 @@ fn service(name: &str, ip: &str, port: u16) -> Object {
 fn holds(allocations: &Allocations, ip: &str, port: u16) -> (bool, bool) {
     let taken = lock(&allocations.0);
     let ip: IpAddr = ip.parse().expect("an address");
-    (
-        taken.addresses.contains_key(&ip),
-        taken.ports.contains_key(&port),
-    )
+    (taken.addresses.is_taken(ip), taken.ports.is_taken(port))
 }
 
 #[test]
@@ -59,9 +56,7 @@ fn a_new_start_forgets_services_that_are_gone_and_keeps_reservations() {
 
 fn reserve(all: &Allocations, ip: IpAddr) -> Reservation {
     let id = ReservationId::next();
-    lock(&all.0)
-        .addresses
-        .insert(ip, ("default/a".to_owned(), Held::Reserved(id)));
+    lock(&all.0).addresses.reserve(ip, "default/a", id);
     Reservation {
         id,
         taken: Some(Arc::clone(&all.0)),
@@ -113,4 +108,39 @@ fn a_late_outcome_gives_back_nothing_that_another_write_has_taken_since() {
     assert!(holds(&all, "10.96.0.5", 1).0);
     drop(other);
     assert!(!holds(&all, "10.96.0.5", 1).0);
+}
+
+#[test]
+fn what_two_stored_services_have_is_free_when_both_are_gone() {
+    let kind = registry::builtin("", "services");
+    for last in ["a", "b"] {
+        let all = Allocations::default();
+        let [a, b] = ["a", "b"].map(|name| service(name, "10.96.0.5", 30001));
+        all.observe(kind, None, Some(&a));
+        all.observe(kind, None, Some(&b));
+        let (first, second) = if last == "b" { (&a, &b) } else { (&b, &a) };
+        all.observe(kind, Some(first), None);
+        assert_eq!(holds(&all, "10.96.0.5", 30001), (true, true));
+        all.observe(kind, Some(second), None);
+        assert_eq!(holds(&all, "10.96.0.5", 30001), (false, false));
+    }
+}
+
+#[test]
+fn a_health_port_is_held_by_the_services_that_need_one() {
+    let kind = registry::builtin("", "services");
+    for (type_, policy, held) in [
+        ("LoadBalancer", "Local", true),
+        ("LoadBalancer", "Cluster", false),
+        ("ClusterIP", "", false),
+    ] {
+        let object = json!({
+            "metadata": {"namespace": "default", "name": "a"},
+            "spec": {"type": type_, "externalTrafficPolicy": policy, "healthCheckNodePort": 30001},
+        });
+        let object = Object::from_stored(kind, &encode(kind, &object), 1).expect("an object");
+        let all = Allocations::default();
+        all.observe(kind, None, Some(&object));
+        assert_eq!(holds(&all, "10.96.0.5", 30001).1, held, "{type_} {policy}");
+    }
 }

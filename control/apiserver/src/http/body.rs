@@ -12,6 +12,8 @@ use super::options::{FieldValidation, Problems};
 use crate::schema::{self, SchemaKind};
 use crate::{ApiError, Reason};
 
+mod yaml;
+
 /// As kube-apiserver's `MaxRequestBodyBytes`.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Kubernetes' protobuf; requests may be written in it, answers are JSON.
@@ -67,7 +69,7 @@ pub(crate) fn as_json(
         PROTOBUF => schema::protobuf_as_json(kind, &body),
         "" | "application/json" | "*/*" => Ok(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => {
-            let tree: Value = serde_yaml_ng::from_slice(&body).map_err(|error| {
+            let tree = yaml::parse(&body).map_err(|error| {
                 ApiError::bad_request(format!(
                     "the object provided is unrecognized: error converting YAML to JSON: yaml: {error}"
                 ))

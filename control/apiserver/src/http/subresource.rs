@@ -13,7 +13,7 @@ use super::{Call, Http, body, list, logs, not_allowed, options, respond};
 use crate::patch;
 use crate::registry::{BINDING, Kind, Part};
 use crate::schema::SchemaKind;
-use crate::verbs::{DeleteOptions, DryRun, check_place, scale_of};
+use crate::verbs::{DeleteOptions, DryRun, check_place, check_uid, scale_of};
 use crate::{ApiError, Reason, value};
 
 /// Answers a request about a subresource, or about Bindings.
@@ -79,7 +79,10 @@ async fn scale(
             // A wrong name is told before it matters whether the object is there.
             check_place(kind, namespace, name, &mut sent)?;
             http.core
-                .modify_scale(kind, namespace, name, &options, &|_| Ok(sent.clone()))
+                .modify_scale(kind, namespace, name, &options, &|current| {
+                    check_uid(kind.group, kind.plural, name, current, &sent)?;
+                    Ok(sent.clone())
+                })
                 .await?
         }
         Method::PATCH => {
@@ -87,7 +90,9 @@ async fn scale(
             let change = read_patch(&call.content_type, call.body).await?;
             http.core
                 .modify_scale(kind, namespace, name, &options, &|current| {
-                    patch::apply_to(&schema, current, &change).map(|p| p.object)
+                    let mut scale = patch::apply_to(&schema, current, &change)?.object;
+                    check_place(kind, namespace, name, &mut scale)?;
+                    Ok(scale)
                 })
                 .await?
         }
@@ -173,7 +178,8 @@ async fn finalize(
         &call.content_type,
         body::read(call.body).await?,
     )?;
-    let (sent, _) = decode_as(&SchemaKind::from(kind), &json, validation)?;
+    let (mut sent, _) = decode_as(&SchemaKind::from(kind), &json, validation)?;
+    check_place(kind, "", name, &mut sent)?;
     let written = http.core.finalize(name, &sent, &options).await?;
     Ok(respond::bytes(format, StatusCode::OK, written.bytes))
 }

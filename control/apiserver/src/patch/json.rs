@@ -6,7 +6,7 @@
 
 use std::io;
 
-use json_patch::PatchOperation;
+use json_patch::{MoveOperation, PatchOperation};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -21,6 +21,10 @@ const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Arrays and objects inside each other: the deepest JSON that `serde_json` reads. Nothing deeper could be read again
 /// once it is stored, and trees are walked by recursion, which on a tree of any depth ends the whole program.
 const LEVELS_MAX: usize = 127;
+
+/// Values that the moves of one patch to deeper places may go over together, because how deep they end is looked up
+/// anew for each: as many as a body can bring, where a value takes two bytes or more.
+const MOVED_VALUES_MAX: usize = 3 * 1024 * 1024 / 2;
 
 /// What a patch makes of `current`.
 pub(super) fn apply(current: &Value, operations: &Value) -> Result<Value, ApiError> {
@@ -37,7 +41,18 @@ pub(super) fn apply(current: &Value, operations: &Value) -> Result<Value, ApiErr
     }
     let mut object = current.clone();
     let mut copied_bytes = 0;
+    let mut moved_values = 0;
     for (index, operation) in patch.iter().enumerate() {
+        if let PatchOperation::Move(moved) = operation
+            && let Some(source) = deepened(&object, moved)
+        {
+            moved_values += values(source, MOVED_VALUES_MAX - moved_values);
+            if moved_values > MOVED_VALUES_MAX {
+                return Err(rejected(&format!(
+                    "Unable to complete the move, the moves to deeper places go over more than {MOVED_VALUES_MAX} values together: send the changed object instead"
+                )));
+            }
+        }
         check_levels(&object, operation)?;
         if let PatchOperation::Copy(copy) = operation
             && let Some(source) = object.pointer(copy.from.as_str())
@@ -67,11 +82,8 @@ fn check_levels(object: &Value, operation: &PatchOperation) -> Result<(), ApiErr
         PatchOperation::Add(add) => Some(&add.value),
         PatchOperation::Replace(replace) => Some(&replace.value),
         PatchOperation::Copy(copy) => object.pointer(copy.from.as_str()),
-        // What moves no deeper than it was needs no look at all of it.
-        PatchOperation::Move(moved) if moved.path.count() > moved.from.count() => {
-            object.pointer(moved.from.as_str())
-        }
-        PatchOperation::Move(_) | PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+        PatchOperation::Move(moved) => deepened(object, moved),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
     };
     match put {
         Some(value) if operation.path().count() + levels(value) > LEVELS_MAX => {
@@ -81,6 +93,32 @@ fn check_levels(object: &Value, operation: &PatchOperation) -> Result<(), ApiErr
             )))
         }
         _ => Ok(()),
+    }
+}
+
+/// What ends deeper than it was; of anything else that moves, no look at all of it is needed.
+fn deepened<'a>(object: &'a Value, moved: &MoveOperation) -> Option<&'a Value> {
+    (moved.path.count() > moved.from.count())
+        .then(|| object.pointer(moved.from.as_str()))
+        .flatten()
+}
+
+/// How many values there are in one, itself included; counted up to one more than `max`.
+fn values(value: &Value, max: usize) -> usize {
+    fn add<'a>(inner: impl Iterator<Item = &'a Value>, max: usize) -> usize {
+        let mut count = 1;
+        for value in inner {
+            if count > max {
+                break;
+            }
+            count += values(value, max - count);
+        }
+        count
+    }
+    match value {
+        Value::Array(items) => add(items.iter(), max),
+        Value::Object(members) => add(members.values(), max),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
     }
 }
 

@@ -84,6 +84,40 @@ fn a_json_patch_copies_as_many_bytes_as_a_body_may_have() {
 }
 
 #[test]
+fn a_json_patch_that_moves_much_to_deeper_places_again_and_again_is_refused() {
+    let kind = registry::builtin("", "configmaps");
+    let values = vec![json!(1); 100_000];
+    let current = json!({"data": {"a": values}, "binaryData": {"a": {}}});
+    let there = json!({"op": "move", "from": "/data/a", "path": "/binaryData/a/b"});
+    let back = json!({"op": "move", "from": "/binaryData/a/b", "path": "/data/a"});
+    let moves = |times: usize| {
+        let both = std::iter::repeat_n([&there, &back], times).flatten();
+        Patch::Json(both.cloned().collect())
+    };
+    // The schema takes no arrays there, which is found only after the patch was applied.
+    let fits = apply(kind, &current, &moves(15)).expect_err("of the wrong type");
+    assert_eq!(fits.reason(), Reason::BadRequest, "{fits}");
+    let error = apply(kind, &current, &moves(16)).expect_err("too much");
+    assert_eq!(error.code(), 422);
+    assert!(
+        error
+            .to_string()
+            .contains("the moves to deeper places go over more than 1572864 values together"),
+        "{error}"
+    );
+    // Moves that end no deeper need no such look.
+    let sideways = json!({"op": "move", "from": "/data/a", "path": "/data/b"});
+    let return_ = json!({"op": "move", "from": "/data/b", "path": "/data/a"});
+    let many = Patch::Json(
+        std::iter::repeat_n([sideways, return_], 100)
+            .flatten()
+            .collect(),
+    );
+    let fits = apply(kind, &current, &many).expect_err("of the wrong type");
+    assert_eq!(fits.reason(), Reason::BadRequest, "{fits}");
+}
+
+#[test]
 fn a_json_patch_has_ten_thousand_operations_at_most() {
     let kind = registry::builtin("", "configmaps");
     let current = json!({"data": {"a": "1"}});

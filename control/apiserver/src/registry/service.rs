@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource, meta};
+use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
 use crate::{table, value};
 
@@ -188,6 +189,12 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     if !needs(&type_new) || !needs(type_old) {
         return;
     }
+    if needs_health_port(new)
+        && needs_health_port(old)
+        && value::int(new, "spec.healthCheckNodePort").unwrap_or(0) == 0
+    {
+        value::copy(new, old, "spec.healthCheckNodePort");
+    }
     let mut used: Vec<i64> = value::items(new, "spec.ports")
         .iter()
         .filter_map(|p| value::int(p, "nodePort"))
@@ -212,6 +219,13 @@ fn keep_allocated(new: &mut Value, old: &Value) {
 
 /// A change of type takes along what the old type had been given, unless the client sets it anew.
 fn drop_unneeded(new: &mut Value, old: &Value) {
+    // The traffic policy counts as well as the type here.
+    if needs_health_port(old)
+        && !needs_health_port(new)
+        && value::same(new, old, "spec.healthCheckNodePort")
+    {
+        value::remove(new, "spec.healthCheckNodePort");
+    }
     let kind = value::text(new, "spec.type").to_owned();
     let before = value::text(old, "spec.type");
     if kind == before {

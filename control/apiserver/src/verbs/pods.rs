@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DeleteOptions, WriteOptions, Written};
+use super::{DeleteOptions, WriteOptions, Written, check_uid};
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::registry::{self, Part};
@@ -37,13 +37,7 @@ impl Core {
         }
         let refuse = |why: String| Err(ApiError::conflict("", "pods/binding", pod, &why));
         let change = |current: &Value| {
-            let uid = value::text(binding, "metadata.uid");
-            let found = value::text(current, "metadata.uid");
-            if !uid.is_empty() && uid != found {
-                return refuse(format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
-                ));
-            }
+            check_uid("", "pods/binding", pod, current, binding)?;
             if value::at(current, "metadata.deletionTimestamp").is_some() {
                 return refuse(format!(
                     "pod {pod} is being deleted, cannot be assigned to a host"
@@ -94,9 +88,9 @@ impl Core {
     ) -> Result<Written, ApiError> {
         let kind = registry::builtin("", "namespaces");
         let change = |current: &Value| {
+            check_uid(kind.group, kind.plural, name, current, sent)?;
             let mut new = current.clone();
             value::copy(&mut new, sent, "metadata.resourceVersion");
-            value::copy(&mut new, sent, "metadata.uid");
             value::copy(&mut new, sent, "spec.finalizers");
             if value::at(&new, "spec").is_none() {
                 value::set(&mut new, "spec", json!({}));

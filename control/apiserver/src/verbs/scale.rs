@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use knarr_api::labels::Selector;
 use serde_json::{Value, json};
 
-use super::{WriteOptions, Written, check_place};
+use super::{WriteOptions, Written};
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::registry::{Kind, Part};
@@ -47,7 +47,8 @@ pub(crate) fn scale_of(object: &Value) -> Value {
 }
 
 impl Core {
-    /// Changes the number of replicas through a change of the Scale.
+    /// Changes the number of replicas through a change of the Scale. Of the Scale only that, its version and its uid
+    /// are looked at: that it has the name and the namespace of the request is the caller's to check.
     pub(crate) async fn modify_scale(
         &self,
         kind: &'static Kind,
@@ -58,8 +59,7 @@ impl Core {
     ) -> Result<Value, ApiError> {
         let written: Written = self
             .modify(kind, namespace, name, Part::Main, options, &|current| {
-                let mut scale = change(&scale_of(current))?;
-                check_place(kind, namespace, name, &mut scale)?;
+                let scale = change(&scale_of(current))?;
                 let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
                 if replicas < 0 {
                     let mut errors = FieldErrors::default();

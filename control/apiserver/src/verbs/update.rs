@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Replacing and patching: one compare-and-swap loop that keeps spec and status apart.
 
+use std::borrow::Cow;
+
 use knarr_store::{Compare, Op, Txn};
 use serde_json::Value;
 
@@ -30,9 +32,13 @@ impl Core {
         mut sent: Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
+        // `modify` checks it again; here a wrong name is told before it matters whether the object is there.
         check_place(kind, namespace, name, &mut sent)?;
-        self.modify(kind, namespace, name, part, options, &|_| Ok(sent.clone()))
-            .await
+        self.modify(kind, namespace, name, part, options, &|current| {
+            check_uid(kind.group, kind.plural, name, current, &sent)?;
+            Ok(sent.clone())
+        })
+        .await
     }
 
     /// Patches an object (or its status).
@@ -69,10 +75,9 @@ impl Core {
                 .await?
                 .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))?;
             let old = current.value();
-            let view = if kind.view_of.is_some() {
-                kind.strategy.as_view(old.clone())
-            } else {
-                old.clone()
+            let view = match kind.view_of {
+                Some(_) => Cow::Owned(kind.strategy.as_view(old.clone())),
+                None => Cow::Borrowed(&old),
             };
             let mut new = change(&view)?;
             check_place(kind, namespace, name, &mut new)?;
@@ -211,17 +216,31 @@ fn check_identity(kind: &'static Kind, current: &Object, new: &Value) -> Result<
     }
     let uid = value::text(new, "metadata.uid");
     if !uid.is_empty() && uid != &*current.meta.uid {
-        return Err(ApiError::conflict(
-            kind.group,
-            kind.plural,
-            name,
-            &format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                current.meta.uid
-            ),
-        ));
+        let mut errors = FieldErrors::default();
+        errors.invalid("metadata.uid", uid, "field is immutable");
+        return Err(ApiError::invalid(kind.group, kind.kind, name, &errors));
     }
     Ok(())
+}
+
+/// What was sent whole is about the object that has the name now, not about one that had it before. A patch that
+/// changes the uid is invalid instead: it is a precondition only where the client sent an object
+/// (`DefaultUpdatedObjectInfo` of apiserver, v1.37).
+pub(crate) fn check_uid(
+    group: &str,
+    resource: &str,
+    name: &str,
+    current: &Value,
+    sent: &Value,
+) -> Result<(), ApiError> {
+    let wanted = value::text(sent, "metadata.uid");
+    let found = value::text(current, "metadata.uid");
+    if wanted.is_empty() || wanted == found {
+        return Ok(());
+    }
+    let why =
+        format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
+    Err(ApiError::conflict(group, resource, name, &why))
 }
 
 /// Puts back what this part of the object may not change, fills defaults, counts the generation.

@@ -3,7 +3,7 @@
 //! cannot be read, tasks that die.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +35,10 @@ struct Failing {
     /// Such writes whose fate is not carried out yet; no read passes them, as the real store's does not.
     pending: watch::Sender<usize>,
     compaction_panics: AtomicBool,
+    /// Compactions that were asked for.
+    compactions: AtomicUsize,
+    /// They find everything compacted further.
+    is_compacted: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,8 @@ impl Failing {
             fate: watch::Sender::new(Fate::Unknown),
             pending: watch::Sender::new(0),
             compaction_panics: AtomicBool::new(false),
+            compactions: AtomicUsize::new(0),
+            is_compacted: AtomicBool::new(false),
         })
     }
 
@@ -97,6 +103,13 @@ impl Store for Failing {
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         assert!(!self.compaction_panics.load(Ordering::Relaxed), "as told");
+        self.compactions.fetch_add(1, Ordering::Relaxed);
+        if self.is_compacted.load(Ordering::Relaxed) {
+            return Err(StoreError::Compacted {
+                requested: revision,
+                oldest: revision.next(),
+            });
+        }
         self.inner.compact(revision).await
     }
 
@@ -258,6 +271,8 @@ async fn an_object_that_cannot_be_read_is_left_out_and_everything_else_goes_on()
         assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
         assert_eq!(listed["items"][0]["metadata"]["name"], "good");
         assert!(client.has_unreadable());
+        assert!(client.has_unreadable_of::<ConfigMap>().expect("a kind"));
+        assert!(!client.has_unreadable_of::<Service>().expect("a kind"));
         let read = server.get(&format!("{maps}/spoilt")).await;
         assert_eq!(read.code, 500);
         assert_eq!(
@@ -280,6 +295,7 @@ async fn an_object_that_cannot_be_read_is_left_out_and_everything_else_goes_on()
         server.store.txn(mend).await.expect("written");
         assert_eq!(server.get(&format!("{maps}/spoilt")).await.code, 200);
         assert!(!client.has_unreadable());
+        assert!(!client.has_unreadable_of::<ConfigMap>().expect("a kind"));
         let metrics = server.get("/metrics").await.text();
         assert!(metrics.contains("knarr_unreadable_objects 0"), "{metrics}");
     }
@@ -302,6 +318,19 @@ async fn whoever_runs_the_server_is_told_when_the_caches_stand_still() {
     drop(unused);
     let waited = tokio::time::timeout(Duration::from_millis(50), died).await;
     assert!(waited.is_err(), "an API that nobody uses ends in peace");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_compacted_by_itself_is_not_compacted_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Failing::over(directory.path());
+    store.is_compacted.store(true, Ordering::Relaxed);
+    let api = api_over(store.clone()).await;
+    api.client().create(&map("a")).await.expect("created");
+    // Time goes as fast as it can: many intervals of compaction pass.
+    let died = tokio::time::timeout(Duration::from_secs(7200), api.died()).await;
+    assert!(died.is_err(), "it goes on");
+    assert_eq!(store.compactions.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]

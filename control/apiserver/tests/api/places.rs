@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An object stays where it is: no change gives it another name or namespace.
+//! An object stays where it is and what it is: no change gives it another name, namespace or uid.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use knarr_apiserver::{ApiError, GroupVersionResource, Patch, Reason};
@@ -173,6 +173,52 @@ async fn an_object_sent_whole_has_the_name_and_namespace_of_its_url() {
         }
     }
     unharmed(&server, &made).await;
+}
+
+#[tokio::test]
+async fn another_uid_is_a_conflict_in_what_is_sent_whole_and_invalid_in_a_patch() {
+    let (server, _directory, made) = deployed().await;
+    let uid = made["metadata"]["uid"].as_str().expect("uid");
+    let conflict =
+        format!("Precondition failed: UID in precondition: other, UID in object meta: {uid}");
+    for part in ["", "/status", "/scale"] {
+        let path = format!("{DEPLOYMENTS}/web{part}");
+        let mut sent = server.get(&path).await.json();
+        sent["metadata"]["uid"] = "other".into();
+        let whole = server.send("PUT", &path, &sent).await;
+        assert_eq!(whole.code, 409, "{path} {}", whole.text());
+        assert!(whole.message().ends_with(&conflict), "{}", whole.message());
+
+        let patch = json!({"metadata": {"uid": "other"}});
+        let patched = server.patch("merge", &path, &patch).await;
+        assert_eq!(patched.code, 422, "{path} {}", patched.text());
+        assert_eq!(
+            patched.message(),
+            "Deployment.apps \"web\" is invalid: metadata.uid: Invalid value: \"other\": field is immutable",
+            "{path}"
+        );
+    }
+    unharmed(&server, &made).await;
+}
+
+#[tokio::test]
+async fn a_namespace_is_finalized_under_its_own_name_and_uid() {
+    let (server, _directory) = server().await;
+    let path = "/api/v1/namespaces/default/finalize";
+    let whole = server.get("/api/v1/namespaces/default").await.json();
+    let uid = &whole["metadata"]["uid"];
+    for (metadata, code) in [
+        (json!({"name": "other"}), 400),
+        (json!({}), 400),
+        (json!({"name": "default", "uid": "other"}), 409),
+        (json!({"name": "default", "uid": uid}), 200),
+    ] {
+        let sent = json!({"metadata": metadata, "spec": {"finalizers": ["kubernetes"]}});
+        let answer = server.send("PUT", path, &sent).await;
+        assert_eq!(answer.code, code, "{sent} {}", answer.text());
+    }
+    let kept = server.get("/api/v1/namespaces/default").await.json();
+    assert_eq!(kept["spec"]["finalizers"], json!(["kubernetes"]));
 }
 
 #[tokio::test]

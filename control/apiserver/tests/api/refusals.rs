@@ -386,4 +386,17 @@ async fn what_does_not_decode_is_refused_in_kubernetes_words() {
     assert_eq!(refused.code, 400, "{}", refused.text());
     assert_eq!(refused.json()["reason"], "BadRequest");
     assert!(refused.message().contains("yaml"), "{}", refused.message());
+    // A few bytes must not be able to fill the memory.
+    let text = "x".repeat(1 << 20);
+    let bomb = format!(
+        "metadata: {{name: &a {text}}}\ndata: [{}]\n",
+        ["*a"; 1000].join(",")
+    );
+    let refused = server.call(Some("admin"), "POST", MAPS, &yaml, bomb).await;
+    assert_eq!(refused.code, 400, "{}", refused.text());
+    assert!(
+        refused.message().contains("send JSON"),
+        "{}",
+        refused.message()
+    );
 }

@@ -180,6 +180,108 @@ async fn headless_external_and_balanced_services_are_stored() {
 }
 
 #[tokio::test]
+async fn a_health_check_port_is_a_node_port_of_those_that_need_one() {
+    let (server, _directory) = server().await;
+    let post =
+        async |name: &str, spec: Value| server.send("POST", SERVICES, &service(name, spec)).await;
+    let node_port = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
+    assert_eq!(post("a", node_port).await.code, 201);
+    // Who does not need one gets none, so none can be given back that is another's.
+    for spec in [
+        json!({"type": "ClusterIP", "healthCheckNodePort": 30080}),
+        json!({"type": "NodePort", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30080}),
+        json!({"type": "LoadBalancer", "healthCheckNodePort": 30080}),
+    ] {
+        let refused = post("b", spec).await;
+        assert_eq!(refused.code, 422, "{}", refused.text());
+        assert_eq!(
+            refused.message(),
+            "Service \"b\" is invalid: spec.healthCheckNodePort: Invalid value: 30080: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+        );
+    }
+    let local = |more: Value| {
+        let mut spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+        json_merge(&mut spec, more);
+        spec
+    };
+    for (port, why) in [
+        (30080, "provided port is already allocated"),
+        (
+            80,
+            "provided port is not in the valid range. The range of valid ports is 30000-32767",
+        ),
+        (70000, "must be between 1 and 65535, inclusive"),
+    ] {
+        let refused = post("b", local(json!({"healthCheckNodePort": port}))).await;
+        assert_eq!(refused.code, 422, "{}", refused.text());
+        assert_eq!(
+            refused.message(),
+            format!(
+                "Service \"b\" is invalid: spec.healthCheckNodePort: Invalid value: {port}: {why}"
+            )
+        );
+    }
+    let both = json!({"healthCheckNodePort": 30085, "ports": [{"port": 80, "nodePort": 30085}]});
+    let refused = post("b", local(both)).await;
+    assert_eq!(
+        refused.code,
+        422,
+        "one port for two things: {}",
+        refused.text()
+    );
+
+    let named = post("named", local(json!({"healthCheckNodePort": 30090}))).await;
+    assert_eq!(named.code, 201, "{}", named.text());
+    let given = post("given", local(json!({}))).await.json();
+    let number = given["spec"]["healthCheckNodePort"].as_u64().expect("one");
+    assert_ne!(given["spec"]["ports"][0]["nodePort"].as_u64(), Some(number));
+    let taken = |port: u64| json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    for port in [number, 30090] {
+        assert_eq!(post("c", taken(port)).await.code, 422, "{port} is taken");
+    }
+}
+
+#[tokio::test]
+async fn a_health_check_port_stays_until_it_is_not_needed_any_more() {
+    let (server, _directory) = server().await;
+    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+    let made = server
+        .send("POST", SERVICES, &service("lb", spec.clone()))
+        .await;
+    let number = made.json()["spec"]["healthCheckNodePort"].clone();
+    let path = format!("{SERVICES}/lb");
+    // A client that never read the object sends only what it knows.
+    let put = server.send("PUT", &path, &service("lb", spec)).await;
+    assert_eq!(put.code, 200, "{}", put.text());
+    assert_eq!(put.json()["spec"]["healthCheckNodePort"], number);
+    let patch = async |spec: Value| server.patch("merge", &path, &json!({"spec": spec})).await;
+    let changed = patch(json!({"healthCheckNodePort": 32000})).await;
+    assert_eq!(
+        changed.message(),
+        "Service \"lb\" is invalid: spec.healthCheckNodePort: Forbidden: field is immutable"
+    );
+    // Its own node port is none either, although the Service has it already.
+    let own = made.json()["spec"]["ports"][0]["nodePort"].clone();
+    let without = patch(json!({"externalTrafficPolicy": "Cluster"})).await;
+    assert_eq!(without.code, 200, "{}", without.text());
+    assert!(without.json()["spec"].get("healthCheckNodePort").is_none());
+    let twice = patch(json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": own})).await;
+    assert_eq!(twice.code, 422, "{}", twice.text());
+    let freed = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": number}]});
+    let other = server
+        .send("POST", SERVICES, &service("other", freed))
+        .await;
+    assert_eq!(other.code, 201, "{}", other.text());
+    let again = patch(json!({"externalTrafficPolicy": "Local"})).await;
+    assert_eq!(again.code, 200, "{}", again.text());
+    let second = again.json()["spec"]["healthCheckNodePort"].clone();
+    assert!(second.is_number() && second != number, "{second}");
+    let plain = patch(json!({"type": "ClusterIP"})).await;
+    assert_eq!(plain.code, 200, "{}", plain.text());
+    assert!(plain.json()["spec"].get("healthCheckNodePort").is_none());
+}
+
+#[tokio::test]
 async fn a_hundred_creations_at_once_and_a_restart_never_share_an_address() {
     let (server, directory) = server().await;
     let server = Arc::new(server);

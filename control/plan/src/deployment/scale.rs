@@ -110,8 +110,10 @@ impl Step<'_> {
             }
             let max = f64::from(self.replicas + self.bounds.surge);
             let scaled = (f64::from(size) * max / f64::from(before)).round();
-            // Sizes of a Deployment are far inside the range of i32.
-            #[allow(clippy::cast_possible_truncation)]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "sizes of a Deployment are far inside the range of i32"
+            )]
             let scaled = scaled as i32;
             scaled - size
         };

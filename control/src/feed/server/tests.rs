@@ -37,7 +37,15 @@ fn a_refusal_keeps_its_cause_and_tells_it_to_the_machine() {
         (token.code(), token.message()),
         (Code::Unauthenticated, "the disk is full")
     );
-    // On this code the agent says that the machine must join again.
-    let deleted = Status::from(EnrollError::Deleted("n1".to_owned()));
-    assert_eq!(deleted.code(), Code::Unauthenticated);
+    // On this code the agent asks again by itself.
+    let awaited = Status::from(EnrollError::Awaited {
+        name: "n1".to_owned(),
+        wait: Duration::from_millis(6_500),
+    });
+    assert_eq!(awaited.code(), Code::Unavailable);
+    assert!(
+        awaited.message().contains("has 7 s left")
+            && awaited.message().contains("kubectl delete node n1"),
+        "{awaited}"
+    );
 }

@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use knarr_api::names::{validate_dns_label, validate_dns_subdomain};
 use serde_json::Value;
 
+use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
 use crate::registry::podspec::{validate_port_name, validate_port_number};
 use crate::value;
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+const HEALTH_PORT: &str = "spec.healthCheckNodePort";
 /// Longest affinity: a day.
 const AFFINITY_S_MAX: i64 = 86_400;
 
@@ -237,6 +239,17 @@ fn policies(object: &Value, errors: &mut FieldErrors) {
             errors.not_supported("spec.externalTrafficPolicy", external, &POLICIES);
         }
     }
+    let health = value::int(object, HEALTH_PORT).unwrap_or(0);
+    if health != 0 && !needs_health_port(object) {
+        errors.invalid(
+            HEALTH_PORT,
+            health,
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        );
+    } else if health != 0 {
+        // One that is missing is given out after this.
+        validate_port_number(health, HEALTH_PORT, errors);
+    }
     let internal = value::text(object, "spec.internalTrafficPolicy");
     if !internal.is_empty() && !POLICIES.contains(&internal) {
         errors.not_supported("spec.internalTrafficPolicy", internal, &POLICIES);
@@ -259,8 +272,16 @@ fn policies(object: &Value, errors: &mut FieldErrors) {
     }
 }
 
-/// The cluster IP of a Service stays as long as it has one.
+/// The cluster IP of a Service stays as long as it has one, and so does its health check port.
 pub(super) fn update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let had = value::int(old, HEALTH_PORT).unwrap_or(0);
+    if had != 0
+        && needs_health_port(old)
+        && needs_health_port(new)
+        && value::int(new, HEALTH_PORT) != Some(had)
+    {
+        errors.forbidden(HEALTH_PORT, "field is immutable");
+    }
     let (kind, before) = (value::text(new, "spec.type"), value::text(old, "spec.type"));
     if kind == "ExternalName" || before == "ExternalName" {
         return;

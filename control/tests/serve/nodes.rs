@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a node may not do: take another's name, say what is not its own to say; and what does not keep it out.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Identity};
+
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_start_a_token_waits_for_the_node_that_was_alive_before_it() {
+    let mut cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let session = cluster.connect("node-1", &node).await;
+    drop(session);
+    cluster.restart().await;
+    let refused = cluster.join("node-1", &token).await.unwrap_err();
+    // On this code the agent asks again by itself.
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    for what_to_do in [
+        "s left to connect again",
+        "--node-name",
+        "kubectl delete node node-1",
+    ] {
+        assert!(refused.message().contains(what_to_do), "{refused}");
+    }
+    cluster.join("node-2", &token).await.unwrap();
+    cluster.delete("/api/v1/nodes/node-1").await;
+    cluster.join("node-1", &token).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_a_node_takes_no_certificate_back() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let session = cluster.connect("node-1", &node).await;
+    cluster.delete("/api/v1/nodes/node-1").await;
+    let renewed = cluster.renew("node-1", &node).await.unwrap();
+    drop(session);
+    let again = cluster.connect("node-1", &renewed).await;
+    assert_eq!(cluster.list("/api/v1/nodes").await, ["node-1"]);
+    drop(again);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_replaces_its_own_events_and_nobody_elses() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let one = cluster.join("node-1", &token).await.unwrap();
+    let two = cluster.join("node-2", &token).await.unwrap();
+    let first = cluster.connect("node-1", &one).await;
+    let second = cluster.connect("node-2", &two).await;
+    let event = |name: &str, node: &str, reason: &str| {
+        json!({
+            "metadata": {
+                "namespace": "default", "name": name,
+                "labels": {"a": "b"}, "finalizers": ["example.com/keep"],
+            },
+            "involvedObject": {"kind": "Node", "name": node, "uid": node},
+            "reason": reason,
+            "type": "Normal",
+            "source": {"component": "kubelet", "host": "somewhere"},
+        })
+    };
+    let mut of_admin = event("precious", "node-1", "Kept");
+    of_admin["metadata"]["finalizers"] = json!([]);
+    cluster.post(EVENTS, of_admin).await;
+    second.report_event(event("second", "node-2", "Kept")).await;
+    until_reason(&cluster, "second", "Kept").await;
+    first
+        .report_event(event("precious", "node-1", "Stolen"))
+        .await;
+    first
+        .report_event(event("second", "node-1", "Stolen"))
+        .await;
+    first.report_event(event("own", "node-1", "Once")).await;
+    first.report_event(event("own", "node-1", "Twice")).await;
+    // Events of different names are written side by side, each behind some of these: then all of them have been.
+    for number in 0..40 {
+        let name = format!("later-{number}");
+        first.report_event(event(&name, "node-1", "Later")).await;
+    }
+    for number in 0..40 {
+        until_reason(&cluster, &format!("later-{number}"), "Later").await;
+    }
+    let own = until_reason(&cluster, "own", "Twice").await;
+    assert_eq!(
+        own["source"],
+        json!({"component": "kubelet", "host": "node-1"})
+    );
+    assert_eq!(own["reportingInstance"], "node-1");
+    for dropped in ["labels", "finalizers"] {
+        assert!(own["metadata"].get(dropped).is_none(), "{own}");
+    }
+    for kept in ["precious", "second"] {
+        until_reason(&cluster, kept, "Kept").await;
+    }
+    cluster.stop().await;
+}
+
+async fn until_reason(cluster: &Cluster, name: &str, reason: &str) -> Value {
+    let path = format!("{EVENTS}/{name}");
+    let seen = async {
+        loop {
+            let (status, event) = cluster.get(&Identity::Admin, &path).await;
+            if status == StatusCode::OK && event["reason"] == reason {
+                return event;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), seen)
+        .await
+        .unwrap_or_else(|_| panic!("{name} is not {reason}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_gives_itself_no_role_and_keeps_those_it_was_given() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    cluster
+        .post(
+            "/api/v1/nodes",
+            json!({"metadata": {"name": "node-1", "labels": {"node-role.kubernetes.io/worker": ""}}}),
+        )
+        .await;
+    let metadata = json!({
+        "name": "node-1",
+        "labels": {
+            "kubernetes.io/hostname": "node-2",
+            "node-role.kubernetes.io/control-plane": "",
+            "example.com/disk": "ssd",
+        },
+        "annotations": {"a": "b"},
+        "finalizers": ["example.com/keep"],
+    });
+    let session = cluster.connect_as(&node, metadata).await.unwrap();
+    let (_, found) = cluster.get(&Identity::Admin, "/api/v1/nodes/node-1").await;
+    assert_eq!(
+        found["metadata"]["labels"],
+        json!({
+            "node-role.kubernetes.io/worker": "",
+            "example.com/disk": "ssd",
+            "kubernetes.io/hostname": "node-1",
+        })
+    );
+    assert!(found["metadata"].get("annotations").is_none(), "{found}");
+    assert!(found["metadata"].get("finalizers").is_none(), "{found}");
+    drop(session);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_node_is_told_of_may_be_unreadable_and_what_it_is_told_of_may_not() {
+    let mut cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    cluster
+        .spoil("/registry/apps/deployments/default/spoilt")
+        .await;
+    drop(cluster.connect("node-1", &node).await);
+    cluster.spoil("/registry/pods/default/spoilt").await;
+    let refused = cluster.try_connect("node-1", &node).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("cannot be read"), "{refused}");
+    cluster.stop().await;
+}
