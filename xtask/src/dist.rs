@@ -71,8 +71,10 @@ fn pack(programs: &Path, into: &Path) -> anyhow::Result<PathBuf> {
     let name = format!("knarr-{version}-{}-linux", std::env::consts::ARCH);
     fs::create_dir_all(into)?;
     let archive = into.join(format!("{name}.tar.gz"));
+    // An archive that is not finished has no name that looks as if it were.
+    let unfinished = archive.with_extension("gz.unfinished");
     let mut tar = tar::Builder::new(GzEncoder::new(
-        fs::File::create(&archive)?,
+        fs::File::create(&unfinished)?,
         Compression::best(),
     ));
     for program in ["knarr-control", "knarr-agent"] {
@@ -84,6 +86,7 @@ fn pack(programs: &Path, into: &Path) -> anyhow::Result<PathBuf> {
         add(&mut tar, &paths::root().join(&file), &inside, 0o644)?;
     }
     tar.into_inner()?.finish()?.sync_all()?;
+    fs::rename(&unfinished, &archive)?;
     let digest = hex::encode(Sha256::digest(fs::read(&archive)?));
     fs::write(
         archive.with_extension("gz.sha256"),

@@ -47,7 +47,7 @@ pub fn cold_start() -> anyhow::Result<ColdStart> {
     services::launch_control(&mut state)?;
     let made = home(CONTROL).join("data").join("admin.kubeconfig");
     until("the kubeconfig is written", || Ok(made.exists()))?;
-    fs::copy(&made, paths::kubeconfig()).context("cannot copy the kubeconfig")?;
+    services::hand_out(&made, &paths::kubeconfig())?;
     let proxy = Proxy::start()?;
     until("the control plane is ready", || {
         Ok(proxy.connect()?.request("GET", "/readyz", "").is_ok())

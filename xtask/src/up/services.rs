@@ -91,6 +91,20 @@ fn control_command(api_port: u16, flags: &[String]) -> anyhow::Result<Vec<String
     Ok(command)
 }
 
+/// Copies the kubeconfig `made` by the control plane to `given`, unless that has been done: what somebody changed in it
+/// since, such as the namespace, stays until the control plane makes another.
+pub fn hand_out(made: &Path, given: &Path) -> anyhow::Result<()> {
+    let copied = given.with_extension("handed-out");
+    let content = fs::read(made).with_context(|| format!("cannot read {}", made.display()))?;
+    if given.exists() && fs::read(&copied).ok().as_ref() == Some(&content) {
+        return Ok(());
+    }
+    fs::copy(made, given).context("cannot copy the kubeconfig")?;
+    // After it: a copy that was not finished is made again.
+    fs::copy(made, &copied).context("cannot note that the kubeconfig was copied")?;
+    Ok(())
+}
+
 /// Waits until the API answers through the kubeconfig.
 pub fn wait_control(state: &State) -> anyhow::Result<()> {
     let made = home(CONTROL).join("data").join("admin.kubeconfig");
@@ -99,7 +113,7 @@ pub fn wait_control(state: &State) -> anyhow::Result<()> {
         check_running(state, CONTROL)?;
         let mut problem = format!("it has not written {}", paths::show(&made));
         if made.exists() {
-            fs::copy(&made, paths::kubeconfig()).context("cannot copy the kubeconfig")?;
+            hand_out(&made, &paths::kubeconfig())?;
             match kube::get(&["get", "--raw", "/readyz"]) {
                 Ok(_) => return Ok(()),
                 Err(error) => problem = error.to_string(),
@@ -321,4 +335,26 @@ fn tail(path: &Path) -> String {
         .map(|line| format!("    {line}"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_changed_in_the_kubeconfig_stays_until_another_is_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (made, given) = (dir.path().join("made"), dir.path().join("kubeconfig"));
+        let hand_out = |content: &str| {
+            fs::write(&made, content).expect("made");
+            hand_out(&made, &given).expect("handed out");
+            fs::read_to_string(&given).expect("given")
+        };
+        assert_eq!(hand_out("first"), "first");
+        fs::write(&given, "first, namespace: mine").expect("changed");
+        assert_eq!(hand_out("first"), "first, namespace: mine");
+        assert_eq!(hand_out("second"), "second");
+        fs::remove_file(&given).expect("removed");
+        assert_eq!(hand_out("second"), "second");
+    }
 }
