@@ -9,6 +9,7 @@ use crate::join::identity::{Identity, KeyRequest};
 use crate::join::{JoinConfig, connect};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::ranges::NodeRanges;
 use crate::streams::AnswerStreams;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::{Ack, FromNode, Heartbeat, Hello, RenewRequest, ToNode, from_node, to_node};
@@ -318,11 +319,12 @@ async fn try_renew(
     let request = KeyRequest::new(&join.node_name)?;
     let csr_pem = request.csr_pem()?;
     let answer = client.renew(RenewRequest { csr_pem }).await?.into_inner();
-    let identity = request.complete(&answer, &join.node_name)?;
-    identity.save(&join.pki_dir)?;
+    let identity = Arc::new(request.complete(&answer, &join.node_name)?);
+    let (saved, pki_dir) = (identity.clone(), join.pki_dir.clone());
+    crate::blocking::run(move || saved.save(&pki_dir)).await?;
     let channel = connect::channel(&join.server, identity.client_config()?).await?;
     tracing::info!("the node's certificate was renewed");
-    Ok((Arc::new(identity), channel))
+    Ok((identity, channel))
 }
 
 impl Feed {
@@ -344,6 +346,9 @@ impl Feed {
         syncer.sync(wish);
         if let Some(to_node::Message::Welcome(welcome)) = whole.message {
             self.metrics.connected(1);
+            for refusal in NodeRanges::from(&welcome).refused {
+                tracing::error!("the control plane's settings: {refusal}");
+            }
             tracing::info!(
                 epoch = welcome.epoch,
                 resumed = welcome.resumed,

@@ -118,7 +118,8 @@ impl JoinConfig {
 /// The node's identity: from disk where it has joined before, otherwise by joining. An expired certificate
 /// is good enough to start by, because the node's pods do not wait for the control plane.
 pub async fn identity(config: &JoinConfig) -> Result<Arc<Identity>, JoinError> {
-    match Identity::load(&config.pki_dir)? {
+    let pki_dir = config.pki_dir.clone();
+    match crate::blocking::run(move || Identity::load(&pki_dir)).await? {
         Some(identity) if identity.node_name() == config.node_name => Ok(Arc::new(identity)),
         Some(identity) => {
             tracing::warn!(
@@ -163,7 +164,7 @@ async fn join_until_done(
     let mut told = false;
     loop {
         match join(config, token.reveal(), &hash).await {
-            Ok(identity) => return Ok(Arc::new(identity)),
+            Ok(identity) => return Ok(identity),
             Err(error) if error.is_retryable() => {
                 if !told {
                     let error = anyhow::Error::from(error);
@@ -179,7 +180,11 @@ async fn join_until_done(
 }
 
 /// One attempt.
-pub async fn join(config: &JoinConfig, token: &str, hash: &CaHash) -> Result<Identity, JoinError> {
+pub async fn join(
+    config: &JoinConfig,
+    token: &str,
+    hash: &CaHash,
+) -> Result<Arc<Identity>, JoinError> {
     let server = config.server.authority();
     let request = KeyRequest::new(&config.node_name)?;
     let tls = pin::client_config(hash.clone());
@@ -209,8 +214,9 @@ pub async fn join(config: &JoinConfig, token: &str, hash: &CaHash) -> Result<Ide
             });
         }
     };
-    let identity = request.complete(&certificate, &config.node_name)?;
-    identity.save(&config.pki_dir)?;
+    let identity = Arc::new(request.complete(&certificate, &config.node_name)?);
+    let (saved, pki_dir) = (identity.clone(), config.pki_dir.clone());
+    crate::blocking::run(move || saved.save(&pki_dir)).await?;
     tracing::info!(node = config.node_name, server, "joined the cluster");
     Ok(identity)
 }

@@ -29,6 +29,7 @@ pub mod node;
 mod object;
 pub mod outbox;
 pub mod pods;
+mod ranges;
 pub mod services;
 pub mod signals;
 mod start;

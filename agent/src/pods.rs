@@ -92,7 +92,7 @@ type PodName = (String, String);
 struct Running {
     wake: Arc<Notify>,
     name: PodName,
-    namespace_wake: Arc<worker::Retry>,
+    retry: Arc<worker::Retry>,
 }
 
 /// The manager of the workers.
@@ -197,7 +197,7 @@ impl Pods {
         for (uid, worker) in &self.workers {
             let objects = touched.namespaces.contains(&worker.name.0);
             if touched.all || objects {
-                worker.namespace_wake.now();
+                worker.retry.now();
             }
             if touched.all || objects || touched.uids.contains(uid) {
                 worker.wake.notify_one();
@@ -282,11 +282,7 @@ impl Pods {
             }
             let handle = self.tasks.spawn(worker.run(shutdown.clone()));
             self.task_uids.insert(handle.id(), uid.clone());
-            let running = Running {
-                wake,
-                name,
-                namespace_wake: retry,
-            };
+            let running = Running { wake, name, retry };
             self.workers.insert(uid, running);
         }
         self.context.metrics.pods(self.workers.len());
@@ -366,19 +362,17 @@ impl Pods {
         }
     }
 
-    /// Removes whatever belongs to no desired pod: sandboxes, directories, cgroups, interfaces, addresses.
+    /// Removes whatever belongs to no desired pod: sandboxes, directories, cgroups, interfaces, addresses. New pods
+    /// wait for it: what they make meanwhile would be taken for leaked.
     async fn prune(&mut self) {
         let mut keep = self.context.desired.pod_uids();
         keep.extend(self.workers.keys().cloned());
         match prune(&self.context, &keep).await {
-            Ok(()) => {
+            Pruned::All => {
                 self.adopted.retain(|uid, _| keep.contains(uid));
                 self.prune = Prune::Done;
             }
-            Err(error) => {
-                tracing::warn!("cleaning up failed: {}", crate::cli::chain(&error));
-                self.prune = Prune::Due(Instant::now() + PRUNE_RETRY);
-            }
+            Pruned::Partly => self.prune = Prune::Due(Instant::now() + PRUNE_RETRY),
         }
     }
 
@@ -390,34 +384,103 @@ impl Pods {
     }
 }
 
-async fn prune(context: &Arc<Context>, keep: &[String]) -> anyhow::Result<()> {
-    let networks: BTreeSet<String> = keep
-        .iter()
-        .map(|uid| PodNetwork::host_ifname(uid))
-        .collect();
-    let found = context.network.pod_networks().await?;
-    let leaked = found.iter().filter(|n| !networks.contains(&n.host_ifname));
-    let removals = leaked.map(|network| {
-        tracing::info!(link = network.host_ifname, "removing a pod's leaked link");
-        context.network.pod_network_remove(&network.host_ifname)
-    });
-    futures::future::try_join_all(removals).await?;
-    let pruned = context.runtime.prune(keep).await?;
-    for uid in &pruned.sandboxes {
+/// How a prune ended. What went wrong is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pruned {
+    All,
+    /// Something is left that is to be tried again.
+    Partly,
+}
+
+impl Pruned {
+    /// Tells an error and goes on.
+    fn note<T>(&mut self, what: &str, result: Result<T, impl Into<anyhow::Error>>) -> Option<T> {
+        result
+            .map_err(|error| {
+                *self = Pruned::Partly;
+                tracing::warn!("cleaning up {what}: {}", crate::cli::chain(&error.into()));
+            })
+            .ok()
+    }
+}
+
+/// One part that cannot be pruned keeps no other from it, but for addresses: they are not given to others while
+/// anything of a pod that may have them is left.
+async fn prune(context: &Arc<Context>, keep: &[String]) -> Pruned {
+    let mut pruned = prune_links(&context.network, keep).await;
+    let sandboxes = pruned.note("sandboxes", context.runtime.prune(keep).await);
+    for uid in sandboxes.iter().flat_map(|found| &found.sandboxes) {
         tracing::info!(uid, "removed a leaked sandbox");
     }
-    let (shared, kept) = (context.clone(), keep.to_vec());
-    let files = move || -> anyhow::Result<Vec<String>> {
-        let freed = shared.ipam.prune(&kept)?;
-        shared.records.prune(&kept)?;
-        Ok(freed)
-    };
-    for uid in crate::blocking::run(files).await? {
-        tracing::info!(uid, "freed a leaked address");
+    if pruned == Pruned::All {
+        let (shared, kept) = (context.clone(), keep.to_vec());
+        let freed = crate::blocking::run(move || shared.ipam.prune(&kept)).await;
+        for uid in pruned.note("addresses", freed).into_iter().flatten() {
+            tracing::info!(uid, "freed a leaked address");
+        }
     }
+    let (records, kept) = (context.records.clone(), keep.to_vec());
+    let removed = crate::blocking::run(move || records.prune(&kept)).await;
+    pruned.note("records", removed);
     let shared = context.clone();
     // The list is made when it is this call's turn: a worker may have added a pod meanwhile.
     let retain = move |d: &mut Datapath| d.retain_pods(&shared.ipam.all());
-    context.datapath.call(retain).await?;
-    Ok(())
+    pruned.note("the pods' map", context.datapath.call(retain).await);
+    pruned
+}
+
+async fn prune_links(network: &Network, keep: &[String]) -> Pruned {
+    let mut pruned = Pruned::All;
+    let kept: BTreeSet<String> = keep
+        .iter()
+        .map(|uid| PodNetwork::host_ifname(uid))
+        .collect();
+    let found = pruned.note("links", network.pod_networks().await);
+    let found = found.into_iter().flatten().map(|link| link.host_ifname);
+    let leaked: Vec<String> = found.filter(|name| !kept.contains(name)).collect();
+    let removals = leaked.iter().map(|name| {
+        tracing::info!(link = name, "removing a pod's leaked link");
+        network.pod_network_remove(name)
+    });
+    note_all(&mut pruned, "a link", removals).await;
+    pruned
+}
+
+/// Does all of them, also where one fails.
+async fn note_all<T, E: Into<anyhow::Error>>(
+    pruned: &mut Pruned,
+    what: &str,
+    all: impl Iterator<Item = impl Future<Output = Result<T, E>>>,
+) {
+    for result in futures::future::join_all(all).await {
+        pruned.note(what, result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_that_cannot_be_removed_keeps_no_other_from_being_removed() {
+        let removed = std::sync::Mutex::new(Vec::new());
+        let removals = ["a", "stuck", "b"].map(|name| {
+            let removed = &removed;
+            async move {
+                // The others are still at it when this one fails.
+                if name == "stuck" {
+                    anyhow::bail!("it is stuck");
+                }
+                tokio::task::yield_now().await;
+                removed.lock().expect("lock").push(name);
+                Ok(())
+            }
+        });
+        let mut pruned = Pruned::All;
+        note_all(&mut pruned, "a link", removals.into_iter()).await;
+        assert_eq!(pruned, Pruned::Partly, "it is tried again");
+        assert_eq!(*removed.lock().expect("lock"), ["a", "b"]);
+        assert_eq!(pruned.note("the next", Ok::<_, anyhow::Error>(1)), Some(1));
+        assert_eq!(pruned, Pruned::Partly, "what follows does not hide it");
+    }
 }

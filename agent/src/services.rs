@@ -7,6 +7,7 @@
 use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
 use crate::events::{Events, Kind};
 use crate::metrics::Metrics;
+use crate::ranges::NodeRanges;
 use knarr_agent_plan::services::{
     DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
     ServiceProtocol, ServiceTable, TrafficPolicy,
@@ -14,7 +15,7 @@ use knarr_agent_plan::services::{
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::NamesFile;
-use knarr_datapath::{Cidr, Datapath, DatapathError, Network, NodeRoute, Strangers};
+use knarr_datapath::{Cidr, Datapath, DatapathError, MapContents, Network, NodeRoute, Strangers};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -169,14 +170,15 @@ impl Services {
                 }
             }
             if sync == Sync::Broken {
-                match self.datapath.call(|d| d.restore()).await {
-                    Ok(contents) => table.resync(&contents),
-                    Err(error) => tracing::warn!("{}", crate::cli::chain(&error.into())),
-                }
+                let contents = self.datapath.call(|d| d.restore()).await;
+                sync = resync(&mut table, contents);
             }
-            sync = self
-                .carry_out(&mut table, &names, &mut purges, start.elapsed())
-                .await;
+            // What a table plans that does not know the maps counts as written and never is.
+            if sync == Sync::Clean {
+                sync = self
+                    .carry_out(&mut table, &names, &mut purges, start.elapsed())
+                    .await;
+            }
             self.metrics.services_synced(received.elapsed());
             let again =
                 sync == Sync::Broken || network == Sync::Broken || locked(&names).is_behind();
@@ -215,11 +217,13 @@ impl Services {
             return Sync::Clean;
         };
         let mut sync = Sync::Clean;
-        let cidrs = |list: &[String]| -> Vec<Cidr> {
-            list.iter().filter_map(|text| text.parse().ok()).collect()
-        };
-        let pods = cidrs(&welcome.cluster_cidrs);
-        let services = cidrs(&welcome.service_cidrs);
+        let NodeRanges {
+            pods,
+            services,
+            node_ports,
+            // The feed has told them.
+            refused: _,
+        } = NodeRanges::from(welcome);
         if let Err(error) = prepare_node(&self.network, &pods, &services).await {
             let error = anyhow::Error::from(error);
             tracing::error!(
@@ -228,9 +232,8 @@ impl Services {
             );
             sync = Sync::Broken;
         }
-        let port = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-        let (first, last) = (port(welcome.node_port_first), port(welcome.node_port_last));
-        if first > 0 && first <= last {
+        if let Some(ports) = node_ports {
+            let (first, last) = ports.into_inner();
             let set = self.datapath.call(move |d| d.set_node_ports(first, last));
             if let Err(error) = set.await {
                 tracing::error!("{}", crate::cli::chain(&error.into()));
@@ -339,6 +342,24 @@ pub async fn prepare_node(
     }
 }
 
+/// Goes on from what the maps hold, where they could be read.
+fn resync(table: &mut ServiceTable, contents: Result<MapContents, DatapathError>) -> Sync {
+    match contents {
+        Ok(contents) => {
+            table.resync(&contents);
+            Sync::Clean
+        }
+        Err(error) => {
+            tracing::error!(
+                "the Service maps cannot be read; they are read again in {} s and not written until then: {}",
+                RESYNC_AFTER.as_secs(),
+                crate::cli::chain(&error.into())
+            );
+            Sync::Broken
+        }
+    }
+}
+
 fn locked(names: &Mutex<NamesFile>) -> MutexGuard<'_, NamesFile> {
     names.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -425,6 +446,31 @@ fn routes(peers: &[PeerSet], own: &str, own_ip: Ipv4Addr) -> Vec<NodeRoute> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use knarr_api::feed::ServicePort;
+
+    #[test]
+    fn maps_that_cannot_be_read_stay_broken_and_are_written_when_they_can_be() {
+        let mut table = ServiceTable::restore("n1", &MapContents::default());
+        table.set_service(service(&ServiceSet {
+            namespace: "a".into(),
+            name: "s".into(),
+            cluster_ips: vec!["10.96.0.7".into()],
+            ports: vec![ServicePort {
+                port: 80,
+                ..ServicePort::default()
+            }],
+            ..ServiceSet::default()
+        }));
+        // What was planned was not carried out, and the maps cannot be read either.
+        let lost = table.plan(Duration::ZERO).ops;
+        assert!(!lost.is_empty());
+        let unreadable = DatapathError::NoUplink {
+            name: String::new(),
+        };
+        assert_eq!(resync(&mut table, Err(unreadable)), Sync::Broken);
+        assert_eq!(resync(&mut table, Ok(MapContents::default())), Sync::Clean);
+        assert_eq!(table.plan(Duration::ZERO).ops.len(), lost.len());
+    }
 
     #[test]
     fn every_other_node_gets_a_route_for_each_of_its_ranges() {

@@ -18,7 +18,8 @@ use crate::pods::ipam::Ipam;
 use crate::pods::live::Live;
 use crate::pods::records::Records;
 use crate::pods::{Context, ENDS_AT_ONCE, Pods, STARTS_AT_ONCE};
-use crate::services::{Services, SharedDatapath, follow_addresses};
+use crate::ranges::NodeRanges;
+use crate::services::{Services, SharedDatapath, follow_addresses, prepare_node};
 use crate::streams::Streams;
 use anyhow::Context as _;
 use knarr_api::feed::Welcome;
@@ -140,9 +141,12 @@ pub async fn run(
             (welcome, None)
         }
     };
-    let datapath = open_datapath(datapath_config, &welcome, object, &mut tasks).await?;
+    let ranges = NodeRanges::from(&welcome);
+    let datapath = open_datapath(datapath_config, &ranges, object, &mut tasks).await?;
     let network = Network::open().context("cannot open netlink")?;
-    prepare(&network, &welcome).await?;
+    prepare_node(&network, &ranges.pods, &ranges.services)
+        .await
+        .context("cannot prepare the node's network")?;
     datapath_up.send_replace(Some(datapath.inspector().clone()));
     if let Some(feed) = feed {
         look(&mut reporter, &outbox).await;
@@ -347,39 +351,25 @@ fn datapath_config(options: &RunOptions, machine: &Machine) -> Result<DatapathCo
 
 async fn open_datapath(
     mut config: DatapathConfig,
-    welcome: &Welcome,
+    ranges: &NodeRanges,
     object: &'static [u8],
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<SharedDatapath> {
-    config.cluster_cidr = welcome.cluster_cidrs.iter().find_map(|c| c.parse().ok());
-    let port = |n: u32| u16::try_from(n).ok().filter(|n| *n > 0);
-    if let (Some(first), Some(last)) = (port(welcome.node_port_first), port(welcome.node_port_last))
-    {
-        config.node_ports = (first, last);
+    config.cluster_cidr = ranges.pods.first().copied();
+    if let Some(ports) = &ranges.node_ports {
+        config.node_ports = (*ports.start(), *ports.end());
     }
-    let (datapath, log) = tokio::task::spawn_blocking(move || {
+    let (datapath, log) = crate::blocking::run(move || {
         let mut datapath = Datapath::open(&config, object)?;
         let log = datapath.log_task()?;
         Ok::<_, knarr_datapath::DatapathError>((datapath, log))
     })
-    .await?
+    .await
     .context("cannot open the datapath")?;
     if let Some(log) = log {
         tasks.spawn(async move { log.await.context("the programs' log ended") });
     }
     Ok(SharedDatapath::new(datapath))
-}
-
-async fn prepare(network: &Network, welcome: &Welcome) -> anyhow::Result<()> {
-    let cidrs = |list: &[String]| {
-        list.iter()
-            .filter_map(|c| c.parse().ok())
-            .collect::<Vec<_>>()
-    };
-    let (pods, services) = (cidrs(&welcome.cluster_cidrs), cidrs(&welcome.service_cidrs));
-    crate::services::prepare_node(network, &pods, &services)
-        .await
-        .context("cannot prepare the node's network")
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ impl Inspector {
         Ok(self
             .maps
             .counters
-            .get_per_cpu(&service, self.cpus)?
+            .lookup_per_cpu(&service, self.cpus)?
             .map(|all| all.iter().fold(Counters::default(), sum)))
     }
 

@@ -256,7 +256,7 @@ pub(crate) fn stats(maps: &Maps, cpus: usize) -> Result<Vec<(&'static str, u64)>
     Stat::NAMES
         .iter()
         .map(|(stat, name)| {
-            let values = maps.stats.get_per_cpu(&(*stat as u32), cpus)?;
+            let values = maps.stats.lookup_per_cpu(&(*stat as u32), cpus)?;
             Ok((*name, values.unwrap_or_default().iter().sum()))
         })
         .collect()

@@ -148,7 +148,7 @@ impl<K: Plain, V: Plain> Map<K, V> {
     }
 
     /// Reads one entry of a per-CPU map.
-    pub(crate) fn get_per_cpu(
+    pub(crate) fn lookup_per_cpu(
         &self,
         key: &K,
         cpus: usize,

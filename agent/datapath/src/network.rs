@@ -115,7 +115,7 @@ impl Network {
         netns: BorrowedFd<'_>,
         network: &PodNetwork,
     ) -> Result<(), DatapathError> {
-        pod::add(&self.handle, netns, network).await
+        pod::add(self, netns, network).await
     }
 
     /// Removes a pod's network from the node's side, which takes the other end with it. A missing one is

@@ -82,8 +82,10 @@ pub struct ServiceTable {
 enum Prune {
     /// The desired set is not complete yet: leave unknown entries alone.
     Wait,
-    /// It is complete.
+    /// It is complete, and not all that the maps hold has been compared with it.
     Now,
+    /// It is complete and compared.
+    Done,
 }
 
 /// Something that nothing points at any more.
@@ -131,7 +133,7 @@ impl ServiceTable {
     }
 
     /// Starts again from what the maps really hold, with the same desired set: after an operation failed
-    /// (a full map), and by a slow timer.
+    /// (a full map). Until the desired set is complete, what nobody asked for stays as after a restart.
     pub fn resync(&mut self, contents: &MapContents) {
         self.ports.clear();
         self.owners.clear();
@@ -139,7 +141,9 @@ impl ServiceTable {
         self.restored = Restored::new(contents);
         self.service_ids.raise(contents.service_id_high);
         self.backend_ids.raise(contents.backend_id_high);
-        self.prune = Prune::Now;
+        if self.prune == Prune::Done {
+            self.prune = Prune::Now;
+        }
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.mark(&name);
@@ -240,7 +244,7 @@ impl ServiceTable {
             self.plan_port(&key, now, &mut out);
         }
         if self.prune == Prune::Now {
-            self.prune = Prune::Wait;
+            self.prune = Prune::Done;
             self.restored.prune(&mut out, &self.owners);
         }
         for retired in std::mem::take(&mut out.retired) {

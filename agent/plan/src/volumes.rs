@@ -72,16 +72,17 @@ impl fmt::Debug for VolumeFile {
     }
 }
 
-/// Why a volume cannot be made. The text is for the waiting message and the `FailedMount` event.
+/// Why a volume cannot be made. The text is for the waiting message and the `FailedMount` event: it is whole, in
+/// kubelet's words, so that no variant has a source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VolumeError {
     /// A source object or key is missing, or a field is unknown.
-    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {cause}")]
     Source {
         /// Volume name.
         volume: String,
         /// What is missing.
-        source: EnvError,
+        cause: EnvError,
     },
     /// A key that is asked for is not in the object.
     #[error(
@@ -229,10 +230,10 @@ impl Files<'_> {
         Ok(())
     }
 
-    fn missing(&self, source: EnvError) -> VolumeError {
+    fn missing(&self, cause: EnvError) -> VolumeError {
         VolumeError::Source {
             volume: self.volume.to_owned(),
-            source,
+            cause,
         }
     }
 

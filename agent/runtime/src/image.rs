@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 mod archive;
+mod headers;
 mod import;
 mod layer;
 mod manifest;
@@ -80,7 +81,7 @@ pub enum ImageError {
         found: String,
     },
     /// Reading the source or writing to the store.
-    #[error("{operation} {path:?}: {source}")]
+    #[error("{operation} {path:?}")]
     Io {
         /// What was tried.
         operation: &'static str,

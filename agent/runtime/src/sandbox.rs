@@ -371,13 +371,25 @@ impl Sandbox {
         self.inner.ask(request, ANSWER_WAIT).await
     }
 
-    /// Forgets an exited container and removes its files. Its log stays.
+    /// Removes the files of an exited container and forgets it. Its log stays. Can be called again after an
+    /// error, and after the caller died half-way: until its files are gone it stays among the containers.
     pub async fn remove_container(&self, name: &str, attempt: u32) -> Result<(), SandboxError> {
+        if self.container(name, attempt).is_some_and(|c| !c.is_live()) {
+            self.remove_files(name, attempt).await?;
+        }
         let request = Request::Remove {
             name: name.to_owned(),
             attempt,
         };
-        self.inner.ask(request, ANSWER_WAIT).await?;
+        let removed = self.inner.ask(request, ANSWER_WAIT).await;
+        if matches!(removed, Ok(()) | Err(SandboxError::NotFound { .. })) {
+            // It may have been over for the shim already and not for this handle.
+            self.remove_files(name, attempt).await?;
+        }
+        removed
+    }
+
+    async fn remove_files(&self, name: &str, attempt: u32) -> Result<(), SandboxError> {
         let dir = self.inner.config.container_dir(name, attempt);
         blocking(move || crate::tree::remove_tree(&dir).map_err(io("removing", &dir))).await
     }

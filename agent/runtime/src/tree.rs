@@ -13,8 +13,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 mod removal;
+mod usage;
 
 pub(crate) use removal::{remove_at, remove_tree};
+pub use usage::Usage;
+pub(crate) use usage::usage;
 
 /// How many symbolic links a path may go through (the kernel's own bound).
 const LINKS_MAX: usize = 40;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Directories of pods' volumes: emptyDir on disk and in memory, and removing them.
+//! Directories of pods' volumes: emptyDir on disk and in memory, what they hold, and removing them.
 //!
 //! Not here: what is in a ConfigMap or Secret volume (the agent writes it). Called by the agent.
 
 use crate::tree;
 use nix::mount::{MsFlags, mount};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+pub use crate::tree::Usage;
 
 /// kubelet's mode of an emptyDir: any user of any container may use it.
 const EMPTY_DIR_MODE: u32 = 0o777;
@@ -17,7 +20,7 @@ const GROUP_MODE: u32 = 0o2000;
 
 /// Why a volume could not be made or removed.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} volume directory {path:?}: {source}")]
+#[error("{operation} volume directory {path:?}")]
 pub struct VolumeError {
     /// What was tried.
     pub operation: &'static str,
@@ -99,6 +102,12 @@ pub fn make_memory(
         Some(options.as_str()),
     )
     .map_err(|e| failed("mounting", path)(e.into()))
+}
+
+/// What a directory that containers write to holds on disk; nothing there is nothing. `keep_on` is asked at each
+/// entry, and after a break the rest is not looked at. Blocking, and for as long as there are files.
+pub fn usage(path: &Path, keep_on: &dyn Fn() -> ControlFlow<()>) -> Result<Usage, VolumeError> {
+    tree::usage(path, keep_on).map_err(failed("looking at", path))
 }
 
 /// Unmounts and removes a volume, never following a link out of it. Nothing there is fine. Blocking.

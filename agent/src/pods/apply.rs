@@ -36,6 +36,12 @@ pub enum ApplyError {
     /// The sandbox went away meanwhile; the next round sees that.
     #[error("the sandbox is gone")]
     NoSandbox,
+    /// A plan names what the pod does not have, which is an error of the plan.
+    #[error("container {name} is not in the pod's spec")]
+    NoContainer {
+        /// Container name.
+        name: String,
+    },
     /// A sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -187,7 +193,9 @@ impl Worker {
         };
         self.make_volumes().await?;
         let ips = self.pod_ips();
-        let spec = spec::sandbox(&context, &self.uid, &self.pod, attempt, &ips);
+        let (of, uid, pod) = (context.clone(), self.uid.clone(), self.pod.clone());
+        // It reads files of the node.
+        let spec = blocking::run(move || spec::sandbox(&of, &uid, &pod, attempt, &ips)).await;
         let sandbox = match context.runtime.create_sandbox(spec).await {
             Ok(sandbox) => sandbox,
             Err(error) => {
@@ -304,13 +312,11 @@ impl Worker {
             .and_then(|sc| sc.fs_group)
             .and_then(|g| u32::try_from(g).ok());
         let (context, uid, wanted) = (self.context.clone(), self.uid.clone(), plans.clone());
-        let made = tokio::task::spawn_blocking(move || make_all(&context, &uid, &wanted, fs_group));
-        match made.await {
-            Ok(Ok(())) => {
+        match blocking::run(move || make_all(&context, &uid, &wanted, fs_group)).await {
+            Ok(()) => {
                 self.volumes = Some(plans);
                 Ok(())
             }
-            Ok(Err(error)) => Err(self.refuse_sandbox("FailedMount", &error.to_string())),
             Err(error) => Err(self.refuse_sandbox("FailedMount", &error.to_string())),
         }
     }
@@ -318,7 +324,8 @@ impl Worker {
     async fn start(&mut self, name: &str, attempt: u32) -> Result<(), ApplyError> {
         let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
         let Some(container) = self.container(name) else {
-            return Err(ApplyError::NoSandbox);
+            let name = name.to_owned();
+            return Err(ApplyError::NoContainer { name });
         };
         if self.volumes.is_none() {
             self.make_volumes().await?;
@@ -326,17 +333,13 @@ impl Worker {
         let reference = container.image.clone().unwrap_or_default();
         let store = self.context.runtime.images().clone();
         let wanted = reference.clone();
-        let found = tokio::task::spawn_blocking(move || store.get(&wanted)).await;
-        let image = match found {
-            Ok(Ok(Some(image))) => image,
+        let image = match blocking::run(move || store.get(&wanted)).await {
+            Ok(Some(image)) => image,
             // It was there a moment ago; the next round says what is missing.
-            Ok(Ok(None)) => return Ok(()),
-            Ok(Err(error)) => {
-                self.refuse(name, "ImageInspectError", &error.to_string());
-                return Err(ApplyError::Refused);
-            }
+            Ok(None) => return Ok(()),
             Err(error) => {
-                self.refuse(name, "ImageInspectError", &error.to_string());
+                let text = crate::cli::chain(&error.into());
+                self.refuse(name, "ImageInspectError", &text);
                 return Err(ApplyError::Refused);
             }
         };
@@ -441,8 +444,18 @@ impl Worker {
     async fn image_stop_signal(&self, name: &str) -> Option<String> {
         let reference = self.container(name)?.image?;
         let store = self.context.runtime.images().clone();
-        let found = tokio::task::spawn_blocking(move || store.get(&reference)).await;
-        found.ok()?.ok()??.config.stop_signal
+        match blocking::run(move || store.get(&reference)).await {
+            Ok(image) => image?.config.stop_signal,
+            Err(error) => {
+                let text = crate::cli::chain(&error.into());
+                tracing::warn!(
+                    pod = self.name(),
+                    container = name,
+                    "its image cannot be read; SIGTERM is sent instead of the image's own signal: {text}"
+                );
+                None
+            }
+        }
     }
 
     async fn destroy_sandbox(&mut self) -> Result<(), ApplyError> {

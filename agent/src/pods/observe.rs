@@ -91,8 +91,8 @@ pub fn images(store: &ImageStore, references: Vec<String>) -> BTreeMap<String, I
                 found.insert(reference, ImageView::Malformed { why: message });
             }
             Err(error) => {
-                tracing::warn!(reference, %error, "an image cannot be looked up");
-                let cause = error.to_string();
+                let cause = crate::cli::chain(&error.into());
+                tracing::warn!(reference, "an image cannot be looked up: {cause}");
                 found.insert(reference, ImageView::Unreadable { cause });
             }
         }

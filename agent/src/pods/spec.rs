@@ -36,7 +36,7 @@ pub fn surroundings(context: &Context, pod: &Pod, pod_ips: Vec<String>) -> Surro
 /// The cluster's DNS domain where the control plane has not said one.
 const CLUSTER_DOMAIN_DEFAULT: &str = "cluster.local";
 
-/// The sandbox of a pod.
+/// The sandbox of a pod. Blocking: it reads the node's own files.
 pub fn sandbox(
     context: &Context,
     uid: &str,

@@ -15,26 +15,27 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-/// Why a volume could not be made. The text is for the `FailedMount` event.
+/// Why a volume could not be made. The text is for the `FailedMount` event: it is whole, in kubelet's words, so
+/// that no variant has a source.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The runtime could not.
-    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {cause}")]
     Runtime {
         /// Volume name.
         volume: String,
-        /// Why.
-        source: volume::VolumeError,
+        /// The runtime's error with its causes.
+        cause: String,
     },
     /// A file or directory.
-    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {path}: {source}")]
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {path}: {cause}")]
     Io {
         /// Volume name.
         volume: String,
         /// On what.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The host path is not what the pod asks for.
     #[error(
@@ -65,9 +66,9 @@ pub fn path_of(plan: &VolumePlan, dir: impl Fn(&str, &str) -> PathBuf) -> PathBu
 /// that is there belongs to its containers, which may be writing it. Blocking.
 pub fn make(plan: &VolumePlan, path: &Path, fs_group: Option<u32>) -> Result<(), MountError> {
     let name = &plan.name;
-    let runtime = |source| MountError::Runtime {
+    let runtime = |error: volume::VolumeError| MountError::Runtime {
         volume: name.clone(),
-        source,
+        cause: crate::cli::chain(&error.into()),
     };
     match &plan.source {
         VolumeSource::HostPath { path, kind } => host_path(name, path, kind),
@@ -79,20 +80,20 @@ pub fn make(plan: &VolumePlan, path: &Path, fs_group: Option<u32>) -> Result<(),
         VolumeSource::Files(files) => {
             // Secrets do not go to the disk, so all of these live in memory.
             volume::make_memory(path, None, fs_group).map_err(runtime)?;
-            write_files(path, files, fs_group).map_err(|source| MountError::Io {
+            write_files(path, files, fs_group).map_err(|cause| MountError::Io {
                 volume: name.clone(),
                 path: path.to_owned(),
-                source,
+                cause,
             })
         }
     }
 }
 
 fn host_path(volume: &str, path: &str, kind: &str) -> Result<(), MountError> {
-    let io_error = |source| MountError::Io {
+    let io_error = |cause| MountError::Io {
         volume: volume.to_owned(),
         path: PathBuf::from(path),
-        source,
+        cause,
     };
     let existing = fs::metadata(path).ok().map(|m| m.file_type());
     match (kind, existing) {
@@ -130,22 +131,6 @@ fn host_path(volume: &str, path: &str, kind: &str) -> Result<(), MountError> {
             wanted,
         }),
     }
-}
-
-/// Bytes that a directory holds on disk. Blocking; what vanishes meanwhile does not count.
-pub fn used_bytes(root: &Path) -> u64 {
-    let mut total = 0_u64;
-    let mut stack = vec![root.to_owned()];
-    while let Some(dir) = stack.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            total = total.saturating_add(meta.blocks() * 512);
-            if meta.is_dir() {
-                stack.push(entry.path());
-            }
-        }
-    }
-    total
 }
 
 /// The link that names the current set of files.
@@ -354,6 +339,25 @@ mod tests {
         assert!(host_path("v", path, "File").is_ok());
         let error = host_path("v", path, "Directory").expect_err("refused");
         assert!(error.to_string().contains("is not a directory"), "{error}");
+    }
+
+    #[test]
+    fn an_error_says_what_why_and_for_which_volume_once() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("writes");
+        let plan = VolumePlan {
+            name: "v".into(),
+            source: VolumeSource::Directory { size_bytes: None },
+        };
+        let path = file.join("volumes/v");
+        let error = make(&plan, &path, None).expect_err("below a file");
+        let whole = format!(
+            "MountVolume.SetUp failed for volume \"v\" : making volume directory {path:?}: \
+             Not a directory (os error 20)"
+        );
+        assert_eq!(error.to_string(), whole);
+        assert_eq!(crate::cli::chain(&error.into()), whole);
     }
 
     /// Runs a test in a thread with mounts of its own, which end with it.

@@ -7,8 +7,9 @@ use super::apply::ApplyError;
 use super::keeper::Keeper;
 use super::observe::{self, Wiring};
 use super::probes::Probes;
-use super::sizes::DiskPlaces;
+use super::sizes::{DiskPlaces, Measured, Sizes};
 use super::{Context, spec};
+use crate::blocking;
 use crate::clock;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -23,6 +24,7 @@ use knarr_agent_plan::storage;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
 use knarr_runtime::{ContainerState, Sandbox};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,8 +33,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The first and the longest pause after an action failed, in milliseconds.
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
-/// How often the size of what is limited on disk is looked at (kubelet's eviction interval).
-const SIZE_CHECK: Duration = Duration::from_secs(10);
 /// How often a record that could not be written is tried again: a disk is rarely full for long.
 const SAVE_RETRY: Duration = Duration::from_secs(5);
 /// How often a sandbox that could not be read is looked at again.
@@ -86,10 +86,12 @@ pub struct Worker {
     probes: Probes,
     released: bool,
     /// Attempts whose back-off has been told.
-    told_back_off: std::collections::BTreeMap<String, u32>,
-    sizes_checked: tokio::time::Instant,
+    told_back_off: BTreeMap<String, u32>,
+    sizes: Sizes,
     /// What the last look at the sizes found.
     outgrown: Option<PodFailure>,
+    /// What it could not read, as told.
+    unread: Vec<String>,
 }
 
 impl Worker {
@@ -123,8 +125,9 @@ impl Worker {
             wiring: None,
             released: false,
             told_back_off: Default::default(),
-            sizes_checked: tokio::time::Instant::now(),
+            sizes: Sizes::new(),
             outgrown: None,
+            unread: Vec::new(),
         }
     }
 
@@ -143,13 +146,10 @@ impl Worker {
             let live = self.live_containers();
             if self.record.absorb(&observed, now_ms) == Learned::Something {
                 self.tell_failed_starts(&observed);
-                // When a container began to run is known from here on, and with it when it is asked first: nothing else
-                // may wake this worker for that.
-                let pod = self.pod.clone();
-                if let Some(spec) = &pod.spec {
-                    self.observe_probes(spec, &mut observed);
-                }
             }
+            // When a container began to run is known from here on, and with it when it is asked first: nothing else may
+            // wake this worker for that.
+            self.follow_probes(&mut observed);
             self.save().await;
             observed.record = self.keeper.store().clone();
             self.refresh_volumes(&observed).await;
@@ -295,10 +295,8 @@ impl Worker {
         wanted.dedup();
         if observed.sandbox.is_some() && !wanted.is_empty() {
             let store = self.context.runtime.images().clone();
-            let found = tokio::task::spawn_blocking(move || observe::images(&store, wanted)).await;
-            observed.images = found.unwrap_or_default();
+            observed.images = blocking::run(move || observe::images(&store, wanted)).await;
         }
-        self.observe_probes(spec, &mut observed);
         observed
     }
 
@@ -309,44 +307,13 @@ impl Worker {
         self.sandbox = sandbox;
     }
 
-    fn observe_probes(&mut self, spec: &PodSpec, observed: &mut Observed) {
-        let running = |name: &str, attempt: u32| {
-            let record = self.record.containers.get(name);
-            record.is_some_and(|r| r.is_live() && r.attempt() == Some(attempt))
-        };
-        self.probes.retain(running);
+    /// Asks the probes of what runs and of nothing else, and takes their verdicts in.
+    fn follow_probes(&mut self, observed: &mut Observed) {
+        let pod = self.pod.clone();
+        let Some(spec) = &pod.spec else { return };
         let pod_ip = observed.sandbox.as_ref().and_then(|s| s.ips.first());
-        let now_ms = clock::now_ms();
-        for (container, _) in containers(spec) {
-            let Ok(specs) = probe_specs(container) else {
-                continue;
-            };
-            if specs.is_empty() {
-                continue;
-            }
-            let record = self.record.containers.get(&container.name);
-            let live = record.filter(|r| r.is_live());
-            if let (Some(attempt), Some(started_ms), Some(ip)) = (
-                live.and_then(|r| r.attempt()),
-                live.and_then(|r| r.started_ms),
-                pod_ip,
-            ) {
-                let age = now_ms.saturating_sub(started_ms).max(0);
-                let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
-                let known = ProbeView {
-                    started: live.map(|r| r.passed_startup),
-                    ready: live.map(|r| r.ready),
-                    failed: None,
-                };
-                self.probes
-                    .start(&container.name, attempt, specs.clone(), ip, age, &known);
-            }
-            let fresh = specs.into_iter().map(|s| (s, Default::default()));
-            let fresh: Vec<_> = fresh.collect();
-            let unasked: ProbeView = knarr_agent_plan::probe::probe_view(&fresh);
-            observed.probes.insert(container.name.clone(), unasked);
-        }
-        observed.probes.extend(self.probes.views());
+        self.ask_running(spec, pod_ip);
+        observed.probes = self.observe_probes(spec);
         for (name, view) in &observed.probes {
             let record = self.record.containers.get_mut(name);
             if let Some(record) = record.filter(|r| r.is_live()) {
@@ -354,6 +321,55 @@ impl Worker {
                 record.ready = view.ready.unwrap_or(true);
             }
         }
+        self.tell_unhealthy();
+    }
+
+    fn ask_running(&mut self, spec: &PodSpec, pod_ip: Option<&String>) {
+        let running = |name: &str, attempt: u32| {
+            let record = self.record.containers.get(name);
+            record.is_some_and(|r| r.is_live() && r.attempt() == Some(attempt))
+        };
+        self.probes.retain(running);
+        let now_ms = clock::now_ms();
+        for (container, _) in containers(spec) {
+            let record = self.record.containers.get(&container.name);
+            let live = record.filter(|r| r.is_live());
+            if let (Ok(specs), Some(record), Some(ip)) = (probe_specs(container), live, pod_ip)
+                && let (Some(attempt), Some(started_ms)) = (record.attempt(), record.started_ms)
+            {
+                let age = now_ms.saturating_sub(started_ms).max(0);
+                let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+                let known = ProbeView {
+                    started: Some(record.passed_startup),
+                    ready: Some(record.ready),
+                    failed: None,
+                };
+                self.probes
+                    .start(&container.name, attempt, specs, ip, age, &known);
+            }
+        }
+    }
+
+    /// The verdicts; what is to be asked and is not asked yet has none.
+    fn observe_probes(&self, spec: &PodSpec) -> BTreeMap<String, ProbeView> {
+        let mut views = BTreeMap::new();
+        for (container, _) in containers(spec) {
+            if let Ok(specs) = probe_specs(container)
+                && !specs.is_empty()
+            {
+                let fresh = specs.into_iter().map(|s| (s, Default::default()));
+                let fresh: Vec<_> = fresh.collect();
+                views.insert(
+                    container.name.clone(),
+                    knarr_agent_plan::probe::probe_view(&fresh),
+                );
+            }
+        }
+        views.extend(self.probes.views());
+        views
+    }
+
+    fn tell_unhealthy(&self) {
         for unhealthy in self.probes.take_unhealthy() {
             let probe = unhealthy.probe;
             let title = format!("{}{}", probe[..1].to_uppercase(), &probe[1..]);
@@ -477,6 +493,10 @@ impl Worker {
 
     async fn wait(&mut self, pause: Option<Duration>, shutdown: &CancellationToken) {
         let limited = self.limited_places();
+        let is_limited = limited.is_some();
+        if let Some(places) = limited {
+            self.sizes.look(places);
+        }
         let sandbox_changed = async {
             match &mut self.changes {
                 Some(changes) => {
@@ -488,25 +508,21 @@ impl Worker {
             }
         };
         let timer = async {
-            match (pause, limited.is_none()) {
-                (Some(pause), true) => tokio::time::sleep(pause).await,
-                (Some(pause), false) => tokio::time::sleep(pause.min(SIZE_CHECK)).await,
-                (None, false) => tokio::time::sleep(SIZE_CHECK).await,
-                (None, true) => std::future::pending().await,
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
             }
         };
-        // Every arm only waits; the next round looks at everything again.
-        tokio::select! {
-            () = self.wake.notified() => {}
-            () = sandbox_changed => {}
-            () = timer => {}
-            () = shutdown.cancelled() => {}
-        }
-        if let Some(limited) = limited
-            && self.sizes_checked.elapsed() >= SIZE_CHECK
-        {
-            self.sizes_checked = tokio::time::Instant::now();
-            self.check_sizes(limited).await;
+        // A look goes on when its arm is dropped. Every other arm only waits; the next round looks at everything again.
+        let measured = tokio::select! {
+            measured = self.sizes.next(), if is_limited => measured,
+            () = self.wake.notified() => None,
+            () = sandbox_changed => None,
+            () = timer => None,
+            () = shutdown.cancelled() => None,
+        };
+        if let Some(measured) = measured {
+            self.take_sizes(measured);
         }
     }
 
@@ -536,13 +552,22 @@ impl Worker {
         })
     }
 
-    async fn check_sizes(&mut self, places: DiskPlaces) {
-        let measured = tokio::task::spawn_blocking(move || places.measure()).await;
-        let (Ok(usage), Some(spec)) = (measured, &self.pod.spec) else {
-            return;
-        };
-        let volumes = self.volumes.as_deref().unwrap_or_default();
-        self.outgrown = storage::exceeded(spec, volumes, &usage);
+    fn take_sizes(&mut self, measured: Measured) {
+        let Measured { usage, unread } = measured;
+        // Once for as long as it is the same: there is a look every few seconds.
+        if unread != self.unread {
+            for text in &unread {
+                tracing::warn!(
+                    pod = self.name(),
+                    "not all of what it keeps on disk can be measured: {text}"
+                );
+            }
+            self.unread = unread;
+        }
+        if let Some(spec) = &self.pod.spec {
+            let volumes = self.volumes.as_deref().unwrap_or_default();
+            self.outgrown = storage::exceeded(spec, volumes, &usage);
+        }
     }
 
     /// The node does not take the pod on: it fails before anything is made for it.

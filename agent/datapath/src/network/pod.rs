@@ -12,7 +12,9 @@ use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute}
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::{PodNetwork, duplicate, is, link_index, network_error, open_netlink, route_builder};
+use super::{
+    Network, PodNetwork, duplicate, is, link_index, network_error, open_netlink, route_builder,
+};
 use crate::error::DatapathError;
 use crate::netns;
 
@@ -31,14 +33,17 @@ fn pod_mac(pod_ip: Ipv4Addr) -> [u8; 6] {
 }
 
 pub(super) async fn add(
-    handle: &Handle,
+    node: &Network,
     pod: BorrowedFd<'_>,
     network: &PodNetwork,
 ) -> Result<(), DatapathError> {
-    let name = &network.host_ifname;
+    let (handle, name) = (&node.handle, &network.host_ifname);
     if configure_pod_end(pod, network.pod_ip).await?.is_none() {
-        // What stands on the node under this name belongs to a namespace that is gone.
-        remove(name).await?;
+        // What stands on the node under this name belongs to a namespace that is gone. Hardly ever there is
+        // anything, and then nothing waits for its turn to remove.
+        if link_index(handle, name).await?.is_some() {
+            node.pod_network_remove(name).await?;
+        }
         make_pair(handle, pod, network).await?;
         configure_pod_end(pod, network.pod_ip)
             .await?
@@ -237,4 +242,59 @@ async fn pod_end(handle: &Handle, pod_ip: Ipv4Addr) -> Result<Option<()>, Datapa
             .map_err(|error| network_error("set a route of", POD_IFNAME, error))?;
     }
     Ok(Some(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::REMOVALS_MAX;
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use std::fs::File;
+    use std::time::Duration;
+
+    /// Work in a network namespace of its own, which ends with its thread and the descriptors to it.
+    fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let thread = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a namespace of its own; run it as root");
+            work()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn namespace() -> File {
+        elsewhere(|| File::open("/proc/thread-self/ns/net").expect("opens"))
+    }
+
+    #[test]
+    fn a_link_that_is_left_is_removed_in_turn_and_a_new_pod_waits_for_no_turn() {
+        elsewhere(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("runtime");
+            runtime.block_on(async {
+                let node = Network::open().expect("netlink");
+                let network = PodNetwork {
+                    host_ifname: PodNetwork::host_ifname("3f2a8c1e-0b7d"),
+                    pod_ip: Ipv4Addr::new(10, 244, 1, 2),
+                };
+                let turns = u32::try_from(REMOVALS_MAX).expect("few");
+                let turns = node.removals.acquire_many(turns).await.expect("open");
+                let (first, second) = (namespace(), namespace());
+                let wait = Duration::from_millis(100);
+                let added = tokio::time::timeout(
+                    Duration::from_secs(30),
+                    add(&node, first.as_fd(), &network),
+                );
+                added.await.expect("no turn").expect("added");
+                let waiting = add(&node, second.as_fd(), &network);
+                let waited = tokio::time::timeout(wait, waiting).await;
+                assert!(waited.is_err(), "every turn is taken: {waited:?}");
+                drop(turns);
+                add(&node, second.as_fd(), &network).await.expect("added");
+            });
+        });
+    }
 }

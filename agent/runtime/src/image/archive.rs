@@ -3,6 +3,7 @@
 //!
 //! Not here: what the files mean (`import`).
 
+use super::headers::{Bounded, HeadersTooLarge};
 use super::{AGAIN, ImageError};
 use crate::tree;
 use nix::fcntl::OFlag;
@@ -140,8 +141,9 @@ impl Source {
     pub fn blob(&self, name: &str) -> Result<Option<Blob>, ImageError> {
         let blob = match &self.kind {
             Kind::Directory(root) => {
-                let opened =
-                    tree::open_in_root(root, Path::new(name), OFlag::O_RDONLY, Mode::empty());
+                // A fifo would wait for somebody who writes into it.
+                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+                let opened = tree::open_in_root(root, Path::new(name), flags, Mode::empty());
                 let file = match opened {
                     Ok(fd) => File::from(fd),
                     Err(nix::errno::Errno::ENOENT) => return Ok(None),
@@ -307,10 +309,14 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
         end: length,
     };
     let mut seekable = SeekSection(whole);
-    let mut archive = tar::Archive::new(&mut seekable);
+    let (bounded, reading) = Bounded::new(&mut seekable);
+    let mut archive = tar::Archive::new(bounded);
     let mut entries = HashMap::new();
     let mut last = String::from("its start");
     let broken = |last: &str, e: io::Error| {
+        if HeadersTooLarge::is_cause_of(&e) {
+            return ImageError::invalid(path, format!("after {last}: {e}"));
+        }
         ImageError::invalid(
             path,
             format!(
@@ -319,8 +325,11 @@ fn index(path: &Path, file: &Arc<File>) -> Result<HashMap<String, Entry>, ImageE
             ),
         )
     };
-    let walk = archive.entries_with_seek().map_err(|e| broken(&last, e))?;
-    for entry in walk {
+    let mut walk = archive.entries_with_seek().map_err(|e| broken(&last, e))?;
+    loop {
+        // Contents are jumped over.
+        reading.headers();
+        let Some(entry) = walk.next() else { break };
         let entry = entry.map_err(|e| broken(&last, e))?;
         let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
         let offset = entry.raw_file_position();
@@ -387,3 +396,6 @@ impl io::Seek for &mut SeekSection {
         Ok(self.0.at)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ impl Inner {
         let mut note = |result: Result<(), RuntimeError>| match result {
             Ok(()) => true,
             Err(e) => {
-                tracing::warn!(error = %e, "pruning");
+                tracing::warn!("pruning: {}", crate::shim::chain(&e));
                 first_error.get_or_insert(e);
                 false
             }

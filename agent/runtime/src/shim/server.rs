@@ -248,11 +248,13 @@ impl Server {
                 "container {name} (attempt {attempt}) is running"
             )));
         }
-        self.containers.retain(|c| !c.is(name, attempt));
         let bundle = self.config.bundle_dir(name, attempt);
-        self.dirty = true;
         crate::tree::remove_tree(&bundle)
-            .map_err(|e| Failure::Refused(format!("removing {bundle:?}: {e}")))
+            .map_err(|e| Failure::Refused(format!("removing {bundle:?}: {e}")))?;
+        // Last, because what is in the list is removed again and what is not is not looked for.
+        self.containers.retain(|c| !c.is(name, attempt));
+        self.dirty = true;
+        Ok(())
     }
 
     /// Waits for every child that has ended: containers, the children that make them, and what the pod's

@@ -20,7 +20,7 @@ use std::path::Path;
 
 /// How many levels are walked at once: each holds a descriptor. What lies deeper is moved to the top of the
 /// tree and removed from there. Hardly any tree that is not made to be deep has more.
-const LEVELS_MAX: usize = 64;
+pub(super) const LEVELS_MAX: usize = 64;
 /// The same where directories cannot be moved: overlayfs refuses it for those of a lower layer. Deeper
 /// trees than the paths of one image can name are not removed there.
 const FIXED_LEVELS_MAX: usize = 512;
@@ -168,14 +168,14 @@ fn top_name(serial: u64) -> String {
 fn unlink(dir: &impl AsFd, name: &OsStr) -> io::Result<Unlinked> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(Unlinked::Yes),
-        // EPERM is POSIX' answer for a directory, EISDIR Linux'.
-        Err(Errno::EISDIR | Errno::EPERM) => Ok(Unlinked::Directory),
+        // Linux' answer; POSIX has EPERM, which here says that nothing may remove it (unlink(2)).
+        Err(Errno::EISDIR) => Ok(Unlinked::Directory),
         Err(e) => Err(e.into()),
     }
 }
 
 /// Opens a directory itself, never through a link. None where nothing is there.
-fn open(dir: &impl AsFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open(dir: &impl AsFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => Ok(Some(fd)),

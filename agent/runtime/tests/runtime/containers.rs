@@ -47,6 +47,44 @@ fn a_container_runs_and_its_exit_code_and_output_are_kept() {
 }
 
 #[test]
+fn a_container_whose_files_cannot_be_removed_is_not_forgotten() {
+    on_host(|host| async move {
+        let runtime = host.runtime().await?;
+        let sandbox = runtime.create_sandbox(sandbox("a")).await?;
+        for (attempt, parent) in [
+            (0, host.dir.join("data/pods/a/containers")),
+            (1, host.dir.join("run/sandboxes/a/c")),
+        ] {
+            let mut spec = shell("main", "echo x > /written");
+            spec.attempt = attempt;
+            sandbox.start_container(spec).await?;
+            exited(&sandbox, "main", attempt).await?;
+            let files = parent.join(format!("main.{attempt}"));
+            assert!(files.exists(), "{files:?}");
+            // Nothing can be removed below what is no directory.
+            let aside = parent.with_extension("aside");
+            std::fs::rename(&parent, &aside)?;
+            std::fs::write(&parent, "")?;
+            let failed = sandbox.remove_container("main", attempt).await;
+            assert!(failed.is_err(), "{parent:?}");
+            assert!(sandbox.container("main", attempt).is_some(), "{parent:?}");
+            std::fs::remove_file(&parent)?;
+            std::fs::rename(&aside, &parent)?;
+            sandbox.remove_container("main", attempt).await?;
+            assert!(!files.exists(), "{files:?}");
+            assert_eq!(sandbox.container("main", attempt), None);
+            let again = sandbox.remove_container("main", attempt).await;
+            assert!(
+                matches!(again, Err(SandboxError::NotFound { .. })),
+                "{again:?}"
+            );
+        }
+        sandbox.destroy().await?;
+        host.assert_clean().await
+    });
+}
+
+#[test]
 fn a_program_that_cannot_be_executed_says_why() {
     on_host(|host| async move {
         let runtime = host.runtime().await?;

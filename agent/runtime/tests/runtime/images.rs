@@ -339,7 +339,9 @@ fn damage_is_told_with_its_place_and_leaves_nothing() {
             Entry::File("second", 0o644, &big),
         ])?;
         let fail = |path: &Path| -> String {
-            let error = import(&store, path).unwrap_err().to_string();
+            // With its causes, as the agent prints it.
+            let error = anyhow::Error::from(import(&store, path).unwrap_err());
+            let error = format!("{error:#}");
             assert_no_remains(&data);
             println!("{error}");
             error

@@ -148,6 +148,33 @@ fn a_resync_repairs_maps_that_lost_entries() {
     }
 }
 
+#[test]
+fn a_resync_removes_what_nobody_wants_only_when_the_desired_set_is_complete() {
+    let (mut maps, _) = served();
+    let mut table = ServiceTable::restore("node-1", &maps.contents());
+    table.resync(&maps.contents());
+    assert_eq!(
+        table.plan(seconds(0)).ops,
+        [],
+        "nobody has said what is wanted"
+    );
+    table.desired_complete();
+    // Done once, and again where the maps are read again.
+    for now in [1, 2] {
+        let plan = table.plan(seconds(now));
+        assert!(
+            plan.ops
+                .iter()
+                .any(|op| matches!(op, MapOp::RemoveService { .. })),
+            "{:?}",
+            plan.ops
+        );
+        table.resync(&maps.contents());
+    }
+    maps.apply(&table.plan(seconds(3)).ops);
+    assert!(maps.services.is_empty());
+}
+
 /// Carries out one operation without the check in between.
 fn unchecked(mut maps: FakeMaps, op: &MapOp) -> FakeMaps {
     maps.apply_unchecked(op);

@@ -28,3 +28,94 @@ fn a_full_disk_is_told_apart() {
     let other = io::Error::from_raw_os_error(libc::EIO);
     assert!(no_space(&other, "layer", Path::new("/")).is_none());
 }
+
+/// More than any headers may have, and little enough for a test to read.
+const BOMB_BYTES: u64 = 64 << 20;
+
+/// One header block.
+fn header(format: fn() -> tar::Header, kind: tar::EntryType, size: u64) -> tar::Header {
+    let mut header = format();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    header
+}
+
+/// Unpacks a stream and returns how much of it was read and why it was refused.
+fn refused(stream: impl Read) -> (u64, String) {
+    struct Counting<R>(R, u64);
+    impl<R: Read> Read for Counting<R> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let n = self.0.read(buf)?;
+            self.1 += n as u64;
+            Ok(n)
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = tree::open_dir(dir.path()).unwrap();
+    let mut stream = Counting(stream, 0);
+    let error = unpack(&mut stream, &root).unwrap_err();
+    match error.cause {
+        Cause::Invalid(why) => (stream.1, why),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn headers_that_would_fill_the_memory_are_refused_before_they_are_read() {
+    use tar::EntryType::{GNULongLink, GNULongName, XHeader};
+    let formats: [fn() -> tar::Header; 2] = [tar::Header::new_gnu, tar::Header::new_ustar];
+    for kind in [XHeader, GNULongName, GNULongLink] {
+        for format in formats {
+            let first = header(format, kind, BOMB_BYTES);
+            let stream = first.as_bytes().chain(io::repeat(b'a').take(BOMB_BYTES));
+            let (read, why) = refused(stream);
+            assert!(read < BOMB_BYTES / 8, "{kind:?}: {read}");
+            assert!(why.contains("headers"), "{kind:?}: {why}");
+        }
+    }
+    // Where the format has no such headers the crate hands them out as entries.
+    let first = header(tar::Header::new_old, XHeader, BOMB_BYTES);
+    let (read, why) = refused(first.as_bytes().chain(io::repeat(b'a').take(BOMB_BYTES)));
+    assert!(read < BOMB_BYTES / 8, "{read}");
+    assert!(why.contains("format"), "{why}");
+}
+
+#[test]
+fn a_map_of_a_sparse_file_that_would_fill_the_memory_is_refused() {
+    let mut first = header(tar::Header::new_gnu, tar::EntryType::GNUSparse, 0);
+    first.as_gnu_mut().unwrap().isextended[0] = 1;
+    first.set_cksum();
+    // One block after the other says that nothing is there, and that another follows.
+    let mut more = tar::GnuExtSparseHeader::new();
+    more.isextended[0] = 1;
+    for block in &mut more.sparse {
+        block.offset = *b"00000000000\0";
+        block.numbytes = *b"00000000000\0";
+    }
+    let blocks = usize::try_from(BOMB_BYTES).unwrap() / more.as_bytes().len();
+    let bomb = more.as_bytes().repeat(blocks);
+    let (read, why) = refused(first.as_bytes().chain(bomb.as_slice()));
+    assert!(read < BOMB_BYTES / 8, "{read}");
+    assert!(why.contains("headers"), "{why}");
+}
+
+#[test]
+fn contents_that_nobody_unpacks_are_not_taken_for_headers() {
+    // A global header is not kept, and neither is what it says; then comes what may not be there.
+    let global = header(
+        tar::Header::new_ustar,
+        tar::EntryType::XGlobalHeader,
+        8 << 20,
+    );
+    let mut last = header(tar::Header::new_ustar, tar::EntryType::Regular, 0);
+    last.as_old_mut().name[..4].copy_from_slice(b"../x");
+    last.set_cksum();
+    let stream = global.as_bytes().chain(io::repeat(b'a').take(8 << 20));
+    let (read, why) = refused(stream.chain(last.as_bytes().as_slice()));
+    assert!(read > 8 << 20, "{read}");
+    assert!(why.contains("leaves"), "{why}");
+}

@@ -29,6 +29,22 @@ fn removal_does_not_follow_links_out() {
     assert!(fs::symlink_metadata(&link).is_err());
 }
 
+#[test]
+fn what_nothing_may_remove_is_said_to_be_that() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let file = fs::File::create(tree.join("immutable")).unwrap();
+    let flags = ioctl_getflags(&file).expect("a file system with attributes, as ext4 or tmpfs");
+    ioctl_setflags(&file, flags | IFlags::IMMUTABLE).expect("run it as root");
+    let refused = remove_tree(&tree);
+    ioctl_setflags(&file, flags).unwrap();
+    let error = refused.expect_err("it is immutable");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    remove_tree(&tree).unwrap();
+}
+
 /// Nested directories called `d`, each with a file and a link out, the first below `top`.
 fn nest(top: &Path, levels: usize, outside: &Path) {
     let mode = Mode::from_bits_truncate(0o755);
