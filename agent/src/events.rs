@@ -44,6 +44,18 @@ struct Bucket {
 struct Memory {
     known: HashMap<(String, String, String, String), Known>,
     buckets: HashMap<String, Bucket>,
+    /// What the last name ended in.
+    last_stamp: u64,
+}
+
+impl Memory {
+    /// What the next event's name ends in: nanoseconds since 1970, each later than the one before. Events of the same
+    /// second are shown in the order of their names (client-go names them likewise).
+    fn stamp(&mut self, now_ms: Millis) -> u64 {
+        let now_ns = u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000);
+        self.last_stamp = now_ns.max(self.last_stamp + 1);
+        self.last_stamp
+    }
 }
 
 /// Makes events and puts them into the outbox.
@@ -127,7 +139,10 @@ impl Events {
         let object = about.uid.clone().unwrap_or_default();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.known.len() > REMEMBERED_MAX || memory.buckets.len() > REMEMBERED_MAX {
-            *memory = Memory::default();
+            *memory = Memory {
+                last_stamp: memory.last_stamp,
+                ..Memory::default()
+            };
         }
         let bucket = memory.buckets.entry(object.clone()).or_insert(Bucket {
             tokens: BURST,
@@ -147,8 +162,9 @@ impl Events {
             message.to_owned(),
         );
         let name_of_object = about.name.clone().unwrap_or_default();
+        let stamp = memory.stamp(now_ms);
         let known = memory.known.entry(key).or_insert_with(|| Known {
-            name: format!("{name_of_object}.{:016x}", rand::random::<u64>()),
+            name: format!("{name_of_object}.{stamp:x}"),
             first_ms: now_ms,
             count: 0,
         });
@@ -222,6 +238,19 @@ mod tests {
             first.involved_object.field_path.as_deref(),
             Some("spec.containers{c}")
         );
+    }
+
+    #[test]
+    fn events_of_one_moment_have_names_in_their_order() {
+        let (outbox, events) = events();
+        let reasons = ["Pulled", "Created", "Started", "Killing"];
+        for reason in reasons {
+            events.pod(&pod(), Some("c"), Kind::Normal, reason, "m");
+        }
+        let mut heard: Vec<Event> = std::iter::from_fn(|| next(&outbox)).collect();
+        heard.sort_by_key(|event| event.metadata.name.clone());
+        let sorted: Vec<_> = heard.iter().filter_map(|e| e.reason.as_deref()).collect();
+        assert_eq!(sorted, reasons);
     }
 
     #[test]

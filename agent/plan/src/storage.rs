@@ -5,6 +5,7 @@
 //! Not here: measuring (the agent's `pods/sizes`). Rules and messages: kubelet v1.37 eviction manager,
 //! `localStorageEviction`.
 
+use crate::Millis;
 use crate::pod::containers;
 use crate::record::PodFailure;
 use crate::resources::{limit, together};
@@ -14,6 +15,12 @@ use knarr_api::quantity::Quantity;
 use std::collections::BTreeMap;
 
 const RESOURCE: &str = "ephemeral-storage";
+
+/// `status.reason` of a pod that outgrew a limit.
+pub const EVICTED: &str = "Evicted";
+/// How long such a pod has to end, in milliseconds, however long its own grace period is: it goes on filling the disk
+/// meanwhile (kubelet's `immediateEvictionGracePeriodSeconds`).
+pub const EVICTION_GRACE_MS: Millis = 1_000;
 
 /// What a pod uses on the node's disk, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +84,7 @@ pub fn exceeded(spec: &PodSpec, volumes: &[VolumePlan], usage: &DiskUsage) -> Op
 
 fn evicted(message: String) -> Option<PodFailure> {
     Some(PodFailure {
-        reason: "Evicted".to_owned(),
+        reason: EVICTED.to_owned(),
         message,
     })
 }

@@ -248,6 +248,11 @@ fn of_service<'a>(ports: &'a [PortView], service: &str) -> anyhow::Result<Vec<&'
         .iter()
         .filter(|port| port.service() == service)
         .collect();
+    if found.is_empty() && !service.contains('/') {
+        bail!(
+            "{service:?} names no Service: give NAMESPACE/NAME, as `knarr-agent service ls` shows them"
+        );
+    }
     if found.is_empty() {
         bail!(
             "this node carries no Service {service}; `knarr-agent service ls` shows those it does"

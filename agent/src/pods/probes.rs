@@ -170,14 +170,14 @@ enum Started {
 impl Asker {
     async fn run(self, n: usize, spec: ProbeSpec, age: Duration) {
         let mut due = Instant::now() + duration(spec.initial_delay_ms).saturating_sub(age);
-        // The startup probe holds the others back, and is not asked again once it has passed or failed.
+        // The startup probe holds the others back.
         if spec.kind != ProbeKind::Startup {
             let mut started = self.started.subscribe();
             if started.wait_for(|s| *s == Started::Yes).await.is_err() {
                 return;
             }
         }
-        while spec.kind != ProbeKind::Startup || self.verdict(n).is_none() {
+        while !is_settled(spec.kind, self.verdict(n)) {
             tokio::time::sleep_until(due).await;
             // A task of its own, which ends with this one: a panic in it is not the end of the probing.
             let mut asked = JoinSet::new();
@@ -232,6 +232,14 @@ impl Asker {
             self.wake.notify_one();
         }
     }
+}
+
+/// Whether a probe has nothing to be asked any more: what it found holds for the container until it is another.
+fn is_settled(kind: ProbeKind, verdict: Option<bool>) -> bool {
+    matches!(
+        (kind, verdict),
+        (ProbeKind::Startup, Some(_)) | (ProbeKind::Liveness, Some(false))
+    )
 }
 
 fn started(states: &States) -> Started {
@@ -423,6 +431,38 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), ready)
             .await
             .expect("ready although the liveness probe hangs and the first question panicked");
+    }
+
+    static REFUSED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+    fn refuses(
+        _: ProbeSpec,
+        _: String,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+        REFUSED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::pin(async { Err("refused".to_owned()) })
+    }
+
+    #[tokio::test]
+    async fn a_container_that_has_to_be_restarted_is_not_asked_whether_it_lives() {
+        let wake = Arc::new(Notify::new());
+        let mut probes = Probes::new(wake.clone());
+        probes.ask = refuses;
+        let liveness = ProbeSpec {
+            period_ms: 10,
+            failure_threshold: 2,
+            ..spec(ProbeKind::Liveness, http(1))
+        };
+        let known = ProbeView::default();
+        probes.start("c", 0, vec![liveness], "127.0.0.1", Duration::ZERO, &known);
+        while probes.views()["c"].failed.is_none() {
+            tokio::time::timeout(Duration::from_secs(10), wake.notified())
+                .await
+                .expect("a verdict");
+        }
+        // Time for many more questions.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(REFUSED.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 
     #[tokio::test]

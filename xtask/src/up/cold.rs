@@ -5,7 +5,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::services::{self, Running};
 use super::{free_port, install, link_tools, remove_everything, require_root};

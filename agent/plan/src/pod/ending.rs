@@ -7,6 +7,7 @@
 use super::running::pre_stop_sleep_ms;
 use super::{Planner, PodAction, Role, StopCause, containers, grace_ms, stop_signal};
 use crate::Millis;
+use crate::storage::{EVICTED, EVICTION_GRACE_MS};
 use k8s_openapi::api::core::v1::Container;
 
 impl Planner<'_> {
@@ -18,7 +19,13 @@ impl Planner<'_> {
             return;
         };
         let since_ms = termination.since_ms;
-        let deadline_ms = since_ms.saturating_add(grace_ms(self.pod, self.wanted));
+        let mut grace_ms = grace_ms(self.pod, self.wanted);
+        if let Some(failure) = &termination.failure
+            && failure.reason == EVICTED
+        {
+            grace_ms = grace_ms.min(EVICTION_GRACE_MS);
+        }
+        let deadline_ms = since_ms.saturating_add(grace_ms);
         let live: Vec<(&Container, Role)> = containers(self.spec)
             .filter(|(c, _)| {
                 self.record

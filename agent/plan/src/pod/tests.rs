@@ -624,7 +624,8 @@ fn a_pod_that_outgrew_a_limit_of_the_disk_fails_as_a_whole() {
         reason: "Evicted".to_owned(),
         message: "too much".to_owned(),
     });
-    w.settle();
+    // It has a second, whatever its own grace period is.
+    assert_eq!(w.settle(), Some(NOW + 1_000));
     w.exit("c", 143);
     w.settle();
     let status = w.status();

@@ -34,6 +34,10 @@ pub(super) fn settle(
         .map_err(io::Error::other)?;
     let mut state = match written {
         Ok(state) => state,
+        // It was removed meanwhile, with whatever it had to tell.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok(ended(known, reason, Timestamp::now()));
+        }
         Err(e) => {
             tracing::warn!(uid = config.spec.uid, error = %e, "reading the end of a sandbox");
             return Ok(ended(known, reason, Timestamp::now()));
@@ -44,7 +48,9 @@ pub(super) fn settle(
     if last != state.snapshot {
         state.snapshot = last.clone();
         // What has ended is not to wait for room on a full file system; a later agent finds the same again.
-        if let Err(e) = write_file(&path, &serde_json::to_vec(&state)?, Durability::Atomic) {
+        if let Err(e) = write_file(&path, &serde_json::to_vec(&state)?, Durability::Atomic)
+            && e.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(uid = config.spec.uid, error = %e, "writing the end of a sandbox");
         }
     }

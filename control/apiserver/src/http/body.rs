@@ -16,6 +16,9 @@ mod yaml;
 
 /// As kube-apiserver's `MaxRequestBodyBytes`.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What is read of a larger one, and thrown away. A client that has not sent all of it when the connection is closed may
+/// never see the answer that says why.
+const DISCARDED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Kubernetes' protobuf; requests may be written in it, answers are JSON.
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Bytes of a body that an error shows.
@@ -43,6 +46,8 @@ pub(crate) async fn read(body: Unread) -> Result<Bytes, ApiError> {
             continue;
         };
         if read.len() + data.len() > BODY_BYTES_MAX {
+            drop(read);
+            discard(body).await;
             return Err(ApiError::new(
                 Reason::RequestEntityTooLarge,
                 format!("Request entity too large: limit is {BODY_BYTES_MAX}"),
@@ -51,6 +56,16 @@ pub(crate) async fn read(body: Unread) -> Result<Bytes, ApiError> {
         read.extend_from_slice(&data);
     }
     Ok(read.freeze())
+}
+
+async fn discard(mut body: Body) {
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > DISCARDED_BYTES_MAX {
+            return;
+        }
+    }
 }
 
 /// The media type without parameters.
