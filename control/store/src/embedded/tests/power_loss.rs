@@ -37,8 +37,8 @@ struct Platter {
     pending: Vec<Change>,
     /// What power losses during the syncs since [`Drive::during_syncs`] would have left.
     during_syncs: Vec<Vec<u8>>,
-    /// How many syncs from now on are done before one fails, and which of the pending changes it leaves.
-    failing: Option<(usize, fn(usize) -> bool)>,
+    /// Makes the next sync fail, and says which of the pending changes it leaves.
+    failing: Option<Reached>,
 }
 
 #[derive(Debug)]
@@ -47,8 +47,11 @@ enum Change {
     Write(usize, Vec<u8>),
 }
 
+/// Whether the pending change of this number gets to the platter.
+type Reached = fn(usize) -> bool;
+
 /// Which of the pending changes reach the platter when the power fails. A disk writes in the order that it likes.
-const REACHED: [fn(usize) -> bool; 4] = [
+const REACHED: [Reached; 4] = [
     |_| false,
     |_| true,
     |number| number.is_multiple_of(2),
@@ -110,16 +113,12 @@ impl StorageBackend for Drive {
     fn sync_data(&self) -> Result<(), io::Error> {
         std::thread::sleep(SYNC);
         let mut platter = self.platter();
-        match platter.failing.take() {
-            Some((0, reached)) => {
-                // What did not get to the platter is not in the file either, once nothing of it is cached.
-                let left = platter.after(reached);
-                self.file.set_len(left.len().try_into().unwrap())?;
-                self.file.write(0, &left)?;
-                return Err(io::ErrorKind::Other.into());
-            }
-            Some((left, reached)) => platter.failing = Some((left - 1, reached)),
-            None => {}
+        if let Some(reached) = platter.failing.take() {
+            // What did not get to the platter is not in the file either, once nothing of it is cached.
+            let left = platter.after(reached);
+            self.file.set_len(left.len().try_into().unwrap())?;
+            self.file.write(0, &left)?;
+            return Err(io::ErrorKind::Other.into());
         }
         let left = REACHED.map(|reached| platter.after(reached));
         platter.during_syncs.extend(left);
@@ -294,7 +293,7 @@ async fn a_failed_sync_loses_nothing_acknowledged_and_every_watch_is_told_what_s
         let all = Range::prefix("");
         let (start, end) = (all.start.clone(), all.end.clone());
         let mut watch = store.watch(start, end, Revision(1)).await.unwrap();
-        drive.platter().failing = Some((0, reached));
+        drive.platter().failing = Some(reached);
         // The file is opened again when nobody holds the failed one.
         drop(drive);
 
