@@ -20,6 +20,11 @@ use std::time::{Duration, Instant};
 const INSIDE: &str = "KNARR_TEST_HOST";
 /// Made in the host's directory by a test that went through inside.
 const RAN: &str = "ran-to-its-end";
+/// The cgroup of the test itself where the machine's controllers are v2: a cgroup whose children have controllers holds
+/// no process.
+const OWN_CGROUP: &str = "test";
+/// Tells the script where that is.
+const OWN_CGROUP_DIR: &str = "KNARR_TEST_OWN_CGROUP";
 /// The longest any test takes on a busy machine.
 const TEST_WAIT: Duration = Duration::from_secs(120);
 
@@ -70,11 +75,15 @@ fn run_inside(name: &str) -> Result<()> {
     );
     let dir = tempfile::tempdir()?;
     let cgroups = Cgroups::create(name);
-    // The child moves itself into the subtree first, then enters the namespaces that hide the rest.
+    // The child moves itself into the subtree first, then enters the namespaces that hide the rest. The cgroup that it
+    // is in when it enters the cgroup namespace is the host's root.
     let script = r#"
         while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 97; shift; done; shift
-        exec unshare --mount --net --cgroup --uts --ipc --pid --fork --kill-child --mount-proc \
-            --propagation private -- "$@"
+        exec unshare --cgroup -- /bin/sh -c '
+            [ -z "$KNARR_TEST_OWN_CGROUP" ] || echo $$ > "$KNARR_TEST_OWN_CGROUP/cgroup.procs" || exit 97
+            exec unshare --mount --net --uts --ipc --pid --fork --kill-child --mount-proc \
+                --propagation private -- "$@"
+        ' host "$@"
     "#;
     let status = Command::new("/bin/sh")
         .args(["-c", script, "host"])
@@ -83,6 +92,10 @@ fn run_inside(name: &str) -> Result<()> {
         .arg(std::env::current_exe()?)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, dir.path())
+        .env(
+            OWN_CGROUP_DIR,
+            cgroups.own.as_deref().unwrap_or(Path::new("")),
+        )
         .stdin(Stdio::null())
         .status()?;
     let left = cgroups.remove();
@@ -105,16 +118,30 @@ fn a_test_that_does_not_run_inside_its_host_has_failed() {
 /// The subtree of one test in every hierarchy.
 struct Cgroups {
     dirs: Vec<PathBuf>,
+    /// Where the test's own process is, if it may not be in one of them.
+    own: Option<PathBuf>,
 }
 
 impl Cgroups {
     fn create(name: &str) -> Cgroups {
         let name = name.replace("::", ".");
         let leaf = format!("knarr-runtime-test.{name}.{}", std::process::id());
-        let mut dirs = Vec::new();
+        let (mut dirs, mut own) = (Vec::new(), None);
         for root in roots() {
             let dir = root.join(&leaf);
             std::fs::create_dir_all(&dir).unwrap();
+            let controllers = std::fs::read_to_string(root.join("cgroup.controllers"));
+            let controllers = controllers.unwrap_or_default();
+            if !controllers.trim().is_empty() {
+                // As systemd has it on a machine with nothing but v2; the rest is the runtime's to do.
+                for controller in controllers.split_whitespace() {
+                    let on = format!("+{controller}");
+                    let _ = std::fs::write(root.join("cgroup.subtree_control"), on);
+                }
+                let dir = dir.join(OWN_CGROUP);
+                std::fs::create_dir_all(&dir).unwrap();
+                own = Some(dir);
+            }
             for setting in ["cpuset.cpus", "cpuset.mems"] {
                 if let Ok(value) = std::fs::read_to_string(root.join(setting)) {
                     let _ = std::fs::write(dir.join(setting), value);
@@ -122,7 +149,7 @@ impl Cgroups {
             }
             dirs.push(dir);
         }
-        Cgroups { dirs }
+        Cgroups { dirs, own }
     }
 
     /// Removes the subtree; what the test should have removed itself is returned.
@@ -146,7 +173,13 @@ fn remove_known(dir: &Path, left: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)?.flatten() {
         if entry.file_type()?.is_dir() {
             let name = entry.file_name();
-            let known = ["kubepods", "burstable", "besteffort", "knarr-shims"];
+            let known = [
+                "kubepods",
+                "burstable",
+                "besteffort",
+                "knarr-shims",
+                OWN_CGROUP,
+            ];
             if !known.iter().any(|k| name == *k) {
                 left.push(entry.path());
             }
@@ -191,12 +224,11 @@ impl Host {
             })
             .collect();
         let none = MsFlags::empty();
+        // Also where cgroup v2 is mounted right here: no file system is mounted over itself.
+        mount(Some("tmpfs"), top, Some("tmpfs"), none, Some("mode=755"))?;
         if wanted == Cgroup::UnifiedOnly {
             mount(Some("cgroup"), top, Some("cgroup2"), none, None::<&str>)?;
             return Ok(());
-        }
-        if found.iter().all(|(point, ..)| point != top) {
-            mount(Some("tmpfs"), top, Some("tmpfs"), none, Some("mode=755"))?;
         }
         for (point, kind, options) in found {
             std::fs::create_dir_all(&point)?;

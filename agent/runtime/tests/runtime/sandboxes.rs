@@ -180,7 +180,8 @@ fn a_privileged_container_of_the_host_sees_the_host() {
         spec.pid = PidMode::Host;
         spec.ipc = IpcMode::Host;
         let pod = runtime.create_sandbox(spec).await?;
-        let script = "grep -q -s -x knarr-shim /proc/[0-9]*/comm && echo host; ls /dev | grep -c -x loop-control
+        let script =
+            "grep -q -s -x knarr-shim /proc/[0-9]*/comm && echo host; ls /dev | grep -c -x kmsg
                 grep CapEff /proc/self/status; touch /sys/kernel/x 2>&1
                 mount -t tmpfs none /tmp && echo mounted";
         let (_, text) = run(&pod, privileged("main", script)).await?;
