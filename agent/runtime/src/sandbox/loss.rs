@@ -47,7 +47,8 @@ pub(super) fn settle(
     let last = ended(newest, reason, Timestamp::now());
     if last != state.snapshot {
         state.snapshot = last.clone();
-        // What has ended is not to wait for room on a full file system; a later agent finds the same again.
+        // What has ended is not to wait for room on a full file system; a later agent finds the same again. Where the
+        // directory is gone the sandbox was removed meanwhile, and nobody will look for its end.
         if let Err(e) = write_file(&path, &serde_json::to_vec(&state)?, Durability::Atomic)
             && e.kind() != io::ErrorKind::NotFound
         {
