@@ -27,7 +27,7 @@ impl Process {
         start_time(pid).map(|started| Self { pid, started })
     }
 
-    /// Whether it still runs. A zombie does not.
+    /// Whether any of its threads still runs. A zombie does not.
     pub fn alive(self) -> bool {
         start_time(self.pid) == Some(self.started)
     }
@@ -59,13 +59,21 @@ impl Process {
     }
 }
 
-/// Field 22 of `/proc/PID/stat` (proc(5)); none for a process that is gone or only waits to be reaped.
+/// None for a process that is gone or only waits to be reaped.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_time_of(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)); none where the whole process is a zombie.
+///
+/// The state is that of the first thread alone. While another one is still held in the kernel, by a disk say, the
+/// process keeps its sockets and file locks, and whoever takes over would be refused.
+fn start_time_of(stat: &str) -> Option<u64> {
     // The command's name stands in parentheses and may hold anything, so fields are counted after the last one.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    if matches!(fields.first(), Some(&("Z" | "X"))) {
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    if matches!(fields.first(), Some(&("Z" | "X"))) && threads <= 1 {
         return None;
     }
     fields.get(19)?.parse().ok()

@@ -35,9 +35,12 @@ impl ProcessId {
         })
     }
 
-    /// Whether exactly this process still runs.
+    /// Whether exactly this process still runs, be it only in another thread than its first.
     pub fn is_alive(self) -> bool {
-        stat(self.pid).is_ok_and(|s| s.start == self.start && !matches!(s.state, 'Z' | 'X'))
+        stat(self.pid).is_ok_and(|s| {
+            let ended = matches!(s.state, 'Z' | 'X') && s.threads <= 1;
+            s.start == self.start && !ended
+        })
     }
 
     /// Sends a signal to exactly this process; nothing happens when it is gone.
@@ -63,11 +66,13 @@ impl ProcessId {
 }
 
 struct Stat {
+    /// Of the first thread alone: `Z` once that has ended, whatever the others do.
     state: char,
+    threads: u32,
     start: u64,
 }
 
-/// State and start time. The command's name may hold spaces and parentheses, so the last one counts.
+/// State, number of threads and start time. The command's name may hold spaces and parentheses, so the last one counts.
 fn stat(pid: i32) -> io::Result<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let invalid = || {
@@ -79,10 +84,15 @@ fn stat(pid: i32) -> io::Result<Stat> {
     let after = text.rfind(')').and_then(|at| text.get(at + 1..));
     let mut fields = after.ok_or_else(invalid)?.split_ascii_whitespace();
     let state = fields.next().and_then(|f| f.chars().next());
-    // Field 3 is the state; 22 is the nineteenth after it.
-    let start = fields.nth(18).and_then(|f| f.parse().ok());
-    match (state, start) {
-        (Some(state), Some(start)) => Ok(Stat { state, start }),
+    // Field 3 is the state; 20 is the seventeenth after it and 22 the second after that.
+    let threads = fields.nth(16).and_then(|f| f.parse().ok());
+    let start = fields.nth(1).and_then(|f| f.parse().ok());
+    match (state, threads, start) {
+        (Some(state), Some(threads), Some(start)) => Ok(Stat {
+            state,
+            threads,
+            start,
+        }),
         _ => Err(invalid()),
     }
 }

@@ -24,3 +24,16 @@ fn a_killed_child_is_gone_once_it_is_a_zombie() {
     assert!(process.kill_and_wait(Duration::from_secs(5)));
     child.wait().expect("it is ours to reap");
 }
+
+#[test]
+fn a_process_whose_first_thread_has_ended_is_there_as_long_as_another_one_is() {
+    let stat = |state: &str, threads: u32| {
+        format!(
+            "4711 (a (b) c) {state} 1 4711 4711 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 {threads} 0 1234567 0 0 1 0 0"
+        )
+    };
+    assert_eq!(start_time_of(&stat("S", 1)), Some(1_234_567));
+    assert_eq!(start_time_of(&stat("Z", 2)), Some(1_234_567));
+    assert_eq!(start_time_of(&stat("Z", 1)), None);
+    assert_eq!(start_time_of(&stat("X", 0)), None);
+}
