@@ -38,6 +38,21 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// A child whose first thread ends while another one sleeps for a minute.
+#[cfg(test)]
+pub(crate) fn child_without_first_thread() -> nix::Result<nix::unistd::Pid> {
+    // SAFETY: the child only makes a thread, and takes no lock that another thread of the test may hold.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(child),
+        nix::unistd::ForkResult::Child => {
+            std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(60)));
+            // SAFETY: exit(2) ends this thread alone, and nothing of it is used any more.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+            unreachable!("a thread that has ended does not go on");
+        }
+    }
+}
+
 /// Default action for every signal, and none blocked, as a new program expects.
 pub(crate) fn reset_signals() -> nix::Result<()> {
     for signal in Signal::iterator() {

@@ -26,18 +26,8 @@ fn a_process_is_known_by_its_start_time() {
 }
 
 #[test]
-#[allow(unsafe_code)]
 fn a_process_whose_first_thread_has_ended_lives_on_and_gets_its_signals() {
-    // SAFETY: the child makes a thread and ends its own; it takes no lock that another thread of the test may hold.
-    let child = match unsafe { nix::unistd::fork() }.unwrap() {
-        nix::unistd::ForkResult::Parent { child } => child,
-        nix::unistd::ForkResult::Child => {
-            std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
-            // SAFETY: exit(2) of this thread alone; nothing of it is used any more.
-            unsafe { libc::syscall(libc::SYS_exit, 0) };
-            unreachable!("a thread that has ended does not go on");
-        }
-    };
+    let child = sys::child_without_first_thread().unwrap();
     let id = ProcessId::observe(child.as_raw()).unwrap();
     let end = Instant::now() + Duration::from_secs(5);
     while stat(child.as_raw()).unwrap().state != 'Z' {
