@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Probes: what to ask, how often, and what a row of answers means (core/v1 Probe, kubelet v1.37 `prober`).
 //!
-//! Not here: the asking (the agent's `probes`). Only httpGet over HTTP and tcpSocket are known; `support`
-//! refuses the others.
+//! Not here: the asking (the agent's `probes`). Only httpGet and tcpSocket are known; `support` refuses the
+//! others.
 
 use crate::{Millis, ms_of_seconds};
 use k8s_openapi::api::core::v1::{Container, Probe};
@@ -34,16 +34,7 @@ impl ProbeKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// Any status from 200 to 399 is a pass.
-    Http {
-        /// Host to connect to; the pod's address when absent.
-        host: Option<String>,
-        /// Port.
-        port: u16,
-        /// Path with query.
-        path: String,
-        /// Extra headers.
-        headers: Vec<(String, String)>,
-    },
+    Http(HttpGet),
     /// A connection is a pass.
     Tcp {
         /// Host to connect to; the pod's address when absent.
@@ -51,6 +42,30 @@ pub enum Check {
         /// Port.
         port: u16,
     },
+}
+
+/// What is asked over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpGet {
+    /// Whether the connection is encrypted.
+    pub scheme: Scheme,
+    /// Host to connect to; the pod's address when absent.
+    pub host: Option<String>,
+    /// Port.
+    pub port: u16,
+    /// Path with query.
+    pub path: String,
+    /// Extra headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// core/v1 `URIScheme`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `HTTP`.
+    Http,
+    /// `HTTPS`; no certificate is asked for.
+    Https,
 }
 
 /// One probe of one container.
@@ -126,14 +141,14 @@ fn probe_spec(
         return Err(fail(".grpc", unsupported));
     }
     let check = if let Some(http) = &probe.http_get {
-        if !matches!(http.scheme.as_deref(), None | Some("HTTP")) {
-            return Err(fail(
-                ".httpGet.scheme",
-                "only HTTP is supported by this agent",
-            ));
-        }
+        let scheme = match http.scheme.as_deref() {
+            None | Some("HTTP") => Scheme::Http,
+            Some("HTTPS") => Scheme::Https,
+            Some(_) => return Err(fail(".httpGet.scheme", "must be HTTP or HTTPS")),
+        };
         let path = http.path.as_deref().unwrap_or("/");
-        Check::Http {
+        Check::Http(HttpGet {
+            scheme,
             host: http.host.clone().filter(|h| !h.is_empty()),
             port: port(&http.port, container)
                 .ok_or_else(|| fail(".httpGet.port", "names no port of the container"))?,
@@ -148,7 +163,7 @@ fn probe_spec(
                 .flatten()
                 .map(|h| (h.name.clone(), h.value.clone()))
                 .collect(),
-        }
+        })
     } else if let Some(tcp) = &probe.tcp_socket {
         Check::Tcp {
             host: tcp.host.clone().filter(|h| !h.is_empty()),

@@ -6,7 +6,7 @@
 use super::apply::ApplyError;
 use super::keeper::Keeper;
 use super::observe::{self, Wiring};
-use super::probes::Probes;
+use super::probes::{Probes, RemarkKind};
 use super::sizes::{DiskPlaces, Measured, Sizes};
 use super::{Context, spec};
 use crate::blocking;
@@ -321,7 +321,7 @@ impl Worker {
                 record.ready = view.ready.unwrap_or(true);
             }
         }
-        self.tell_unhealthy();
+        self.tell_remarks();
     }
 
     fn ask_running(&mut self, spec: &PodSpec, pod_ip: Option<&String>) {
@@ -369,16 +369,20 @@ impl Worker {
         views
     }
 
-    fn tell_unhealthy(&self) {
-        for unhealthy in self.probes.take_unhealthy() {
-            let probe = unhealthy.probe;
+    fn tell_remarks(&self) {
+        for remark in self.probes.take_remarks() {
+            let probe = remark.probe.as_str();
             let title = format!("{}{}", probe[..1].to_uppercase(), &probe[1..]);
+            let (reason, became) = match remark.kind {
+                RemarkKind::Failed => ("Unhealthy", "failed"),
+                RemarkKind::Warned => ("ProbeWarning", "warning"),
+            };
             self.context.events.pod(
                 &self.pod,
-                Some(&unhealthy.container),
+                Some(&remark.container),
                 Kind::Warning,
-                "Unhealthy",
-                &format!("{title} probe failed: {}", unhealthy.message),
+                reason,
+                &format!("{title} probe {became}: {}", remark.message),
             );
         }
     }

@@ -20,12 +20,13 @@ fn probes_are_read_with_kubernetes_defaults() {
         specs,
         [ProbeSpec {
             kind: ProbeKind::Readiness,
-            check: Check::Http {
+            check: Check::Http(HttpGet {
+                scheme: Scheme::Http,
                 host: None,
                 port: 8080,
                 path: "/ready".into(),
                 headers: vec![],
-            },
+            }),
             initial_delay_ms: 0,
             period_ms: 10_000,
             timeout_ms: 1_000,
@@ -34,6 +35,21 @@ fn probes_are_read_with_kubernetes_defaults() {
             grace_ms: None,
         }]
     );
+}
+
+#[test]
+fn a_scheme_is_one_of_two() {
+    let scheme = |name: &str| {
+        let probe = json!({"livenessProbe": {"httpGet": {"port": 1, "scheme": name}}});
+        probe_specs(&container(probe)).map(|specs| match &specs[0].check {
+            Check::Http(get) => get.scheme,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(scheme("HTTP"), Ok(Scheme::Http));
+    assert_eq!(scheme("HTTPS"), Ok(Scheme::Https));
+    let refused = scheme("https").expect_err("it is no scheme");
+    assert_eq!(refused.field, "livenessProbe.httpGet.scheme");
 }
 
 #[test]

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of asking over HTTP and HTTPS, with real servers.
+
+use super::*;
+use std::sync::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// What a server was asked, one text for each request.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// A server that gives these answers in turn, and the last one ever after.
+struct Server {
+    port: u16,
+    asked: Asked,
+}
+
+impl Server {
+    async fn of(answers: &[&str]) -> Server {
+        Server::with(answers, None).await
+    }
+
+    async fn with(answers: &[&str], tls: Option<TlsAcceptor>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        let asked = Asked::default();
+        let (noted, answers) = (asked.clone(), answers.iter().map(|a| (*a).to_owned()));
+        let mut answers: Vec<String> = answers.collect();
+        answers.reverse();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = match answers.len() {
+                    1 => answers[0].clone(),
+                    _ => answers.pop().expect("there are more"),
+                };
+                match &tls {
+                    None => serve(stream, &answer, &noted).await,
+                    Some(tls) => {
+                        let stream = tls.accept(stream).await.expect("a TLS client");
+                        serve(stream, &answer, &noted).await;
+                    }
+                }
+            }
+        });
+        Server { port, asked }
+    }
+
+    fn get(&self) -> HttpGet {
+        HttpGet {
+            scheme: Scheme::Http,
+            host: None,
+            port: self.port,
+            path: "/ready?full=1".to_owned(),
+            headers: vec![],
+        }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("whole").clone()
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &str, asked: &Asked) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut request).await.expect("a request") == 0 {
+            return;
+        }
+    }
+    let request = String::from_utf8(request).expect("a text");
+    asked.lock().expect("whole").push(request.to_lowercase());
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+fn failed(answer: &Answer) -> &str {
+    match answer {
+        Answer::Failed(message) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_status_decides() {
+    for (answer, wanted) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", Answer::Passed),
+        ("HTTP/1.1 204 No Content\r\n\r\n", Answer::Passed),
+        (
+            "HTTP/1.1 304 Not Modified\r\n\r\n",
+            Answer::Warned(
+                "Probe terminated redirects, Response status: 304 Not Modified".to_owned(),
+            ),
+        ),
+        (
+            "HTTP/1.1 404 Not Found\r\n\r\n",
+            Answer::Failed("HTTP probe failed with statuscode: 404".to_owned()),
+        ),
+        (
+            "HTTP/1.1 500 Oops\r\n\r\n",
+            Answer::Failed("HTTP probe failed with statuscode: 500".to_owned()),
+        ),
+    ] {
+        let server = Server::of(&[answer]).await;
+        assert_eq!(ask(&server.get(), "127.0.0.1").await, wanted, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_fails_and_says_why() {
+    for answer in [
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "",
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+        "HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/\r\n\r\n",
+    ] {
+        let server = Server::of(&[answer]).await;
+        let seen = ask(&server.get(), "127.0.0.1").await;
+        let told = failed(&seen);
+        let begin = format!("Get \"http://127.0.0.1:{}/ready?full=1\": ", server.port);
+        assert!(told.starts_with(&begin), "{answer}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_body_is_not_waited_for_to_its_end() {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{}",
+        "x".repeat(BODY_BYTES_MAX)
+    );
+    let server = Server::of(&[&answer]).await;
+    assert_eq!(ask(&server.get(), "127.0.0.1").await, Answer::Passed);
+}
+
+#[tokio::test]
+async fn the_request_is_kubelets() {
+    let server = Server::of(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
+    assert_eq!(ask(&server.get(), "127.0.0.1").await, Answer::Passed);
+    let own = HttpGet {
+        headers: vec![
+            ("Host".to_owned(), "shop.example".to_owned()),
+            ("user-agent".to_owned(), String::new()),
+            ("X-Token".to_owned(), "t".to_owned()),
+        ],
+        ..server.get()
+    };
+    assert_eq!(ask(&own, "127.0.0.1").await, Answer::Passed);
+    let asked = server.asked();
+    let host = format!("host: 127.0.0.1:{}\r\n", server.port);
+    for part in [
+        "get /ready?full=1 http/1.1\r\n",
+        "user-agent: kube-probe/1.37\r\n",
+        "accept: */*\r\n",
+        "connection: close\r\n",
+        &host,
+    ] {
+        assert!(asked[0].contains(part), "{part}: {}", asked[0]);
+    }
+    assert!(asked[1].contains("host: shop.example\r\n"), "{}", asked[1]);
+    assert!(asked[1].contains("x-token: t\r\n"), "{}", asked[1]);
+    assert!(!asked[1].contains("user-agent"), "{}", asked[1]);
+}
+
+#[tokio::test]
+async fn a_header_that_cannot_be_sent_fails_and_splits_no_request() {
+    let server = Server::of(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
+    let split = HttpGet {
+        headers: vec![("X".to_owned(), "a\r\nY: b".to_owned())],
+        ..server.get()
+    };
+    let seen = ask(&split, "127.0.0.1").await;
+    assert!(failed(&seen).contains("header value"), "{seen:?}");
+    assert_eq!(server.asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_as_long_as_it_stays_with_the_host() {
+    let other = Server::of(&["HTTP/1.1 503 Not yet\r\n\r\n"]).await;
+    let away = format!(
+        "HTTP/1.1 307 Away\r\nLocation: http://127.0.0.1:{}/there\r\n\r\n",
+        other.port
+    );
+    let first = Server::of(&["HTTP/1.1 302 Found\r\nLocation: deep/er\r\n\r\n", &away]).await;
+    let own = HttpGet {
+        headers: vec![("Host".to_owned(), "shop.example".to_owned())],
+        ..first.get()
+    };
+    let seen = ask(&own, "127.0.0.1").await;
+    assert_eq!(failed(&seen), "HTTP probe failed with statuscode: 503");
+    let asked = first.asked();
+    assert!(asked[1].starts_with("get /deep/er "), "{}", asked[1]);
+    assert!(asked[1].contains("host: shop.example\r\n"), "{}", asked[1]);
+    let asked = other.asked();
+    assert!(asked[0].starts_with("get /there "), "{}", asked[0]);
+    let host = format!("host: 127.0.0.1:{}\r\n", other.port);
+    assert!(asked[0].contains(&host), "{}", asked[0]);
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_passes_with_a_word_about_it() {
+    let server =
+        Server::of(&["HTTP/1.1 301 Moved\r\nLocation: http://shop.example/\r\n\r\n"]).await;
+    let seen = ask(&server.get(), "127.0.0.1").await;
+    assert!(matches!(seen, Answer::Warned(_)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn redirects_in_a_circle_end() {
+    let server = Server::of(&["HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"]).await;
+    let seen = ask(&server.get(), "127.0.0.1").await;
+    assert!(
+        failed(&seen).ends_with("stopped after 10 redirects"),
+        "{seen:?}"
+    );
+    assert_eq!(server.asked().len(), REQUESTS_MAX);
+}
+
+#[tokio::test]
+async fn over_https_whatever_certificate_is_shown_will_do() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(vec!["somebody.else".to_owned()])
+        .and_then(|params| params.self_signed(&key))
+        .expect("a certificate");
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
+        )
+        .expect("they belong together");
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let server = Server::with(&["HTTP/1.1 200 OK\r\n\r\n"], Some(tls)).await;
+    let get = HttpGet {
+        scheme: Scheme::Https,
+        ..server.get()
+    };
+    assert_eq!(ask(&get, "127.0.0.1").await, Answer::Passed);
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn an_address_of_the_second_kind_stands_in_brackets() {
+    let get = HttpGet {
+        scheme: Scheme::Https,
+        host: None,
+        port: 8443,
+        path: "/".to_owned(),
+        headers: vec![],
+    };
+    assert_eq!(address(&get, "fd00::1"), "https://[fd00::1]:8443/");
+    assert_eq!(address(&get, "10.0.0.1"), "https://10.0.0.1:8443/");
+}
