@@ -2,9 +2,11 @@
 //! Commands on lab hosts, through `cargo xtask node|client|control` as a person would run them.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::cluster::xtask;
 use crate::kubectl::Outcome;
+use crate::wait::eventually;
 
 /// The nodes of the tiers' cluster.
 pub const NODES: [&str; 2] = ["node-1", "node-2"];
@@ -87,5 +89,30 @@ pub fn get(host: &str, target: &str) -> Result<String, String> {
         Ok(outcome.stdout.trim().to_owned())
     } else {
         Err(outcome.stderr.trim().to_owned())
+    }
+}
+
+/// Waits until on every node the maps have this many ready endpoints, and none that is about to go, behind each port of
+/// a Service, given as NAMESPACE/NAME. The API knows of them before the nodes do.
+///
+/// # Panics
+/// When it is not so after the limit.
+pub fn knows_endpoints(service: &str, count: usize, limit: Duration) {
+    let wanted = format!(" {count} ready, 0 terminating");
+    for node in NODES {
+        eventually(
+            &format!("{node} knows of {count} endpoints of {service}"),
+            limit,
+            || {
+                let said = run(node, &["knarr-agent", "service", "get", service]);
+                let sets = said.stdout.lines().filter(|line| line.contains(" ready, "));
+                let sets: Vec<&str> = sets.collect();
+                if !sets.is_empty() && sets.iter().all(|set| set.contains(&wanted)) {
+                    Ok(())
+                } else {
+                    Err(format!("{}{}", said.stdout, said.stderr))
+                }
+            },
+        );
     }
 }

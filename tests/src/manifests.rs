@@ -37,7 +37,20 @@ pub fn echo_deployment(name: &str, replicas: usize) -> Value {
     })
 }
 
-/// The same on one node only.
+/// The same with a readiness probe: nobody is sent to a pod that runs and does not listen yet.
+pub fn probed_echo_deployment(name: &str, replicas: usize) -> Value {
+    let mut deployment = echo_deployment(name, replicas);
+    deployment["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = json!({
+        "httpGet": {"path": "/", "port": "http"},
+        "periodSeconds": 1,
+        "timeoutSeconds": 5,
+        // A busy machine makes no pod unready.
+        "failureThreshold": 10,
+    });
+    deployment
+}
+
+/// The same as [`echo_deployment`] on one node only.
 pub fn echo_deployment_on(name: &str, replicas: usize, node: &str) -> Value {
     let mut deployment = echo_deployment(name, replicas);
     deployment["spec"]["template"]["spec"]["nodeSelector"] =

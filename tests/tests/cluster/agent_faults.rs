@@ -39,7 +39,7 @@ fn killing_an_agent_loses_no_request_and_restarts_no_container() {
     let _whole = Whole;
     let cluster = Cluster::namespace("agent-kill");
     let addresses = cluster.serve(
-        &manifests::echo_deployment("web", 4),
+        &manifests::probed_echo_deployment("web", 4),
         &manifests::echo_service("web"),
     );
     let before = containers(&cluster);

@@ -117,7 +117,7 @@ fn killing_the_control_plane_loses_nothing_acknowledged_and_no_request() {
     let _whole = Whole;
     let cluster = Cluster::namespace("control-kill");
     let addresses = cluster.serve(
-        &manifests::echo_deployment("web", 4),
+        &manifests::probed_echo_deployment("web", 4),
         &manifests::echo_service("web"),
     );
     let uids = |cluster: &Cluster| {

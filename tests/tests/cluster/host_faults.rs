@@ -109,7 +109,7 @@ fn the_pods_of_a_stopped_host_leave_the_service_and_are_replaced() {
     let _whole = Whole;
     let cluster = Cluster::namespace("host-stop");
     let addresses = cluster.serve(
-        &manifests::echo_deployment("web", 4),
+        &manifests::probed_echo_deployment("web", 4),
         &manifests::echo_service("web"),
     );
     assert!(

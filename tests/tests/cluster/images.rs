@@ -71,8 +71,13 @@ fn an_image_that_no_node_has_says_how_to_import_it() {
         shown.contains("ImagePullBackOff") || shown.contains("ErrImagePull"),
         "kubectl shows the reason as the status: {shown}"
     );
-    let events = cluster.kubectl.ok(&["describe", "pod", "if-not-present"]);
-    assert!(events.contains("Failed"), "an event tells of it:\n{events}");
+    eventually("an event tells of it", LIMIT, || {
+        let text = cluster.kubectl.ok(&["describe", "pod", "if-not-present"]);
+        match text.contains("Failed") {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
 }
 
 #[test]

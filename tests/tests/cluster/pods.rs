@@ -2,7 +2,6 @@
 //! Pods as containers see them: command, environment, volumes, resources, restarts, exit codes and logs.
 
 use std::io::{BufRead, BufReader};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use knarr_tests::hosts::{self, NODES};
@@ -239,22 +238,25 @@ fn a_deleted_pod_gets_its_grace_period_and_no_more() {
     let mut polite = manifests::script_pod(
         "polite",
         "node-1",
-        "trap 'exit 0' TERM; while true; do sleep 0.1; done",
+        "trap 'exit 0' TERM; echo listening; while true; do sleep 0.1; done",
     );
     polite["spec"]["terminationGracePeriodSeconds"] = json!(30);
     let mut deaf = manifests::script_pod(
         "deaf",
         "node-1",
-        "trap '' TERM; while true; do sleep 0.1; done",
+        "trap '' TERM; echo listening; while true; do sleep 0.1; done",
     );
     deaf["spec"]["terminationGracePeriodSeconds"] = json!(3);
     cluster.kubectl.apply(&manifests::list(vec![polite, deaf]));
     for (pod, least, most) in [("polite", 0, 15), ("deaf", 3, 15)] {
-        cluster
-            .kubectl
-            .until(&format!("pod/{pod}"), "/status/phase", "Running", LIMIT);
-        // The trap is set a moment after the start.
-        thread::sleep(Duration::from_millis(500));
+        // A container runs before its shell has come to the trap.
+        eventually(&format!("{pod} has set its trap"), LIMIT, || {
+            let log = cluster.kubectl.run(&["logs", pod]);
+            match log.stdout.contains("listening") {
+                true => Ok(()),
+                false => Err(log.stderr),
+            }
+        });
         let started = Instant::now();
         cluster.kubectl.ok(&["delete", "pod", pod, "--timeout=60s"]);
         let took = started.elapsed().as_secs_f64();
@@ -426,12 +428,13 @@ fn a_probe_is_asked_and_a_volume_made_without_anybody_touching_the_pod() {
     let container = "/status/containerStatuses/0";
     let kubectl = &cluster.kubectl;
     kubectl.until("pod/ready", &format!("{container}/ready"), "true", LIMIT);
-    kubectl.until(
-        "pod/dying",
-        &format!("{container}/restartCount"),
-        "1",
-        LIMIT,
-    );
+    eventually("the pod that dies is started again", LIMIT, || {
+        let restarts = container_status(&cluster, "dying")["restartCount"].clone();
+        match restarts.as_u64() {
+            Some(1..) => Ok(()),
+            _ => Err(restarts.to_string()),
+        }
+    });
     eventually("what is missing is said", LIMIT, || {
         let events = kubectl.ok(&["get", "events", "--output", "jsonpath={.items[*].reason}"]);
         match events.contains("FailedMount") {

@@ -17,7 +17,7 @@ const WATCHED: Duration = Duration::from_secs(5);
 #[test]
 fn a_rolling_update_fails_no_request_from_a_pod_a_node_or_outside() {
     let cluster = Cluster::namespace("rolling");
-    let mut deployment = manifests::echo_deployment("web", 4);
+    let mut deployment = manifests::probed_echo_deployment("web", 4);
     deployment["spec"]["strategy"] =
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
     let addresses = cluster.serve(&deployment, &manifests::echo_service("web"));

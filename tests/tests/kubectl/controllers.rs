@@ -135,16 +135,18 @@ fn endpoints_follow_ready_pods() {
         });
     }
     // The older kind says the same.
-    let endpoints = kubectl.json(&["get", "endpoints", "web"]);
-    assert_eq!(
-        endpoints["subsets"][0]["addresses"]
-            .as_array()
-            .map(Vec::len),
-        Some(1)
-    );
-    assert_eq!(
-        endpoints["subsets"][0]["ports"].as_array().map(Vec::len),
-        Some(3)
+    eventually(
+        "the Endpoints have one address and three ports",
+        LIMIT,
+        || {
+            let endpoints = kubectl.json(&["get", "endpoints", "web"]);
+            let subset = &endpoints["subsets"][0];
+            let length = |field: &str| subset[field].as_array().map(Vec::len);
+            match (length("addresses"), length("ports")) {
+                (Some(1), Some(3)) => Ok(()),
+                _ => Err(endpoints.to_string()),
+            }
+        },
     );
     kubectl.ok(&["delete", "service", "web"]);
     eventually("they go with their Service", LIMIT, || {

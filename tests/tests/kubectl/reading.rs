@@ -340,10 +340,16 @@ fn describe_tells_the_story_with_events() {
         deployment.contains("ScalingReplicaSet") && deployment.contains("Available"),
         "{deployment}"
     );
-    let service = cluster.kubectl.ok(&["describe", "service", "web"]);
-    assert!(
-        service.contains("Endpoints:") && service.contains("10.244."),
-        "{service}"
+    eventually(
+        "the Service has its endpoint",
+        Duration::from_secs(20),
+        || {
+            let service = cluster.kubectl.ok(&["describe", "service", "web"]);
+            match service.contains("Endpoints:") && service.contains("10.244.") {
+                true => Ok(()),
+                false => Err(service),
+            }
+        },
     );
     let node = cluster.kubectl.ok(&["describe", "node", "node-1"]);
     assert!(

@@ -47,7 +47,7 @@ fn addresses_that_nobody_has_are_unreachable_at_once() -> Result<()> {
                 error.kind() == std::io::ErrorKind::HostUnreachable,
                 "{error}"
             );
-            ensure!(took < Duration::from_millis(500), "{took:?}");
+            ensure!(took < Duration::from_secs(1), "{took:?}");
         }
     }
     Ok(())

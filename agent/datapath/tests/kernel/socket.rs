@@ -159,7 +159,7 @@ fn a_service_without_backends_refuses_at_once() -> Result<()> {
         error.raw_os_error() == Some(libc_econnrefused()),
         "{error:?}"
     );
-    ensure!(took < Duration::from_millis(500), "{took:?}");
+    ensure!(took < Duration::from_secs(1), "{took:?}");
     Ok(())
 }
 

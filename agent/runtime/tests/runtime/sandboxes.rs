@@ -60,7 +60,10 @@ fn a_shared_pid_namespace_is_shared_and_ends_with_the_container() {
         );
         pod.signal("one", 0, libc::SIGKILL).await?;
         exited(&pod, "one", 0).await?;
-        let (_, text) = run(&pod, shell("three", "sleep 0.1; ps")).await?;
+        // The others were sent their signal before the end of the first was told; the kernel takes its time.
+        let looks =
+            "for n in $(seq 100); do ps | grep -q '[s]leep 100' || break; sleep 0.05; done; ps";
+        let (_, text) = run(&pod, shell("three", looks)).await?;
         assert!(!text.contains("sleep 100"), "{text}");
         pod.destroy().await?;
         host.assert_clean().await
