@@ -25,7 +25,7 @@ mod deployment;
 mod endpoint_mirror;
 mod endpoint_slice;
 mod endpoints;
-mod event_expiry;
+mod expiry;
 mod garbage;
 mod namespace;
 mod node_lifecycle;
@@ -224,7 +224,8 @@ pub fn spawn_all(
         Arc::new(move |gone: &str| namespace::content_gone(&emptied, &terminating, gone)),
     ));
     tasks.spawn(namespace::run(context("namespace-controller"), namespaces));
-    tasks.spawn(event_expiry::run(context("knarr-control")));
+    tasks.spawn(expiry::events(context("knarr-control")));
+    tasks.spawn(expiry::tokens(context("token-cleaner")));
     tasks.spawn(service_account::run(
         context("service-account-controller"),
         ca_pem,

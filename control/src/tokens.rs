@@ -22,6 +22,9 @@ pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 /// Their names are this and the token's id.
 pub const NAME_PREFIX: &str = "bootstrap-token-";
 
+/// How long a token that has ended is kept: who uses it then is told that it ended, and not that nobody knows it.
+const KEPT_AFTER_END: SignedDuration = SignedDuration::from_hours(1);
+
 const ID_LEN: usize = 6;
 const SECRET_LEN: usize = 16;
 const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -138,6 +141,26 @@ impl Token {
         }
         Ok(())
     }
+}
+
+/// When a token's Secret is to be removed; nothing for one that never ends, and for other Secrets. A token whose end
+/// cannot be read has ended, as for Kubernetes' token cleaner.
+#[must_use]
+pub fn kept_until(secret: &Secret) -> Option<Timestamp> {
+    let meta = &secret.metadata;
+    if meta.namespace.as_deref() != Some(NAMESPACE) || secret.type_.as_deref() != Some(SECRET_TYPE)
+    {
+        return None;
+    }
+    let end = match Stored::read(secret).expiration {
+        Expiration::Never => return None,
+        Expiration::At(end) => end,
+        Expiration::Broken => meta
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::MIN, |time| time.0),
+    };
+    Some(end.saturating_add(KEPT_AFTER_END).unwrap_or(Timestamp::MAX))
 }
 
 /// The name of the Secret of the token `id`.

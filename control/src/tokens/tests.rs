@@ -114,3 +114,27 @@ fn the_secret_of_a_token_is_in_no_debug_output() {
     assert!(shown.contains("abcdef"), "{shown}");
     assert!(!shown.contains("0123456789abcdef"), "{shown}");
 }
+
+#[test]
+fn a_token_is_kept_for_an_hour_after_its_end() {
+    let at = |text: &str| -> Timestamp { text.parse().unwrap() };
+    let mut secret = token().to_secret("", Some(SignedDuration::from_mins(10)), now());
+    assert_eq!(kept_until(&secret), Some(at("2026-01-02T04:14:05Z")));
+    set(&mut secret, "expiration", "soon");
+    assert_eq!(
+        kept_until(&secret),
+        Timestamp::MIN.checked_add(KEPT_AFTER_END).ok()
+    );
+    let forever = token().to_secret("", None, now());
+    assert_eq!(kept_until(&forever), None);
+}
+
+#[test]
+fn what_is_no_token_stays() {
+    let mut elsewhere = token().to_secret("", Some(SignedDuration::ZERO), now());
+    elsewhere.metadata.namespace = Some("default".to_owned());
+    assert_eq!(kept_until(&elsewhere), None);
+    let mut other = token().to_secret("", Some(SignedDuration::ZERO), now());
+    other.type_ = Some("Opaque".to_owned());
+    assert_eq!(kept_until(&other), None);
+}

@@ -6,10 +6,11 @@ mod cluster;
 mod kill;
 mod nodes;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use knarr_api::feed::{ObjectSet, change};
+use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use cluster::{Cluster, Identity};
@@ -101,16 +102,51 @@ async fn tokens_that_are_wrong_expired_or_unknown_let_nobody_in() {
     let error = cluster.join("node-1", &wrong).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unauthenticated);
     assert!(error.message().contains("knarr-control token create"));
-    let expired = cluster
-        .token(json!({"expiration": "2020-01-01T00:00:00Z"}))
-        .await;
+    let ended = minutes_ago(1);
+    let expired = cluster.token(json!({"expiration": ended})).await;
     let error = cluster.join("node-1", &expired).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unauthenticated);
-    assert!(error.message().contains("expired at 2020-01-01"), "{error}");
+    let said = format!("expired at {ended}");
+    assert!(error.message().contains(&said), "{error}");
     let error = cluster.join("node-1", "nonsense").await.unwrap_err();
     assert!(error.message().contains("abcdef.0123456789abcdef"));
     let error = cluster.join("Node_1", &token).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    cluster.stop().await;
+}
+
+/// As Kubernetes writes a time, to the second.
+fn minutes_ago(minutes: i64) -> String {
+    let time = Timestamp::now() - SignedDuration::from_mins(minutes);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_ended_long_ago_is_removed_and_others_stay() {
+    let cluster = Cluster::start().await;
+    let name = |token: &str| format!("bootstrap-token-{}", &token[..6]);
+    let old = name(&cluster.token(json!({"expiration": minutes_ago(61)})).await);
+    let mut stay = Vec::new();
+    for more in [
+        json!({}),
+        json!({"expiration": minutes_ago(30)}),
+        json!({"expiration": minutes_ago(-30)}),
+    ] {
+        stay.push(name(&cluster.token(more).await));
+    }
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let secrets = cluster.list(secrets).await;
+        for name in &stay {
+            assert!(secrets.contains(name), "{name} is gone: {secrets:?}");
+        }
+        if !secrets.contains(&old) {
+            break;
+        }
+        assert!(Instant::now() < end, "{old} is still there: {secrets:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     cluster.stop().await;
 }
 

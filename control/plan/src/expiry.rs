@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! When an Event has been kept long enough: an hour after it last happened, as kube-apiserver's `--event-ttl`.
+//! When something has been kept long enough. An Event is kept for an hour after it last happened, as kube-apiserver's
+//! `--event-ttl` has it.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 const TTL: SignedDuration = SignedDuration::from_hours(1);
 
 /// When the Event's hour ends; one without any time is counted from `now`.
-pub fn ends(event: &Event, now: Timestamp) -> Timestamp {
+pub fn event_ends(event: &Event, now: Timestamp) -> Timestamp {
     let series = event.series.as_ref();
     let times = [
         event.last_timestamp.as_ref().map(|time| time.0),

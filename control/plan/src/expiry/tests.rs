@@ -11,7 +11,7 @@ fn at(text: &str) -> Timestamp {
 
 fn ends_of(event: Value) -> Timestamp {
     let event: Event = serde_json::from_value(event).unwrap();
-    ends(&event, at("2026-01-01T00:00:00Z"))
+    event_ends(&event, at("2026-01-01T00:00:00Z"))
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn an_event_of_the_end_of_time_stays() {
         ),
         ..Event::default()
     };
-    assert_eq!(ends(&event, Timestamp::UNIX_EPOCH), Timestamp::MAX);
+    assert_eq!(event_ends(&event, Timestamp::UNIX_EPOCH), Timestamp::MAX);
 }
 
 #[test]
