@@ -33,7 +33,7 @@ impl ProbeKind {
 /// The question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Any status from 200 to 399 is a pass.
+    /// A last answer with a status from 200 to 399 is a pass.
     Http(HttpGet),
     /// A connection is a pass.
     Tcp {
@@ -64,7 +64,7 @@ pub struct HttpGet {
 pub enum Scheme {
     /// `HTTP`.
     Http,
-    /// `HTTPS`; no certificate is asked for.
+    /// `HTTPS`; any certificate will do.
     Https,
 }
 

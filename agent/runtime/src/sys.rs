@@ -41,7 +41,7 @@ pub(crate) fn exit_now(status: i32) -> ! {
 /// A child whose first thread ends while another one sleeps for a minute.
 #[cfg(test)]
 pub(crate) fn child_without_first_thread() -> nix::Result<nix::unistd::Pid> {
-    // SAFETY: the child only makes a thread, and takes no lock that another thread of the test may hold.
+    // SAFETY: the child only makes a thread. That allocates, and the C library hands its allocator whole to a child.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Parent { child } => Ok(child),
         nix::unistd::ForkResult::Child => {

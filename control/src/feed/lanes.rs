@@ -2,8 +2,9 @@
 //! Carries an agent's reports to whoever applies them, so that what is slow holds up nothing of another kind.
 //!
 //! A lane applies one report after the other. Everything about one pod takes the same lane, and so do all
-//! counts of one event; the Node has a lane of its own. A burst of events waits for events only. A session
-//! owns its lanes: when it is dropped, so are they, and the agent says everything again.
+//! events about one object, which are written in the order in which they happened; the Node has a lane of its
+//! own. A burst of events waits for events only. A session owns its lanes: when it is dropped, so are they,
+//! and the agent says everything again.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -79,8 +80,11 @@ impl Lanes {
                 of(&self.pods, uid)
             }
             Report::Event(event) => {
-                let metadata = &event.metadata;
-                of(&self.events, &(&metadata.namespace, &metadata.name))
+                let about = &event.involved_object;
+                of(
+                    &self.events,
+                    &(&about.kind, &about.namespace, &about.name, &about.uid),
+                )
             }
             Report::Node(_) => Some(&self.node),
             Report::Heard => {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use knarr_api::k8s_openapi::Resource;
-use knarr_api::k8s_openapi::api::core::v1::{Event, Secret};
+use knarr_api::k8s_openapi::api::core::v1::Event;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_apiserver::{ApiError, DeleteParams, Object};
 use knarr_control_plan::expiry;
@@ -31,23 +31,22 @@ struct View {
 
 /// Runs the loop of Events until shutdown.
 pub(super) async fn events(context: Context) {
-    run::<Event>(context, |event| {
-        Some(expiry::event_ends(event, clock::now()))
-    })
-    .await;
+    let ends = |event: &Event| Some(expiry::event_ends(event, clock::now()));
+    run(context, |_| true, ends).await;
 }
 
 /// Runs the loop of join tokens until shutdown.
 pub(super) async fn tokens(context: Context) {
-    run::<Secret>(context, tokens::kept_until).await;
+    let candidate = |object: &Object| *object.meta.namespace == *tokens::NAMESPACE;
+    run(context, candidate, tokens::kept_until).await;
 }
 
 fn left(view: &View) -> Option<Duration> {
     expiry::left(view.ends, clock::now())
 }
 
-/// `ends` gives nothing for an object that stays.
-async fn run<K>(context: Context, ends: fn(&K) -> Option<Timestamp>)
+/// Only what is a `candidate` is read; `ends` gives nothing for an object that stays.
+async fn run<K>(context: Context, candidate: fn(&Object) -> bool, ends: fn(&K) -> Option<Timestamp>)
 where
     K: Resource + DeserializeOwned + 'static,
 {
@@ -59,6 +58,9 @@ where
         }
     };
     let view = move |object: &Object| {
+        if !candidate(object) {
+            return None;
+        }
         let meta = &object.meta;
         Some(View {
             uid: meta.uid.clone(),

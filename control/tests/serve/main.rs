@@ -125,7 +125,6 @@ fn minutes_ago(minutes: i64) -> String {
 async fn a_token_that_ended_long_ago_is_removed_and_others_stay() {
     let cluster = Cluster::start().await;
     let name = |token: &str| format!("bootstrap-token-{}", &token[..6]);
-    let old = name(&cluster.token(json!({"expiration": minutes_ago(61)})).await);
     let mut stay = Vec::new();
     for more in [
         json!({}),
@@ -134,6 +133,8 @@ async fn a_token_that_ended_long_ago_is_removed_and_others_stay() {
     ] {
         stay.push(name(&cluster.token(more).await));
     }
+    // The last one, so that its turn comes after that of the others.
+    let old = name(&cluster.token(json!({"expiration": minutes_ago(61)})).await);
     let secrets = "/api/v1/namespaces/kube-system/secrets";
     let end = Instant::now() + Duration::from_secs(30);
     loop {

@@ -121,9 +121,12 @@ fn processes(lab: &str) -> Vec<u32> {
         .filter(|pid| cgroups(*pid).contains(lab))
         .filter(|pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            !status
-                .lines()
-                .any(|line| line.starts_with("State:") && line.contains('Z'))
+            let field = |name: &str| {
+                let value = status.lines().find_map(|line| line.strip_prefix(name));
+                value.unwrap_or_default().trim()
+            };
+            // The state is that of the first thread alone.
+            !(field("State:").starts_with('Z') && field("Threads:") == "1")
         })
         .collect()
 }

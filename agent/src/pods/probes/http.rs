@@ -1,27 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Asks a probe over HTTP or HTTPS as kubelet v1.37 does (`pkg/probe/http`): one GET on a connection of its own, which
-//! follows redirects as long as they stay with the host, and trusts whatever certificate it is shown.
+//! follows redirects as long as they stay with the host, and takes whatever certificate it is shown.
+//!
+//! Unlike kubelet it speaks HTTP/1.1 only, and counts an answer that breaks off as a failure, where kubelet asks again.
 //!
 //! Not here: how long an answer may take and what it leads to (`probes`).
 
 use super::Answer;
+use crate::cli::chain;
 use crate::join::pin::provider;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
+    InvalidHeaderName, InvalidHeaderValue, LOCATION, TRAILER, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use knarr_agent_plan::probe::{HttpGet, Scheme};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
-use rustls::crypto::CryptoProvider;
 use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use std::error::Error;
+use std::io;
 use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -31,18 +35,50 @@ use url::{Position, Url};
 
 /// Requests for one question, the redirected ones included.
 const REQUESTS_MAX: usize = 10;
-/// As much of an answer's body is waited for.
+/// No more of an answer's body than this is waited for (kubelet's `maxRespBodyLength`).
 const BODY_BYTES_MAX: usize = 10 << 10;
 /// What the probes call themselves.
 const AGENT: &str = "kube-probe/1.37";
 
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Address(#[from] url::ParseError),
+    #[error("the address has no host or no port")]
+    NoHost,
+    #[error("unsupported protocol scheme \"{0}\"")]
+    Scheme(String),
+    #[error(transparent)]
+    HeaderName(#[from] InvalidHeaderName),
+    #[error(transparent)]
+    HeaderValue(#[from] InvalidHeaderValue),
+    #[error(transparent)]
+    ServerName(#[from] InvalidDnsNameError),
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+    #[error(transparent)]
+    Request(#[from] http::Error),
+    #[error(transparent)]
+    Exchange(#[from] hyper::Error),
+    #[error("the Location of a redirect is not UTF-8")]
+    Location,
+    #[error("stopped after {REQUESTS_MAX} redirects")]
+    Redirects,
+}
+
 /// Asks once. `pod_ip` is the host where the probe names none.
 pub(super) async fn ask(get: &HttpGet, pod_ip: &str) -> Answer {
     let host = get.host.as_deref().unwrap_or(pod_ip);
-    let text = address(get, host);
+    let authority = authority(host, get.port);
+    let scheme = match get.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    let text = format!("{scheme}://{authority}{}", get.path);
     let asked = async {
         let url = Url::parse(&text)?;
-        let headers = headers(&get.headers)?;
+        let headers = headers(&get.headers, &authority)?;
         follow(url, headers).await
     };
     match asked.await {
@@ -57,40 +93,40 @@ pub(super) async fn ask(get: &HttpGet, pod_ip: &str) -> Answer {
             "HTTP probe failed with statuscode: {}",
             status.as_u16()
         )),
-        Err(error) => Answer::Failed(format!("Get \"{text}\": {}", chain(&*error))),
+        Err(error) => Answer::Failed(format!("Get \"{text}\": {}", chain(&error.into()))),
     }
 }
 
-type Failure = Box<dyn Error + Send + Sync>;
-
-fn address(get: &HttpGet, host: &str) -> String {
-    let scheme = match get.scheme {
-        Scheme::Http => "http",
-        Scheme::Https => "https",
-    };
-    let port = get.port;
-    if host.contains(':') {
+fn authority(host: &str, port: u16) -> String {
+    match host.contains(':') {
         // An IPv6 address.
-        format!("{scheme}://[{host}]:{port}{}", get.path)
-    } else {
-        format!("{scheme}://{host}:{port}{}", get.path)
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
     }
 }
 
-/// The probe's own headers before ours; an empty one of these two is not sent at all.
-fn headers(own: &[(String, String)]) -> Result<HeaderMap, Failure> {
+/// The probe's own headers before ours.
+fn headers(own: &[(String, String)], authority: &str) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
     for (name, value) in own {
-        headers.append(
-            HeaderName::from_bytes(name.as_bytes())?,
-            HeaderValue::from_bytes(value.as_bytes())?,
-        );
+        let name = HeaderName::from_bytes(name.as_bytes())?;
+        let value = HeaderValue::from_bytes(value.as_bytes())?;
+        // There is no body, so nothing may announce one.
+        if [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER].contains(&name) {
+            continue;
+        }
+        // One host is asked for, and an empty one is none.
+        if name == HOST && (value.is_empty() || headers.contains_key(HOST)) {
+            continue;
+        }
+        headers.append(name, value);
     }
-    for (name, value) in [(USER_AGENT, AGENT), (ACCEPT, "*/*")] {
+    for (name, value) in [(USER_AGENT, AGENT), (ACCEPT, "*/*"), (HOST, authority)] {
         match headers.get(&name) {
             None => {
-                headers.insert(name, HeaderValue::from_static(value));
+                headers.insert(name, HeaderValue::from_str(value)?);
             }
+            // Asked not to be sent.
             Some(value) if value.is_empty() => {
                 headers.remove(name);
             }
@@ -104,8 +140,8 @@ fn headers(own: &[(String, String)]) -> Result<HeaderMap, Failure> {
 /// Gives the last address that was asked, and its status.
 async fn follow(mut url: Url, mut headers: HeaderMap) -> Result<(Url, StatusCode), Failure> {
     for _ in 0..REQUESTS_MAX {
-        let (status, location) = get(&url, &headers).await?;
-        let Some(location) = location.filter(|_| asks_elsewhere(status)) else {
+        let (status, location) = ask_once(&url, &headers).await?;
+        let Some(location) = location else {
             return Ok((url, status));
         };
         let next = url.join(&location)?;
@@ -113,12 +149,12 @@ async fn follow(mut url: Url, mut headers: HeaderMap) -> Result<(Url, StatusCode
             return Ok((url, status));
         }
         if Url::parse(&location).is_ok() {
-            // A whole address names the host that is meant; the probe's own word for it was for the first one.
+            // A whole address says itself which host is meant.
             headers.remove(HOST);
         }
         url = next;
     }
-    Err(format!("stopped after {REQUESTS_MAX} redirects").into())
+    Err(Failure::Redirects)
 }
 
 fn asks_elsewhere(status: StatusCode) -> bool {
@@ -132,22 +168,24 @@ fn asks_elsewhere(status: StatusCode) -> bool {
     )
 }
 
-/// One request. Gives the status and where the answer leads, if it does.
-async fn get(url: &Url, headers: &HeaderMap) -> Result<(StatusCode, Option<String>), Failure> {
+/// One request. Gives the status and, where that asks for it, the address to ask next.
+async fn ask_once(url: &Url, headers: &HeaderMap) -> Result<(StatusCode, Option<String>), Failure> {
+    let tls = match url.scheme() {
+        "http" => false,
+        "https" => true,
+        other => return Err(Failure::Scheme(other.to_owned())),
+    };
     // Without the brackets of an IPv6 address, which belong to the text of an address only.
-    let host = url.host_str().ok_or("no host in the address")?;
+    let host = url.host_str().ok_or(Failure::NoHost)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = url.port_or_known_default().ok_or("no port")?;
+    let port = url.port_or_known_default().ok_or(Failure::NoHost)?;
     let stream = TcpStream::connect((host, port)).await?;
-    match url.scheme() {
-        "http" => send(stream, url, headers).await,
-        "https" => {
-            let name = ServerName::try_from(host.to_owned())?;
-            let stream = TlsConnector::from(trusting()).connect(name, stream).await?;
-            send(stream, url, headers).await
-        }
-        other => Err(format!("unsupported protocol scheme \"{other}\"").into()),
+    if !tls {
+        return send(stream, url, headers).await;
     }
+    let name = ServerName::try_from(host.to_owned())?;
+    let stream = TlsConnector::from(trusting()).connect(name, stream).await?;
+    send(stream, url, headers).await
 }
 
 async fn send<S>(
@@ -172,17 +210,29 @@ where
             .insert(HOST, HeaderValue::from_str(host)?);
     }
     let mut response = sender.send_request(request).await?;
-    read(&mut response).await?;
+    let status = response.status();
     let location = response.headers().get(LOCATION);
-    let location = location.map(HeaderValue::to_str).transpose()?;
-    Ok((response.status(), location.map(str::to_owned)))
+    let location = location.filter(|next| asks_elsewhere(status) && !next.is_empty());
+    if let Some(location) = location {
+        let location = std::str::from_utf8(location.as_bytes()).map_err(|_| Failure::Location)?;
+        return Ok((status, Some(location.to_owned())));
+    }
+    read(&mut response).await?;
+    Ok((status, None))
 }
 
 /// Waits for the body, or for as much of it as there has to be: one that breaks off is no answer.
-async fn read(response: &mut Response<Incoming>) -> Result<(), Failure> {
+async fn read(response: &mut Response<Incoming>) -> Result<(), hyper::Error> {
+    let until_closed = response.body().size_hint().exact().is_none()
+        && !response.headers().contains_key(TRANSFER_ENCODING);
     let mut bytes = 0;
     while let Some(frame) = response.body_mut().frame().await {
-        bytes += frame?.data_ref().map_or(0, Bytes::len);
+        match frame {
+            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+            // Many servers end such a body without the alert that TLS has for it.
+            Err(error) if until_closed && is_end_of_file(&error) => break,
+            Err(error) => return Err(error),
+        }
         if bytes >= BODY_BYTES_MAX {
             break;
         }
@@ -190,27 +240,27 @@ async fn read(response: &mut Response<Incoming>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An error with what caused it: hyper's own names only the step.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+fn is_end_of_file(error: &hyper::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::UnexpectedEof
+        {
+            return true;
+        }
         cause = error.source();
     }
-    text
+    false
 }
 
 fn trusting() -> Arc<ClientConfig> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
-        let provider = provider();
-        let mut config = ClientConfig::builder_with_provider(provider.clone())
+        let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the ring provider knows TLS 1.2 and 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+            .with_custom_certificate_verifier(Arc::new(Trusting))
             .with_no_client_auth();
         // Each question is a whole new one.
         config.resumption = Resumption::disabled();
@@ -219,9 +269,10 @@ fn trusting() -> Arc<ClientConfig> {
     config.clone()
 }
 
-/// Trusts every certificate whose key the server holds. A probe asks whether a container answers, not who it is.
+/// Takes whatever is shown, also what it cannot read: a probe asks whether a container answers, not who it is. A
+/// signature by the key of a certificate that nobody trusts says nothing either.
 #[derive(Debug)]
-struct Trusting(Arc<CryptoProvider>);
+struct Trusting;
 
 impl ServerCertVerifier for Trusting {
     fn verify_server_cert(
@@ -237,26 +288,36 @@ impl ServerCertVerifier for Trusting {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+            SignatureScheme::ED25519,
+            SignatureScheme::ED448,
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::RSA_PSS_SHA384,
+            SignatureScheme::RSA_PSS_SHA512,
+            SignatureScheme::RSA_PKCS1_SHA256,
+            SignatureScheme::RSA_PKCS1_SHA384,
+            SignatureScheme::RSA_PKCS1_SHA512,
+        ]
     }
 }
 

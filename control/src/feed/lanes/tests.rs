@@ -17,6 +17,16 @@ fn event(index: usize) -> Report {
     Report::Event(Box::new(event))
 }
 
+fn number_of(report: &Report) -> usize {
+    match report {
+        Report::Event(event) => {
+            let name = event.metadata.name.as_deref().unwrap();
+            name.strip_prefix("event-").unwrap().parse().unwrap()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 fn pod(uid: usize, count: usize) -> Report {
     Report::Pod(PodReport {
         uid: uid.to_string(),
@@ -68,6 +78,35 @@ async fn a_burst_of_events_holds_up_neither_pods_nor_the_node_and_is_not_lost() 
     may_write.add_permits(BURST);
     lanes.finish().await;
     assert_eq!(applied.lock().unwrap().len(), 61 + BURST);
+}
+
+#[tokio::test]
+async fn events_about_one_object_are_written_in_the_order_in_which_they_were_said() {
+    let may_write = Arc::new(Semaphore::new(0));
+    let applied: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let (permits, seen) = (may_write.clone(), applied.clone());
+    let lanes = Lanes::start(move |report| {
+        let (permits, seen) = (permits.clone(), seen.clone());
+        async move {
+            let number = number_of(&report);
+            if number == 0 {
+                permits.acquire().await.unwrap().forget();
+            }
+            seen.lock().unwrap().push(number);
+        }
+    });
+    let all: Vec<usize> = (0..20).collect();
+    for index in &all {
+        lanes.send(event(*index)).await.unwrap();
+    }
+    // Time for the others, if they were in lanes of their own.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(applied.lock().unwrap().is_empty());
+    may_write.add_permits(1);
+    lanes.finish().await;
+    assert_eq!(*applied.lock().unwrap(), all);
 }
 
 #[tokio::test]

@@ -7,6 +7,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+/// How a server's answers end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// As the protocol has it.
+    Proper,
+    /// With the connection, and no word about it.
+    Abrupt,
+}
+
 /// What a server was asked, one text for each request.
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -18,10 +27,10 @@ struct Server {
 
 impl Server {
     async fn of(answers: &[&str]) -> Server {
-        Server::with(answers, None).await
+        Server::with(answers, None, End::Proper).await
     }
 
-    async fn with(answers: &[&str], tls: Option<TlsAcceptor>) -> Server {
+    async fn with(answers: &[&str], tls: Option<TlsAcceptor>, end: End) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = listener.local_addr().expect("address").port();
         let asked = Asked::default();
@@ -35,10 +44,10 @@ impl Server {
                     _ => answers.pop().expect("there are more"),
                 };
                 match &tls {
-                    None => serve(stream, &answer, &noted).await,
+                    None => serve(stream, &answer, &noted, end).await,
                     Some(tls) => {
                         let stream = tls.accept(stream).await.expect("a TLS client");
-                        serve(stream, &answer, &noted).await;
+                        serve(stream, &answer, &noted, end).await;
                     }
                 }
             }
@@ -61,7 +70,12 @@ impl Server {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &str, asked: &Asked) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    answer: &str,
+    asked: &Asked,
+    end: End,
+) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         if stream.read_buf(&mut request).await.expect("a request") == 0 {
@@ -71,7 +85,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &str, a
     let request = String::from_utf8(request).expect("a text");
     asked.lock().expect("whole").push(request.to_lowercase());
     let _ = stream.write_all(answer.as_bytes()).await;
-    let _ = stream.shutdown().await;
+    let _ = stream.flush().await;
+    if let End::Proper = end {
+        let _ = stream.shutdown().await;
+    }
 }
 
 fn failed(answer: &Answer) -> &str {
@@ -107,18 +124,47 @@ async fn the_status_decides() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_fails_and_says_why() {
+async fn a_body_may_end_in_any_way_that_is_an_end() {
     for answer in [
-        "SSH-2.0-OpenSSH_9.2\r\n",
-        "",
-        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
-        "HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\n\r\nok",
+        "HTTP/1.1 201 Created\r\nLocation: /caf\u{e9}\r\n\r\n",
+    ] {
+        let server = Server::of(&[answer]).await;
+        let seen = ask(&server.get(), "127.0.0.1").await;
+        assert_eq!(seen, Answer::Passed, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_fails_and_says_why() {
+    for (answer, why) in [
+        ("SSH-2.0-OpenSSH_9.2\r\n", "invalid HTTP version"),
+        ("", "connection closed before message completed"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+            "end of file before message length reached",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nhalf",
+            "end of file before message length reached",
+        ),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/\r\n\r\n",
+            "unsupported protocol scheme \"ftp\"",
+        ),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:port/\r\n\r\n",
+            "invalid port number",
+        ),
     ] {
         let server = Server::of(&[answer]).await;
         let seen = ask(&server.get(), "127.0.0.1").await;
         let told = failed(&seen);
         let begin = format!("Get \"http://127.0.0.1:{}/ready?full=1\": ", server.port);
         assert!(told.starts_with(&begin), "{answer}: {told}");
+        assert!(told.contains(why), "{answer}: {told}");
     }
 }
 
@@ -138,8 +184,11 @@ async fn the_request_is_kubelets() {
     assert_eq!(ask(&server.get(), "127.0.0.1").await, Answer::Passed);
     let own = HttpGet {
         headers: vec![
+            ("Host".to_owned(), String::new()),
             ("Host".to_owned(), "shop.example".to_owned()),
+            ("host".to_owned(), "second.example".to_owned()),
             ("user-agent".to_owned(), String::new()),
+            ("Content-Length".to_owned(), "5".to_owned()),
             ("X-Token".to_owned(), "t".to_owned()),
         ],
         ..server.get()
@@ -158,7 +207,9 @@ async fn the_request_is_kubelets() {
     }
     assert!(asked[1].contains("host: shop.example\r\n"), "{}", asked[1]);
     assert!(asked[1].contains("x-token: t\r\n"), "{}", asked[1]);
-    assert!(!asked[1].contains("user-agent"), "{}", asked[1]);
+    for none in ["user-agent", "content-length", "second.example"] {
+        assert!(!asked[1].contains(none), "{none}: {}", asked[1]);
+    }
 }
 
 #[tokio::test]
@@ -198,10 +249,17 @@ async fn a_redirect_is_followed_as_long_as_it_stays_with_the_host() {
 
 #[tokio::test]
 async fn a_redirect_to_another_host_passes_with_a_word_about_it() {
-    let server =
-        Server::of(&["HTTP/1.1 301 Moved\r\nLocation: http://shop.example/\r\n\r\n"]).await;
-    let seen = ask(&server.get(), "127.0.0.1").await;
-    assert!(matches!(seen, Answer::Warned(_)), "{seen:?}");
+    for answer in [
+        "HTTP/1.1 301 Moved\r\nLocation: http://shop.example/\r\n\r\n",
+        // To nowhere at all.
+        "HTTP/1.1 302 Found\r\nLocation: \r\n\r\n",
+        "HTTP/1.1 302 Found\r\n\r\n",
+    ] {
+        let server = Server::of(&[answer]).await;
+        let seen = ask(&server.get(), "127.0.0.1").await;
+        assert!(matches!(seen, Answer::Warned(_)), "{answer}: {seen:?}");
+        assert_eq!(server.asked().len(), 1);
+    }
 }
 
 #[tokio::test]
@@ -215,40 +273,54 @@ async fn redirects_in_a_circle_end() {
     assert_eq!(server.asked().len(), REQUESTS_MAX);
 }
 
-#[tokio::test]
-async fn over_https_whatever_certificate_is_shown_will_do() {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let certificate = rcgen::CertificateParams::new(vec!["somebody.else".to_owned()])
-        .and_then(|params| params.self_signed(&key))
-        .expect("a certificate");
+fn tls(certificate: Vec<u8>, key: &rcgen::KeyPair) -> TlsAcceptor {
+    let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let key = provider().key_provider.load_private_key(key);
+    let shown = rustls::sign::CertifiedKey::new(vec![certificate.into()], key.expect("a key"));
     let config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-        )
-        .expect("they belong together");
-    let tls = TlsAcceptor::from(Arc::new(config));
-    let server = Server::with(&["HTTP/1.1 200 OK\r\n\r\n"], Some(tls)).await;
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(shown)));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+#[tokio::test]
+async fn over_https_whatever_certificate_is_shown_will_do() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let other = rcgen::CertificateParams::new(vec!["somebody.else".to_owned()])
+        .and_then(|params| params.self_signed(&key))
+        .expect("a certificate");
+    // The second is none that anybody could read.
+    for certificate in [other.der().to_vec(), vec![0x30, 0]] {
+        for end in [End::Proper, End::Abrupt] {
+            let answer = ["HTTP/1.0 200 OK\r\n\r\nok"];
+            let server = Server::with(&answer, Some(tls(certificate.clone(), &key)), end).await;
+            let get = HttpGet {
+                scheme: Scheme::Https,
+                ..server.get()
+            };
+            assert_eq!(ask(&get, "127.0.0.1").await, Answer::Passed, "{end:?}");
+            assert_eq!(server.asked().len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_https_half_an_answer_is_none() {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let answer = ["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"];
+    let server = Server::with(&answer, Some(tls(vec![0x30, 0], &key)), End::Abrupt).await;
     let get = HttpGet {
         scheme: Scheme::Https,
         ..server.get()
     };
-    assert_eq!(ask(&get, "127.0.0.1").await, Answer::Passed);
-    assert_eq!(server.asked().len(), 1);
+    let seen = ask(&get, "127.0.0.1").await;
+    assert!(!failed(&seen).is_empty());
 }
 
 #[test]
-fn an_address_of_the_second_kind_stands_in_brackets() {
-    let get = HttpGet {
-        scheme: Scheme::Https,
-        host: None,
-        port: 8443,
-        path: "/".to_owned(),
-        headers: vec![],
-    };
-    assert_eq!(address(&get, "fd00::1"), "https://[fd00::1]:8443/");
-    assert_eq!(address(&get, "10.0.0.1"), "https://10.0.0.1:8443/");
+fn an_ipv6_address_stands_in_brackets() {
+    assert_eq!(authority("fd00::1", 8443), "[fd00::1]:8443");
+    assert_eq!(authority("10.0.0.1", 80), "10.0.0.1:80");
 }
