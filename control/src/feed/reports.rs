@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::Feed;
 use crate::clock;
+use crate::loops::is_ending;
 
 /// Where node Leases live, as Kubernetes has it.
 pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -297,7 +298,12 @@ impl Feed {
             result => result.map(|_| ()),
         };
         if let Err(error) = result {
-            // The namespace may be ending, or the store be full.
+            if is_ending(&error) {
+                // It would go with its namespace at once.
+                tracing::debug!(node, %error, "an event comes too late for its namespace");
+                return;
+            }
+            // The store may be full.
             self.events_lost.fetch_add(1, Ordering::Relaxed);
             let (object, reason) = (&event.involved_object.name, &event.reason);
             tracing::warn!(node, ?object, ?reason, %error, "an event is lost: it could not be written");

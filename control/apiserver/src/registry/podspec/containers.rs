@@ -13,6 +13,9 @@ use crate::value;
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+const HTTP_SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
+/// What Kubernetes says of a text that is no header's name.
+const HTTP_HEADER_NAME: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 const MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
 /// Longest name of a port (RFC 6335).
 const PORT_NAME_MAX: usize = 15;
@@ -289,6 +292,9 @@ fn handler(handler: &Value, field: &str, errors: &mut FieldErrors) {
             );
             continue;
         }
+        if kind == "httpGet" {
+            http_get(found, &format!("{field}.httpGet"), errors);
+        }
         let port = format!("{field}.{kind}.port");
         match (kind, value::at(found, "port")) {
             ("exec", _) => {
@@ -305,6 +311,21 @@ fn handler(handler: &Value, field: &str, errors: &mut FieldErrors) {
     }
     if count == 0 {
         errors.required(field, "must specify a handler type");
+    }
+}
+
+/// What upstream's `validateHTTPGetAction` looks at beside the port.
+fn http_get(get: &Value, field: &str, errors: &mut FieldErrors) {
+    let scheme = value::text(get, "scheme");
+    if !HTTP_SCHEMES.contains(&scheme) {
+        errors.not_supported(&format!("{field}.scheme"), scheme, &HTTP_SCHEMES);
+    }
+    for header in value::items(get, "httpHeaders") {
+        let name = value::text(header, "name");
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.is_empty() || !name.chars().all(is_of_name) {
+            errors.invalid(&format!("{field}.httpHeaders"), name, HTTP_HEADER_NAME);
+        }
     }
 }
 

@@ -105,6 +105,22 @@ fn refusals_name_the_field_and_the_rule() {
         with(json!({"name": "a", "image": "x", "livenessProbe": {}})),
         "spec.containers[0].livenessProbe: Required value: must specify a handler type"
     );
+    let asked =
+        |get: Value| with(json!({"name": "a", "image": "x", "livenessProbe": {"httpGet": get}}));
+    assert_eq!(
+        asked(
+            json!({"port": 80, "scheme": "HTTPS", "httpHeaders": [{"name": "X-Token", "value": "t"}]})
+        ),
+        ""
+    );
+    assert_eq!(
+        asked(json!({"port": 80, "scheme": "https"})),
+        r#"spec.containers[0].livenessProbe.httpGet.scheme: Unsupported value: "https": supported values: "HTTP", "HTTPS""#
+    );
+    assert_eq!(
+        asked(json!({"port": 80, "httpHeaders": [{"name": "X Token", "value": "t"}]})),
+        r#"spec.containers[0].livenessProbe.httpGet.httpHeaders: Invalid value: "X Token": a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')"#
+    );
     assert_eq!(
         errors(json!({"containers": [{"name": "a", "image": "x"}, {"name": "a", "image": "x"}]})),
         r#"spec.containers[1].name: Duplicate value: "a""#
