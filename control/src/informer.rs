@@ -168,7 +168,7 @@ impl<V: Send + Sync + 'static> Informer<V> {
 }
 
 /// Starts following `cache` on a task that ends at `shutdown`. `view` returns `None` for an object that
-/// cannot be read, which is then treated as absent.
+/// cannot be read or is nobody's concern, which is then treated as absent.
 pub fn start<V, F, C>(cache: Cache, shutdown: CancellationToken, view: F, changed: C) -> Informer<V>
 where
     V: Send + Sync + 'static,

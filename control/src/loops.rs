@@ -62,19 +62,10 @@ pub(crate) fn reference(api_version: &str, kind: &str, meta: &ObjectMeta) -> Obj
     }
 }
 
-/// True for a refusal because the object's namespace is being deleted: whatever was missing there, nobody needs
-/// it any more.
-pub(crate) fn is_ending(error: &ApiError) -> bool {
-    let status = error.status();
-    let causes = status.details.and_then(|details| details.causes);
-    let mut causes = causes.into_iter().flatten();
-    causes.any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"))
-}
-
 /// What a failed reconcile of `key` asks for. Failures that are part of ordinary life, because others write too,
 /// are not worth a line in the log.
 pub(crate) fn failed(what: &'static str, key: &dyn std::fmt::Display, error: &ApiError) -> Outcome {
-    if is_ending(error) {
+    if error.is_namespace_ending() {
         return Outcome::Done;
     }
     if !(error.is_conflict() || error.is_not_found() || error.is_already_exists()) {

@@ -3,7 +3,7 @@
 //!
 //! `abcdef.0123456789abcdef`: the part before the dot names the Secret `bootstrap-token-abcdef` in
 //! `kube-system`, the part behind it is the secret. Plain functions; who reads and writes the Secrets is
-//! `enrollment` (in the server) and `commands::token` (over the API).
+//! `enrollment` (in the server) and `commands::token` (over the API), and `loops::expiry` removes them.
 
 use std::collections::BTreeMap;
 use std::fmt;

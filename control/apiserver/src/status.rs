@@ -281,6 +281,19 @@ impl ApiError {
         self.reason == Reason::AlreadyExists
     }
 
+    /// Refused because the object's namespace is being deleted: whatever was missing there, nobody needs it any more.
+    #[must_use]
+    pub fn is_namespace_ending(&self) -> bool {
+        let causes = self
+            .details
+            .as_ref()
+            .and_then(|details| details.causes.as_ref());
+        causes.is_some_and(|causes| {
+            let mut reasons = causes.iter().filter_map(|cause| cause.reason.as_deref());
+            reasons.any(|reason| reason == "NamespaceTerminating")
+        })
+    }
+
     /// Worth the same call again later: nothing about the request itself is wrong.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

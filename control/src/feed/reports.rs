@@ -20,7 +20,6 @@ use tonic::Status;
 
 use super::Feed;
 use crate::clock;
-use crate::loops::is_ending;
 
 /// Where node Leases live, as Kubernetes has it.
 pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -298,7 +297,7 @@ impl Feed {
             result => result.map(|_| ()),
         };
         if let Err(error) = result {
-            if is_ending(&error) {
+            if error.is_namespace_ending() {
                 // It would go with its namespace at once.
                 tracing::debug!(node, %error, "an event comes too late for its namespace");
                 return;

@@ -235,7 +235,7 @@ impl Loop {
                         );
                     }
                     // Nothing is needed there any more.
-                    Err(error) if super::is_ending(&error) => break 'creation,
+                    Err(error) if error.is_namespace_ending() => break 'creation,
                     Err(error) => {
                         recorder.warning(
                             about(),
