@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::lab::enter::EnterRequest;
-use crate::{bench, ci, demo, dist, ebpf, lab, setup, test, ui, up};
+use crate::{bench, ci, demo, dist, ebpf, lab, paths, setup, test, ui, up};
 
 /// Everything that can be done with a checkout of Knarr.
 #[derive(Parser)]
@@ -176,7 +176,8 @@ impl NodeFault {
 
 /// Runs what the arguments ask for. A failure prints its reason last and ends with a non-zero code.
 pub fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
+    let cli = Cli::parse();
+    match paths::find_root().and_then(|()| dispatch(cli.command)) {
         Ok(code) => code,
         Err(error) => {
             ui::failure(&error);

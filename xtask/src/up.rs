@@ -57,6 +57,13 @@ pub fn up_with(nodes: u32, control_flags: &[String], build: Build) -> anyhow::Re
             remove_everything()?;
             State::new(free_port()?)?
         }
+        None if state::is_there() => {
+            ui::line(
+                "this checkout was copied with another one's cluster: removing the copied files, not that cluster",
+            );
+            remove_everything()?;
+            State::new(free_port()?)?
+        }
         None => State::new(free_port()?)?,
     };
     state.complete = false;

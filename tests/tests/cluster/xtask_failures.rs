@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask` that cannot do what it was asked ends with another code than 0, and the last thing it says is why.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use knarr_tests::cluster::xtask;
+use knarr_tests::cluster::{up_dir, xtask};
 use knarr_tests::hosts::{CLIENT, CONTROL, NODES};
 use knarr_tests::kubectl::Outcome;
 
@@ -64,4 +66,46 @@ fn arguments_that_are_not_understood_are_refused_with_those_that_are() {
         "error: invalid value 'nothing' for '[NAMES]...'\n  [possible values: datapath, idle, start]\n\n\
          For more information, try '--help'."
     );
+}
+
+/// A checkout with the parts of this one by which xtask knows a checkout and a lab, and with xtask itself.
+fn copied_checkout(at: &Path) {
+    let up = at.join("target").join("up");
+    fs::create_dir_all(&up).unwrap();
+    fs::create_dir_all(at.join("xtask")).unwrap();
+    fs::write(at.join("Cargo.lock"), "").unwrap();
+    fs::write(at.join("xtask").join("Cargo.toml"), "").unwrap();
+    fs::copy(up_dir().join("state.json"), up.join("state.json")).unwrap();
+    fs::copy(xtask(), at.join("target").join("xtask")).unwrap();
+}
+
+#[test]
+fn a_copied_checkout_leaves_the_cluster_of_the_original_alone() {
+    let copy = tempfile::tempdir().unwrap();
+    copied_checkout(copy.path());
+    let in_copy = |args: &[&str]| {
+        let mut command = Command::new(copy.path().join("target").join("xtask"));
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_TARGET_DIR"] {
+            command.env_remove(name);
+        }
+        Outcome::of(command.current_dir(copy.path()).args(args), "")
+    };
+    let state = || fs::read(up_dir().join("state.json")).unwrap();
+    let before = state();
+
+    let command = in_copy(&["node", NODES[0], "--", "true"]);
+    let down = in_copy(&["down"]);
+
+    assert_eq!(command.code, Some(1), "{}", command.stderr);
+    assert!(
+        command.stderr.contains("nothing is up"),
+        "{}",
+        command.stderr
+    );
+    assert_eq!(down.code, Some(0), "{}", down.stderr);
+    assert!(!copy.path().join("target/up/state.json").exists());
+    assert_eq!(state(), before);
+    let mut original = Command::new(xtask());
+    let here = Outcome::of(original.args(["node", NODES[0], "--", "true"]), "");
+    assert_eq!(here.code, Some(0), "the original's host: {}", here.stderr);
 }

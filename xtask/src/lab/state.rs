@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -22,6 +22,8 @@ use crate::process::Process;
 pub struct State {
     /// The machine's boot: after another boot nothing of this exists any more.
     pub boot_id: String,
+    /// The folder that this was written in: in a copy of it the lab is somebody else's.
+    folder: Folder,
     /// The folder that holds the lab's cgroups, below each hierarchy's root.
     pub cgroup: String,
     /// Where the API is on the machine's own loopback.
@@ -32,6 +34,25 @@ pub struct State {
     pub hosts: BTreeMap<String, Host>,
     /// SHA-256 of each program that was started, by its name.
     pub programs: BTreeMap<String, String>,
+}
+
+/// A folder as the file system knows it: moving it keeps this, copying it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Folder {
+    device: u64,
+    inode: u64,
+}
+
+impl Folder {
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        let found =
+            fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
 }
 
 /// One host.
@@ -52,6 +73,7 @@ impl State {
     pub fn new(api_port: u16) -> anyhow::Result<Self> {
         Ok(Self {
             boot_id: boot_id()?,
+            folder: Folder::of(&paths::up())?,
             cgroup: lab_cgroup(),
             api_port,
             complete: false,
@@ -60,7 +82,7 @@ impl State {
         })
     }
 
-    /// What was written last; none when nothing is up.
+    /// What was written last in this folder; none when nothing is up, or when the book came here with a copied folder.
     pub fn load() -> anyhow::Result<Option<Self>> {
         let path = path();
         let text = match fs::read(&path) {
@@ -76,7 +98,8 @@ impl State {
                 path.display()
             )
         })?;
-        Ok(Some(state))
+        // The processes that a copied book names belong to the original's lab.
+        Ok((state.folder == Folder::of(&paths::up())?).then_some(state))
     }
 
     /// The running lab, or an error that says how to get one.
@@ -155,6 +178,11 @@ pub fn remove() -> anyhow::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Whether there is a book, be it this folder's own or one that was copied with the folder.
+pub fn is_there() -> bool {
+    path().exists()
 }
 
 fn path() -> PathBuf {

@@ -72,7 +72,8 @@ pub fn inside<T: Send>(netns: &str, work: impl FnOnce() -> Result<T> + Send) -> 
 pub fn object() -> Result<Vec<u8>> {
     let path = match std::env::var_os("KNARR_EBPF_OBJECT") {
         Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/ebpf/knarr-ebpf"),
+        None => Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").context("cargo runs the tests")?)
+            .join("../../target/ebpf/knarr-ebpf"),
     };
     std::fs::read(&path).with_context(|| {
         format!(
