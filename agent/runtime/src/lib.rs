@@ -19,6 +19,7 @@ pub mod cgroup;
 pub mod image;
 pub mod logs;
 mod process;
+mod program;
 mod protocol;
 mod runtime;
 mod sandbox;

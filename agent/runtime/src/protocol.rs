@@ -50,8 +50,10 @@ pub(crate) struct ShimConfig {
     pub log_dir: PathBuf,
     /// Unpacked image layers.
     pub layers_dir: PathBuf,
-    /// The program of the pause process.
-    pub pause_exe: PathBuf,
+    /// An empty directory, the root of the pause process. Its name in the file is that of the first layout, without which
+    /// an agent of before could not read the file.
+    #[serde(rename = "pause_exe")]
+    pub pause_root: PathBuf,
     /// The cgroup tree.
     pub cgroup: CgroupLayout,
     /// The pod's cgroup.

@@ -6,6 +6,7 @@
 use crate::cgroup::CgroupLayout;
 use crate::cgroup::PodCgroup;
 use crate::image::{ImageError, ImageStore};
+use crate::program::{SealedProgram, limits_of_volumes};
 use crate::protocol::{FORMAT, Head, ShimConfig, ShimState};
 use crate::sandbox::{Sandbox, SandboxError, is_name, shims_in, teardown};
 use crate::shim::{PAUSE_PROGRAM, READY};
@@ -89,6 +90,9 @@ pub enum RuntimeError {
     /// A cgroup.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
+    /// Programs that are not in a file cannot be executed here, so that no pod could start.
+    #[error("cannot execute the pause program from memory (a sealed memfd), which every pod needs")]
+    Executable(#[source] std::io::Error),
     /// The request cannot be served; the text says why.
     #[error("{0}")]
     Refused(String),
@@ -178,6 +182,7 @@ impl Runtime {
                 config,
             };
             inner.make_dirs()?;
+            inner.check_machine()?;
             inner.config.cgroup.create_roots()?;
             Ok(Runtime {
                 inner: Arc::new(inner),
@@ -397,8 +402,8 @@ impl Inner {
         self.config.data_dir.join("pods")
     }
 
-    fn pause_exe(&self) -> PathBuf {
-        self.config.run_dir.join("pause").join("pause")
+    fn pause_root(&self) -> PathBuf {
+        self.config.run_dir.join("empty")
     }
 
     fn make_dirs(&self) -> Result<(), RuntimeError> {
@@ -415,19 +420,25 @@ impl Inner {
             let private = std::fs::Permissions::from_mode(0o700);
             std::fs::set_permissions(&dir, private).map_err(failed("protecting", &dir))?;
         }
-        let exe = self.pause_exe();
-        if std::fs::read(&exe).is_ok_and(|there| there == PAUSE_PROGRAM) {
-            return Ok(());
+        let empty = self.pause_root();
+        std::fs::create_dir_all(&empty).map_err(failed("making", &empty))?;
+        let closed = std::fs::Permissions::from_mode(0o555);
+        std::fs::set_permissions(&empty, closed).map_err(failed("protecting", &empty))
+    }
+
+    /// What would keep every pod from starting is said now, and what pods will miss.
+    fn check_machine(&self) -> Result<(), RuntimeError> {
+        SealedProgram::new("pause", PAUSE_PROGRAM)
+            .and_then(|program| program.check())
+            .map_err(RuntimeError::Executable)?;
+        let dir = &self.config.data_dir;
+        for (option, effect) in limits_of_volumes(dir).map_err(failed("looking at", dir))? {
+            tracing::warn!(
+                "the data directory {} is on a file system mounted {option}: {effect}",
+                dir.display()
+            );
         }
-        if let Some(dir) = exe.parent() {
-            std::fs::create_dir_all(dir).map_err(failed("making", dir))?;
-        }
-        // Executable before it has its name: a shim may be about to use it.
-        let new = exe.with_extension("new");
-        std::fs::write(&new, PAUSE_PROGRAM).map_err(failed("writing", &new))?;
-        let executable = std::fs::Permissions::from_mode(0o555);
-        std::fs::set_permissions(&new, executable).map_err(failed("writing", &new))?;
-        std::fs::rename(&new, &exe).map_err(failed("writing", &exe))
+        Ok(())
     }
 
     /// Cgroups, directories and the shim's configuration.
@@ -449,7 +460,7 @@ impl Inner {
             id: new_id().map_err(failed("reading", Path::new("/dev/urandom")))?,
             log_dir: pod_log_dir(&self.config.log_dir, &spec.namespace, &spec.name, &spec.uid),
             layers_dir: self.images.layers_dir(),
-            pause_exe: self.pause_exe(),
+            pause_root: self.pause_root(),
             cgroup: self.config.cgroup.clone(),
             pod_cgroup: PodCgroup::pod(spec.qos, &spec.uid)?,
             log: self.config.log,

@@ -3,17 +3,16 @@
 
 use crate::cgroup::PAUSE;
 use crate::process::ProcessId;
+use crate::program::SealedProgram;
 use crate::protocol::ShimConfig;
 use crate::spec::{IpcMode, NetworkMode, PidMode};
 use crate::sys::{self, Forked};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// nobody: pause needs no privilege.
@@ -81,7 +80,7 @@ fn become_pause(config: &ShimConfig, errors: &OwnedFd, new_pid: bool) -> ! {
                 i32::try_from(std::process::id()).map_err(io::Error::other)?,
             )?;
         }
-        execute(&config.pause_exe, errors)
+        execute(&config.pause_root, errors)
     });
     let message = match outcome {
         Ok(Ok(())) => "the pause program could not be executed".to_owned(),
@@ -144,12 +143,10 @@ fn join(config: &ShimConfig, pid: i32) -> io::Result<()> {
         .map_err(|e| io::Error::other(super::chain(&e)))
 }
 
-/// Leaves everything behind and executes the program from a directory that holds nothing else.
-fn execute(program: &Path, errors: &OwnedFd) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (program.parent(), program.file_name()) else {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    };
-    nix::unistd::chdir(dir)?;
+/// Leaves everything behind and executes the program in a root that holds nothing.
+fn execute(root: &Path, errors: &OwnedFd) -> io::Result<()> {
+    let program = SealedProgram::new("pause", super::PAUSE_PROGRAM)?;
+    nix::unistd::chdir(root)?;
     nix::unistd::chroot(".")?;
     nix::unistd::setgroups(&[])?;
     let (gid, uid) = (Gid::from_raw(PAUSE_ID), Uid::from_raw(PAUSE_ID));
@@ -157,11 +154,8 @@ fn execute(program: &Path, errors: &OwnedFd) -> io::Result<()> {
     nix::unistd::setresuid(uid, uid, uid)?;
     sys::reset_signals()?;
     sys::ignore_children()?;
-    sys::close_others(&[errors.as_raw_fd()])?;
-    let path = CString::new([b"/", name.as_bytes()].concat())?;
-    let no_environment: [&std::ffi::CStr; 0] = [];
-    nix::unistd::execve(&path, &[path.as_c_str()], &no_environment)?;
-    Ok(())
+    sys::close_others(&[errors.as_raw_fd(), program.fd().as_raw_fd()])?;
+    Err(program.execute(&[c"/pause"]))
 }
 
 fn write_all(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {

@@ -281,8 +281,7 @@ fn fill(path: &Path) -> Result<()> {
 #[test]
 fn states_that_a_full_disk_does_not_take_are_told_and_written_when_there_is_room() {
     on_host(|host| async move {
-        let run = host.dir.join("run");
-        std::fs::create_dir(&run)?;
+        let run = host.run_dir();
         let small = Some("size=8m");
         mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::empty(), small)?;
         let full = run.join("full");

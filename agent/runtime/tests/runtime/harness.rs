@@ -55,6 +55,7 @@ fn run_on_host<F: Future<Output = Result<()>>>(cgroup: Cgroup, test: impl FnOnce
         let dir = PathBuf::from(dir);
         let host = Host { dir: dir.clone() };
         host.mount_cgroups(cgroup).unwrap();
+        mount_restricted(&host.run_dir()).unwrap();
         runtime.block_on(async {
             let tested = tokio::time::timeout(TEST_WAIT, test(host)).await;
             tested.expect("the test took too long").unwrap();
@@ -200,6 +201,15 @@ fn roots() -> Vec<PathBuf> {
         .collect()
 }
 
+/// A tmpfs with the options that systemd gives /run, and `nodev` besides.
+pub fn mount_restricted(dir: &Path) -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    std::fs::create_dir_all(dir)?;
+    let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("run"), dir, Some("tmpfs"), flags, Some("mode=755"))
+        .with_context(|| format!("mounting {dir:?}"))
+}
+
 /// See the module's comment.
 pub struct Host {
     pub dir: PathBuf,
@@ -245,11 +255,15 @@ impl Host {
         Ok(())
     }
 
+    /// The runtime's state directory, on a file system that nothing can be executed from.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
     pub fn config(&self) -> RuntimeConfig {
         let layout = CgroupLayout::detect(Path::new("/")).unwrap();
         let exe = env!("CARGO_BIN_EXE_knarr-runtime-testshim");
-        let (data, run) = (self.dir.join("data"), self.dir.join("run"));
-        RuntimeConfig::new(data, run, layout, exe)
+        RuntimeConfig::new(self.dir.join("data"), self.run_dir(), layout, exe)
     }
 
     /// A runtime with the test image.
@@ -288,6 +302,8 @@ impl Host {
             let mounts: Vec<String> = std::fs::read_to_string("/proc/self/mountinfo")?
                 .lines()
                 .filter(|line| line.contains(self.dir.to_str().unwrap()))
+                // The harness' own.
+                .filter(|line| !line.contains(" - tmpfs run "))
                 .map(str::to_owned)
                 .collect();
             let run: Vec<_> = std::fs::read_dir(self.dir.join("run/sandboxes"))?.collect();

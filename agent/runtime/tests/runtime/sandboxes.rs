@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sandboxes themselves: namespaces, files, many at once.
 
-use crate::harness::{exited, on_host, on_unified_host, outcome, output, run, sandbox, shell};
+use crate::harness::{
+    exited, mount_restricted, on_host, on_unified_host, outcome, output, run, sandbox, shell,
+};
 use knarr_runtime::{
     Access, ContainerSpec, IpcMode, Mount, MountSource, NetworkMode, PidMode, Privilege,
     Propagation, RuntimeError,
@@ -106,6 +108,35 @@ fn names_that_would_leave_their_place_are_refused() {
         pod.destroy().await?;
         runtime.remove_pod("a").await?;
         assert!(!runtime.pod_dir("a").exists());
+        host.assert_clean().await
+    });
+}
+
+#[test]
+fn pods_start_where_no_file_system_of_the_runtime_allows_programs() {
+    on_host(|host| async move {
+        // The harness gives each test such a state directory; here the data directory is on one too.
+        let data = host.dir.join("data");
+        mount_restricted(&data)?;
+        let refused = std::process::Command::new("cp")
+            .args(["/bin/true", data.to_str().unwrap()])
+            .status()
+            .and_then(|_| std::process::Command::new(data.join("true")).status());
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EACCES));
+        let runtime = host.runtime().await?;
+        for (uid, pid) in [("a", PidMode::Container), ("b", PidMode::Pod)] {
+            let mut spec = sandbox(uid);
+            spec.pid = pid;
+            let pod = runtime.create_sandbox(spec).await?;
+            let comm = std::fs::read_to_string(format!("/proc/{}/comm", pod.pause_pid()))?;
+            assert_eq!(comm, "pause\n");
+            // Root file systems and /dev are the containers' own mounts, whatever is below them.
+            let script = "mknod /null c 1 3 && echo x > /null && cp /bin/busybox /busybox && /busybox echo ran";
+            let (code, text) = run(&pod, shell("main", script)).await?;
+            assert_eq!((code, text.as_str()), (0, "ran\n"));
+            pod.destroy().await?;
+        }
+        nix::mount::umount2(&data, nix::mount::MntFlags::MNT_DETACH)?;
         host.assert_clean().await
     });
 }
