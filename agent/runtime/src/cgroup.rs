@@ -103,6 +103,17 @@ impl PodCgroup {
         &self.0
     }
 
+    /// Whether a process is in it or below it, by what /proc/PID/cgroup says (cgroups(7)): the line of the v2 tree, which
+    /// also says it of a process that has ended. What is before depends on the cgroup namespace of whoever reads.
+    pub fn holds(&self, proc_cgroup: &str) -> bool {
+        let unified = proc_cgroup
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"));
+        let names: Vec<&str> = unified.unwrap_or_default().split('/').collect();
+        let own: Vec<&str> = self.0.iter().filter_map(|name| name.to_str()).collect();
+        names.windows(own.len()).any(|part| part == own)
+    }
+
     /// The pod's UID.
     pub fn uid(&self) -> Option<&str> {
         self.0

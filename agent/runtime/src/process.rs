@@ -35,6 +35,12 @@ impl ProcessId {
         })
     }
 
+    /// The process that has this id now, and its parent's id.
+    pub fn observe_with_parent(pid: i32) -> io::Result<(ProcessId, i32)> {
+        let Stat { start, parent, .. } = stat(pid)?;
+        Ok((ProcessId { pid, start }, parent))
+    }
+
     /// Whether exactly this process still runs, be it only in another thread than its first.
     pub fn is_alive(self) -> bool {
         stat(self.pid).is_ok_and(|s| {
@@ -68,11 +74,12 @@ impl ProcessId {
 struct Stat {
     /// Of the first thread alone: `Z` once that has ended, whatever the others do.
     state: char,
+    parent: i32,
     threads: u32,
     start: u64,
 }
 
-/// State, number of threads and start time. The command's name may hold spaces and parentheses, so the last one counts.
+/// State, parent, number of threads and start time. The command's name may hold spaces and parentheses, so the last one counts.
 fn stat(pid: i32) -> io::Result<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let invalid = || {
@@ -84,12 +91,14 @@ fn stat(pid: i32) -> io::Result<Stat> {
     let after = text.rfind(')').and_then(|at| text.get(at + 1..));
     let mut fields = after.ok_or_else(invalid)?.split_ascii_whitespace();
     let state = fields.next().and_then(|f| f.chars().next());
-    // Field 3 is the state; 20 is the seventeenth after it and 22 the second after that.
-    let threads = fields.nth(16).and_then(|f| f.parse().ok());
+    // Field 3 is the state and 4 the parent; 20 is the sixteenth after that and 22 the second after that.
+    let parent = fields.next().and_then(|f| f.parse().ok());
+    let threads = fields.nth(15).and_then(|f| f.parse().ok());
     let start = fields.nth(1).and_then(|f| f.parse().ok());
-    match (state, threads, start) {
-        (Some(state), Some(threads), Some(start)) => Ok(Stat {
+    match (state, parent, threads, start) {
+        (Some(state), Some(parent), Some(threads), Some(start)) => Ok(Stat {
             state,
+            parent,
             threads,
             start,
         }),

@@ -47,3 +47,25 @@ fn a_value_is_found_by_its_whole_name() {
     assert_eq!(values::field(text, "oom_kill"), 3);
     assert_eq!(values::field(text, "oom"), 0);
 }
+
+#[test]
+fn a_process_is_in_a_cgroup_when_the_v2_line_says_so() {
+    let pod = PodCgroup::pod(QosClass::BestEffort, "1").unwrap();
+    let cgroup = pod.container("main", 0).unwrap();
+    let holds = |line: &str| cgroup.holds(&format!("1:memory:/other\n{line}\n"));
+    assert!(holds("0::/kubepods/besteffort/pod1/main.0"));
+    assert!(holds("0::/node/kubepods/besteffort/pod1/main.0"));
+    assert!(holds("0::/../kubepods/besteffort/pod1/main.0"));
+    assert!(holds("0::/kubepods/besteffort/pod1/main.0/init.scope"));
+    for other in [
+        "0::/kubepods/besteffort/pod1/main.01",
+        "0::/kubepods/besteffort/pod1",
+        "0::/kubepods/besteffort/pod11/main.0",
+        "0::/kubepods/pod1/main.0",
+        "0::/",
+        "2:cpu:/kubepods/besteffort/pod1/main.0",
+        "",
+    ] {
+        assert!(!holds(other), "{other}");
+    }
+}

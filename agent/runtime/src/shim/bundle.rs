@@ -162,7 +162,7 @@ pub(super) fn document(config: &ShimConfig, request: &StartRequest, facts: &Fact
                 "additionalGids": groups,
             },
             "args": spec.args,
-            "env": environment(config, request),
+            "env": environment(&config.spec.hostname, &request.spec.env, &facts.identity.home),
             "cwd": spec.cwd,
             "capabilities": {
                 "bounding": capabilities,
@@ -194,19 +194,26 @@ pub(super) fn document(config: &ShimConfig, request: &StartRequest, facts: &Fact
     document
 }
 
-fn environment(config: &ShimConfig, request: &StartRequest) -> Vec<String> {
-    let mut env = request.spec.env.clone();
-    let has = |env: &[String], name: &str| {
-        env.iter().any(|e| {
-            e.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with('='))
-        })
+/// What the pod gives, and PATH, HOSTNAME and HOME where it does not. An empty HOME counts as none, as with runc; without
+/// one libcontainer would ask the C library inside the image, which loads code of the image.
+fn environment(hostname: &str, given: &[String], home: &str) -> Vec<String> {
+    // The last of several wins in libcontainer.
+    let value = |name: &str| {
+        let of = |e: &String| match e.strip_prefix(name)? {
+            "" => Some(String::new()),
+            rest => rest.strip_prefix('=').map(str::to_owned),
+        };
+        given.iter().rev().find_map(of)
     };
-    if !has(&env, "PATH") {
+    let mut env = given.to_vec();
+    if value("PATH").is_none() {
         env.insert(0, PATH_DEFAULT.to_owned());
     }
-    if !has(&env, "HOSTNAME") {
-        env.push(format!("HOSTNAME={}", config.spec.hostname));
+    if value("HOSTNAME").is_none() {
+        env.push(format!("HOSTNAME={hostname}"));
+    }
+    if value("HOME").is_none_or(|home| home.is_empty()) {
+        env.push(format!("HOME={home}"));
     }
     env
 }

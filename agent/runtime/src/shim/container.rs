@@ -33,6 +33,8 @@ const LOG_LINES_MAX: u64 = 80;
 const LOG_BYTES_MAX: usize = 2048;
 /// Read from a log pipe at once.
 const PIPE_READ_BYTES: usize = 64 << 10;
+/// A report holds a process' last words and no more.
+const REPORT_BYTES_MAX: usize = 256 << 10;
 /// Turns of reading one pipe before others are looked at.
 const PIPE_TURNS: usize = 4;
 
@@ -67,7 +69,68 @@ pub(super) struct Making {
     /// Connections that wait for the outcome.
     pub waiters: Vec<u64>,
     buffer: Vec<u8>,
+    /// A process was named.
+    created: bool,
     outcome: Option<Result<(), (FailedStep, String)>>,
+}
+
+/// What a report means at the point where it comes.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Created(ProcessId),
+    Started,
+    Failed(FailedStep, String),
+    /// It cannot come from the child that makes the container.
+    Refused(String),
+    /// The outcome is known.
+    Late,
+}
+
+impl Making {
+    /// Until it executes the program, the container's process holds the pipe too, inside the image's root. So a report is
+    /// taken only where it fits: one process, a descendant of ours in the container's own cgroup, and its start after it.
+    fn judge(&mut self, report: Report, cgroup: &PodCgroup) -> Step {
+        if self.outcome.is_some() {
+            return Step::Late;
+        }
+        match report {
+            Report::Created { .. } if self.created => {
+                Step::Refused("the runtime named a second process".to_owned())
+            }
+            Report::Created { pid } => match self.own_process(pid, cgroup) {
+                Ok(process) => {
+                    self.created = true;
+                    Step::Created(process)
+                }
+                Err(e) => Step::Refused(format!("process {pid} is not the container's: {e}")),
+            },
+            Report::Started if self.created => Step::Started,
+            Report::Started => {
+                Step::Refused("the runtime started a container without a process".to_owned())
+            }
+            Report::Failed { reason, message } => Step::Failed(reason, message),
+        }
+    }
+
+    /// The process with this id, if it is the container's first one. It may have ended already: its parent has not waited
+    /// for it, or the shim has not.
+    fn own_process(&self, pid: i32, cgroup: &PodCgroup) -> io::Result<ProcessId> {
+        let (process, parent) = ProcessId::observe_with_parent(pid)?;
+        // The child that makes it is its parent, and once that has ended the shim is.
+        let shim = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+        if parent != self.pid && parent != shim {
+            let text = format!("its parent is process {parent}");
+            return Err(io::Error::other(text));
+        }
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        if !cgroup.holds(&text) {
+            return Err(io::Error::other("it is in another cgroup"));
+        }
+        match ProcessId::observe(pid)? == process {
+            true => Ok(process),
+            false => Err(io::Error::other("it has ended")),
+        }
+    }
 }
 
 struct LogPipe {
@@ -116,6 +179,7 @@ impl Container {
                 deadline: Instant::now() + MAKING_MAX,
                 waiters: Vec::new(),
                 buffer: Vec::new(),
+                created: false,
                 outcome: None,
             },
         };
@@ -191,7 +255,7 @@ impl Container {
             return false;
         };
         let mut chunk = [0; 4096];
-        loop {
+        while making.buffer.len() <= REPORT_BYTES_MAX {
             match nix::unistd::read(&making.pipe, &mut chunk) {
                 Ok(0) => break,
                 Ok(n) => making
@@ -202,17 +266,35 @@ impl Container {
             }
         }
         let mut changed = false;
-        while let Ok(Some(report)) = decode::<Report>(&mut making.buffer) {
+        loop {
+            let report = match decode::<Report>(&mut making.buffer) {
+                Ok(Some(report)) => report,
+                Ok(None) if making.buffer.len() <= REPORT_BYTES_MAX => break,
+                Ok(None) | Err(_) => {
+                    making.buffer.clear();
+                    Report::Failed {
+                        reason: FailedStep::Create,
+                        message: "the runtime's report cannot be read".to_owned(),
+                    }
+                }
+            };
             changed = true;
-            match report {
-                Report::Created { pid } => {
-                    self.process = ProcessId::observe(pid).ok();
-                    self.state.pid = Some(pid);
+            match making.judge(report, &self.cgroup) {
+                Step::Created(process) => {
+                    self.process = Some(process);
+                    self.state.pid = Some(process.pid);
                 }
-                Report::Started => making.outcome = Some(Ok(())),
-                Report::Failed { reason, message } => {
-                    making.outcome = Some(Err((reason, message)));
+                Step::Started => making.outcome = Some(Ok(())),
+                Step::Failed(step, message) => {
+                    making.outcome = Some(Err((step, message)));
                 }
+                Step::Refused(message) => {
+                    // Our own child, which nobody else waits for: the id is its own.
+                    let child = nix::unistd::Pid::from_raw(making.pid);
+                    let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+                    making.outcome = Some(Err((FailedStep::Create, message)));
+                }
+                Step::Late => {}
             }
         }
         if let Some(Ok(())) = making.outcome
@@ -360,3 +442,6 @@ fn drain(pipe: &mut LogPipe, log: &mut Option<LogWriter>, turns: usize) -> Drain
     }
     Drained::Waiting
 }
+
+#[cfg(test)]
+mod tests;

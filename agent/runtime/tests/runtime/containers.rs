@@ -293,6 +293,68 @@ fn a_container_sees_its_own_world() {
 }
 
 #[test]
+fn a_numeric_user_is_an_id_and_no_library_of_the_image_is_asked_about_it() {
+    use crate::image::{Entry, Packing, tar, write_oci};
+    on_host(|host| async move {
+        let runtime = host.runtime().await?;
+        let busybox = std::fs::read("/bin/busybox")?;
+        // The C library opens nsswitch.conf before it loads libraries that the image names there. Opening a fifo that nobody
+        // writes to never ends, so a container in which it is opened does not start.
+        let layer = tar(&[
+            Entry::Dir("bin/", 0o755),
+            Entry::File("bin/sh", 0o755, &busybox),
+            Entry::Dir("etc/", 0o755),
+            Entry::Fifo("etc/nsswitch.conf"),
+            Entry::File(
+                "etc/passwd",
+                0o644,
+                b"1000:x:0:0:trap:/trap:/bin/sh\nsome:x:1000:7:some:/home/some:/bin/sh\n",
+            ),
+            Entry::File("etc/group", 0o644, b"2000:x:0:\n"),
+        ])?;
+        let layout = host.dir.join("trap");
+        let name = "localhost/knarr-trap:dev";
+        write_oci(&layout, name, &[(layer, Packing::Plain)])?;
+        runtime.images().import(&layout, None, &mut |_| {})?;
+        let sandbox = runtime.create_sandbox(sandbox("a")).await?;
+        let script = "while read -r key value; do case $key in [UG]id:) echo $value;; esac; done \
+                      < /proc/self/status; echo $HOME";
+        for (index, (user, env, expected)) in [
+            ("1000", None, "1000 1000 1000 1000 7 7 7 7 /home/some"),
+            (
+                "1000:2000",
+                Some("HOME="),
+                "1000 1000 1000 1000 2000 2000 2000 2000 /home/some",
+            ),
+            ("5000", None, "5000 5000 5000 5000 0 0 0 0 /"),
+            ("5000", Some("HOME="), "5000 5000 5000 5000 0 0 0 0 /"),
+            (
+                "5000",
+                Some("HOME=/own"),
+                "5000 5000 5000 5000 0 0 0 0 /own",
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut spec = shell(&format!("c{index}"), script);
+            spec.image = name.to_owned();
+            spec.user.user = user.to_owned();
+            spec.env = env.into_iter().map(str::to_owned).collect();
+            let (code, text) = run(&sandbox, spec).await?;
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert_eq!(
+                (code, words.join(" ").as_str()),
+                (0, expected),
+                "{user} {env:?}"
+            );
+        }
+        sandbox.destroy().await?;
+        host.assert_clean().await
+    });
+}
+
+#[test]
 fn users_are_looked_up_in_the_image() {
     on_host(|host| async move {
         let runtime = host.runtime().await?;

@@ -34,3 +34,23 @@ fn nobody_gets_a_capability_that_the_shim_lacks() {
     assert_eq!(list.len(), CAPABILITIES_ALL.len() - 1);
     assert!(!list.contains(&"CHOWN"));
 }
+
+#[test]
+fn every_container_has_a_home_that_is_not_empty() {
+    let home = |given: &[&str]| {
+        let env = environment("host", &strings(given), "/home/a");
+        // As libcontainer reads it: the last one wins, and what has no value is empty.
+        let last = env
+            .iter()
+            .rev()
+            .find(|e| e.split('=').next() == Some("HOME"));
+        last.unwrap().split_once('=').map_or("", |e| e.1).to_owned()
+    };
+    assert_eq!(home(&[]), "/home/a");
+    assert_eq!(home(&["HOMES=/x"]), "/home/a");
+    assert_eq!(home(&["HOME="]), "/home/a");
+    assert_eq!(home(&["HOME=/x", "HOME="]), "/home/a");
+    assert_eq!(home(&["HOME=", "HOME=/x"]), "/x");
+    assert_eq!(home(&["HOME"]), "/home/a");
+    assert_eq!(home(&["HOME=/x", "HOME"]), "/home/a");
+}
