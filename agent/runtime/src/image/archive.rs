@@ -97,7 +97,7 @@ impl Packing {
     pub fn of(start: &[u8]) -> Packing {
         if start.starts_with(&[0x1f, 0x8b]) {
             Packing::Gzip
-        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {
             Packing::Zstd
         } else {
             Packing::Plain
@@ -112,6 +112,11 @@ impl Packing {
             Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(inner)?),
         })
     }
+}
+
+/// A zstd frame without contents, with which a stream may begin (RFC 8878, 3.1.2).
+fn is_skippable(start: &[u8]) -> bool {
+    matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
 impl Source {

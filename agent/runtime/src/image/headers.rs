@@ -24,48 +24,90 @@ impl HeadersTooLarge {
     }
 }
 
+/// A tar archive is made of blocks (POSIX.1-2017, pax, "ustar Interchange Format").
+const BLOCK_BYTES: u64 = 512;
+
 /// Says what is read next.
 #[derive(Clone)]
 pub(super) struct Reading {
-    left: Rc<Cell<u64>>,
+    state: Rc<State>,
+}
+
+struct State {
+    /// How much more may be read.
+    left: Cell<u64>,
+    /// How much was read, and filled up.
+    at: Cell<u64>,
+    /// Up to there zeros stand in for what the stream lacks.
+    filled_to: Cell<u64>,
 }
 
 impl Reading {
     /// The headers of one more entry.
     pub fn headers(&self) {
-        self.left.set(HEADERS_BYTES_MAX);
+        self.state.left.set(HEADERS_BYTES_MAX);
+    }
+
+    /// As [`Reading::headers`], after all contents of an entry. Some writers end the archive right there, with neither the
+    /// rest of the block nor an end marker, and containerd and Docker take it (Go's archive/tar, `Reader.next`).
+    pub fn headers_after_contents(&self) {
+        self.headers();
+        let at = self.state.at.get();
+        self.state.filled_to.set(at.next_multiple_of(BLOCK_BYTES));
     }
 
     /// Contents, which are nobody's memory.
     pub fn contents(&self) {
-        self.left.set(u64::MAX);
+        self.state.left.set(u64::MAX);
+    }
+
+    /// How many bytes were read.
+    pub fn position(&self) -> u64 {
+        self.state.at.get()
     }
 }
 
 /// A stream that ends with an error where there are more headers than there may be.
 pub(super) struct Bounded<R> {
     inner: R,
-    left: Rc<Cell<u64>>,
+    state: Rc<State>,
 }
 
 impl<R> Bounded<R> {
     /// Begins with headers.
     pub fn new(inner: R) -> (Bounded<R>, Reading) {
-        let left = Rc::new(Cell::new(HEADERS_BYTES_MAX));
-        let reading = Reading { left: left.clone() };
-        (Bounded { inner, left }, reading)
+        let state = Rc::new(State {
+            left: Cell::new(HEADERS_BYTES_MAX),
+            at: Cell::new(0),
+            filled_to: Cell::new(0),
+        });
+        let reading = Reading {
+            state: state.clone(),
+        };
+        (Bounded { inner, state }, reading)
     }
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.left.get();
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        let State {
+            left,
+            at,
+            filled_to,
+        } = &*self.state;
+        let small = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let want = small(left.get()).min(buf.len());
         if want == 0 && !buf.is_empty() {
             return Err(io::Error::other(HeadersTooLarge));
         }
-        let n = self.inner.read(buf.get_mut(..want).unwrap_or_default())?;
-        self.left.set(left - n as u64);
+        let part = buf.get_mut(..want).unwrap_or_default();
+        let mut n = self.inner.read(part)?;
+        if n == 0 {
+            n = small(filled_to.get().saturating_sub(at.get())).min(want);
+            part.iter_mut().take(n).for_each(|byte| *byte = 0);
+        }
+        left.set(left.get() - n as u64);
+        at.set(at.get() + n as u64);
         Ok(n)
     }
 }

@@ -85,11 +85,12 @@ pub(super) fn unpack(reader: impl Read, root: &OwnedFd) -> Result<u64, LayerErro
         },
     };
     let mut entries = archive.entries().map_err(|e| read(&place, e))?;
+    reading.headers();
     loop {
-        reading.headers();
         let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(|e| read(&format!("after {place}"), e))?;
         reading.contents();
+        let (start, size) = (reading.position(), size_in_archive(&entry));
         let name = entry.path_bytes().into_owned();
         place = format!(
             "entry {} at byte {}",
@@ -105,9 +106,22 @@ pub(super) fn unpack(reader: impl Read, root: &OwnedFd) -> Result<u64, LayerErro
         if entry.header().entry_type() != tar::EntryType::GNUSparse {
             io::copy(&mut entry, &mut io::sink()).map_err(|e| read(&place, e))?;
         }
+        // The crate takes the end of the stream for the end of an entry, and notices when it looks for the next one.
+        match reading.position() - start == size {
+            true => reading.headers_after_contents(),
+            false => reading.headers(),
+        }
     }
     walk.finish().map_err(|cause| LayerError { place, cause })?;
     Ok(walk.size_bytes)
+}
+
+/// How many bytes of the archive are an entry's contents. A sparse file is larger than that.
+fn size_in_archive(entry: &tar::Entry<'_, impl Read>) -> u64 {
+    match entry.header().entry_type() {
+        tar::EntryType::GNUSparse => entry.header().entry_size().unwrap_or(u64::MAX),
+        _ => entry.size(),
+    }
 }
 
 struct Walk<'a> {

@@ -42,3 +42,50 @@ fn an_archive_whose_headers_would_fill_the_memory_is_refused() {
     };
     assert!(error.contains("headers of one entry"), "{error}");
 }
+
+#[test]
+fn streams_of_several_parts_are_read_to_their_end() {
+    use std::io::Write;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    // Three bytes that no reader is to look at (RFC 8878, 3.1.2).
+    let skippable = [0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3].to_vec();
+    for (what, stream) in [
+        ("gzip", [gzip(b"one "), gzip(b""), gzip(b"two")].concat()),
+        ("zstd", [zstd(b"one "), zstd(b"two")].concat()),
+        (
+            "zstd, skippable last",
+            [zstd(b"one two"), skippable.clone()].concat(),
+        ),
+        (
+            "zstd, skippable first",
+            [skippable, zstd(b"one "), zstd(b"two")].concat(),
+        ),
+    ] {
+        let mut text = String::new();
+        let mut reader = Packing::of(&stream).reader(stream.as_slice()).unwrap();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one two", "{what}");
+    }
+}
+
+#[test]
+fn an_archive_without_padding_and_end_marker_is_indexed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image.tar");
+    let mut header = tar::Header::new_ustar();
+    header.as_old_mut().name[..4].copy_from_slice(b"file");
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(3);
+    header.set_cksum();
+    let archive = [header.as_bytes().as_slice(), b"abc"].concat();
+    std::fs::write(&path, &archive).unwrap();
+    let source = Source::open(&path, dir.path()).unwrap();
+    assert_eq!(source.document("file").unwrap().unwrap(), b"abc");
+    std::fs::write(&path, &archive[..archive.len() - 1]).unwrap();
+    assert!(Source::open(&path, dir.path()).is_err());
+}

@@ -119,3 +119,98 @@ fn contents_that_nobody_unpacks_are_not_taken_for_headers() {
     assert!(read > 8 << 20, "{read}");
     assert!(why.contains("leaves"), "{why}");
 }
+
+/// One file as an archive holds it: its header and its contents, filled up to a block.
+fn member(name: &str, contents: &[u8]) -> Vec<u8> {
+    let mut header = header(
+        tar::Header::new_gnu,
+        tar::EntryType::Regular,
+        contents.len() as u64,
+    );
+    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_uid(nix::unistd::getuid().as_raw().into());
+    header.set_gid(nix::unistd::getgid().as_raw().into());
+    header.set_cksum();
+    let mut bytes = [header.as_bytes().as_slice(), contents].concat();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+/// Unpacks a stream and returns the files, or why it cannot be read.
+fn unpacked(stream: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let root = tree::open_dir(dir.path()).unwrap();
+    match unpack(stream, &root) {
+        Ok(_) => {}
+        Err(LayerError {
+            cause: Cause::Read(e),
+            place,
+        }) => return Err(format!("{place}: {e}")),
+        Err(other) => panic!("{other:?}"),
+    }
+    let mut files: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, std::fs::read(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+#[test]
+fn an_archive_may_end_with_the_contents_of_its_last_file_and_not_before() {
+    for size in [0, 1, 511, 512, 513, 1000, 1024] {
+        let contents = vec![7_u8; size];
+        let first = member("first", b"one");
+        let archive = [first.clone(), member("last", &contents)].concat();
+        let whole = vec![
+            ("first".to_owned(), b"one".to_vec()),
+            ("last".to_owned(), contents),
+        ];
+        let data = first.len() + 512;
+        let marker = [0_u8; 1024];
+        // However much there is after the last byte of the last file.
+        for end in [
+            data + size,
+            data + size + 1,
+            archive.len() - 1,
+            archive.len(),
+        ] {
+            let Some(cut) = archive.get(..end).filter(|_| end >= data + size) else {
+                continue;
+            };
+            assert_eq!(unpacked(cut), Ok(whole.clone()), "{size} bytes, to {end}");
+        }
+        let longer = [archive.as_slice(), &marker, b"rest"].concat();
+        assert_eq!(unpacked(&longer), Ok(whole.clone()), "{size} bytes");
+        // Every shorter one lacks something: of the last file's contents, or of a header.
+        for end in (first.len() + 1..data + size).chain(512..512 + 3) {
+            let cut = unpacked(&archive[..end]);
+            assert!(cut.is_err(), "{size} bytes, to {end}: {cut:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sparse_file_may_end_an_archive_without_the_rest_of_its_block() {
+    let mut sparse = header(tar::Header::new_gnu, tar::EntryType::GNUSparse, 700);
+    sparse.as_old_mut().name[..1].copy_from_slice(b"s");
+    sparse.set_uid(nix::unistd::getuid().as_raw().into());
+    sparse.set_gid(nix::unistd::getgid().as_raw().into());
+    let gnu = sparse.as_gnu_mut().unwrap();
+    // 4096 bytes of which the last 700 are there.
+    gnu.realsize = *b"00000010000\0";
+    gnu.sparse[0].offset = *b"00000006504\0";
+    gnu.sparse[0].numbytes = *b"00000001274\0";
+    sparse.set_cksum();
+    let archive = [sparse.as_bytes().as_slice(), &[7; 700]].concat();
+    let whole = [vec![0; 3396], vec![7; 700]].concat();
+    assert_eq!(unpacked(&archive), Ok(vec![("s".to_owned(), whole)]));
+    for end in [513, 512 + 511, 512 + 512, 512 + 699] {
+        let cut = unpacked(&archive[..end]);
+        assert!(cut.is_err(), "to {end}: {cut:?}");
+    }
+}
