@@ -41,6 +41,8 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked at.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// What this process runs, also when its file was replaced by another version's.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Kubernetes' NodePort range, used until the control plane says its own.
 const NODE_PORTS_DEFAULT: (u16, u16) = (30_000, 32_767);
 
@@ -74,8 +76,8 @@ pub async fn run(
     let events = Arc::new(Events::new(outbox.clone(), &machine.node_name));
     let (desired, journal) = Desired::open(&data_dir.join("desired"))?;
     let keeper = Keeper::new(journal, desired.clone(), metrics.clone());
-    let shim = std::env::current_exe().context("cannot find the agent's own program")?;
-    let runtime_config = RuntimeConfig::new(&data_dir, &run_dir, machine.cgroups.clone(), shim);
+    let cgroups = machine.cgroups.clone();
+    let runtime_config = RuntimeConfig::new(&data_dir, &run_dir, cgroups, OWN_PROGRAM);
     let runtime = Runtime::open(runtime_config)
         .await
         .context("cannot open the container runtime")?;

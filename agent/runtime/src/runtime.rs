@@ -38,7 +38,7 @@ pub struct RuntimeConfig {
     pub log_dir: PathBuf,
     /// The cgroup tree.
     pub cgroup: CgroupLayout,
-    /// The program that is executed as a pod's shim.
+    /// The program that is executed as a pod's shim, as it is when the runtime opens.
     pub shim_exe: PathBuf,
     /// Arguments that make it one; [`crate::shim_main`] receives what comes after them.
     pub shim_args: Vec<OsString>,
@@ -145,6 +145,7 @@ pub struct Runtime {
 struct Inner {
     config: RuntimeConfig,
     images: ImageStore,
+    shim: SealedProgram,
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
@@ -177,8 +178,10 @@ impl Runtime {
     /// Opens or makes the directories and the image store. Finds no sandboxes yet: call [`Runtime::adopt`].
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
         blocking(move || {
+            let exe = &config.shim_exe;
             let inner = Inner {
                 images: ImageStore::open(&config.data_dir)?,
+                shim: SealedProgram::of_file(exe).map_err(failed("executing", exe))?,
                 config,
             };
             inner.make_dirs()?;
@@ -493,12 +496,10 @@ impl Inner {
             uid: config.spec.uid.clone(),
             message,
         };
-        let starter = tokio::process::Command::new(&self.config.shim_exe)
+        // It outlives the agent by months; the agent's environment, and the secrets in it, are not its own.
+        let starter = tokio::process::Command::from(self.shim.command())
             .args(&self.config.shim_args)
             .arg(&config.run_dir)
-            // It outlives the agent by months; the agent's secrets are not its own.
-            .env_clear()
-            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -56,7 +56,9 @@ pub fn shim_main(args: Vec<OsString>) -> i32 {
             return 2;
         }
     };
-    match daemon(&dir) {
+    // Executed by descriptor, it is called after a number.
+    let named = nix::sys::prctl::set_name(PROCESS_NAME).map_err(io::Error::from);
+    match named.and_then(|()| daemon(&dir)) {
         Ok(message) => {
             println!("{message}");
             i32::from(message != READY)
@@ -117,7 +119,6 @@ fn set_up(dir: &Path) -> io::Result<server::Server> {
     let config: ShimConfig = serde_json::from_slice(&bytes)?;
     nix::unistd::setsid()?;
     nix::unistd::chdir("/")?;
-    nix::sys::prctl::set_name(PROCESS_NAME)?;
     nix::sys::prctl::set_child_subreaper(true)?;
     config
         .cgroup

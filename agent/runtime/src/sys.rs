@@ -84,6 +84,29 @@ pub(crate) fn pidfd_signal(process: &OwnedFd, signal: i32) -> nix::Result<()> {
     Errno::result(status).map(drop)
 }
 
+/// Makes a mount that open_tree(2) has cloned read-only, without set-user-ID and devices (mount_setattr(2), Linux 5.12).
+pub(crate) fn set_mount_read_only(tree: &OwnedFd) -> nix::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let size = std::mem::size_of::<libc::mount_attr>();
+    // SAFETY: the descriptor is open, the path is a live empty C string, and `attributes` is live and of the size given.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &attributes,
+            size,
+        )
+    };
+    Errno::result(status).map(drop)
+}
+
 /// Closes every descriptor from 3 on that is not in `keep`. For a forked child that ends in `exit_now` or
 /// exec: the owners of the closed descriptors must never be dropped.
 pub(crate) fn close_others(keep: &[RawFd]) -> nix::Result<()> {

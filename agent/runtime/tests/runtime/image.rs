@@ -10,10 +10,10 @@ use std::path::Path;
 pub const NAME: &str = "localhost/knarr-test:dev";
 
 /// Commands that the tests use.
-const APPLETS: [&str; 31] = [
+const APPLETS: [&str; 32] = [
     "sh", "cat", "echo", "sleep", "id", "ls", "hostname", "mount", "touch", "kill", "ps", "head",
     "dd", "yes", "env", "pwd", "mknod", "ip", "grep", "tail", "seq", "true", "false", "rm", "ln",
-    "stat", "wc", "mkdir", "mv", "printf", "cp",
+    "stat", "wc", "mkdir", "mv", "printf", "cp", "chmod",
 ];
 
 /// One entry of a layer.

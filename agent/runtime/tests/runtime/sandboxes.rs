@@ -8,7 +8,8 @@ use knarr_runtime::{
     Access, ContainerSpec, IpcMode, Mount, MountSource, NetworkMode, PidMode, Privilege,
     Propagation, RuntimeError,
 };
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 #[test]
@@ -137,6 +138,73 @@ fn pods_start_where_no_file_system_of_the_runtime_allows_programs() {
             pod.destroy().await?;
         }
         nix::mount::umount2(&data, nix::mount::MntFlags::MNT_DETACH)?;
+        host.assert_clean().await
+    });
+}
+
+#[test]
+fn no_container_can_write_to_the_program_that_made_it() {
+    on_host(|host| async move {
+        let mut config = host.config();
+        let original = std::fs::read(&config.shim_exe)?;
+        let exe = host.dir.join("knarr-agent");
+        std::fs::write(&exe, &original)?;
+        std::fs::set_permissions(&exe, std::fs::Permissions::from_mode(0o755))?;
+        config.shim_exe = exe.clone();
+        host.runtime().await?;
+        let runtime = knarr_runtime::Runtime::open(config).await?;
+        let mut spec = sandbox("a");
+        spec.pid = PidMode::Host;
+        let pod = runtime.create_sandbox(spec).await?;
+
+        let shim = pod.shim_pid();
+        let cmdline = std::fs::read_to_string(format!("/proc/{shim}/cmdline"))?;
+        assert!(cmdline.starts_with("knarr-agent\0shim\0"), "{cmdline:?}");
+        let comm = std::fs::read_to_string(format!("/proc/{shim}/comm"))?;
+        assert_eq!(comm, "knarr-shim\n");
+        // What a container gets hold of while the program runs, and keeps until nothing runs it any more. The kernel
+        // refuses to write to a program that runs, whatever its mount says.
+        let held = std::fs::File::open(format!("/proc/{shim}/exe"))?;
+        let write = format!(
+            "exec 2>&1; mount -o remount,rw,bind /proc/{shim}/exe; echo x > /proc/{shim}/exe; echo end"
+        );
+        let mut spec = shell("privileged", &write);
+        spec.privilege = Privilege::Privileged;
+        let (_, text) = run(&pod, spec).await?;
+        assert!(text.contains("mount: "), "{text}");
+        assert!(text.contains("/exe: "), "{text}");
+
+        // A container that makes the runtime's process execute itself, and a script that does.
+        for (name, args) in [
+            ("itself", ["/proc/self/exe"].as_slice()),
+            (
+                "script",
+                [
+                    "/bin/sh",
+                    "-c",
+                    "printf '#!/proc/self/exe\\n' > /s; chmod 755 /s; exec /s",
+                ]
+                .as_slice(),
+            ),
+        ] {
+            let mut spec = shell(name, "");
+            spec.args = args.iter().map(|a| (*a).to_owned()).collect();
+            if pod.start_container(spec).await.is_ok() {
+                exited(&pod, name, 0).await?;
+            }
+        }
+        assert!(std::fs::read(&exe)? == original, "the program was changed");
+
+        // An upgrade takes the file away; pods start from what the running agent is.
+        std::fs::remove_file(&exe)?;
+        let other = runtime.create_sandbox(sandbox("b")).await?;
+        assert_eq!(run(&other, shell("main", "echo ran")).await?.1, "ran\n");
+        other.destroy().await?;
+        pod.destroy().await?;
+        drop(runtime);
+        let held = format!("/proc/self/fd/{}", held.as_raw_fd());
+        let opened = std::fs::File::options().write(true).open(&held);
+        assert_eq!(opened.unwrap_err().raw_os_error(), Some(libc::EROFS));
         host.assert_clean().await
     });
 }
