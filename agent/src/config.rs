@@ -6,6 +6,7 @@
 
 use clap::Args;
 use knarr_agent_plan::secret::Secret;
+use knarr_agent_plan::sysctls::AllowedSysctls;
 use serde::Deserialize;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,17 @@ pub struct RunOptions {
     /// Most pods this node takes. [default: 110]
     #[arg(long, env = "KNARR_AGENT_MAX_PODS", value_name = "N")]
     pub max_pods: Option<u32>,
+
+    /// A sysctl that pods may set beside the safe ones, or the beginning of such with * at its end, e.g. kernel.msg*; may
+    /// be given several times. [default: none]
+    #[arg(
+        long,
+        env = "KNARR_AGENT_ALLOWED_UNSAFE_SYSCTLS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "one_or_many")]
+    pub allowed_unsafe_sysctls: Vec<String>,
 
     /// Most processes and threads of one pod; 0 for no limit. [default: 4096]
     #[arg(long, env = "KNARR_AGENT_POD_PIDS", value_name = "N")]
@@ -241,6 +253,7 @@ impl RunOptions {
             cgroup_root: self.cgroup_root.or(file.cgroup_root),
             health_listen: self.health_listen.or(file.health_listen),
             max_pods: self.max_pods.or(file.max_pods),
+            allowed_unsafe_sysctls: list(self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls),
             pod_pids: self.pod_pids.or(file.pod_pids),
             reserved_cpu: self.reserved_cpu.or(file.reserved_cpu),
             reserved_memory: self.reserved_memory.or(file.reserved_memory),
@@ -282,6 +295,17 @@ impl RunOptions {
             option: "server",
             value: text.to_owned(),
             what: "is no address such as https://10.0.0.1:6443".to_owned(),
+        })
+    }
+
+    /// What pods may set.
+    pub fn allowed_sysctls(&self) -> Result<AllowedSysctls, ConfigError> {
+        AllowedSysctls::with(&self.allowed_unsafe_sysctls).map_err(|(value, error)| {
+            ConfigError::Value {
+                option: "allowed-unsafe-sysctls",
+                value,
+                what: error.to_string(),
+            }
         })
     }
 

@@ -6,6 +6,7 @@
 
 use crate::config::{ConfigError, RunOptions, Server};
 use knarr_agent_plan::admission::Allocatable;
+use knarr_agent_plan::support::SeLinux;
 use knarr_api::quantity::Quantity;
 use knarr_runtime::CgroupLayout;
 use nix::ifaddrs::getifaddrs;
@@ -45,6 +46,8 @@ pub struct Machine {
     pub reserved_cpu_milli: i64,
     /// Memory kept from pods, in bytes.
     pub reserved_memory_bytes: i64,
+    /// Whether the kernel enforces labels.
+    pub se_linux: SeLinux,
 }
 
 /// Why this machine cannot be a node.
@@ -192,7 +195,16 @@ impl Machine {
             system_uuid,
             reserved_cpu_milli: quantity("reserved-cpu", &options.reserved_cpu)?.milli_value(),
             reserved_memory_bytes: quantity("reserved-memory", &options.reserved_memory)?.value(),
+            se_linux: se_linux(Path::new("/sys/fs/selinux")),
         })
+    }
+}
+
+/// A kernel has SELinux on where its file system is mounted and has something in it (selinux(8)).
+fn se_linux(mount: &Path) -> SeLinux {
+    match mount.join("enforce").exists() {
+        true => SeLinux::On,
+        false => SeLinux::Off,
     }
 }
 
@@ -312,5 +324,18 @@ fn source_towards(server: &Server) -> Option<Ipv4Addr> {
     match socket.local_addr().ok()? {
         SocketAddr::V4(v4) if !v4.ip().is_loopback() => Some(*v4.ip()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn se_linux_is_on_where_its_file_system_says_so() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        assert_eq!(se_linux(dir.path()), SeLinux::Off, "an empty mount point");
+        std::fs::write(dir.path().join("enforce"), "0").expect("writes");
+        assert_eq!(se_linux(dir.path()), SeLinux::On);
     }
 }

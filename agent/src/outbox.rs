@@ -87,6 +87,18 @@ impl Outbox {
         self.changed();
     }
 
+    /// The control plane may hold another status of this pod than the last one that was said.
+    pub fn say_again(&self, uid: &str) {
+        {
+            let mut inner = self.lock();
+            if !inner.statuses.contains_key(uid) {
+                return;
+            }
+            inner.unsaid.insert(uid.to_owned());
+        }
+        self.changed();
+    }
+
     /// A pod is gone. Said until [`Outbox::forget`].
     pub fn gone(&self, gone: PodGone) {
         {
@@ -172,6 +184,10 @@ mod tests {
         assert_eq!(outbox.next(), None);
         outbox.say_all_again();
         assert_eq!(outbox.next(), Some(Message::Pod(report("a", "2"))));
+        outbox.say_again("a");
+        outbox.say_again("b");
+        assert_eq!(outbox.next(), Some(Message::Pod(report("a", "2"))));
+        assert_eq!(outbox.next(), None);
     }
 
     #[test]

@@ -12,9 +12,10 @@ use crate::outbox::Outbox;
 use crate::services::SharedDatapath;
 use k8s_openapi::api::core::v1::Pod;
 use knarr_agent_plan::Millis;
-use knarr_agent_plan::admission::{admit, holds_resources};
+use knarr_agent_plan::admission::{NodeTerms, admit, holds_resources};
 use knarr_agent_plan::pod::{Wanted, is_deleted};
 use knarr_agent_plan::record::PodFailure;
+use knarr_agent_plan::sysctls::AllowedSysctls;
 use knarr_datapath::{Datapath, Network, PodNetwork};
 use knarr_runtime::{Runtime, Sandbox};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -74,6 +75,8 @@ pub struct Context {
     pub machine: Arc<Machine>,
     /// How many pods this node takes on.
     pub max_pods: u32,
+    /// What pods may set.
+    pub sysctls: AllowedSysctls,
     /// Process limit of a pod.
     pub pod_pids: Option<i64>,
     /// Counters.
@@ -295,9 +298,12 @@ impl Pods {
         if started || is_deleted(pod, Wanted::Yes) {
             return None;
         }
-        let allocatable = context.machine.allocatable(context.max_pods);
-        // What somebody else gave the Node object as labels does not come over the feed.
-        let labels = context.machine.labels();
+        let terms = NodeTerms {
+            allocatable: context.machine.allocatable(context.max_pods),
+            // What somebody else gave the Node object as labels does not come over the feed.
+            labels: context.machine.labels(),
+            sysctls: context.sysctls.clone(),
+        };
         // Pods without a worker, because theirs failed or is to come, may have containers that run.
         let others: BTreeSet<&String> = self
             .workers
@@ -316,7 +322,7 @@ impl Pods {
                 holds.then_some(pod)
             })
             .collect();
-        admit(pod, holding.iter().map(|p| &**p), &allocatable, &labels).err()
+        admit(pod, holding.iter().map(|p| &**p), &terms).err()
     }
 
     fn ended(&mut self, ended: Result<(Id, worker::Over), tokio::task::JoinError>) {

@@ -55,6 +55,7 @@ pub async fn run(
     let (data_dir, run_dir) = (options.data_dir(), options.run_dir());
     let join = JoinConfig::new(&options, &machine.node_name)?;
     let labels = options.labels()?;
+    let sysctls = options.allowed_sysctls()?;
     let datapath_config = datapath_config(&options, &machine)?;
     let object = crate::object::datapath_object()?;
     // Before anything is made and anybody is asked: it would not help to join.
@@ -186,6 +187,7 @@ pub async fn run(
         records,
         machine,
         max_pods: options.max_pods.unwrap_or(MAX_PODS_DEFAULT),
+        sysctls,
         pod_pids: Some(options.pod_pids.unwrap_or(POD_PIDS_DEFAULT)).filter(|n| *n > 0),
         metrics,
         live,

@@ -8,7 +8,8 @@
 
 use crate::pod::{is_terminal, result};
 use crate::record::{ContainerRecord, PodFailure, PodRecord};
-use crate::resources::requests;
+use crate::resources::{hugepages, requests};
+use crate::sysctls::AllowedSysctls;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use std::collections::BTreeMap;
 
@@ -23,15 +24,29 @@ pub struct Allocatable {
     pub pods: i64,
 }
 
+/// What this node takes pods on by.
+#[derive(Clone, Debug)]
+pub struct NodeTerms {
+    /// What there is for pods.
+    pub allocatable: Allocatable,
+    /// Labels that are the node's own to say, because others that somebody gave the Node object are not known here.
+    pub labels: BTreeMap<String, String>,
+    /// What pods may set.
+    pub sysctls: AllowedSysctls,
+}
+
 /// Takes the pod on, or says why not. `others` are the pods that hold something of the node
-/// ([`holds_resources`]); `labels` are those that are the node's own to say, because others that somebody
-/// gave the Node object are not known here.
+/// ([`holds_resources`]).
 pub fn admit<'a>(
     pod: &Pod,
     others: impl IntoIterator<Item = &'a Pod>,
-    allocatable: &Allocatable,
-    labels: &BTreeMap<String, String>,
+    node: &NodeTerms,
 ) -> Result<(), PodFailure> {
+    let NodeTerms {
+        allocatable,
+        labels,
+        sysctls,
+    } = node;
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
@@ -41,6 +56,9 @@ pub fn admit<'a>(
         );
         return Err(rejected("PodOSNotSupported", &text));
     }
+    sysctls
+        .check(spec)
+        .map_err(|text| rejected("SysctlForbidden", &text))?;
     let foreign = spec
         .node_selector
         .iter()
@@ -61,6 +79,13 @@ pub fn admit<'a>(
         used.cpu_milli = used.cpu_milli.saturating_add(asked.cpu_milli);
         used.memory_bytes = used.memory_bytes.saturating_add(asked.memory_bytes);
         used.pods += 1;
+    }
+    if let Some((name, asked)) = hugepages(spec) {
+        // This agent gives out none, so the node has none.
+        let text = format!(
+            "Node didn't have enough resource: {name}, requested: {asked}, used: 0, capacity: 0"
+        );
+        return Err(rejected(&format!("OutOf{name}"), &text));
     }
     let asked = requests(spec);
     for (name, asked, used, capacity) in [
@@ -132,8 +157,12 @@ mod tests {
     };
 
     fn judge(pod: &Pod, others: &[Pod]) -> Result<(), (String, String)> {
-        let labels = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
-        admit(pod, others, &NODE, &labels).map_err(|f| (f.reason, f.message))
+        let node = NodeTerms {
+            allocatable: NODE,
+            labels: BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]),
+            sysctls: AllowedSysctls::default(),
+        };
+        admit(pod, others, &node).map_err(|f| (f.reason, f.message))
     }
 
     #[test]
@@ -182,6 +211,33 @@ mod tests {
         assert_eq!(judge(&select("team", "a"), &[]), Ok(()));
         let (reason, _) = judge(&select("kubernetes.io/os", "windows"), &[]).expect_err("refused");
         assert_eq!(reason, "NodeAffinity");
+    }
+
+    #[test]
+    fn a_pod_that_asks_for_huge_pages_is_refused_as_the_node_has_none() {
+        let asking = |amount: &str| {
+            pod(json!({"containers": [{"name": "c", "resources": {
+                "requests": {"hugepages-2Mi": amount}, "limits": {"hugepages-2Mi": amount}}}]}))
+        };
+        let (reason, message) = judge(&asking("4Mi"), &[]).expect_err("refused");
+        assert_eq!(reason, "OutOfhugepages-2Mi");
+        assert!(message.ends_with("hugepages-2Mi, requested: 4194304, used: 0, capacity: 0"));
+        assert_eq!(judge(&asking("0"), &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_pod_that_sets_what_it_may_not_set_is_refused() {
+        let setting = |name: &str| {
+            pod(json!({"containers": [{"name": "c"}],
+                "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}))
+        };
+        assert_eq!(judge(&setting("net.ipv4.tcp_syncookies"), &[]), Ok(()));
+        let (reason, message) = judge(&setting("kernel.shmmax"), &[]).expect_err("refused");
+        assert_eq!(reason, "SysctlForbidden");
+        assert_eq!(
+            message,
+            "Pod was rejected: forbidden sysctl: \"kernel.shmmax\" not allowlisted"
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod signal;
 pub mod status;
 pub mod storage;
 pub mod support;
+pub mod sysctls;
 pub mod volumes;
 
 /// Milliseconds since 1970, UTC.

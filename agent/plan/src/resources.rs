@@ -151,6 +151,21 @@ pub fn requests(spec: &PodSpec) -> Requests {
     }
 }
 
+/// The first size of huge pages that a pod asks for, and how many bytes of it.
+pub fn hugepages(spec: &PodSpec) -> Option<(String, i64)> {
+    let lists = containers(spec).filter_map(|(c, _)| c.resources.as_ref());
+    let lists = lists.flat_map(|r| r.limits.iter().chain(&r.requests));
+    let mut names: Vec<&String> = lists
+        .flat_map(BTreeMap::keys)
+        .filter(|name| name.starts_with("hugepages-"))
+        .collect();
+    names.sort_unstable();
+    names.into_iter().find_map(|name| {
+        let bytes = together(spec, |c| request(c, name).map_or(0, |q| q.value()));
+        (bytes > 0).then(|| (name.clone(), bytes))
+    })
+}
+
 /// Containers add up; so do sidecars; an init container needs its own beside the sidecars before it.
 pub(crate) fn together(spec: &PodSpec, amount: impl Fn(&Container) -> i64) -> i64 {
     let mut sidecars = 0_i64;

@@ -23,6 +23,9 @@ use k8s_openapi::jiff::Timestamp;
 /// The scheme of container ids.
 pub const ID_SCHEME: &str = "knarr://";
 
+/// All termination messages of a pod together, in bytes (kubelet's `MaxPodTerminationMessageLogLength`).
+const MESSAGES_BYTES_MAX: usize = 12 << 10;
+
 /// A Kubernetes time from milliseconds; the beginning of 1970 where there is no such time.
 pub fn time(ms: Millis) -> Time {
     Time(Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH))
@@ -214,7 +217,10 @@ impl View<'_> {
         record: &ContainerRecord,
     ) -> (ContainerState, ContainerState) {
         let none = ContainerState::default();
-        let last = record.last.as_ref().map_or(none.clone(), terminated);
+        let last = record
+            .last
+            .as_ref()
+            .map_or(none.clone(), |exit| self.terminated(exit));
         let over = matches!(self.stage, Stage::Terminating | Stage::Terminated);
         if record.is_live() {
             let state = match record.started_ms {
@@ -230,16 +236,22 @@ impl View<'_> {
         }
         if let Some(exit) = &record.exit {
             if over {
-                return (terminated(exit), last);
+                return (self.terminated(exit), last);
             }
             if let Some(refusal) = &record.refusal {
-                return (waiting(&refusal.reason, &refusal.message), terminated(exit));
+                return (
+                    waiting(&refusal.reason, &refusal.message),
+                    self.terminated(exit),
+                );
             }
             let again = restarts(self.spec, container, role, record, exit) == Restart::Again;
             if again && restart_due(record, exit) > self.now_ms {
-                return (self.backing_off(container, record, exit), terminated(exit));
+                return (
+                    self.backing_off(container, record, exit),
+                    self.terminated(exit),
+                );
             }
-            return (terminated(exit), last);
+            return (self.terminated(exit), last);
         }
         if self.stage == Stage::Terminated && self.deleted {
             let state = ContainerStateTerminated {
@@ -260,6 +272,12 @@ impl View<'_> {
             Some(refusal) => (waiting(&refusal.reason, &refusal.message), last),
             None => (self.waiting_default(), last),
         }
+    }
+
+    /// Each container of a pod has the same share of the room for messages.
+    fn terminated(&self, exit: &Exit) -> ContainerState {
+        let containers = containers(self.spec).count().max(1);
+        terminated(exit, MESSAGES_BYTES_MAX / containers)
     }
 
     fn backing_off(
@@ -389,26 +407,27 @@ impl View<'_> {
     }
 
     fn unready_gates(&self) -> Option<(&'static str, String)> {
-        for gate in self.spec.readiness_gates.iter().flatten() {
-            let conditions = self.pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-            let found = conditions
-                .into_iter()
-                .flatten()
-                .find(|c| c.type_ == gate.condition_type);
-            let message = match found {
-                Some(c) if c.status == "True" => continue,
-                Some(c) => format!(
-                    "the status of pod readiness gate \"{}\" is not \"True\", but {}",
-                    gate.condition_type, c.status
-                ),
-                None => format!(
-                    "corresponding condition of pod readiness gate \"{}\" does not exist.",
-                    gate.condition_type
-                ),
-            };
-            return Some(("ReadinessGatesNotReady", message));
-        }
-        None
+        let conditions = self.pod.status.iter();
+        let conditions: Vec<&PodCondition> = conditions
+            .flat_map(|s| s.conditions.iter().flatten())
+            .collect();
+        let gates = self.spec.readiness_gates.iter().flatten();
+        let unready: Vec<String> = gates
+            .filter_map(|gate| {
+                let name = &gate.condition_type;
+                match conditions.iter().find(|c| c.type_ == *name) {
+                    Some(c) if c.status == "True" => None,
+                    Some(c) => Some(format!(
+                        "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
+                        c.status
+                    )),
+                    None => Some(format!(
+                        "corresponding condition of pod readiness gate \"{name}\" does not exist."
+                    )),
+                }
+            })
+            .collect();
+        (!unready.is_empty()).then(|| ("ReadinessGatesNotReady", unready.join(", ")))
     }
 }
 
@@ -422,19 +441,27 @@ fn waiting(reason: &str, message: &str) -> ContainerState {
     }
 }
 
-fn terminated(exit: &Exit) -> ContainerState {
+fn terminated(exit: &Exit, message_bytes_max: usize) -> ContainerState {
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: (!exit.id.is_empty()).then(|| format!("{ID_SCHEME}{}", exit.id)),
             exit_code: exit.exit_code,
             signal: None,
             reason: Some(exit.reason.clone()),
-            message: exit.message.clone(),
+            message: exit
+                .message
+                .as_deref()
+                .map(|text| cut(text, message_bytes_max)),
             started_at: Some(time(exit.started_ms.unwrap_or(0))),
             finished_at: Some(time(exit.finished_ms)),
         }),
         ..ContainerState::default()
     }
+}
+
+/// The beginning of a text, as whole characters.
+fn cut(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }
 
 /// Gives each condition the time of its last change and appends the conditions of others, which this node

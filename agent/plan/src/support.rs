@@ -5,7 +5,9 @@
 //! Not here: validation of the object (the API server). Called by the planner before each start.
 
 use crate::probe::probe_specs;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec, SecurityContext, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, LifecycleHandler, PodSpec, SELinuxOptions, SecurityContext, Volume,
+};
 
 /// A field that cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +21,19 @@ pub struct Unsupported {
 
 const WHAT: &str = "is not supported by this agent";
 
+/// Whether the node's kernel labels processes and files for SELinux.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SeLinux {
+    /// It does not: labels that a pod asks for mean nothing, as with kubelet.
+    #[default]
+    Off,
+    /// It does, and this agent sets no labels.
+    On,
+}
+
 /// Refuses the first field of the pod or of this container that cannot be carried out.
-pub fn check(spec: &PodSpec, container: &Container) -> Result<(), Unsupported> {
-    check_pod(spec)?;
+pub fn check(spec: &PodSpec, container: &Container, se_linux: SeLinux) -> Result<(), Unsupported> {
+    check_pod(spec, se_linux)?;
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         check_volume(volume, &format!("spec.volumes[{i}]"))?;
     }
@@ -29,7 +41,12 @@ pub fn check(spec: &PodSpec, container: &Container) -> Result<(), Unsupported> {
         true => PodNetwork::Host,
         false => PodNetwork::Own,
     };
-    check_container(container, network, &container_path(spec, container))
+    let path = container_path(spec, container);
+    if let Some(sc) = &container.security_context {
+        let path = format!("{path}.securityContext.seLinuxOptions");
+        check_labels(sc.se_linux_options.as_ref(), se_linux, path)?;
+    }
+    check_container(container, network, &path)
 }
 
 /// `spec.containers[N]` or `spec.initContainers[N]`.
@@ -87,7 +104,23 @@ fn filled<T>(value: &Option<Vec<T>>) -> Presence {
     }
 }
 
-fn check_pod(spec: &PodSpec) -> Result<(), Unsupported> {
+/// A label that the kernel would enforce and that nobody sets is refused.
+fn check_labels(
+    asked: Option<&SELinuxOptions>,
+    se_linux: SeLinux,
+    path: String,
+) -> Result<(), Unsupported> {
+    let asked = asked.is_some_and(|options| *options != SELinuxOptions::default());
+    match (asked, se_linux) {
+        (true, SeLinux::On) => Err(Unsupported {
+            path,
+            what: format!("{WHAT} on a node whose kernel has SELinux on: it sets no labels"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_pod(spec: &PodSpec, se_linux: SeLinux) -> Result<(), Unsupported> {
     let sc = spec.security_context.as_ref();
     let host_users = match spec.host_users {
         Some(false) => Presence::Present,
@@ -104,12 +137,10 @@ fn check_pod(spec: &PodSpec) -> Result<(), Unsupported> {
         refuse_if(present, format!("spec.{field}"))?;
     }
     if let Some(sc) = sc {
-        for (present, field) in [
-            (some(&sc.se_linux_options), "seLinuxOptions"),
-            (some(&sc.windows_options), "windowsOptions"),
-        ] {
-            refuse_if(present, format!("spec.securityContext.{field}"))?;
-        }
+        let path = "spec.securityContext.seLinuxOptions".to_owned();
+        check_labels(sc.se_linux_options.as_ref(), se_linux, path)?;
+        let windows = some(&sc.windows_options);
+        refuse_if(windows, "spec.securityContext.windowsOptions".to_owned())?;
         let groups = sc.supplemental_groups_policy.as_deref();
         one_of(
             groups,
@@ -224,6 +255,18 @@ fn check_container(
             some(&mount.recursive_read_only),
             format!("{path}.volumeMounts[{n}].recursiveReadOnly"),
         )?;
+        // The API server refuses it as well; a pod that was stored before it did must not mount on the node.
+        let privileged = container
+            .security_context
+            .as_ref()
+            .and_then(|sc| sc.privileged);
+        if mount.mount_propagation.as_deref() == Some("Bidirectional") && privileged != Some(true) {
+            return Err(Unsupported {
+                path: format!("{path}.volumeMounts[{n}].mountPropagation"),
+                what: "Bidirectional mount propagation is available only to privileged containers"
+                    .to_owned(),
+            });
+        }
     }
     if let Some(lifecycle) = &container.lifecycle {
         refuse_if(
@@ -257,7 +300,6 @@ fn check_security(sc: &SecurityContext, path: &str) -> Result<(), Unsupported> {
     };
     for (present, field) in [
         (unmasked, "procMount"),
-        (some(&sc.se_linux_options), "seLinuxOptions"),
         (some(&sc.windows_options), "windowsOptions"),
     ] {
         refuse_if(present, format!("{path}.{field}"))?;

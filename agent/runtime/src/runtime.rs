@@ -10,7 +10,7 @@ use crate::program::{SealedProgram, limits_of_volumes};
 use crate::protocol::{FORMAT, Head, ShimConfig, ShimState};
 use crate::sandbox::{Sandbox, SandboxError, is_name, shims_in, teardown};
 use crate::shim::{PAUSE_PROGRAM, READY};
-use crate::spec::{LogPolicy, NetworkMode, SandboxSpec};
+use crate::spec::{IpcMode, LogPolicy, NetworkMode, SandboxSpec};
 use crate::state::CgroupStats;
 use crate::tree::{self, Durability, write_file};
 use std::ffi::OsString;
@@ -381,13 +381,17 @@ fn check(spec: &SandboxSpec) -> Result<(), RuntimeError> {
     if spec.hostname.len() > HOSTNAME_LEN_MAX {
         return refused(format!("hostname {:?} is too long", spec.hostname));
     }
-    if spec.network == NetworkMode::Host
-        && let Some((name, _)) = spec
-            .sysctls
-            .iter()
-            .find(|(name, _)| name.starts_with("net."))
-    {
-        return refused(format!("sysctl {name} is not allowed with hostNetwork"));
+    for (name, _) in &spec.sysctls {
+        // What the pod shares with the node is not the pod's to set.
+        let shared = match name.starts_with("net.") {
+            true => spec.network == NetworkMode::Host,
+            false => spec.ipc == IpcMode::Host,
+        };
+        if shared {
+            return refused(format!(
+                "sysctl {name} is of a namespace that the pod shares with the node"
+            ));
+        }
     }
     Ok(())
 }

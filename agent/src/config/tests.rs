@@ -42,6 +42,23 @@ fn an_unknown_option_in_the_file_is_named() {
 }
 
 #[test]
+fn a_sysctl_that_is_not_namespaced_cannot_be_allowed() {
+    let cli = Cli::parse_from([
+        "x",
+        "--allowed-unsafe-sysctls",
+        "kernel.msg*,net.core.somaxconn",
+    ]);
+    assert!(cli.options.allowed_sysctls().is_ok());
+    let cli = Cli::parse_from(["x", "--allowed-unsafe-sysctls", "vm.swappiness"]);
+    let error = cli.options.allowed_sysctls().expect_err("refused");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("--allowed-unsafe-sysctls: \"vm.swappiness\" is not namespaced"),
+        "{text}"
+    );
+}
+
+#[test]
 fn server_addresses_are_read_strictly() {
     let server = |text| Server::parse(text).map(|s| s.authority());
     assert_eq!(

@@ -293,10 +293,11 @@ impl Worker {
         let around = spec::surroundings(&self.context, &self.pod, self.pod_ips());
         if let Some(pod_spec) = &self.pod.spec
             && let Some(first) = pod_spec.containers.first()
-            && support::check(pod_spec, first).is_err()
+            && support::check(pod_spec, first, self.context.machine.se_linux).is_err()
         {
             // The container says so itself; the sandbox can be made without what cannot be made.
             self.volumes = Some(Vec::new());
+            self.volumes_due = false;
             return Ok(());
         }
         let plans = match volume_plans(&self.pod, &around) {
@@ -315,6 +316,7 @@ impl Worker {
         match blocking::run(move || make_all(&context, &uid, &wanted, fs_group)).await {
             Ok(()) => {
                 self.volumes = Some(plans);
+                self.volumes_due = false;
                 Ok(())
             }
             Err(error) => Err(self.refuse_sandbox("FailedMount", &error.to_string())),

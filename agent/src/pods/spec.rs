@@ -9,7 +9,7 @@ use knarr_agent_plan::env::Surroundings;
 use knarr_agent_plan::pod::host_network;
 use knarr_agent_plan::resources::{self, CgroupValues, Qos};
 use knarr_agent_plan::volumes::{MountAccess, MountPlan, VolumePlan};
-use knarr_agent_plan::{identity, pod};
+use knarr_agent_plan::{identity, pod, sysctls};
 use knarr_runtime::{
     Access, ContainerSpec, Escalation, Image, ImageGroups, IpcMode, LastWords, Mount, MountSource,
     NetworkMode, PidMode, Privilege, Propagation, QosClass, Resources, RootUser, SandboxSpec,
@@ -53,11 +53,6 @@ pub fn sandbox(
         .unwrap_or_else(|| CLUSTER_DOMAIN_DEFAULT.to_owned());
     let node_file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let text = |s: &Option<String>| s.clone().unwrap_or_default();
-    let sysctls = spec
-        .security_context
-        .iter()
-        .flat_map(|sc| sc.sysctls.iter().flatten())
-        .map(|s| (s.name.clone(), s.value.clone()));
     SandboxSpec {
         uid: uid.to_owned(),
         namespace: text(&pod.metadata.namespace),
@@ -84,7 +79,7 @@ pub fn sandbox(
         },
         hosts: identity::hosts_file(pod, &hostname, &domain, pod_ips, &node_file("/etc/hosts")),
         resolv_conf: identity::resolv_conf(pod, &node_file("/etc/resolv.conf")),
-        sysctls: sysctls.collect(),
+        sysctls: sysctls::sysctls(spec).collect(),
         hostname,
     }
 }

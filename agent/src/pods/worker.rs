@@ -75,7 +75,10 @@ pub struct Worker {
     pub(super) wanted: Wanted,
     pub(super) sandbox: Option<Sandbox>,
     pub(super) record: PodRecord,
+    /// As they were made last; none before that.
     pub(super) volumes: Option<Vec<VolumePlan>>,
+    /// What their files are made of may have changed since then.
+    pub(super) volumes_due: bool,
     /// Kept over rounds, so that a change between a look and a wait wakes.
     changes: Option<watch::Receiver<u64>>,
     wake: Arc<Notify>,
@@ -119,6 +122,7 @@ impl Worker {
             sandbox,
             record,
             volumes: None,
+            volumes_due: true,
             probes: Probes::new(wake.clone()),
             wake,
             retry,
@@ -230,22 +234,35 @@ impl Worker {
     fn refresh(&mut self) {
         match self.context.desired.pod(&self.uid) {
             Some(pod) => {
-                self.pod = pod;
+                if !Arc::ptr_eq(&self.pod, &pod) {
+                    self.take_changed(pod);
+                }
                 self.wanted = Wanted::Yes;
             }
             None => self.wanted = Wanted::Removed,
         }
         if self.retry.take() {
             self.record.retry_now();
-            self.volumes = None;
+            self.volumes_due = true;
         }
     }
 
-    /// A running pod sees changed ConfigMaps and Secrets in its volumes, and a restarted agent learns again
+    /// Files of its volumes may say what its metadata or its spec says, and somebody else may have written its status.
+    fn take_changed(&mut self, pod: Arc<Pod>) {
+        if self.pod.spec != pod.spec {
+            // What was refused for what it asked may ask for something else now.
+            self.record.retry_now();
+        }
+        self.pod = pod;
+        self.volumes_due = true;
+        self.context.outbox.say_again(&self.uid);
+    }
+
+    /// A running pod sees changed ConfigMaps, Secrets and fields of its own in its volumes, and a restarted agent learns again
     /// which volumes there are.
     async fn refresh_volumes(&mut self, observed: &Observed) {
         let usable = observed.sandbox.as_ref().is_some_and(SandboxView::runs);
-        if usable && self.volumes.is_none() && self.record.termination.is_none() {
+        if usable && self.volumes_due && self.record.termination.is_none() {
             // What is missing now was told by the call; the volume keeps what it has.
             if let Err(error) = self.make_volumes().await {
                 tracing::debug!(pod = self.name(), "volumes stay as they are: {error}");
@@ -281,6 +298,7 @@ impl Worker {
             _ => Network::Unknown,
         };
         observed.outgrown.clone_from(&self.outgrown);
+        observed.se_linux = self.context.machine.se_linux;
         // What the runtime says now, not what was known before: an attempt that has just ended is followed
         // by another.
         let live = |name: &str| {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use knarr_api::feed::{Change, PeerRemove, PeerSet, PodRemove, PodSet, change};
-use knarr_api::k8s_openapi::api::core::v1::{Node, Pod};
+use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use knarr_api::names::NamespacedName;
 
 mod objects;
@@ -115,7 +115,7 @@ impl FeedView {
             pod.metadata.namespace.clone().unwrap_or_default(),
             pod.metadata.name.clone().unwrap_or_default(),
         );
-        let Some(view) = PodView::of(pod, json.into()) else {
+        let Some(mut view) = PodView::of(pod, json.into()) else {
             return self.forget_pod(&name);
         };
         let mut out = Vec::new();
@@ -123,8 +123,14 @@ impl FeedView {
             out.extend(self.forget_pod(&name));
         }
         let old = self.pods.get(&name);
-        if old.is_some_and(|old| old.digest == view.digest) {
-            // Only its status changed, and that came from the node itself.
+        view.reported = old.and_then(|old| old.reported);
+        // A status that the node did not report is told to it: the node corrects it, or ends a pod that somebody else
+        // has given a last phase.
+        let is_known = |old: &PodView| {
+            let status_is_known = old.status == view.status || view.reported == Some(view.status);
+            old.digest == view.digest && status_is_known
+        };
+        if old.is_some_and(is_known) {
             self.pods.insert(name, view);
             return out;
         }
@@ -140,6 +146,13 @@ impl FeedView {
         }
         self.pods.insert(name, view);
         out
+    }
+
+    /// Takes in the status that a pod is about to get from its node's report, so that it is not told back to the node.
+    pub fn report_pod(&mut self, name: &NamespacedName, uid: &str, status: &PodStatus) {
+        if let Some(view) = self.pods.get_mut(name).filter(|view| view.uid == uid) {
+            view.reported = Some(pods::status_digest(status));
+        }
     }
 
     /// Takes in that there is no such pod any more.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use knarr_api::feed::Change;
-use knarr_api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
+use knarr_api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodStatus, Secret, Service};
 use knarr_api::k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Cache, CacheEventKind, Client, Object};
@@ -163,6 +163,11 @@ impl Hub {
             .view
             .node_of_pod(name, uid)
             .is_some_and(|on| &**on == node)
+    }
+
+    /// A pod is about to get this status from its node's report.
+    pub(super) fn reported(&self, name: &NamespacedName, uid: &str, status: &PodStatus) {
+        self.state().view.report_pod(name, uid, status);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

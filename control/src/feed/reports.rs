@@ -252,8 +252,10 @@ impl Feed {
         }
         let current = pod.status.take().unwrap_or_default();
         let Some(planned) = plan_pod_status(&current, reported) else {
+            self.hub.reported(name, uid, &current);
             return Ok(());
         };
+        self.hub.reported(name, uid, &planned);
         pod.status = Some(planned);
         self.client.update_status(&pod).await?;
         Ok(())

@@ -14,6 +14,7 @@ mod idle;
 mod images;
 mod join;
 mod own_ways;
+mod pod_rules;
 mod pods;
 mod refused_starts;
 mod rolling_update;

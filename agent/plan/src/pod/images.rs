@@ -35,7 +35,7 @@ impl Planner<'_> {
                 message,
             })
         };
-        if let Err(unsupported) = support::check(self.spec, container) {
+        if let Err(unsupported) = support::check(self.spec, container, self.observed.se_linux) {
             return refuse("CreateContainerConfigError", unsupported.to_string());
         }
         let reference = image(container);

@@ -4,6 +4,7 @@
 use crate::Millis;
 use crate::probe::ProbeView;
 use crate::record::{Exit, PodFailure};
+use crate::support::SeLinux;
 use std::collections::BTreeMap;
 
 /// An attempt of a container as the runtime sees it.
@@ -104,6 +105,8 @@ pub struct Observed {
     pub probes: BTreeMap<String, ProbeView>,
     /// Whether what is remembered of the pod is on disk.
     pub record: RecordStore,
+    /// Whether the node's kernel has SELinux on.
+    pub se_linux: SeLinux,
     /// The limit of the disk that it was last seen beyond.
     pub outgrown: Option<PodFailure>,
 }

@@ -6,7 +6,32 @@ use serde_json::json;
 fn refused(spec: serde_json::Value) -> Option<String> {
     let spec: PodSpec = serde_json::from_value(spec).expect("spec");
     let container = spec.containers.last().expect("container").clone();
-    check(&spec, &container).err().map(|e| e.to_string())
+    check(&spec, &container, SeLinux::Off)
+        .err()
+        .map(|e| e.to_string())
+}
+
+#[test]
+fn se_linux_labels_mean_nothing_without_se_linux_and_are_refused_with_it() {
+    let labels = json!({"level": "s0:c1,c5"});
+    for (spec, path) in [
+        (
+            json!({"containers": [{"name": "a"}], "securityContext": {"seLinuxOptions": labels}}),
+            "spec.securityContext.seLinuxOptions: ",
+        ),
+        (
+            json!({"containers": [{"name": "a", "securityContext": {"seLinuxOptions": labels}}]}),
+            "spec.containers[0].securityContext.seLinuxOptions: ",
+        ),
+    ] {
+        assert_eq!(refused(spec.clone()), None);
+        let spec: PodSpec = serde_json::from_value(spec).expect("spec");
+        let error = check(&spec, &spec.containers[0], SeLinux::On).expect_err("refused");
+        assert!(error.to_string().starts_with(path), "{error}");
+    }
+    let none = json!({"containers": [{"name": "a"}], "securityContext": {"seLinuxOptions": {}}});
+    let none: PodSpec = serde_json::from_value(none).expect("spec");
+    assert_eq!(check(&none, &none.containers[0], SeLinux::On), Ok(()));
 }
 
 #[test]
@@ -66,6 +91,11 @@ fn unsupported_fields_are_refused_by_path() {
         (
             json!({"containers": [{"name": "a"}], "securityContext": {"fsGroupChangePolicy": "Other"}}),
             "spec.securityContext.fsGroupChangePolicy",
+        ),
+        (
+            container(json!({"volumeMounts": [
+                {"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]})),
+            "spec.containers[1].volumeMounts[0].mountPropagation",
         ),
         (
             json!({"containers": [{"name": "a"}], "runtimeClassName": "x"}),

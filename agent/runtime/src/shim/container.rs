@@ -17,15 +17,15 @@ use crate::state::{ContainerPhase, ContainerState, ExitReason, Timestamp};
 use crate::sys::{self, Forked};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A container that is not made by then is given up; a working one takes some 30 ms, on a node that is
 /// starting a hundred at once some seconds.
 const MAKING_MAX: Duration = Duration::from_secs(120);
-/// What is kept of a termination message (core/v1: 4096 bytes).
+/// What is kept of a termination message: its end (core/v1: 4096 bytes).
 const TERMINATION_BYTES_MAX: u64 = 4096;
 /// What is kept of the log where it stands in for one (core/v1 FallbackToLogsOnError).
 const LOG_LINES_MAX: u64 = 80;
@@ -403,10 +403,9 @@ impl Container {
 
     fn last_words(&self, exit_code: i32) -> String {
         let mut bytes = Vec::new();
-        if let Some(path) = &self.termination_file
-            && let Ok(file) = File::open(path)
-        {
-            let _ = file.take(TERMINATION_BYTES_MAX).read_to_end(&mut bytes);
+        if let Some(path) = &self.termination_file {
+            // One that cannot be read says nothing; the exit code is told all the same.
+            bytes = read_end(path, TERMINATION_BYTES_MAX).unwrap_or_default();
         }
         if let Some(log) = &self.last_resort
             && exit_code != 0
@@ -417,6 +416,17 @@ impl Container {
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+/// The last bytes of a file.
+fn read_end(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let skipped = file.metadata()?.len().saturating_sub(bytes_max);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut bytes = Vec::new();
+    // Bounded once more: whoever has it open may still write.
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn drain(pipe: &mut LogPipe, log: &mut Option<LogWriter>, turns: usize) -> Drained {

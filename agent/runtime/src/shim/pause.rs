@@ -126,13 +126,19 @@ fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
     ]
     .iter()
     .any(|prefix| name.starts_with(prefix));
-    if !namespaced || name.contains("..") {
+    // A slash stands for a dot in a part of the name (sysctl.d(5)), e.g. of a link.
+    let file: String = name
+        .chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
+    if !namespaced || file.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(io::Error::other("it is not a namespaced sysctl"));
     }
-    std::fs::write(
-        Path::new("/proc/sys").join(name.replace('.', "/")),
-        value.as_bytes(),
-    )
+    std::fs::write(Path::new("/proc/sys").join(file), value.as_bytes())
 }
 
 fn join(config: &ShimConfig, pid: i32) -> io::Result<()> {

@@ -208,6 +208,12 @@ fn the_end_of_the_log_stands_in_for_last_words_after_a_failure() {
                 LastWords::FileOrLog,
             ),
             ("file-only", "echo log; exit 3".to_owned(), LastWords::File),
+            (
+                "said-much",
+                "i=0; while [ $i -lt 1000 ]; do echo word $i; i=$((i+1)); done > /dev/termination-log"
+                    .to_owned(),
+                LastWords::File,
+            ),
         ] {
             let mut spec = shell(name, &script);
             spec.last_words = policy;
@@ -226,6 +232,8 @@ fn the_end_of_the_log_stands_in_for_last_words_after_a_failure() {
         assert_eq!(message("said"), "own");
         assert_eq!(message("succeeds"), "");
         assert_eq!(message("file-only"), "");
+        let words: String = (0..1000).map(|n| format!("word {n}\n")).collect();
+        assert_eq!(message("said-much"), words[words.len() - 4096..]);
         sandbox.destroy().await?;
         host.assert_clean().await
     });

@@ -35,7 +35,7 @@ use url::{Position, Url};
 
 /// Requests for one question, the redirected ones included.
 const REQUESTS_MAX: usize = 10;
-/// No more of an answer's body than this is waited for (kubelet's `maxRespBodyLength`).
+/// No more of an answer's body than this is waited for and told (kubelet's `maxRespBodyLength`).
 const BODY_BYTES_MAX: usize = 10 << 10;
 /// What the probes call themselves.
 const AGENT: &str = "kube-probe/1.37";
@@ -82,14 +82,15 @@ pub(super) async fn ask(get: &HttpGet, pod_ip: &str) -> Answer {
         follow(url, headers).await
     };
     match asked.await {
-        Ok((url, status)) if status.is_success() => {
+        Ok((url, Said { status, .. })) if status.is_success() => {
             tracing::trace!(%url, %status, "a probe was answered");
             Answer::Passed
         }
-        Ok((_, status)) if status.is_redirection() => Answer::Warned(format!(
-            "Probe terminated redirects, Response status: {status}"
+        Ok((_, Said { status, body })) if status.is_redirection() => Answer::Warned(format!(
+            "Probe terminated redirects, Response body: {}",
+            String::from_utf8_lossy(&body)
         )),
-        Ok((_, status)) => Answer::Failed(format!(
+        Ok((_, Said { status, .. })) => Answer::Failed(format!(
             "HTTP probe failed with statuscode: {}",
             status.as_u16()
         )),
@@ -137,24 +138,59 @@ fn headers(own: &[(String, String)], authority: &str) -> Result<HeaderMap, Failu
     Ok(headers)
 }
 
-/// Gives the last address that was asked, and its status.
-async fn follow(mut url: Url, mut headers: HeaderMap) -> Result<(Url, StatusCode), Failure> {
+/// A last answer.
+struct Said {
+    status: StatusCode,
+    /// The beginning of it, at most [`BODY_BYTES_MAX`].
+    body: Vec<u8>,
+}
+
+/// What a request led to.
+enum Next {
+    Said(Said),
+    /// The same host is to be asked again.
+    Redirected(Redirect),
+}
+
+struct Redirect {
+    url: Url,
+    /// A whole address says itself which host is meant.
+    is_whole: bool,
+}
+
+/// Gives the last address that was asked, and its answer.
+async fn follow(mut url: Url, mut headers: HeaderMap) -> Result<(Url, Said), Failure> {
     for _ in 0..REQUESTS_MAX {
-        let (status, location) = ask_once(&url, &headers).await?;
-        let Some(location) = location else {
-            return Ok((url, status));
-        };
-        let next = url.join(&location)?;
-        if next.host_str() != url.host_str() {
-            return Ok((url, status));
+        match ask_once(&url, &headers).await? {
+            Next::Said(said) => return Ok((url, said)),
+            Next::Redirected(Redirect {
+                url: next,
+                is_whole,
+            }) => {
+                if is_whole {
+                    headers.remove(HOST);
+                }
+                url = next;
+            }
         }
-        if Url::parse(&location).is_ok() {
-            // A whole address says itself which host is meant.
-            headers.remove(HOST);
-        }
-        url = next;
     }
     Err(Failure::Redirects)
+}
+
+/// Where an answer sends the question, as long as that is the same host.
+fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Redirect>, Failure> {
+    let location = response.headers().get(LOCATION);
+    let location = location.filter(|next| asks_elsewhere(response.status()) && !next.is_empty());
+    let Some(location) = location else {
+        return Ok(None);
+    };
+    let location = std::str::from_utf8(location.as_bytes()).map_err(|_| Failure::Location)?;
+    let next = url.join(location)?;
+    let stays = next.host_str() == url.host_str();
+    Ok(stays.then(|| Redirect {
+        url: next,
+        is_whole: Url::parse(location).is_ok(),
+    }))
 }
 
 fn asks_elsewhere(status: StatusCode) -> bool {
@@ -168,8 +204,8 @@ fn asks_elsewhere(status: StatusCode) -> bool {
     )
 }
 
-/// One request. Gives the status and, where that asks for it, the address to ask next.
-async fn ask_once(url: &Url, headers: &HeaderMap) -> Result<(StatusCode, Option<String>), Failure> {
+/// One request.
+async fn ask_once(url: &Url, headers: &HeaderMap) -> Result<Next, Failure> {
     let tls = match url.scheme() {
         "http" => false,
         "https" => true,
@@ -188,11 +224,7 @@ async fn ask_once(url: &Url, headers: &HeaderMap) -> Result<(StatusCode, Option<
     send(stream, url, headers).await
 }
 
-async fn send<S>(
-    stream: S,
-    url: &Url,
-    headers: &HeaderMap,
-) -> Result<(StatusCode, Option<String>), Failure>
+async fn send<S>(stream: S, url: &Url, headers: &HeaderMap) -> Result<Next, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -210,34 +242,37 @@ where
             .insert(HOST, HeaderValue::from_str(host)?);
     }
     let mut response = sender.send_request(request).await?;
-    let status = response.status();
-    let location = response.headers().get(LOCATION);
-    let location = location.filter(|next| asks_elsewhere(status) && !next.is_empty());
-    if let Some(location) = location {
-        let location = std::str::from_utf8(location.as_bytes()).map_err(|_| Failure::Location)?;
-        return Ok((status, Some(location.to_owned())));
+    if let Some(redirect) = redirect(url, &response)? {
+        return Ok(Next::Redirected(redirect));
     }
-    read(&mut response).await?;
-    Ok((status, None))
+    let body = read(&mut response).await?;
+    Ok(Next::Said(Said {
+        status: response.status(),
+        body,
+    }))
 }
 
 /// Waits for the body, or for as much of it as there has to be: one that breaks off is no answer.
-async fn read(response: &mut Response<Incoming>) -> Result<(), hyper::Error> {
+async fn read(response: &mut Response<Incoming>) -> Result<Vec<u8>, hyper::Error> {
     let until_closed = response.body().size_hint().exact().is_none()
         && !response.headers().contains_key(TRANSFER_ENCODING);
-    let mut bytes = 0;
+    let mut body = Vec::new();
     while let Some(frame) = response.body_mut().frame().await {
         match frame {
-            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+            Ok(frame) => {
+                let room = BODY_BYTES_MAX - body.len();
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                body.extend_from_slice(&data[..data.len().min(room)]);
+            }
             // Many servers end such a body without the alert that TLS has for it.
             Err(error) if until_closed && is_end_of_file(&error) => break,
             Err(error) => return Err(error),
         }
-        if bytes >= BODY_BYTES_MAX {
+        if body.len() >= BODY_BYTES_MAX {
             break;
         }
     }
-    Ok(())
+    Ok(body)
 }
 
 fn is_end_of_file(error: &hyper::Error) -> bool {

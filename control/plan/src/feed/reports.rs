@@ -15,6 +15,11 @@ const POD_CONDITIONS: [&str; 6] = [
     "PodResizeInProgress",
 ];
 
+/// True for a condition that the pod's node speaks for.
+pub(super) fn is_of_node(condition: &PodCondition) -> bool {
+    POD_CONDITIONS.contains(&condition.type_.as_str())
+}
+
 /// True for a phase that a pod never leaves.
 fn is_terminal(phase: Option<&str>) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
@@ -28,15 +33,14 @@ pub fn plan_pod_status(current: &PodStatus, reported: &PodStatus) -> Option<PodS
         return None;
     }
     let kept = current.conditions.iter().flatten();
-    let kept = kept.filter(|condition| !POD_CONDITIONS.contains(&condition.type_.as_str()));
-    let of_node = |condition: &&PodCondition| POD_CONDITIONS.contains(&condition.type_.as_str());
+    let kept = kept.filter(|condition| !is_of_node(condition));
     let mut conditions: Vec<PodCondition> = kept.cloned().collect();
     conditions.extend(
         reported
             .conditions
             .iter()
             .flatten()
-            .filter(of_node)
+            .filter(|condition| is_of_node(condition))
             .cloned(),
     );
     let planned = PodStatus {

@@ -76,11 +76,13 @@ fn a_pod_is_told_to_its_own_node_once_it_is_bound() {
 }
 
 #[test]
-fn a_change_of_status_alone_is_not_told_back_to_the_node() {
+fn a_status_that_a_node_reported_is_not_told_back_to_it() {
     let mut view = FeedView::default();
     let (pending, json) = pod("web", "u1", "node-1", json!({}), "Pending");
     view.observe_pod(&pending, json);
     let (running, json) = pod("web", "u1", "node-1", json!({}), "Running");
+    let name = NamespacedName::new("default", "web");
+    view.report_pod(&name, "u1", running.status.as_ref().unwrap());
     assert_eq!(view.observe_pod(&running, json.clone()), []);
     // A node that asks for everything gets the newest.
     let snapshot = view.snapshot("node-1");
@@ -94,6 +96,106 @@ fn a_change_of_status_alone_is_not_told_back_to_the_node() {
     let mut ending = running.clone();
     ending.metadata.deletion_grace_period_seconds = Some(30);
     assert_eq!(view.observe_pod(&ending, Bytes::new()).len(), 1);
+}
+
+/// A pod with a value in every part that others than its node can write.
+fn whole_pod() -> Value {
+    json!({
+        "metadata": {
+            "namespace": "default", "name": "web", "uid": "u1", "resourceVersion": "1", "generation": 1,
+            "labels": {"a": "1"}, "annotations": {"a": "1"}, "finalizers": ["example.com/a"],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "o", "uid": "o1"}],
+        },
+        "spec": {
+            "nodeName": "node-1", "activeDeadlineSeconds": 10, "terminationGracePeriodSeconds": 10,
+            "containers": [{"name": "c", "image": "i"}],
+            "tolerations": [{"key": "a"}], "readinessGates": [{"conditionType": "example.com/ok"}],
+        },
+        "status": {
+            "phase": "Running", "reason": "r", "message": "m", "podIP": "10.0.0.1", "hostIP": "10.0.0.2",
+            "podIPs": [{"ip": "10.0.0.1"}], "startTime": "2020-01-01T00:00:00Z",
+            "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0}],
+            "conditions": [
+                {"type": "Ready", "status": "True"}, {"type": "example.com/ok", "status": "True"},
+                {"type": "example.com/other", "status": "True"},
+            ],
+        },
+    })
+}
+
+/// The JSON pointers of all strings, numbers and booleans.
+fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                leaves(value, &format!("{at}/{}", key.replace('/', "~1")), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                leaves(value, &format!("{at}/{index}"), found);
+            }
+        }
+        _ => found.push(at.to_owned()),
+    }
+}
+
+#[test]
+fn a_node_sees_every_change_of_its_pod_that_it_did_not_make() {
+    // A new name or uid is another pod, another node's name is another test.
+    const ANOTHER: [&str; 4] = [
+        "/metadata/namespace",
+        "/metadata/name",
+        "/metadata/uid",
+        "/spec/nodeName",
+    ];
+    // What no node reads: the version, and what others tell each other in the status.
+    const UNREAD: [&str; 3] = [
+        "/metadata/resourceVersion",
+        "/status/conditions/2/type",
+        "/status/conditions/2/status",
+    ];
+    let whole = whole_pod();
+    let mut all = Vec::new();
+    leaves(&whole, "", &mut all);
+    assert!(all.len() > 30, "{all:?}");
+    for pointer in all.iter().filter(|p| !ANOTHER.contains(&p.as_str())) {
+        let mut view = FeedView::default();
+        let before: Pod = parse(whole.clone());
+        view.observe_pod(&before, Bytes::new());
+        let name = NamespacedName::new("default", "web");
+        view.report_pod(&name, "u1", before.status.as_ref().unwrap());
+        let mut changed = whole.clone();
+        let leaf = changed.pointer_mut(pointer).unwrap();
+        *leaf = match &*leaf {
+            Value::Bool(set) => (!*set).into(),
+            Value::Number(number) => (number.as_i64().unwrap() + 1).into(),
+            Value::String(text) if text.contains("T00:") => "2021-01-01T00:00:00Z".into(),
+            other => format!("{}x", other.as_str().unwrap()).into(),
+        };
+        let told = view.observe_pod(&parse(changed), Bytes::new()).len();
+        let wanted = usize::from(!UNREAD.contains(&pointer.as_str()));
+        assert_eq!(told, wanted, "{pointer}");
+        // And back: by its node this time, where it is the node's to say.
+        view.report_pod(&name, "u1", before.status.as_ref().unwrap());
+        let is_of_node =
+            pointer.starts_with("/status/") && !pointer.starts_with("/status/conditions/1/");
+        let told = view.observe_pod(&before, Bytes::new()).len();
+        assert_eq!(
+            told,
+            if is_of_node { 0 } else { wanted },
+            "{pointer} set back"
+        );
+    }
+}
+
+#[test]
+fn a_last_phase_from_somebody_else_is_told_before_the_node_has_reported() {
+    let mut view = FeedView::default();
+    let (pending, json) = pod("web", "u1", "node-1", json!({}), "Pending");
+    view.observe_pod(&pending, json);
+    let (failed, json) = pod("web", "u1", "node-1", json!({}), "Failed");
+    assert_eq!(view.observe_pod(&failed, json).len(), 1);
 }
 
 #[test]

@@ -105,9 +105,7 @@ async fn the_status_decides() {
         ("HTTP/1.1 204 No Content\r\n\r\n", Answer::Passed),
         (
             "HTTP/1.1 304 Not Modified\r\n\r\n",
-            Answer::Warned(
-                "Probe terminated redirects, Response status: 304 Not Modified".to_owned(),
-            ),
+            Answer::Warned("Probe terminated redirects, Response body: ".to_owned()),
         ),
         (
             "HTTP/1.1 404 Not Found\r\n\r\n",
@@ -259,6 +257,22 @@ async fn a_redirect_to_another_host_passes_with_a_word_about_it() {
         let seen = ask(&server.get(), "127.0.0.1").await;
         assert!(matches!(seen, Answer::Warned(_)), "{answer}: {seen:?}");
         assert_eq!(server.asked().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_word_about_a_redirect_is_the_body_up_to_a_bound() {
+    let page = "<a href=\"http://0.0.0.0/\">Found</a>.\n\n";
+    let long = "x".repeat(2 * BODY_BYTES_MAX);
+    for (body, told) in [(page, page), (&long, &long[..BODY_BYTES_MAX])] {
+        let answer = format!(
+            "HTTP/1.1 302 Found\r\nLocation: http://0.0.0.0/\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let server = Server::of(&[&answer]).await;
+        let seen = ask(&server.get(), "127.0.0.1").await;
+        let wanted = format!("Probe terminated redirects, Response body: {told}");
+        assert_eq!(seen, Answer::Warned(wanted));
     }
 }
 
