@@ -217,6 +217,7 @@ mod deployment;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod ignored;
 mod lease;
 pub(crate) mod meta;
 mod namespace;

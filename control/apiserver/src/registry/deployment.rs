@@ -143,6 +143,11 @@ impl Strategy for Deployment {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        const SPEC: &str = "spec.template.spec";
+        super::podspec::warnings(value::at(object, SPEC).unwrap_or(&Value::Null), SPEC)
+    }
+
     fn cells(&self, object: &Value) -> Vec<Value> {
         let count = |path: &str| value::int(object, path).unwrap_or(0);
         let (names, images) = table::containers(object);

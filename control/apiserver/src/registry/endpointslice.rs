@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::endpoints::validate_ip;
+use super::ignored::{self, Ignored, ignored};
 use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::field::FieldErrors;
 use crate::{table, value};
@@ -50,6 +51,18 @@ pub(super) static KIND: Kind = Kind {
 };
 
 struct EndpointSlice;
+
+/// What nodes do not know of an endpoint.
+const IGNORED: &[Ignored] = &[
+    ignored(
+        "endpoints[].deprecatedTopology",
+        "has no effect: it is of v1beta1",
+    ),
+    ignored(
+        "endpoints[].hints",
+        "has no effect in this version: all ready endpoints are alike",
+    ),
+];
 
 impl Strategy for EndpointSlice {
     fn default(&self, object: &mut Value) {
@@ -133,6 +146,10 @@ impl Strategy for EndpointSlice {
                 "field is immutable",
             );
         }
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        ignored::warnings(IGNORED, object, "")
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::ignored::{self, Ignored, ignored};
 use super::podspec::canonical_quantities;
 use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource};
 use crate::field::FieldErrors;
@@ -61,6 +62,19 @@ pub(super) static KIND: Kind = Kind {
 };
 
 struct Node;
+
+/// What nobody reads of a Node.
+const IGNORED: &[Ignored] = &[
+    ignored("spec.configSource", "the feature is no longer supported"),
+    ignored(
+        "spec.externalID",
+        "this field is deprecated, and is unused by Kubernetes",
+    ),
+    ignored(
+        "spec.podPreemptionPolicy",
+        "has no effect in this version: no pod is preempted",
+    ),
+];
 
 impl Strategy for Node {
     fn default(&self, object: &mut Value) {
@@ -121,6 +135,10 @@ impl Strategy for Node {
                 "node updates may not change providerID except from \"\" to valid",
             );
         }
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        ignored::warnings(IGNORED, object, "")
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {

@@ -173,6 +173,11 @@ impl Strategy for Pod {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let spec = value::at(object, "spec").unwrap_or(&Value::Null);
+        podspec::warnings(spec, "spec")
+    }
+
     fn cells(&self, object: &Value) -> Vec<Value> {
         row::cells(object)
     }

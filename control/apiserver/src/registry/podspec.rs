@@ -9,12 +9,15 @@ use crate::value;
 
 mod containers;
 mod scheduling;
+mod security;
 mod signals;
 mod validation;
 mod volumes;
+mod warnings;
 
 pub(super) use containers::{validate_port_name, validate_port_number};
 pub(super) use validation::{spec as validate, template as validate_template};
+pub(super) use warnings::warnings;
 
 /// The lists of containers in a pod spec.
 pub(super) const CONTAINER_LISTS: [&str; 3] =

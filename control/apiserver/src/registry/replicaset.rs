@@ -106,6 +106,11 @@ impl Strategy for ReplicaSet {
         );
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        const SPEC: &str = "spec.template.spec";
+        podspec::warnings(value::at(object, SPEC).unwrap_or(&Value::Null), SPEC)
+    }
+
     fn cells(&self, object: &Value) -> Vec<Value> {
         let count = |path: &str| value::int(object, path).unwrap_or(0).into();
         let (names, images) = table::containers(object);

@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::ignored::{self, Ignored, ignored};
 use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource, meta};
 use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
@@ -68,6 +69,30 @@ pub(super) static KIND: Kind = Kind {
 
 /// Seconds that `ClientIP` affinity holds without a request.
 const AFFINITY_S: i64 = 10_800;
+
+/// What nodes do not know of a Service.
+const IGNORED: &[Ignored] = &[
+    ignored(
+        "spec.externalIPs",
+        "has no effect in this version: nodes take no connections to these addresses",
+    ),
+    ignored(
+        "spec.healthCheckNodePort",
+        "has no effect in this version: no node listens on it",
+    ),
+    ignored("spec.loadBalancerClass", NO_LOAD_BALANCER),
+    ignored("spec.loadBalancerIP", NO_LOAD_BALANCER),
+    ignored(
+        "spec.loadBalancerSourceRanges",
+        "has no effect in this version: nodes refuse no source",
+    ),
+    ignored(
+        "spec.trafficDistribution",
+        "has no effect in this version: all ready endpoints are alike",
+    ),
+];
+const NO_LOAD_BALANCER: &str =
+    "has no effect in this version: no addresses of load balancers are given out";
 
 struct Service;
 
@@ -137,6 +162,10 @@ impl Strategy for Service {
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         validation::update(new, old, errors);
         self.validate(new, errors);
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        ignored::warnings(IGNORED, object, "")
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::ignored::{self, Ignored, ignored};
 use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::table;
 
@@ -27,7 +28,23 @@ pub(super) static KIND: Kind = Kind {
 /// Its Secrets are no column since v1.35: nothing of Kubernetes fills that list any more.
 struct ServiceAccount;
 
+/// What pods do not get of their account.
+const IGNORED: &[Ignored] = &[
+    ignored(
+        "automountServiceAccountToken",
+        "has no effect in this version: no token of the service account is mounted into pods",
+    ),
+    ignored(
+        "imagePullSecrets",
+        "has no effect in this version: nodes pull images from no registry",
+    ),
+];
+
 impl Strategy for ServiceAccount {
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        ignored::warnings(IGNORED, object, "")
+    }
+
     fn cells(&self, object: &Value) -> Vec<Value> {
         vec![table::name(object), table::age(object)]
     }

@@ -7,7 +7,7 @@ use knarr_api::names::{validate_dns_label, validate_qualified_name};
 use knarr_api::quantity::Quantity;
 use serde_json::Value;
 
-use super::signals;
+use super::{security, signals};
 use crate::field::FieldErrors;
 use crate::value;
 
@@ -224,6 +224,7 @@ fn mounts(container: &Value, field: &str, volumes: &[&str], errors: &mut FieldEr
         if sub.split('/').any(|part| part == "..") {
             errors.invalid(&format!("{field}.subPath"), sub, "must not contain '..'");
         }
+        security::propagation(container, mount, &field, errors);
     }
 }
 

@@ -315,3 +315,75 @@ fn a_stop_signal_is_one_of_the_pods_system() {
         "spec.os: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\""
     );
 }
+
+#[test]
+fn sysctls_have_a_form_once_and_none_that_is_shared_with_the_node() {
+    let with = |mut spec: Value, names: &[&str]| {
+        let sysctls: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"name": name, "value": "1"}))
+            .collect();
+        spec["containers"] = json!([{"name": "a", "image": "x"}]);
+        spec["securityContext"] = json!({"sysctls": sysctls});
+        errors(spec)
+    };
+    let field = "spec.securityContext.sysctls";
+    assert_eq!(
+        with(json!({}), &["net.ipv4.tcp_syncookies", "kernel/shmmax"]),
+        ""
+    );
+    assert_eq!(
+        with(json!({}), &[""]),
+        format!("{field}[0].name: Required value")
+    );
+    assert_eq!(
+        with(json!({}), &["Net.x"]),
+        format!(
+            r#"{field}[0].name: Invalid value: "Net.x": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"#
+        )
+    );
+    assert_eq!(
+        with(json!({}), &["net.a", "net.a"]),
+        format!(r#"{field}[1].name: Duplicate value: "net.a""#)
+    );
+    assert_eq!(
+        with(json!({"hostNetwork": true}), &["net.a", "kernel.shmmax"]),
+        format!(
+            r#"{field}[0].name: Invalid value: "net.a": may not be specified when 'hostNetwork' is true"#
+        )
+    );
+    assert_eq!(
+        with(json!({"hostIPC": true}), &["net.a", "kernel.shmmax"]),
+        format!(
+            r#"{field}[1].name: Invalid value: "kernel.shmmax": may not be specified when 'hostIPC' is true"#
+        )
+    );
+}
+
+#[test]
+fn only_a_privileged_container_mounts_on_the_node() {
+    let with = |propagation: &str, privileged: bool| {
+        errors(json!({
+            "volumes": [{"name": "v", "hostPath": {"path": "/x"}}],
+            "containers": [{
+                "name": "a", "image": "x", "securityContext": {"privileged": privileged},
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": propagation}],
+            }],
+        }))
+    };
+    let field = "spec.containers[0].volumeMounts[0].mountPropagation";
+    assert_eq!(with("HostToContainer", false), "");
+    assert_eq!(with("Bidirectional", true), "");
+    assert_eq!(
+        with("Bidirectional", false),
+        format!(
+            "{field}: Forbidden: Bidirectional mount propagation is available only to privileged containers"
+        )
+    );
+    assert_eq!(
+        with("Both", true),
+        format!(
+            r#"{field}: Unsupported value: "Both": supported values: "Bidirectional", "HostToContainer", "None""#
+        )
+    );
+}

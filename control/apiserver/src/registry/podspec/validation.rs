@@ -5,7 +5,7 @@ use knarr_api::names::{validate_dns_label, validate_dns_subdomain, validate_qual
 use serde_json::Value;
 
 use super::containers::{self, containers};
-use super::{scheduling, signals, volumes};
+use super::{scheduling, security, signals, volumes};
 use crate::field::FieldErrors;
 use crate::registry::meta;
 use crate::value;
@@ -61,6 +61,7 @@ pub(in crate::registry) fn spec(spec: &Value, field: &str, errors: &mut FieldErr
         errors,
     );
     numbers(spec, field, errors);
+    security::sysctls(spec, field, errors);
     names_in(spec, field, errors);
     scheduling::node_affinity(spec, field, errors);
     scheduling::topology_spread(spec, field, errors);
