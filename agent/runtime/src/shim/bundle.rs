@@ -342,6 +342,8 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
     };
     let special = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
     let mut list = vec![
+        // Also with hostPID, as with runc: a bind of the node's /proc would bring what is mounted below it, binfmt_misc for
+        // one, which stays writable below a read-only path.
         special("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         special(
             "/dev",
@@ -363,16 +365,6 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
         special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         special("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]),
     ];
-    if config.spec.pid == PidMode::Host {
-        // A proc of another PID namespace than the one of the mount's owner would be refused.
-        if let Some(first) = list.first_mut() {
-            *first = bind(
-                Path::new("/proc"),
-                Path::new("/proc"),
-                &["rbind", "rprivate"],
-            );
-        }
-    }
     list.extend(cgroup_mounts(config, request, sys));
     let shm = match config.spec.ipc {
         IpcMode::Pod => config.shm_dir(),

@@ -300,6 +300,49 @@ fn a_privileged_container_of_the_host_sees_the_host() {
 }
 
 #[test]
+fn host_pid_shows_the_nodes_processes_and_nothing_that_is_mounted_below_its_proc() {
+    on_host(|host| async move {
+        use nix::mount::{MsFlags, mount};
+        // Stand for binfmt_misc and nfsd, which this kernel may lack.
+        for below in ["/proc/sys/fs", "/proc/fs"] {
+            mount(
+                Some("below"),
+                below,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                None::<&str>,
+            )?;
+        }
+        let runtime = host.runtime().await?;
+        let mut spec = sandbox("a");
+        spec.pid = PidMode::Host;
+        let pod = runtime.create_sandbox(spec).await?;
+        let script = "exec 2>&1; grep -q -s -x knarr-shim /proc/[0-9]*/comm && echo shim
+            mount | grep -c below; ls -d /proc/sys/fs/file-max
+            for file in /proc/sys/fs/new /proc/fs/new /proc/sys/kernel/panic /proc/sysrq-trigger; do
+                (: > $file) && echo $file is writable
+            done
+            head -c 1 /proc/kcore | wc -c; head -c 1 /proc/keys | wc -c";
+        let (_, text) = run(&pod, shell("main", script)).await?;
+        assert!(
+            text.starts_with("shim\n0\n/proc/sys/fs/file-max\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("/proc/sys/kernel/panic: Read-only file system"),
+            "{text}"
+        );
+        assert!(!text.contains("is writable"), "{text}");
+        assert!(text.ends_with("\n0\n0\n"), "{text}");
+        pod.destroy().await?;
+        for below in ["/proc/sys/fs", "/proc/fs"] {
+            nix::mount::umount2(below, nix::mount::MntFlags::MNT_DETACH)?;
+        }
+        host.assert_clean().await
+    });
+}
+
+#[test]
 fn mounts_propagate_as_they_are_asked_to() {
     on_host(|host| async move {
         use nix::mount::{MsFlags, mount};
