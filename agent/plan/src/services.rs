@@ -14,6 +14,7 @@
 
 mod desired;
 mod ids;
+mod output;
 mod port;
 mod restored;
 
@@ -28,7 +29,8 @@ pub use desired::{
     ServiceProtocol, TrafficPolicy,
 };
 use ids::Ids;
-use port::{Output, PortState};
+use output::Output;
+use port::{PortState, Waiting};
 use restored::Restored;
 
 /// Old generations and removed backends stay this long after the flip. A kernel program that read the
@@ -70,6 +72,7 @@ pub struct ServiceTable {
     endpoints: HashMap<PortKey, BTreeMap<(std::net::IpAddr, u16), DesiredEndpoint>>,
     ports: HashMap<PortKey, PortState>,
     owners: HashMap<ServiceKey, PortKey>,
+    waiting: Waiting,
     dirty: BTreeSet<PortKey>,
     restored: Restored,
     retired: BTreeMap<Duration, Vec<Retired>>,
@@ -124,6 +127,7 @@ impl ServiceTable {
             endpoints: HashMap::new(),
             ports: HashMap::new(),
             owners: HashMap::new(),
+            waiting: Waiting::new(),
             dirty: BTreeSet::new(),
             restored: Restored::new(contents),
             retired: BTreeMap::new(),
@@ -137,6 +141,7 @@ impl ServiceTable {
     pub fn resync(&mut self, contents: &MapContents) {
         self.ports.clear();
         self.owners.clear();
+        self.waiting.clear();
         self.retired.clear();
         self.restored = Restored::new(contents);
         self.service_ids.raise(contents.service_id_high);
@@ -240,8 +245,9 @@ impl ServiceTable {
     /// What to do. `now` is any monotonic time; the operations count as done once returned.
     pub fn plan(&mut self, now: Duration) -> Plan {
         let mut out = Output::default();
-        for key in std::mem::take(&mut self.dirty) {
+        while let Some(key) = self.dirty.pop_first() {
             self.plan_port(&key, now, &mut out);
+            self.dirty.extend(out.again.drain(..));
         }
         if self.prune == Prune::Now {
             self.prune = Prune::Done;
@@ -283,7 +289,7 @@ impl ServiceTable {
         });
         let Some(wanted) = wanted else {
             if let Some(state) = self.ports.remove(key) {
-                state.remove(key, &mut self.owners, out);
+                state.remove(key, &mut self.owners, &mut self.waiting, out);
             }
             return;
         };
@@ -297,12 +303,16 @@ impl ServiceTable {
             &wanted,
             port::Context {
                 owners: &mut self.owners,
+                waiting: &mut self.waiting,
                 service_ids: &mut self.service_ids,
                 backend_ids: &mut self.backend_ids,
                 now,
             },
             out,
         );
+        for (key, _, _) in &wanted.keys {
+            self.restored.forget_key(key);
+        }
     }
 
     fn sweep(&mut self, now: Duration, out: &mut Output) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the maps hold of one Service port, and the steps from there to what is wanted.
 //!
-//! Steps are collected by phase ([`Output`]), so that the operations of many ports can be written in
-//! batches and stay in safe order.
+//! A set's number is not used again after the set was given up, and the numbers of its generations only grow: what is
+//! retired can be swept later without a look at what is live.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use knarr_ebpf_common::ops::Named;
@@ -16,93 +16,8 @@ use knarr_ebpf_common::{
 
 use super::desired::{NeedsTable, SetKind, Wanted};
 use super::ids::Ids;
-use super::{Plan, PortKey, Retired};
-
-/// Steps by phase.
-#[derive(Debug, Default)]
-pub(super) struct Output {
-    pub(super) backends: Vec<MapOp>,
-    pub(super) slots: Vec<MapOp>,
-    pub(super) tables: Vec<MapOp>,
-    pub(super) flips: Vec<MapOp>,
-    pub(super) removed_services: Vec<MapOp>,
-    pub(super) degraded: Vec<MapOp>,
-    removed_slots: Vec<MapOp>,
-    removed_tables: Vec<MapOp>,
-    removed_backends: Vec<u32>,
-    pub(super) purge_affinity: Vec<u32>,
-    purge_counters: Vec<u32>,
-    pub(super) names: Vec<Named>,
-    pub(super) retired: Vec<Retired>,
-}
-
-impl Output {
-    pub(super) fn remove_generation(&mut self, set: u32, generation: u32, slots: u32, len: u32) {
-        if slots > 0 {
-            self.removed_slots.push(MapOp::RemoveSlots {
-                set,
-                generation,
-                count: slots,
-            });
-        }
-        if len > 0 {
-            self.removed_tables.push(MapOp::RemoveTable {
-                set,
-                generation,
-                len,
-            });
-        }
-    }
-
-    pub(super) fn remove_backend(&mut self, id: u32) {
-        self.removed_backends.push(id);
-        self.names.push(Named::BackendGone { id });
-    }
-
-    pub(super) fn remove_service_id(&mut self, id: u32) {
-        self.purge_affinity.push(id);
-        self.purge_counters.push(id);
-        self.names.push(Named::ServiceGone { id });
-    }
-
-    pub(super) fn into_plan(self) -> Plan {
-        let mut ops = self.backends;
-        ops.extend(self.slots);
-        ops.extend(self.tables);
-        // An address that moves from one Service to another is one flip, not a flip and a removal.
-        let set: HashSet<ServiceKey> = self.flips.iter().filter_map(service_key).collect();
-        ops.extend(self.flips);
-        ops.extend(
-            self.removed_services
-                .into_iter()
-                .filter(|op| service_key(op).is_none_or(|key| !set.contains(&key))),
-        );
-        ops.extend(self.degraded);
-        ops.extend(self.removed_slots);
-        ops.extend(self.removed_tables);
-        ops.extend(
-            self.removed_backends
-                .iter()
-                .map(|id| MapOp::RemoveBackend { id: *id }),
-        );
-        if !self.removed_backends.is_empty() {
-            ops.push(MapOp::PurgeBackends {
-                ids: self.removed_backends,
-            });
-        }
-        if !self.purge_affinity.is_empty() || !self.purge_counters.is_empty() {
-            ops.push(MapOp::PurgeServices {
-                affinity: self.purge_affinity,
-                counters: self.purge_counters,
-            });
-        }
-        Plan {
-            ops,
-            names: self.names,
-            refusals: Vec::new(),
-        }
-    }
-}
+use super::output::Output;
+use super::{PortKey, Retired};
 
 /// One set of backends (all, or those of this node) as the maps hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,9 +55,13 @@ pub(super) enum Forgotten {
     Remove,
 }
 
+/// Ports that want an address which another port has. The owner keeps it until it gives it up.
+pub(super) type Waiting = BTreeMap<ServiceKey, BTreeSet<PortKey>>;
+
 /// What [`PortState::update`] needs of the table.
 pub(super) struct Context<'a> {
     pub(super) owners: &'a mut HashMap<ServiceKey, PortKey>,
+    pub(super) waiting: &'a mut Waiting,
     pub(super) service_ids: &'a mut Ids,
     pub(super) backend_ids: &'a mut Ids,
     pub(super) now: Duration,
@@ -206,14 +125,11 @@ impl PortState {
         self,
         key: &PortKey,
         owners: &mut HashMap<ServiceKey, PortKey>,
+        waiting: &mut Waiting,
         out: &mut Output,
     ) {
         for service_key in self.keys.keys() {
-            if owners.get(service_key) == Some(key) {
-                owners.remove(service_key);
-                out.removed_services
-                    .push(MapOp::RemoveService { key: *service_key });
-            }
+            release(service_key, key, owners, waiting, out);
         }
         for state in self.cluster.into_iter().chain(self.local) {
             out.retired.push(retired_generation(&state));
@@ -394,7 +310,6 @@ impl PortState {
                 out.retired.push(retired_generation(&current));
                 (current.set, current.generation_high.wrapping_add(1))
             }
-            None if kind == SetKind::Cluster => (self.id, 1),
             None => (context.service_ids.next(), 1),
         };
         if !slots.is_empty() {
@@ -447,11 +362,18 @@ impl PortState {
                 flags: *flags,
                 reserved: 0,
             };
-            let taken = context
-                .owners
-                .insert(*service_key, key.clone())
-                .is_some_and(|owner| owner != *key);
-            if taken || self.keys.get(service_key) != Some(&entry) {
+            match context.owners.get(service_key) {
+                Some(owner) if owner != key => {
+                    let waiting = context.waiting.entry(*service_key).or_default();
+                    waiting.insert(key.clone());
+                    continue;
+                }
+                Some(_) => {}
+                None => {
+                    context.owners.insert(*service_key, key.clone());
+                }
+            }
+            if self.keys.get(service_key) != Some(&entry) {
                 out.flips.push(MapOp::SetService {
                     key: *service_key,
                     entry,
@@ -460,25 +382,29 @@ impl PortState {
             keys.insert(*service_key, entry);
         }
         for service_key in self.keys.keys().filter(|old| !keys.contains_key(*old)) {
-            let other = context
-                .owners
-                .get(service_key)
-                .is_some_and(|owner| owner != key);
-            if !other {
-                context.owners.remove(service_key);
-                out.removed_services
-                    .push(MapOp::RemoveService { key: *service_key });
-            }
+            release(service_key, key, context.owners, context.waiting, out);
         }
         self.keys = keys;
     }
 }
 
-fn service_key(op: &MapOp) -> Option<ServiceKey> {
-    match op {
-        MapOp::SetService { key, .. } | MapOp::RemoveService { key } => Some(*key),
-        _ => None,
+/// Takes an address out of the maps, unless it is another port's, and wakes those that want it.
+fn release(
+    service_key: &ServiceKey,
+    key: &PortKey,
+    owners: &mut HashMap<ServiceKey, PortKey>,
+    waiting: &mut Waiting,
+    out: &mut Output,
+) {
+    // What an earlier run left has no owner yet.
+    if owners.get(service_key).is_some_and(|owner| owner != key) {
+        return;
     }
+    owners.remove(service_key);
+    out.removed_services
+        .push(MapOp::RemoveService { key: *service_key });
+    out.again
+        .extend(waiting.remove(service_key).into_iter().flatten());
 }
 
 fn retired_generation(state: &SetState) -> Retired {

@@ -2,12 +2,15 @@
 //! What an earlier run left in the maps. A port that is wanted takes over its ids and generations
 //! ([`Restored::adopt`]); once the desired set is complete the rest goes ([`Restored::prune`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use knarr_ebpf_common::{BackendEntry, MapContents, MapOp, ServiceEntry, ServiceKey, TABLE_CHUNK};
+use knarr_ebpf_common::{
+    BackendEntry, MapContents, MapOp, SERVICE_LOCAL_ONLY, ServiceEntry, ServiceKey, TABLE_CHUNK,
+};
 
 use super::desired::{SetKind, Wanted};
-use super::port::{BackendState, Output, PortState, SetState};
+use super::output::Output;
+use super::port::{BackendState, PortState, SetState, Whole};
 use super::{PortKey, Retired};
 
 #[derive(Debug, Default)]
@@ -23,7 +26,9 @@ pub(super) struct Restored {
     by_service: HashMap<u32, Found>,
     /// Slots and chunks by set and generation.
     slots: HashMap<(u32, u32), BTreeMap<u32, u32>>,
-    chunks: HashMap<(u32, u32), u32>,
+    chunks: HashMap<(u32, u32), BTreeSet<u32>>,
+    /// Ids of backends that stand twice in the maps.
+    doubles: Vec<u32>,
     generation_high: HashMap<u32, u32>,
 }
 
@@ -50,7 +55,7 @@ impl Restored {
         }
         for (set, generation, chunk) in &contents.tables {
             let chunks = restored.chunks.entry((*set, *generation)).or_default();
-            *chunks = (*chunks).max(*chunk + 1);
+            chunks.insert(*chunk);
             restored.saw(*set, *generation);
         }
         restored
@@ -79,16 +84,17 @@ impl Restored {
             found
                 .keys
                 .values()
-                .filter(|entry| (entry.set == id) == (kind == SetKind::Cluster))
+                .filter(|entry| set_kind(entry) == kind)
                 .max_by_key(|entry| entry.generation)
                 .copied()
         };
         state.cluster = newest(SetKind::Cluster).map(|entry| self.adopt_set(&entry));
         state.local = newest(SetKind::Local).map(|entry| self.adopt_set(&entry));
         for (id, entry) in found.backends {
-            state
+            let double = state
                 .backends
                 .insert((entry.address, entry.port_be), BackendState { id, entry });
+            self.doubles.extend(double.map(|backend| backend.id));
         }
         state.keys = found.keys;
         Some(state)
@@ -98,24 +104,37 @@ impl Restored {
         let at = (entry.set, entry.generation);
         let slots = self.slots.remove(&at).unwrap_or_default();
         let chunks = self.chunks.remove(&at).unwrap_or_default();
-        let whole = slots.keys().copied().eq(0..entry.count + entry.terminating);
-        let table_len = chunks * TABLE_CHUNK as u32;
+        let chunks_wanted = entry.table_len / TABLE_CHUNK as u32;
+        let whole = slots.keys().copied().eq(0..entry.count + entry.terminating)
+            && chunks.iter().copied().eq(0..chunks_wanted);
+        let high = self.generation_high.get(&entry.set).copied();
+        let generation_high = high.unwrap_or(entry.generation);
+        // A newer one was never flipped to and goes. The live one has to be the newest, or the next run of the agent
+        // would give its number again.
+        let whole = whole && generation_high == entry.generation;
         SetState {
             set: entry.set,
             generation: entry.generation,
-            generation_high: self
-                .generation_high
-                .get(&entry.set)
-                .copied()
-                .unwrap_or(entry.generation),
-            slots: slots.into_values().collect(),
-            count: entry.count,
-            table_len,
-            whole: if whole && table_len == entry.table_len {
-                super::port::Whole::Yes
-            } else {
-                super::port::Whole::No
+            generation_high,
+            // Where one is missing in between, its place in the list counts only for the removal.
+            slots: match slots.keys().next_back() {
+                Some(last) => (0..=*last)
+                    .map(|slot| slots.get(&slot).copied().unwrap_or_default())
+                    .collect(),
+                None => Vec::new(),
             },
+            count: entry.count,
+            table_len: table_len(&chunks),
+            whole: if whole { Whole::Yes } else { Whole::No },
+        }
+    }
+
+    /// The address was written since the maps were read.
+    pub(super) fn forget_key(&mut self, key: &ServiceKey) {
+        if let Some(id) = self.by_key.remove(key)
+            && let Some(found) = self.by_service.get_mut(&id)
+        {
+            found.keys.remove(key);
         }
     }
 
@@ -132,6 +151,9 @@ impl Restored {
             }
             out.retired.push(Retired::Service { id });
         }
+        for id in rest.doubles {
+            out.retired.push(Retired::OrphanBackend { id });
+        }
         for ((set, generation), slots) in rest.slots {
             let slots = slots.keys().next_back().map_or(0, |last| last + 1);
             out.retired.push(Retired::Generation {
@@ -146,8 +168,20 @@ impl Restored {
                 set,
                 generation,
                 slots: 0,
-                table_len: chunks * TABLE_CHUNK as u32,
+                table_len: table_len(&chunks),
             });
         }
+    }
+}
+
+/// Places up to the last chunk that is there.
+fn table_len(chunks: &BTreeSet<u32>) -> u32 {
+    chunks.last().map_or(0, |last| last + 1) * TABLE_CHUNK as u32
+}
+
+fn set_kind(entry: &ServiceEntry) -> SetKind {
+    match entry.flags & SERVICE_LOCAL_ONLY {
+        0 => SetKind::Cluster,
+        _ => SetKind::Local,
     }
 }

@@ -4,6 +4,7 @@
 
 mod fake;
 mod plans;
+mod random;
 mod restart;
 
 use super::*;

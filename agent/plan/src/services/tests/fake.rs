@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Maps that check, after each single operation, that no program could read a dangling entry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use knarr_ebpf_common::{BackendEntry, MapContents, MapOp, ServiceEntry, ServiceKey, TABLE_CHUNK};
 
@@ -13,6 +13,8 @@ pub(super) struct FakeMaps {
     pub(super) backends: BTreeMap<u32, BackendEntry>,
     pub(super) purged_backends: Vec<u32>,
     pub(super) purged_affinity: Vec<u32>,
+    /// Every set and generation that ever had slots: none is written again.
+    written: BTreeSet<(u32, u32)>,
     service_id_high: u32,
     backend_id_high: u32,
 }
@@ -21,6 +23,52 @@ impl FakeMaps {
     pub(super) fn apply(&mut self, ops: &[MapOp]) {
         for op in ops {
             self.apply_one(op);
+            self.check(op);
+        }
+    }
+
+    /// Carries out operations on maps where number `full` does not fit: as `knarr-datapath` does then, half of it is
+    /// written, and what would lead to it is left out.
+    pub(super) fn apply_full(&mut self, ops: &[MapOp], full: usize) {
+        let mut broken = BTreeSet::new();
+        let mut broken_backend = None;
+        for (index, op) in ops.iter().enumerate() {
+            match op {
+                MapOp::SetBackend { id, .. } if index == full => broken_backend = Some(*id),
+                MapOp::SetSlots {
+                    set,
+                    generation,
+                    backends,
+                } => {
+                    let is_broken = backends.iter().any(|id| Some(*id) == broken_backend);
+                    if is_broken || index == full {
+                        broken.insert((*set, *generation));
+                    }
+                    if !is_broken {
+                        let len = if index == full {
+                            backends.len() / 2
+                        } else {
+                            backends.len()
+                        };
+                        self.apply_one(&MapOp::SetSlots {
+                            set: *set,
+                            generation: *generation,
+                            backends: backends[..len].to_vec(),
+                        });
+                    }
+                }
+                MapOp::SetTable {
+                    set,
+                    generation,
+                    backends,
+                } if index == full || backends.iter().any(|id| Some(*id) == broken_backend) => {
+                    broken.insert((*set, *generation));
+                }
+                MapOp::SetService { .. } if index == full => {}
+                MapOp::SetService { entry, .. }
+                    if broken.contains(&(entry.set, entry.generation)) => {}
+                _ => self.apply_one(op),
+            }
             self.check(op);
         }
     }
@@ -40,6 +88,11 @@ impl FakeMaps {
                 generation,
                 backends,
             } => {
+                self.service_id_high = self.service_id_high.max(*set);
+                assert!(
+                    backends.is_empty() || self.written.insert((*set, *generation)),
+                    "generation {generation} of set {set} is written a second time"
+                );
                 for (slot, backend) in (0..).zip(backends) {
                     self.slots.insert((*set, *generation, slot), *backend);
                 }

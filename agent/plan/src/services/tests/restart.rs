@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An agent that starts again over maps that went on serving.
 
+use knarr_ebpf_common::SERVICE_LOCAL_ONLY;
+
 use super::fake::FakeMaps;
 use super::*;
 
@@ -92,7 +94,7 @@ fn what_a_crash_between_two_steps_left_is_cleaned_up() {
         let entry = maps
             .services
             .values()
-            .find(|entry| entry.set == entry.service)
+            .find(|entry| entry.flags & SERVICE_LOCAL_ONLY == 0)
             .unwrap();
         assert_eq!(entry.count, 2, "cut after {cut}");
         assert_eq!(
