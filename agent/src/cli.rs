@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub mod datapath;
 pub mod image;
 pub mod service;
 
@@ -42,6 +43,8 @@ enum Command {
     Image(image::ImageArgs),
     /// List, show and trace the Services that this node carries.
     Service(service::ServiceArgs),
+    /// Check the eBPF maps of this node.
+    Datapath(datapath::DatapathArgs),
     /// Print the version.
     Version,
     /// The process that holds one pod; started by the agent.
@@ -78,6 +81,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Image(args) => image::run(args).map(|()| ExitCode::SUCCESS),
         Command::Service(args) => service::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Datapath(args) => datapath::run(args),
         Command::Run(options) => run(*options).map(|()| ExitCode::SUCCESS),
     }
 }

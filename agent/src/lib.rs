@@ -12,6 +12,7 @@
 //! (`knarr-datapath`). `main` calls [`cli::main`]; tests call the parts.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod blocking;
 pub mod cli;
 pub mod clock;

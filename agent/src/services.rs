@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 mod purges;
@@ -35,10 +36,6 @@ const RESYNC_AFTER: Duration = Duration::from_secs(5);
 const PREPARE_TRIES: u32 = 5;
 /// And how long after a failure.
 const PREPARE_PAUSE: Duration = Duration::from_millis(50);
-/// How often the node's own addresses are read again: one that comes later, by DHCP or from a node that failed,
-/// serves NodePorts after this long at most.
-const ADDRESSES_EVERY: Duration = Duration::from_secs(10);
-
 /// The maps, used by this loop and by pod workers. Calls block briefly and run off the async threads; what
 /// walks whole maps goes through [`SharedDatapath::inspector`] and waits for nobody.
 #[derive(Clone)]
@@ -75,23 +72,6 @@ impl SharedDatapath {
     }
 }
 
-/// Keeps NodePorts on the addresses that the node has, until `shutdown`.
-pub async fn follow_addresses(datapath: SharedDatapath, shutdown: CancellationToken) {
-    loop {
-        // Both arms only wait.
-        tokio::select! {
-            () = tokio::time::sleep(ADDRESSES_EVERY) => {}
-            () = shutdown.cancelled() => return,
-        }
-        if let Err(error) = datapath.call(|d| d.refresh_node_addresses()).await {
-            tracing::warn!(
-                "the node's addresses, for NodePorts: {}",
-                crate::cli::chain(&error.into())
-            );
-        }
-    }
-}
-
 /// The loop.
 pub struct Services {
     /// What is wanted.
@@ -112,6 +92,8 @@ pub struct Services {
     pub node_name: String,
     /// This node's address.
     pub node_ip: Ipv4Addr,
+    /// Notified when the kernel may have dropped routes.
+    pub links: Arc<Notify>,
 }
 
 /// Whether the maps are known to hold what the table thinks.
@@ -205,6 +187,7 @@ impl Services {
                         tokio::time::sleep(COALESCE).await;
                     }
                 }
+                () = self.links.notified() => routes_due = true,
                 () = timer => {}
                 () = shutdown.cancelled() => return Ok(()),
             }

@@ -19,7 +19,7 @@ use crate::pods::live::Live;
 use crate::pods::records::Records;
 use crate::pods::{Context, ENDS_AT_ONCE, Pods, STARTS_AT_ONCE};
 use crate::ranges::NodeRanges;
-use crate::services::{Services, SharedDatapath, follow_addresses, prepare_node};
+use crate::services::{Services, SharedDatapath, prepare_node};
 use crate::streams::Streams;
 use anyhow::Context as _;
 use knarr_api::feed::Welcome;
@@ -31,7 +31,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -156,6 +156,7 @@ pub async fn run(
         tasks.spawn(feed);
         report(&mut reporter, &mut tasks, &outbox, &shutdown);
     }
+    let links = Arc::new(Notify::new());
     let services = Services {
         desired: desired.clone(),
         datapath: datapath.clone(),
@@ -166,10 +167,11 @@ pub async fn run(
         data_dir: data_dir.clone(),
         node_name: machine.node_name.clone(),
         node_ip: machine.node_ip,
+        links: links.clone(),
     };
     let services = services.run(shutdown.clone());
     tasks.spawn(async move { services.await.context("the Service loop ended") });
-    let addresses = follow_addresses(datapath.clone(), shutdown.clone());
+    let addresses = crate::addresses::follow(datapath.clone(), links, shutdown.clone());
     tasks.spawn(finish(addresses));
     let health = Health {
         metrics: metrics.clone(),

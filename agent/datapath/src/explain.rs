@@ -54,6 +54,7 @@ pub fn trace(
         }
         Caller::Outside(ip, source_port) => story.packet(ip, source_port)?,
     }
+    story.holes()?;
     story.counters()?;
     Ok(story.steps)
 }
@@ -449,6 +450,18 @@ impl Story<'_> {
                 )
             },
         );
+    }
+
+    /// What the maps miss of this port, whatever the caller meets.
+    fn holes(&mut self) -> Result<(), DatapathError> {
+        for hole in self.inspector.check()?.holes {
+            if hole.service == self.port.id {
+                self.say(format!(
+                    "MISSING: {hole}. What meets the hole is refused; the agent repairs it when it is started again."
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn counters(&mut self) -> Result<(), DatapathError> {

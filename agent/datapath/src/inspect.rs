@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads the pinned maps for people: `knarr-agent service ls|get|trace`, metrics and tests.
+//! Reads the pinned maps for people: `knarr-agent service ls|get|trace`, `knarr-agent datapath check`, metrics and
+//! tests.
 //!
 //! Works without a running agent and beside one. Writes nothing, except that it purges what leads to
 //! backends that are gone, and what tests ask for by name.
@@ -14,6 +15,7 @@ use knarr_ebpf_common::{
 };
 
 use crate::apply;
+use crate::check::{self, Report};
 use crate::error::DatapathError;
 use crate::load;
 use crate::maps::{Map, Maps};
@@ -152,6 +154,11 @@ impl Inspector {
             .collect())
     }
 
+    /// Compares what the Service maps point to with what is there. Walks the maps.
+    pub fn check(&self) -> Result<Report, DatapathError> {
+        check::check(&self.maps)
+    }
+
     /// Sums of the programs' statistics, by name.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
         load::stats(&self.maps, self.cpus)
@@ -189,6 +196,19 @@ impl Inspector {
     /// more; they are not used again, so it may run beside anything else.
     pub fn purge_backends(&self, gone: &HashSet<u32>) -> Result<(), DatapathError> {
         apply::purge_backends(&self.maps, gone)
+    }
+
+    /// Deletes the slots that an address leads to, as a mistake of the agent would; for tests
+    /// of what people are told then.
+    pub fn break_service(&self, entry: &ServiceEntry) -> Result<(), DatapathError> {
+        let slots: Vec<SlotKey> = (0..entry.count + entry.terminating)
+            .map(|slot| SlotKey {
+                set: entry.set,
+                generation: entry.generation,
+                slot,
+            })
+            .collect();
+        self.maps.slots.remove_all(&slots)
     }
 
     /// Deletes one half of all flow records, as an LRU under pressure does; for tests of their rebuilding.

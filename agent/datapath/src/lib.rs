@@ -9,6 +9,7 @@
 
 mod apply;
 mod attach;
+pub mod check;
 pub mod config;
 pub mod error;
 pub mod explain;
@@ -29,4 +30,4 @@ pub use config::{Cidr, DatapathConfig, MapSizes, ProgramLog, TcHook};
 pub use error::DatapathError;
 pub use knarr_ebpf_common::{MapContents, MapOp};
 pub use load::Datapath;
-pub use network::{Network, NodeRoute, PodNetwork, Strangers};
+pub use network::{Changed, Network, NetworkChanges, NodeRoute, PodNetwork, Strangers};

@@ -9,6 +9,7 @@
 //!
 //! No bridge and no firewall rule. Called by the agent for each sandbox and for each change of peers.
 
+mod changes;
 mod pod;
 mod routes;
 
@@ -21,6 +22,8 @@ use futures::TryStreamExt;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::sync::{Mutex, Semaphore};
+
+pub use changes::{Changed, NetworkChanges};
 
 use crate::config::Cidr;
 use crate::error::DatapathError;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use knarr_datapath::Network;
+use knarr_datapath::check::Hole;
 use knarr_datapath::explain::{self, Caller};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::Names;
@@ -22,6 +23,15 @@ use crate::config::{ConfigError, RunOptions};
 /// Arguments of `service`.
 #[derive(Args)]
 pub struct ServiceArgs {
+    #[command(flatten)]
+    pub(super) maps: MapArgs,
+    #[command(subcommand)]
+    command: ServiceCommand,
+}
+
+/// Where the maps and the names are, for `service` and `datapath`.
+#[derive(Args)]
+pub struct MapArgs {
     /// The agent's configuration file (TOML); `data-dir` and `bpf-root` are taken from it.
     #[arg(long, global = true, env = "KNARR_AGENT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -31,8 +41,6 @@ pub struct ServiceArgs {
     /// The mounted BPF file system that holds the agent's pins. [default: /sys/fs/bpf]
     #[arg(long, global = true, env = "KNARR_AGENT_BPF_ROOT", value_name = "DIR")]
     bpf_root: Option<PathBuf>,
-    #[command(subcommand)]
-    command: ServiceCommand,
 }
 
 #[derive(Subcommand)]
@@ -60,7 +68,7 @@ enum ServiceCommand {
     },
 }
 
-impl ServiceArgs {
+impl MapArgs {
     /// What the agent of this machine was told, as far as it matters here.
     pub(super) fn options(&self) -> Result<RunOptions, ConfigError> {
         RunOptions {
@@ -71,20 +79,28 @@ impl ServiceArgs {
         }
         .with_file()
     }
+
+    /// Opens the maps, and reads what they hold by Service port.
+    pub(super) fn open(&self) -> anyhow::Result<(Inspector, Vec<PortView>)> {
+        let options = self.options()?;
+        let inspector = Inspector::open(&options.bpf_root())?;
+        let names = Names::read(&options.data_dir())?;
+        let ports = view::ports(&inspector.contents()?, &names);
+        Ok((inspector, ports))
+    }
 }
 
 /// Runs it.
 pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
-    let options = args.options()?;
-    let inspector = Inspector::open(&options.bpf_root())?;
-    let names = Names::read(&options.data_dir())?;
-    let ports = view::ports(&inspector.contents()?, &names);
+    let (inspector, ports) = args.maps.open()?;
     let mut out = std::io::stdout().lock();
     match args.command {
         ServiceCommand::Ls => list(&mut out, &inspector, &ports),
         ServiceCommand::Get { service } => {
-            for port in of_service(&ports, &service)? {
-                show(&mut out, &inspector, port)?;
+            let found = of_service(&ports, &service)?;
+            let holes = inspector.check()?.holes;
+            for port in found {
+                show(&mut out, &inspector, port, &holes)?;
             }
             Ok(())
         }
@@ -168,7 +184,12 @@ fn row(inspector: &Inspector, port: &PortView) -> anyhow::Result<[String; 10]> {
     ])
 }
 
-fn show(out: &mut impl Write, inspector: &Inspector, port: &PortView) -> anyhow::Result<()> {
+fn show(
+    out: &mut impl Write,
+    inspector: &Inspector,
+    port: &PortView,
+    holes: &[Hole],
+) -> anyhow::Result<()> {
     let name = match port.port_name.as_str() {
         "" => String::new(),
         name => format!(" port {name}"),
@@ -192,6 +213,9 @@ fn show(out: &mut impl Write, inspector: &Inspector, port: &PortView) -> anyhow:
             entry.affinity_seconds,
             entry.table_len
         )?;
+    }
+    for hole in holes.iter().filter(|hole| hole.service == port.id) {
+        writeln!(out, "  MISSING: {hole}")?;
     }
     writeln!(out, "  backends:")?;
     for backend in &port.backends {

@@ -71,7 +71,8 @@ fn options(args: &[&str]) -> Result<RunOptions, ConfigError> {
     match cli.command {
         Command::Run(options) => options.with_file(),
         Command::Image(args) => args.options(),
-        Command::Service(args) => args.options(),
+        Command::Service(args) => args.maps.options(),
+        Command::Datapath(args) => args.maps.options(),
         Command::Version | Command::Shim { .. } => panic!("no options"),
     }
 }
@@ -133,7 +134,13 @@ fn all_commands_take_what_they_need_from_the_same_file() {
     let path = dir.path().join("agent.toml");
     let file = path.to_str().expect("utf-8");
     let write = |text: &str| std::fs::write(&path, text).expect("write");
-    for command in [["run"].as_slice(), &["image", "ls"], &["service", "ls"]] {
+    let commands: [&[&str]; 4] = [
+        &["run"],
+        &["image", "ls"],
+        &["service", "ls"],
+        &["datapath", "check"],
+    ];
+    for command in commands {
         let with = |more: &[&str]| options(&[command, more].concat());
 
         let none = with(&[]).expect("no file");

@@ -332,3 +332,44 @@ fn a_fault_that_changes_nothing_says_so() {
     }
     faults::all_ready();
 }
+
+/// Far below the minute after which the agent looks at everything though nothing was told.
+const TOLD_LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn addresses_that_come_and_routes_that_went_with_their_link_are_seen_at_once() {
+    /// On the lab's network, and no host's.
+    const LATER: &str = "198.18.4.200";
+    let cluster = Cluster::namespace("own-network");
+    let addresses = cluster.serve(
+        &manifests::echo_deployment("web", 2),
+        &manifests::echo_service("web"),
+    );
+    let through = addresses.node("node-1", 80);
+    let (_, port) = through.rsplit_once(':').expect("an address and a port");
+    let with_len = format!("{LATER}/32");
+    hosts::ok(
+        "node-1",
+        &["ip", "address", "add", &with_len, "dev", "eth0"],
+    );
+    eventually("the NodePort holds on the new address", TOLD_LIMIT, || {
+        hosts::get(CLIENT, &format!("{LATER}:{port}")).map(drop)
+    });
+    hosts::ok(
+        "node-1",
+        &["ip", "address", "del", &with_len, "dev", "eth0"],
+    );
+
+    let routes = || hosts::ok("node-1", &["ip", "route", "show", "proto", "107"]);
+    let before = routes();
+    assert!(before.contains(" via "), "{before}");
+    hosts::ok("node-1", &["ip", "link", "set", "eth0", "down"]);
+    hosts::ok("node-1", &["ip", "link", "set", "eth0", "up"]);
+    eventually("the routes are there again", TOLD_LIMIT, || {
+        let now = routes();
+        match now == before {
+            true => Ok(()),
+            false => Err(now),
+        }
+    });
+}

@@ -413,3 +413,44 @@ fn no_iptables_or_nftables_rule_exists_on_a_node_or_in_a_pod() {
         );
     }
 }
+
+/// Longer than the agent keeps what it has given up.
+const SWEPT: &str = "9";
+
+#[test]
+fn a_service_serves_on_after_its_policy_or_its_node_port_went_there_and_back() {
+    let cluster = Cluster::namespace("there-and-back");
+    let mut inside = manifests::echo_service("web");
+    inside["spec"]["type"] = json!("ClusterIP");
+    let addresses = cluster.serve(&manifests::echo_deployment("web", 3), &inside);
+    // NodePorts use all backends, whatever the ClusterIP's policy is.
+    let mut ports = manifests::echo_service("ports");
+    ports["spec"]["selector"] = json!({"app": "web"});
+    ports["spec"]["internalTrafficPolicy"] = json!("Local");
+    cluster.kubectl.apply(&ports);
+    hosts::knows_endpoints(&format!("{}/web", cluster.namespace), 3, LIMIT);
+    let patch = |name: &str, spec: serde_json::Value| {
+        let patch = json!({"spec": spec}).to_string();
+        cluster
+            .kubectl
+            .ok(&["patch", "service", name, "--type=merge", "--patch", &patch]);
+        thread::sleep(Duration::from_secs(1));
+    };
+    patch("web", json!({"internalTrafficPolicy": "Local"}));
+    patch("web", json!({"internalTrafficPolicy": "Cluster"}));
+    patch("ports", json!({"type": "ClusterIP"}));
+    patch("ports", json!({"type": "NodePort"}));
+    let ports = Addresses::of(&cluster.kubectl.json(&["get", "service", "ports"]));
+    let (on_node, on_port) = (addresses.cluster(80), ports.node("node-2", 80));
+    let (one, two) = thread::scope(|scope| {
+        let one = scope.spawn(|| calls("node-1", &on_node, SWEPT));
+        let two = scope.spawn(|| calls("node-2", &on_port, SWEPT));
+        (one.join().expect("calls"), two.join().expect("calls"))
+    });
+    one.assert_unbroken("node-1 to the ClusterIP", 200);
+    two.assert_unbroken("node-2 to the NodePort", 200);
+    for node in NODES {
+        let said = hosts::ok(node, &["knarr-agent", "datapath", "check"]);
+        assert!(said.contains("Nothing is missing."), "{node}: {said}");
+    }
+}

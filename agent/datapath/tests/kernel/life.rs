@@ -408,3 +408,37 @@ fn trace_tells_what_then_happens() -> Result<()> {
     ensure!(refused.contains("answers a SYN with a reset"), "{refused}");
     Ok(())
 }
+
+#[test]
+fn slots_that_are_missing_are_named_and_the_next_agent_repairs_them() -> Result<()> {
+    let (mut lab, pods) = web(&[(1, 2), (1, 3)])?;
+    let inspector = Inspector::open(&lab.one.bpf_root)?;
+    let report = inspector.check()?;
+    ensure!(report.holes.is_empty(), "{report:?}");
+    ensure!(report.addresses > 0 && report.slots > 0 && report.chunks > 0);
+    let contents = inspector.contents()?;
+    let (_, entry) = contents.services.first().context("a Service")?;
+    inspector.break_service(entry)?;
+    ensure!(inside(&lab.one.netns, || ask_tcp(vip())).is_err());
+    let holes = inspector.check()?.holes;
+    ensure!(!holes.is_empty() && holes.iter().all(|hole| hole.service == entry.service));
+    let ports = view::ports(&contents, &Names::default());
+    let steps = explain::trace(&inspector, &ports[0], Caller::Node, explain::now_ns())?;
+    ensure!(
+        steps.iter().any(|step| step.starts_with("MISSING:")),
+        "{steps:?}"
+    );
+
+    lab.one.datapath = None;
+    lab.one.open()?;
+    lab.one.table.replace(
+        vec![service(ServiceProtocol::Tcp)],
+        pods.iter().copied().map(endpoint).collect(),
+    );
+    lab.one.sync()?;
+    lab.one.later()?;
+    let report = inspector.check()?;
+    ensure!(report.holes.is_empty(), "{report:?}");
+    inside(&lab.one.netns, || ask_tcp(vip()))?;
+    Ok(())
+}

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use knarr_datapath::{NodeRoute, PodNetwork, Strangers};
+use knarr_datapath::{Changed, NetworkChanges, NodeRoute, PodNetwork, Strangers};
 
 use crate::lab::{Lab, ask_tcp, inside, run};
 
@@ -188,5 +188,60 @@ fn routes_to_other_nodes_are_exactly_those_asked_for() -> Result<()> {
     let routes = run(&["ip", "-n", &lab.one.netns, "route"])?;
     ensure!(!routes.contains(" via "), "{routes}");
     ensure!(routes.contains("unreachable 10.244.0.0/16"), "{routes}");
+    Ok(())
+}
+
+#[test]
+fn the_kernel_tells_of_addresses_and_of_links_that_are_no_pods() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let mut lab = Lab::new()?;
+    let netns = lab.one.netns.clone();
+    let told = lab.one.with_network(async |_| {
+        let mut changes = NetworkChanges::open()?;
+        let mut told = Vec::new();
+        for command in [
+            "address add 198.18.0.200/24 dev eth0",
+            "address del 198.18.0.200/24 dev eth0",
+            "link set eth0 down",
+            "link set eth0 up",
+        ] {
+            let words: Vec<&str> = ["ip", "-n", &netns]
+                .into_iter()
+                .chain(command.split(' '))
+                .collect();
+            run(&words)?;
+            let changed = tokio::time::timeout(LIMIT, changes.next()).await;
+            let changed = changed.with_context(|| format!("nothing was told of {command}"))?;
+            told.push(changed.context("the socket is open")?);
+            // A link that comes up is told of several times.
+            while tokio::time::timeout(Duration::from_millis(200), changes.next())
+                .await
+                .is_ok()
+            {}
+        }
+        Ok(told)
+    })?;
+    let addresses = |changed: &Changed| changed.addresses;
+    ensure!(told[..2].iter().all(addresses), "{told:?}");
+    ensure!(told[2..].iter().all(|changed| changed.links), "{told:?}");
+
+    let quiet = lab.one.with_network(async |network| {
+        let mut changes = NetworkChanges::open()?;
+        let fresh = format!("{netns}x");
+        run(&["ip", "netns", "add", &fresh])?;
+        let pod = PodNetwork {
+            host_ifname: PodNetwork::host_ifname("0123456789ab"),
+            pod_ip: "10.244.1.77".parse()?,
+        };
+        let file = std::fs::File::open(format!("/run/netns/{fresh}"))?;
+        let added = network.pod_network_add(file.as_fd(), &pod).await;
+        let told = tokio::time::timeout(Duration::from_millis(500), changes.next()).await;
+        network.pod_network_remove(&pod.host_ifname).await?;
+        run(&["ip", "netns", "delete", &fresh])?;
+        added?;
+        Ok(told.is_err())
+    })?;
+    ensure!(quiet, "a pod's veth is nothing to look at");
+    lab.pod(1, 2)?;
     Ok(())
 }

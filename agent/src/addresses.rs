@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Follows the node's own addresses and links: NodePorts hold on the addresses that the node has now, and routes to other
+//! nodes are set again when a link comes back.
+//!
+//! The kernel tells of changes; a slow timer looks as well, for what it did not tell. Spawned once by `start`.
+
+use crate::services::SharedDatapath;
+use knarr_datapath::{Changed, NetworkChanges};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// How often everything is looked at though nothing was told.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A link that comes up changes several times: one look is for all of it.
+const COALESCE: Duration = Duration::from_millis(20);
+/// Before notifications are asked for again, when their socket broke.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// Runs until `shutdown`. `links` is notified when routes may be gone.
+pub async fn follow(datapath: SharedDatapath, links: Arc<Notify>, shutdown: CancellationToken) {
+    // What is dropped at the end waits, or reads addresses.
+    tokio::select! {
+        () = look_at_changes(&datapath, &links) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+async fn look_at_changes(datapath: &SharedDatapath, links: &Notify) {
+    loop {
+        match NetworkChanges::open() {
+            Ok(mut changes) => {
+                look(datapath, links, Changed::ALL).await;
+                while let Some(changed) = next(&mut changes).await {
+                    look(datapath, links, changed).await;
+                }
+                tracing::debug!("the socket for changes of addresses is opened again");
+                tokio::time::sleep(REOPEN_AFTER).await;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "{}: the node's addresses are read every {} s",
+                    crate::cli::chain(&error.into()),
+                    LOOK_EVERY.as_secs()
+                );
+                look(datapath, links, Changed::ALL).await;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+/// What changed next; everything when nothing was told for long.
+async fn next(changes: &mut NetworkChanges) -> Option<Changed> {
+    let Ok(changed) = tokio::time::timeout(LOOK_EVERY, changes.next()).await else {
+        return Some(Changed::ALL);
+    };
+    tokio::time::sleep(COALESCE).await;
+    changed
+}
+
+async fn look(datapath: &SharedDatapath, links: &Notify, changed: Changed) {
+    if changed.links {
+        links.notify_one();
+    }
+    if !changed.addresses {
+        return;
+    }
+    if let Err(error) = datapath.call(|d| d.refresh_node_addresses()).await {
+        tracing::warn!(
+            "the node's addresses, for NodePorts: {}",
+            crate::cli::chain(&error.into())
+        );
+    }
+}
