@@ -10,7 +10,8 @@ enum Token<'a> {
     Open,
     Close,
     Not,
-    Equals,
+    /// `=` or `==`.
+    Equals(&'a str),
     NotEquals,
     Greater,
     Less,
@@ -18,8 +19,13 @@ enum Token<'a> {
 
 fn error(message: impl Into<String>) -> SelectorError {
     SelectorError {
-        message: format!("unable to parse requirement: {}", message.into()),
+        message: message.into(),
     }
+}
+
+/// What is wrong inside of one requirement, as Kubernetes' parser puts it.
+fn in_requirement(inner: SelectorError) -> SelectorError {
+    error(format!("unable to parse requirement: {}", inner.message))
 }
 
 fn tokens(text: &str) -> Vec<Token<'_>> {
@@ -35,8 +41,8 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
             '<' => (Token::Less, 1),
             '!' if rest[1..].starts_with('=') => (Token::NotEquals, 2),
             '!' => (Token::Not, 1),
-            '=' if rest[1..].starts_with('=') => (Token::Equals, 2),
-            '=' => (Token::Equals, 1),
+            '=' if rest[1..].starts_with('=') => (Token::Equals("=="), 2),
+            '=' => (Token::Equals("="), 1),
             _ => {
                 let end = rest.find(special).unwrap_or(rest.len());
                 (Token::Word(&rest[..end]), end)
@@ -53,7 +59,15 @@ pub(super) fn selector(text: &str) -> Result<Selector, SelectorError> {
     let mut rest = tokens.as_slice();
     let mut requirements = Vec::new();
     while !rest.is_empty() {
-        requirements.push(requirement(&mut rest)?);
+        if let [other, ..] = rest
+            && !matches!(other, Token::Word(_) | Token::Not)
+        {
+            return Err(error(format!(
+                "found '{}', expected: !, identifier, or 'end of string'",
+                show(other)
+            )));
+        }
+        requirements.push(requirement(&mut rest).map_err(in_requirement)?);
         match rest {
             [] => {}
             [Token::Comma, Token::Word(_) | Token::Not, ..] => rest = &rest[1..],
@@ -97,7 +111,7 @@ fn requirement(rest: &mut &[Token<'_>]) -> Result<Requirement, SelectorError> {
         }
         [Token::Word(key), token, ..] => {
             let operator = match token {
-                Token::Equals => Operator::In,
+                Token::Equals(_) => Operator::In,
                 Token::NotEquals => Operator::NotIn,
                 Token::Greater => Operator::GreaterThan,
                 Token::Less => Operator::LessThan,
@@ -119,13 +133,12 @@ fn requirement(rest: &mut &[Token<'_>]) -> Result<Requirement, SelectorError> {
             };
             Requirement::new(*key, operator, [value])
         }
-        [other, ..] => Err(error(format!(
-            "found '{}', expected: !, identifier, or 'end of string'",
-            show(other)
-        ))),
-        [] => Err(error(
-            "found '', expected: !, identifier, or 'end of string'",
-        )),
+        // Behind a `!`: the caller has seen that a requirement begins here.
+        [_, rest @ ..] => {
+            let found = rest.first().map(show).unwrap_or_default();
+            Err(error(format!("found '{found}', expected: identifier")))
+        }
+        [] => Err(error("found '', expected: identifier")),
     }
 }
 
@@ -170,7 +183,7 @@ fn show(token: &Token<'_>) -> String {
         Token::Open => "(".to_owned(),
         Token::Close => ")".to_owned(),
         Token::Not => "!".to_owned(),
-        Token::Equals => "=".to_owned(),
+        Token::Equals(sign) => (*sign).to_owned(),
         Token::NotEquals => "!=".to_owned(),
         Token::Greater => ">".to_owned(),
         Token::Less => "<".to_owned(),

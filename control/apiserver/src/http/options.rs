@@ -176,9 +176,7 @@ fn some_text(tree: &Value, path: &str) -> Option<String> {
 /// Which objects a list, watch or deletecollection is about.
 pub(crate) fn wanted(query: &Query, namespace: Option<&str>) -> Result<Wanted, ApiError> {
     let labels = match query.text("labelSelector") {
-        Some(text) => Selector::parse(text).map_err(|error| {
-            ApiError::bad_request(format!("unable to parse requirement: {error}"))
-        })?,
+        Some(text) => Selector::parse(text).map_err(|e| ApiError::bad_request(e.to_string()))?,
         None => Selector::EVERYTHING,
     };
     let fields = match query.text("fieldSelector") {
