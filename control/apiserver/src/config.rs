@@ -3,7 +3,7 @@
 //!
 //! knarr-control implements the traits; the API server never depends on who does.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,6 +17,9 @@ use crate::{ApiError, PeerIdentity};
 const READS_IN_FLIGHT_MAX: usize = 400;
 /// Requests that write, at once. As kube-apiserver's `--max-mutating-requests-inflight`.
 const WRITES_IN_FLIGHT_MAX: usize = 200;
+
+/// The commit of a build that knows none.
+const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
 
 /// Addresses and ports for Services. Only rules about ranges; what is taken the API server knows itself.
 pub trait ServiceAllocator: Send + Sync + 'static {
@@ -109,8 +112,14 @@ pub struct ApiConfig {
     pub writes_in_flight_max: usize,
     /// What `/version` says as `gitVersion`.
     pub git_version: String,
-    /// What `/version` says as `gitCommit`.
+    /// What `/version` says as `gitCommit`: hexadecimal, as clients parse it.
     pub git_commit: String,
+    /// What `/version` says as `gitTreeState`: `clean`, `dirty`, or nothing where it is not known.
+    pub git_tree_state: String,
+    /// What `/version` says as `buildDate`, in seconds since 1970.
+    pub build_time_s: i64,
+    /// Where clients reach this server; `/api` says it.
+    pub advertised: Option<SocketAddr>,
 }
 
 impl ApiConfig {
@@ -127,7 +136,10 @@ impl ApiConfig {
             reads_in_flight_max: READS_IN_FLIGHT_MAX,
             writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
             git_version: concat!("v1.37.0+knarr.", env!("CARGO_PKG_VERSION")).to_owned(),
-            git_commit: "unknown".to_owned(),
+            git_commit: NO_COMMIT.to_owned(),
+            git_tree_state: String::new(),
+            build_time_s: 0,
+            advertised: None,
         }
     }
 }

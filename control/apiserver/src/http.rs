@@ -25,6 +25,7 @@ use crate::{ApiError, Reason};
 mod auth;
 mod body;
 mod discovery;
+mod endpoint;
 mod health;
 mod list;
 mod logs;
@@ -39,7 +40,7 @@ mod subresource;
 mod watch;
 
 use auth::Caller;
-use negotiate::Accept;
+use negotiate::{Accept, Format};
 use path::{Query, ResourcePath, Target};
 
 /// What every request shares.
@@ -78,13 +79,13 @@ async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Respon
     let (parts, body) = request.into_parts();
     let target = Target::parse(parts.uri.path());
     let query = Query::parse(&parts.uri);
-    let accept = Accept::parse(&parts.headers);
+    let accept = Accept::parse(&parts.headers, &query);
     let verb = verb(&parts.method, &target, &query);
     let long = matches!(verb, "watch" | "log");
-    let resource = match &target {
-        Target::Resource(path) => path.kind.plural,
-        _ => "",
-    };
+    let endpoint = endpoint::of(&target, verb, &parts);
+    let dry_run = endpoint::dry_run(&query);
+    // A refusal comes in the form that the answer would have had.
+    let format = accept.plain().unwrap_or(Format::Json);
     let answering = answer(&http, &parts, body, &target, query, accept, verb);
     // A request that runs into a bug takes neither its connection nor the others' requests with it.
     let outcome = AssertUnwindSafe(answering).catch_unwind().await;
@@ -94,18 +95,18 @@ async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Respon
             "the request ran into a bug, see the server's log",
         ))
     });
-    let response = outcome.unwrap_or_else(|error| respond::status(&error));
+    let response = outcome.unwrap_or_else(|error| respond::status(format, &error));
+    let metrics = &http.core.metrics;
     let labels = RequestLabels {
-        verb,
-        resource,
+        endpoint: endpoint.clone(),
+        dry_run,
         code: response.status().as_u16(),
     };
-    http.core.metrics.requests.get_or_create(&labels).inc();
+    metrics.requests.get_or_create(&labels).inc();
     if !long {
-        http.core
-            .metrics
+        metrics
             .duration
-            .get_or_create(&DurationLabels { verb })
+            .get_or_create(&DurationLabels { endpoint, dry_run })
             .observe(started.elapsed().as_secs_f64());
     }
     response
@@ -127,7 +128,7 @@ async fn answer(
         return Ok(health::version(&http.core));
     }
     let caller = auth::authenticate(&http.core, parts).await?;
-    auth::authorize(&caller, target, verb)?;
+    auth::authorize(&caller, target, verb, parts.uri.path())?;
     let _permit = match (verb, &parts.method) {
         ("watch" | "log", _) => None,
         (_, &Method::GET | &Method::HEAD) => Some(permit(&http.reads)?),
@@ -138,12 +139,11 @@ async fn answer(
         .get::<ShutdownSignal>()
         .map(|s| s.0.clone())
         .unwrap_or_default();
-    let content_type = parts
-        .headers
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
+    let content_type = match parts.headers.get(http::header::CONTENT_TYPE) {
+        // One that cannot be read is not the same as none: it is a type that is not understood.
+        Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        None => String::new(),
+    };
     let call = Call {
         method: parts.method.clone(),
         query,
@@ -157,7 +157,9 @@ async fn answer(
         Target::Resource(path) => resource::serve(http, path, call).await,
         Target::Review(review) => reviews::serve(review, call).await,
         Target::Root => only_get(&call).map(|()| discovery::root()),
-        Target::Api => only_get(&call).and_then(|()| discovery::api(&call)),
+        Target::Api => {
+            only_get(&call).and_then(|()| discovery::api(&call, http.core.config.advertised))
+        }
         Target::Apis => only_get(&call).and_then(|()| discovery::apis(&call)),
         Target::Group(group) => only_get(&call).map(|()| discovery::group(group, &call)),
         Target::GroupVersion(group, version) => {
@@ -168,13 +170,11 @@ async fn answer(
         Target::OpenApiV3Of(group, version) => {
             only_get(&call).and_then(|()| openapi::v3(group, version, &call))
         }
-        Target::Definitions => {
-            only_get(&call).map(|()| discovery::no_definitions(http.core.applied()))
-        }
         Target::Metrics => only_get(&call).map(|()| health::metrics(&http.core)),
         // Answered above, before anybody has to prove who they are.
         Target::Health(_) | Target::Version => Err(not_found()),
-        Target::Unknown => Err(not_found()),
+        Target::NoResource => Err(not_found()),
+        Target::Unknown => Ok(respond::no_such_path()),
     }
 }
 
@@ -191,7 +191,7 @@ fn only_get(call: &Call) -> Result<(), ApiError> {
     }
 }
 
-/// 404 for a path that nothing serves.
+/// 404 for a resource that a served group and version does not have.
 pub(crate) fn not_found() -> ApiError {
     ApiError::about(
         Reason::NotFound,
@@ -221,12 +221,12 @@ fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {
             ..
         }) if sub == "log" && method == Method::GET => return "log",
         Target::Resource(path) => path.name.is_some(),
-        Target::Review(_) | Target::Definitions => false,
+        Target::Review(_) => false,
         _ => true,
     };
     // A watch is not counted among the requests at once, so nothing else may call itself one.
     let watches = match target {
-        Target::Resource(path) => path.can_be_watched() && query.is_true("watch"),
+        Target::Resource(path) => path.is_watched(query),
         _ => false,
     };
     match (method, named) {

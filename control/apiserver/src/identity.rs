@@ -13,6 +13,8 @@ pub(crate) const NODES: &str = "system:nodes";
 pub(crate) const ANONYMOUS: &str = "system:anonymous";
 /// The group of every proven user.
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
+/// The group of users that prove nothing.
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 /// A proven user, as Kubernetes reads it from a client certificate: common name and organizations.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,18 +9,47 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Labels of the request counter. Resources and verbs are a fixed set, so the number of series is bounded.
+/// What is asked for. Verbs, resources and scopes are fixed sets, so the number of series is bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct EndpointLabels {
+    pub(crate) verb: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) resource: &'static str,
+    pub(crate) subresource: &'static str,
+    pub(crate) scope: &'static str,
+    pub(crate) component: &'static str,
+}
+
+impl Default for EndpointLabels {
+    fn default() -> Self {
+        Self {
+            verb: "",
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            scope: "",
+            component: "apiserver",
+        }
+    }
+}
+
+/// Labels of the request counter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
-    pub(crate) verb: &'static str,
-    pub(crate) resource: &'static str,
+    #[prometheus(flatten)]
+    pub(crate) endpoint: EndpointLabels,
+    pub(crate) dry_run: &'static str,
     pub(crate) code: u16,
 }
 
 /// Labels of the time histogram.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct DurationLabels {
-    pub(crate) verb: &'static str,
+    #[prometheus(flatten)]
+    pub(crate) endpoint: EndpointLabels,
+    pub(crate) dry_run: &'static str,
 }
 
 /// The counters.
@@ -29,12 +58,16 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) requests: Family<RequestLabels, Counter>,
     pub(crate) duration: Family<DurationLabels, Histogram, fn() -> Histogram>,
-    pub(crate) watches: Gauge,
+    pub(crate) watches: Family<EndpointLabels, Gauge>,
     pub(crate) unreadable: Gauge,
 }
 
-/// Upper bounds of the request times, in seconds.
-const BUCKETS_S: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+/// Upper bounds of the request times, in seconds: kube-apiserver's (v1.37), as its alerts name them, and below them two
+/// for what an answer from memory takes.
+const BUCKETS_S: [f64; 25] = [
+    0.001, 0.0025, 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0,
+    6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
 
 impl Metrics {
     pub(crate) fn new() -> Self {
@@ -42,11 +75,11 @@ impl Metrics {
         let requests = Family::default();
         let new_histogram: fn() -> Histogram = || Histogram::new(BUCKETS_S);
         let duration = Family::new_with_constructor(new_histogram);
-        let watches = Gauge::default();
+        let watches = Family::default();
         let unreadable = Gauge::default();
         registry.register(
             "apiserver_request",
-            "Requests by verb, resource and HTTP status code",
+            "Requests by verb, resource, scope and HTTP status code",
             requests.clone(),
         );
         registry.register(
@@ -56,7 +89,7 @@ impl Metrics {
         );
         registry.register(
             "apiserver_longrunning_requests",
-            "Watches and logs that are open",
+            "Watches that are open",
             watches.clone(),
         );
         registry.register(

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::registry::Kind;
+use crate::registry::{Kind, Selectable};
 
 /// One version of one object.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Meta {
     pub finalizers: Box<[Box<str>]>,
     /// Set once deletion was asked for.
     pub deletion_timestamp: Option<Timestamp>,
-    /// The values of the kind's selectable fields, in the registry's order.
+    /// The values of the stored kind's selectable fields, in the registry's order.
     pub(crate) fields: Box<[Box<str>]>,
 }
 
@@ -292,26 +292,36 @@ fn pick_fields(kind: &Kind, stored: &[u8]) -> Result<Box<[Box<str>]>, serde_json
     if kind.selectable.is_empty() {
         return Ok(Box::default());
     }
-    let mut found: Vec<Box<str>> = kind
-        .selectable
-        .iter()
-        .map(|field| field.absent.into())
-        .collect();
+    let mut found: Vec<(&'static str, Option<Box<str>>)> = Vec::new();
+    for place in kind.selectable.iter().flat_map(Selectable::places) {
+        if !found.iter().any(|(path, _)| *path == place) {
+            found.push((place, None));
+        }
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(stored);
     Pick {
-        kind,
         prefix: "",
         found: &mut found,
     }
     .deserialize(&mut deserializer)?;
-    Ok(found.into())
+    let at = |place: &str| {
+        let (_, text) = found.iter().find(|(path, _)| *path == place)?;
+        text.clone().filter(|text| !text.is_empty())
+    };
+    Ok(kind
+        .selectable
+        .iter()
+        .map(|field| {
+            let text = field.places().find_map(at);
+            text.unwrap_or_else(|| field.absent.into())
+        })
+        .collect())
 }
 
-/// Walks an object and takes out the scalars at the kind's selectable paths, skipping everything else.
+/// Walks an object and takes out the scalars at the wanted paths, skipping everything else.
 struct Pick<'a> {
-    kind: &'a Kind,
     prefix: &'a str,
-    found: &'a mut Vec<Box<str>>,
+    found: &'a mut [(&'static str, Option<Box<str>>)],
 }
 
 impl<'de> DeserializeSeed<'de> for Pick<'_> {
@@ -339,20 +349,19 @@ impl<'de> Visitor<'de> for Pick<'_> {
             } else {
                 format!("{}.{name}", self.prefix)
             };
-            if let Some(at) = self.kind.selectable.iter().position(|f| f.path == path) {
+            if let Some(at) = self.found.iter().position(|(wanted, _)| *wanted == path) {
                 let text = match map.next_value::<Value>()? {
                     Value::Null => continue,
                     Value::String(text) => text,
                     other => other.to_string(),
                 };
-                self.found[at] = text.into();
-            } else if self.kind.selectable.iter().any(|f| {
-                f.path
+                self.found[at].1 = Some(text.into());
+            } else if self.found.iter().any(|(wanted, _)| {
+                wanted
                     .strip_prefix(path.as_str())
                     .is_some_and(|rest| rest.starts_with('.'))
             }) {
                 map.next_value_seed(Pick {
-                    kind: self.kind,
                     prefix: &path,
                     found: self.found,
                 })?;

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use knarr_api::fields::FieldSelector;
+use knarr_api::fields::{FieldRequirement, FieldSelector};
 use knarr_api::labels::Selector;
 use knarr_store::{Range, Revision, StoreError, prefix_end};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
 use crate::object::Object;
-use crate::registry::Kind;
+use crate::registry::{Kind, SelectableMeta};
 use crate::{ApiError, Reason};
 
 /// Keys read from the store at once for a page whose selectors leave objects out.
@@ -61,13 +61,16 @@ struct Token {
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
-/// The value of a selectable field.
-pub(crate) fn field<'a>(kind: &Kind, object: &'a Object, path: &str) -> Option<&'a str> {
-    match path {
+/// The value of the field that a label of `kind` stands for. A view's label stands for the stored kind's label with the
+/// same place.
+pub(crate) fn field<'a>(kind: &'static Kind, object: &'a Object, label: &str) -> Option<&'a str> {
+    match label {
         "metadata.name" => Some(&object.meta.name),
         "metadata.namespace" => Some(&object.meta.namespace),
         _ => {
-            let at = kind.selectable.iter().position(|f| f.path == path)?;
+            let wanted = kind.selectable.iter().find(|f| f.label == label)?;
+            let stored = kind.stored().selectable;
+            let at = stored.iter().position(|f| f.places().eq(wanted.places()))?;
             object.meta.fields.get(at).map(|v| &**v)
         }
     }
@@ -80,28 +83,8 @@ pub(crate) fn matches(
     labels: &Selector,
     fields: &FieldSelector,
 ) -> bool {
-    let stored = kind.stored();
     labels.matches(&*object.meta.labels)
-        && (fields.is_empty()
-            || fields.matches(|path| field(stored, object, stored_path(kind, path))))
-}
-
-/// The stored kind's name for a field of a view.
-fn stored_path<'a>(kind: &'static Kind, path: &'a str) -> &'a str {
-    if kind.view_of.is_none() {
-        return path;
-    }
-    match path {
-        "regarding.kind" => "involvedObject.kind",
-        "regarding.namespace" => "involvedObject.namespace",
-        "regarding.name" => "involvedObject.name",
-        "regarding.uid" => "involvedObject.uid",
-        "regarding.apiVersion" => "involvedObject.apiVersion",
-        "regarding.resourceVersion" => "involvedObject.resourceVersion",
-        "regarding.fieldPath" => "involvedObject.fieldPath",
-        "reportingController" => "reportingComponent",
-        other => other,
-    }
+        && (fields.is_empty() || fields.matches(|label| field(kind, object, label)))
 }
 
 impl Wanted {
@@ -116,19 +99,24 @@ impl Wanted {
         self.labels.is_everything() && self.fields.is_empty()
     }
 
-    /// Refuses fields that the kind has no selector for.
+    /// Refuses fields that the kind has no selector for. kubectl puts what it was looking for before the message.
     pub(crate) fn check(&self, kind: &'static Kind) -> Result<(), ApiError> {
-        for requirement in &self.fields.requirements {
-            let path = stored_path(kind, &requirement.field);
-            let known = matches!(path, "metadata.name" | "metadata.namespace")
-                || kind.stored().selectable.iter().any(|f| f.path == path);
-            if !known {
-                // kubectl puts what it was looking for before this.
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {}",
-                    requirement.field
-                )));
+        let meta = kind.selectable_meta();
+        for FieldRequirement { field: label, .. } in &self.fields.requirements {
+            let known = match label.as_str() {
+                "metadata.name" => true,
+                "metadata.namespace" => meta != SelectableMeta::Name,
+                label => kind.selectable.iter().any(|f| f.label == label),
+            };
+            if known {
+                continue;
             }
+            return Err(ApiError::bad_request(match meta {
+                SelectableMeta::Only => format!(
+                    "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                ),
+                _ => format!("field label not supported: {label}"),
+            }));
         }
         Ok(())
     }

@@ -58,9 +58,23 @@ pub(crate) enum Generation {
 /// A field that field selectors may name, besides name and namespace.
 #[derive(Debug)]
 pub(crate) struct Selectable {
-    pub(crate) path: &'static str,
+    /// What clients write.
+    pub(crate) label: &'static str,
+    /// Where its value stands in the stored object, the first that is not empty; none: at the path that the label is.
+    pub(crate) paths: &'static [&'static str],
     /// Its value where the object has none.
     pub(crate) absent: &'static str,
+}
+
+/// Which of `metadata.name` and `metadata.namespace` a kind's field selectors may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SelectableMeta {
+    /// Both, and no other field: `DefaultMetaV1FieldSelectorConversion` of apimachinery.
+    Only,
+    /// Both, and what the kind itself has.
+    NameAndNamespace,
+    /// The name, and what the kind itself has.
+    Name,
 }
 
 /// Which names are allowed.
@@ -134,6 +148,15 @@ impl Kind {
     /// `v1` or `apps/v1`.
     pub(crate) fn api_version(&self) -> String {
         group_version(self.group, self.version)
+    }
+
+    /// Which fields of metadata a field selector may name.
+    pub(crate) fn selectable_meta(&self) -> SelectableMeta {
+        match (self.selectable.is_empty(), self.scope) {
+            (true, _) => SelectableMeta::Only,
+            (false, Scope::Namespaced) => SelectableMeta::NameAndNamespace,
+            (false, Scope::Cluster) => SelectableMeta::Name,
+        }
     }
 
     pub(crate) fn namespaced(&self) -> bool {
@@ -315,8 +338,30 @@ impl Column {
 }
 
 impl Selectable {
-    pub(crate) const fn new(path: &'static str) -> Self {
-        Self { path, absent: "" }
+    pub(crate) const fn new(label: &'static str) -> Self {
+        Self {
+            label,
+            paths: &[],
+            absent: "",
+        }
+    }
+
+    /// The same field with this value where the object has none.
+    pub(crate) const fn or(mut self, absent: &'static str) -> Self {
+        self.absent = absent;
+        self
+    }
+
+    /// The same label for what stands at these paths.
+    pub(crate) const fn at(mut self, paths: &'static [&'static str]) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// Where its value stands, best first.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &'static str> {
+        let own = self.paths.is_empty().then_some(self.label);
+        own.into_iter().chain(self.paths.iter().copied())
     }
 }
 

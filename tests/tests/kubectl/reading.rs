@@ -69,7 +69,7 @@ fn selectors_by_label_and_field_choose() {
         "",
     );
     assert!(
-        refused.contains("field label not supported: data.number"),
+        refused.contains(r#""data.number" is not a known field selector"#),
         "{refused}"
     );
     let refused = cluster

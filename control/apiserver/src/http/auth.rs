@@ -4,23 +4,43 @@
 //! `system:masters` may do everything. A node's certificate opens the node feed and nothing here. Other
 //! proven users may look at discovery and ask what they may do.
 
+use std::collections::BTreeMap;
+
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::path::{ResourcePath, Review, Target};
 use crate::core::Core;
-use crate::identity::{ANONYMOUS, AUTHENTICATED, PeerIdentity};
+use crate::identity::{ANONYMOUS, AUTHENTICATED, PeerIdentity, UNAUTHENTICATED};
 use crate::{ApiError, Reason};
 
-/// A proven caller.
+mod impersonation;
+
+/// A proven caller, or the user that it acts for.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller(pub(crate) PeerIdentity);
+pub(crate) struct Caller {
+    pub(crate) identity: PeerIdentity,
+    /// Uid and further attributes; only impersonation names them.
+    pub(crate) uid: String,
+    pub(crate) extra: BTreeMap<String, Vec<String>>,
+}
+
+impl From<PeerIdentity> for Caller {
+    fn from(identity: PeerIdentity) -> Self {
+        Self {
+            identity,
+            uid: String::new(),
+            extra: BTreeMap::new(),
+        }
+    }
+}
 
 impl Caller {
     /// The groups with the one that every proven user is in.
     pub(crate) fn groups(&self) -> Vec<String> {
-        let mut groups = self.0.groups.clone();
-        if !groups.iter().any(|g| g == AUTHENTICATED) {
+        let mut groups = self.identity.groups.clone();
+        let named = |group: &String| group == AUTHENTICATED || group == UNAUTHENTICATED;
+        if !groups.iter().any(named) {
             groups.push(AUTHENTICATED.to_owned());
         }
         groups
@@ -28,7 +48,7 @@ impl Caller {
 
     /// Whether an action is allowed; the answer of access reviews.
     pub(crate) fn may_everything(&self) -> Verdict {
-        if self.0.is_master() {
+        if self.identity.is_master() {
             Verdict::Allowed
         } else {
             Verdict::Denied
@@ -47,50 +67,30 @@ fn unauthorized() -> ApiError {
     ApiError::new(Reason::Unauthorized, "Unauthorized")
 }
 
-/// The user on whose behalf `system:masters` may act, and that user's groups.
-const IMPERSONATE_USER: &str = "impersonate-user";
-const IMPERSONATE_GROUP: &str = "impersonate-group";
-
 /// The proven caller, or the one that it acts for (`kubectl --as`).
 pub(crate) async fn authenticate(core: &Core, parts: &Parts) -> Result<Caller, ApiError> {
     let caller = prove(core, parts).await?;
-    let texts = |name: &str| -> Vec<String> {
-        parts
-            .headers
-            .get_all(name)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .map(str::to_owned)
-            .collect()
-    };
-    let users = texts(IMPERSONATE_USER);
-    let groups = texts(IMPERSONATE_GROUP);
-    let Some(user) = users.into_iter().next() else {
-        if groups.is_empty() {
-            return Ok(caller);
-        }
-        return Err(ApiError::bad_request(
-            "requested impersonation of groups without impersonating a user",
-        ));
+    let Some(wanted) = impersonation::wanted(&parts.headers)? else {
+        return Ok(caller);
     };
     if caller.may_everything() == Verdict::Denied {
         return Err(ApiError::forbidden(
             "",
             "users",
-            &user,
+            &wanted.identity.user,
             &format!(
                 "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-                caller.0.user
+                caller.identity.user
             ),
         ));
     }
-    Ok(Caller(PeerIdentity { user, groups }))
+    Ok(wanted)
 }
 
 /// Reads the certificate's user or the token's. Without either, and with a token nobody knows: 401.
 async fn prove(core: &Core, parts: &Parts) -> Result<Caller, ApiError> {
     if let Some(identity) = parts.extensions.get::<PeerIdentity>() {
-        return Ok(Caller(identity.clone()));
+        return Ok(identity.clone().into());
     }
     let header = parts
         .headers
@@ -106,7 +106,7 @@ async fn prove(core: &Core, parts: &Parts) -> Result<Caller, ApiError> {
         return Err(unauthorized());
     };
     match authenticator.authenticate(token).await {
-        Some(identity) if identity.user != ANONYMOUS => Ok(Caller(identity)),
+        Some(identity) if identity.user != ANONYMOUS => Ok(identity.into()),
         _ => Err(unauthorized()),
     }
 }
@@ -116,11 +116,12 @@ pub(crate) fn authorize(
     caller: &Caller,
     target: &Target,
     verb: &'static str,
+    path: &str,
 ) -> Result<(), ApiError> {
     if caller.may_everything() == Verdict::Allowed {
         return Ok(());
     }
-    let is_node = caller.0.node_name().is_some();
+    let is_node = caller.identity.node_name().is_some();
     let open = match target {
         Target::Root
         | Target::Api
@@ -133,14 +134,15 @@ pub(crate) fn authorize(
         Target::Review(review) => *review != Review::SubjectAccess,
         _ => false,
     };
-    if open && !is_node {
+    let is_anonymous = caller.identity.user == ANONYMOUS;
+    if open && !is_node && !is_anonymous {
         return Ok(());
     }
-    Err(forbidden(caller, target, verb))
+    Err(forbidden(caller, target, verb, path))
 }
 
-fn forbidden(caller: &Caller, target: &Target, verb: &str) -> ApiError {
-    let user = &caller.0.user;
+fn forbidden(caller: &Caller, target: &Target, verb: &str, url: &str) -> ApiError {
+    let user = &caller.identity.user;
     match target {
         Target::Resource(path) => {
             let ResourcePath {
@@ -148,6 +150,7 @@ fn forbidden(caller: &Caller, target: &Target, verb: &str) -> ApiError {
                 namespace,
                 name,
                 subresource,
+                ..
             } = path;
             let resource = match subresource {
                 Some(sub) => format!("{}/{sub}", kind.plural),
@@ -170,7 +173,7 @@ fn forbidden(caller: &Caller, target: &Target, verb: &str) -> ApiError {
         }
         Target::Review(review) => ApiError::forbidden(
             review.group(),
-            &review.plural(),
+            review.plural(),
             "",
             &format!(
                 "User {user:?} cannot {verb} resource {:?} in API group {:?} at the cluster scope",
@@ -182,7 +185,7 @@ fn forbidden(caller: &Caller, target: &Target, verb: &str) -> ApiError {
             "",
             "",
             "",
-            &format!("User {user:?} cannot {verb} this path"),
+            &format!("User {user:?} cannot {verb} path {url:?}"),
         ),
     }
 }

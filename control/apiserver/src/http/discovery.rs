@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Discovery: which groups, versions and resources there are, in the old form and aggregated.
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
@@ -54,34 +56,27 @@ pub(crate) fn root() -> Response {
     ] {
         paths.push(path.to_owned());
     }
-    respond::tree(Format::Json, StatusCode::OK, &json!({"paths": paths}))
-}
-
-/// The CustomResourceDefinitions: there are none.
-pub(crate) fn no_definitions(revision: u64) -> Response {
-    let body = json!({
-        "kind": "CustomResourceDefinitionList",
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "metadata": {"resourceVersion": revision.to_string()},
-        "items": [],
-    });
-    respond::tree(Format::Json, StatusCode::OK, &body)
+    respond::indented(&json!({"paths": paths}))
 }
 
 fn is_discovery(form: &Form) -> bool {
     matches!(form, Form::Discovery(_))
 }
 
-/// `GET /api`
-pub(crate) fn api(call: &Call) -> Result<Response, ApiError> {
+/// `GET /api`; `advertised` is where clients reach this server.
+pub(crate) fn api(call: &Call, advertised: Option<SocketAddr>) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(is_discovery)?;
     if let Form::Discovery(version) = form {
-        return Ok(aggregated(version, &[""]));
+        return Ok(aggregated(format, version, &[""]));
     }
+    let addresses: Vec<Value> = advertised
+        .iter()
+        .map(|address| json!({"clientCIDR": "0.0.0.0/0", "serverAddress": address.to_string()}))
+        .collect();
     let body = json!({
         "kind": "APIVersions",
         "versions": ["v1"],
-        "serverAddressByClientCIDRs": [],
+        "serverAddressByClientCIDRs": addresses,
     });
     Ok(respond::tree(format, StatusCode::OK, &body))
 }
@@ -90,7 +85,7 @@ pub(crate) fn api(call: &Call) -> Result<Response, ApiError> {
 pub(crate) fn apis(call: &Call) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(is_discovery)?;
     if let Form::Discovery(version) = form {
-        return Ok(aggregated(version, &groups()));
+        return Ok(aggregated(format, version, &groups()));
     }
     let body = json!({
         "kind": "APIGroupList",
@@ -234,7 +229,7 @@ fn resources_of(group: &str, version: &str) -> Vec<Resource> {
     }
     for review in Review::ALL.into_iter().filter(|r| r.group() == group) {
         all.push(Resource {
-            plural: review.plural(),
+            plural: review.plural().to_owned(),
             singular: review.singular(),
             kind: review.kind(),
             scope: Scope::Cluster,
@@ -248,7 +243,7 @@ fn resources_of(group: &str, version: &str) -> Vec<Resource> {
 }
 
 /// Everything about some groups at once, as `apidiscovery.k8s.io`.
-fn aggregated(version: &'static str, groups: &[&str]) -> Response {
+fn aggregated(format: Format, version: &'static str, groups: &[&str]) -> Response {
     let items: Vec<Value> = groups
         .iter()
         .map(|group| {
@@ -278,8 +273,11 @@ fn aggregated(version: &'static str, groups: &[&str]) -> Response {
         "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
         _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
     };
-    let json = serde_json::to_vec(&body).unwrap_or_default();
-    respond::build(StatusCode::OK, kind, Body::from(json))
+    respond::build(
+        StatusCode::OK,
+        kind,
+        Body::from(respond::encoded(format, &body)),
+    )
 }
 
 fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {

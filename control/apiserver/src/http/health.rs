@@ -3,11 +3,12 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use super::negotiate::Format;
 use super::path::Query;
 use super::respond;
+use crate::clock;
 use crate::core::Core;
 
 /// One check: its name and what is wrong.
@@ -41,7 +42,7 @@ pub(crate) fn check(core: &Core, path: &str, query: &Query) -> Response {
     if let Some(one) = parts.next() {
         checks.retain(|(name, _)| *name == one);
         if checks.is_empty() {
-            return respond::text(StatusCode::NOT_FOUND, "404 page not found\n");
+            return respond::no_such_path();
         }
     }
     let excluded: Vec<&str> = query.all("exclude").collect();
@@ -70,20 +71,20 @@ pub(crate) fn check(core: &Core, path: &str, query: &Query) -> Response {
 
 /// `/version`
 pub(crate) fn version(core: &Core) -> Response {
-    let git = &core.config.git_version;
-    let mut numbers = git.trim_start_matches('v').split('.');
-    let body = json!({
+    let config = &core.config;
+    let mut numbers = config.git_version.trim_start_matches('v').split('.');
+    let built = Timestamp::from_second(config.build_time_s).unwrap_or(Timestamp::UNIX_EPOCH);
+    respond::indented(&json!({
         "major": numbers.next().unwrap_or_default(),
         "minor": numbers.next().unwrap_or_default(),
-        "gitVersion": git,
-        "gitCommit": core.config.git_commit,
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
+        "gitVersion": config.git_version,
+        "gitCommit": config.git_commit,
+        "gitTreeState": config.git_tree_state,
+        "buildDate": clock::rfc3339(built),
         "goVersion": "none (Rust)",
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, go_arch()),
-    });
-    respond::tree(Format::Json, StatusCode::OK, &body)
+    }))
 }
 
 fn go_arch() -> &'static str {

@@ -153,31 +153,28 @@ fn encode(
             });
             Ok(respond::tree(format, StatusCode::OK, &body))
         }
-        _ => {
+        _ if format == Format::Json => {
             let head = format!(
                 "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{head},\"items\":[",
                 kind.kind,
                 group_version(kind.group, kind.version),
             );
             let items = page.objects.iter().map(shown);
-            let response = respond::joined(head.into_bytes(), items, b"]}\n");
-            match format {
-                Format::Json => Ok(response),
-                Format::Yaml => {
-                    let items: Vec<Value> = page
-                        .objects
-                        .iter()
-                        .map(|o| serde_json::from_slice(&shown(o)).unwrap_or_default())
-                        .collect();
-                    let body = json!({
-                        "kind": format!("{}List", kind.kind),
-                        "apiVersion": group_version(kind.group, kind.version),
-                        "metadata": {"resourceVersion": page.revision.to_string()},
-                        "items": items,
-                    });
-                    Ok(respond::tree(format, StatusCode::OK, &body))
-                }
-            }
+            Ok(respond::joined(head.into_bytes(), items, b"]}\n"))
+        }
+        _ => {
+            let items: Vec<Value> = page
+                .objects
+                .iter()
+                .map(|o| serde_json::from_slice(&shown(o)).unwrap_or_default())
+                .collect();
+            let body = json!({
+                "kind": format!("{}List", kind.kind),
+                "apiVersion": group_version(kind.group, kind.version),
+                "metadata": head,
+                "items": items,
+            });
+            Ok(respond::tree(format, StatusCode::OK, &body))
         }
     }
 }

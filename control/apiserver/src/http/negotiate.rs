@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Content negotiation: which encoding, and which form of an object a client wants.
 
-use http::HeaderMap;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, USER_AGENT};
+use http::{HeaderMap, HeaderValue};
 
+use super::path::Query;
 use crate::{ApiError, Reason};
 
 /// OpenAPI v2 as protobuf, with dots for every separator.
@@ -12,7 +13,10 @@ const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+prot
 /// The encoding of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
+    /// On one line.
     Json,
+    /// Indented, for people.
+    PrettyJson,
     Yaml,
 }
 
@@ -31,7 +35,13 @@ pub(crate) enum Form {
 
 /// What a client accepts, best first.
 #[derive(Debug)]
-pub(crate) struct Accept(Vec<(Format, Form)>, Given, OpenApiProtobuf);
+pub(crate) struct Accept {
+    wanted: Vec<(Format, Form)>,
+    given: Given,
+    protobuf: OpenApiProtobuf,
+    /// How JSON is written.
+    json: Format,
+}
 
 /// Whether OpenAPI's own protobuf is the best of what a client accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,44 +57,63 @@ enum Given {
 }
 
 impl Accept {
-    pub(crate) fn parse(headers: &HeaderMap) -> Self {
-        let mut wanted = Vec::new();
+    pub(crate) fn parse(headers: &HeaderMap, query: &Query) -> Self {
+        let mut ranges = Vec::new();
         let mut given = Given::Nothing;
         let mut protobuf = OpenApiProtobuf::NotFirst;
         for value in headers.get_all(ACCEPT) {
-            let Ok(text) = value.to_str() else { continue };
+            // What cannot be read asks for something that cannot be answered.
+            let Ok(text) = value.to_str() else {
+                given = Given::Something;
+                continue;
+            };
             for range in text.split(',').map(str::trim).filter(|r| !r.is_empty()) {
                 // Clients spell the type with `@` and, older ones, with a dot.
                 if given == Given::Nothing && range.replace('@', ".") == OPENAPI_V2 {
                     protobuf = OpenApiProtobuf::First;
                 }
                 given = Given::Something;
-                wanted.extend(parse_range(range));
+                ranges.extend(parse_range(range));
             }
         }
-        Self(wanted, given, protobuf)
+        // Equal qualities stay in the order of the header.
+        ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+        let wanted = ranges.into_iter().map(|r| (r.format, r.form)).collect();
+        let json = json_format(headers, query);
+        Self {
+            wanted,
+            given,
+            protobuf,
+            json,
+        }
     }
 
     /// Whether OpenAPI v2 is wanted as protobuf.
     pub(crate) fn openapi_v2_protobuf(&self) -> OpenApiProtobuf {
-        self.2
+        self.protobuf
     }
 
     /// The best of the forms that can be answered. Nothing asked for is plain JSON.
     pub(crate) fn choose(&self, can: impl Fn(&Form) -> bool) -> Result<(Format, Form), ApiError> {
-        if self.1 == Given::Nothing {
-            return Ok((Format::Json, Form::Plain));
-        }
-        self.0
-            .iter()
-            .find(|(_, form)| *form == Form::Plain || can(form))
-            .cloned()
-            .ok_or_else(|| {
-                ApiError::new(
-                    Reason::NotAcceptable,
-                    "only the following media types are accepted: application/json, application/yaml",
-                )
-            })
+        let (format, form) = if self.given == Given::Nothing {
+            (Format::Json, Form::Plain)
+        } else {
+            self.wanted
+                .iter()
+                .find(|(_, form)| *form == Form::Plain || can(form))
+                .cloned()
+                .ok_or_else(|| {
+                    ApiError::new(
+                        Reason::NotAcceptable,
+                        "only the following media types are accepted: application/json, application/yaml",
+                    )
+                })?
+        };
+        let format = match format {
+            Format::Json => self.json,
+            other => other,
+        };
+        Ok((format, form))
     }
 
     /// For answers that have only one form.
@@ -93,20 +122,53 @@ impl Accept {
     }
 }
 
-fn parse_range(range: &str) -> Option<(Format, Form)> {
+/// JSON is indented when the client asks for it with `pretty`, or when a person seems to read it: `isPrettyPrint` of
+/// apiserver (v1.37).
+fn json_format(headers: &HeaderMap, query: &Query) -> Format {
+    /// How the user agents of people's tools begin.
+    const PEOPLES: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
+    let pretty = match query.text("pretty") {
+        // Unlike other parameters this one is read by `strconv.ParseBool`.
+        Some(text) => matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+        None => {
+            let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
+            let agent = agent.unwrap_or_default();
+            PEOPLES
+                .iter()
+                .any(|name| agent.starts_with(name.as_bytes()))
+        }
+    };
+    if pretty {
+        Format::PrettyJson
+    } else {
+        Format::Json
+    }
+}
+
+/// One range of an `Accept` header.
+struct Range {
+    format: Format,
+    form: Form,
+    quality: f32,
+}
+
+fn parse_range(range: &str) -> Option<Range> {
     let mut parts = range.split(';').map(str::trim);
-    let format = match parts.next()? {
+    let mut format = match parts.next()? {
         "application/json" | "*/*" | "application/*" => Format::Json,
         "application/yaml" => Format::Yaml,
         _ => return None,
     };
     let (mut form, mut group, mut version) = ("", "", "");
+    let mut quality = 1.0;
     for part in parts {
         match part.split_once('=') {
             Some(("as", value)) => form = value,
             Some(("g", value)) => group = value,
             Some(("v", value)) => version = value,
-            // Quality values and charsets do not change what can be answered.
+            Some(("q", value)) => quality = value.parse().unwrap_or(1.0),
+            Some(("pretty", "1")) if format == Format::Json => format = Format::PrettyJson,
+            // Charsets and the like do not change what can be answered.
             _ => {}
         }
     }
@@ -130,5 +192,9 @@ fn parse_range(range: &str) -> Option<(Format, Form)> {
         },
         _ => return None,
     };
-    Some((format, form))
+    Some(Range {
+        format,
+        form,
+        quality,
+    })
 }

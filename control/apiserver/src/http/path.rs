@@ -27,10 +27,11 @@ pub(crate) enum Target {
     OpenApiV3,
     OpenApiV3Of(String, String),
     Resource(ResourcePath),
-    /// The list of CustomResourceDefinitions. It is empty; `kubectl apply` reads it to word its refusal of an unknown kind.
-    Definitions,
     /// Questions that are not stored, like `selfsubjectaccessreviews`.
     Review(Review),
+    /// Nothing, below a group and version that are served.
+    NoResource,
+    /// Nothing at all.
     Unknown,
 }
 
@@ -41,6 +42,16 @@ pub(crate) struct ResourcePath {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
+    pub(crate) form: PathForm,
+}
+
+/// The two ways in which a path may name a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathForm {
+    /// `/api/v1/pods`
+    Plain,
+    /// `/api/v1/watch/pods`: a watch whatever its query says. Deprecated since Kubernetes 1.11, and still served there.
+    Watch,
 }
 
 impl ResourcePath {
@@ -48,6 +59,11 @@ impl ResourcePath {
     /// which nobody keeps.
     pub(crate) fn can_be_watched(&self) -> bool {
         self.subresource.is_none() && !std::ptr::eq(self.kind, &BINDING)
+    }
+
+    /// Whether a GET of this path with this query is a watch.
+    pub(crate) fn is_watched(&self, query: &Query) -> bool {
+        self.form == PathForm::Watch || self.can_be_watched() && query.is_true("watch")
     }
 }
 
@@ -93,8 +109,13 @@ impl Review {
         }
     }
 
-    pub(crate) fn plural(self) -> String {
-        format!("{}s", self.singular())
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::SelfSubjectAccess => "selfsubjectaccessreviews",
+            Self::SelfSubjectRules => "selfsubjectrulesreviews",
+            Self::SubjectAccess => "subjectaccessreviews",
+            Self::SelfSubject => "selfsubjectreviews",
+        }
     }
 }
 
@@ -128,12 +149,6 @@ impl Target {
             ["openapi", "v3", "apis", group, version] => {
                 Self::OpenApiV3Of((*group).to_owned(), (*version).to_owned())
             }
-            [
-                "apis",
-                "apiextensions.k8s.io",
-                "v1",
-                "customresourcedefinitions",
-            ] => Self::Definitions,
             ["api", version] => known_version("", version),
             ["apis", group] if versions_of(group).next().is_some() => {
                 Self::Group((*group).to_owned())
@@ -169,7 +184,19 @@ pub(crate) fn versions_of(group: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn resource(group: &str, version: &str, rest: &[&str]) -> Target {
+    match named_resource(group, version, rest) {
+        Some(target) => target,
+        None if versions_of(group).any(|v| v == version) => Target::NoResource,
+        None => Target::Unknown,
+    }
+}
+
+fn named_resource(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
     let owned = |text: &&str| (**text).to_owned();
+    let (form, rest) = match rest {
+        ["watch", rest @ ..] => (PathForm::Watch, rest),
+        _ => (PathForm::Plain, rest),
+    };
     let (namespace, rest) = match rest {
         // `namespaces/NAME`, `namespaces/NAME/status` and `/finalize` are about the namespace itself.
         ["namespaces", _] | ["namespaces", _, "status" | "finalize"] if group.is_empty() => {
@@ -182,42 +209,50 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Target {
         [plural] => (*plural, None, None),
         [plural, name] => (*plural, Some(owned(name)), None),
         [plural, name, sub] => (*plural, Some(owned(name)), Some(owned(sub))),
-        _ => return Target::Unknown,
+        _ => return None,
     };
     if name.as_deref() == Some("") || namespace.as_deref() == Some("") {
-        return Target::Unknown;
+        return None;
     }
     let review = Review::ALL
         .into_iter()
         .find(|r| r.group() == group && r.plural() == plural);
-    if let (Some(review), None, None, "v1") = (review, &namespace, &name, version) {
-        return Target::Review(review);
+    if let (Some(review), None, None, "v1", PathForm::Plain) =
+        (review, &namespace, &name, version, form)
+    {
+        return Some(Target::Review(review));
     }
     let kind = match registry::by_resource(group, version, plural) {
         Some(kind) => kind,
         None if (group, version, plural) == ("", "v1", BINDING.plural) && name.is_none() => {
             &BINDING
         }
-        None => return Target::Unknown,
+        None => return None,
     };
     // An object of a namespace needs one, an object of the cluster has none.
     if kind.namespaced() != namespace.is_some() && (name.is_some() || namespace.is_some()) {
-        return Target::Unknown;
+        return None;
     }
     if let Some(sub) = &subresource
         && kind.subresource(sub).is_none()
     {
-        return Target::Unknown;
+        return None;
     }
-    Target::Resource(ResourcePath {
+    let path = ResourcePath {
         kind,
         namespace,
         name,
         subresource,
-    })
+        form,
+    };
+    if form == PathForm::Watch && !path.can_be_watched() {
+        return None;
+    }
+    Some(Target::Resource(path))
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
+/// A text with `%XX` written out; `None` where that is not UTF-8 or the sign stands alone.
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
     }
@@ -225,7 +260,12 @@ fn percent_decoded(text: &str) -> Option<String> {
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         if first == b'%' {
-            let hex = std::str::from_utf8(tail.get(..2)?).ok()?;
+            let digits = tail.get(..2)?;
+            // `from_str_radix` alone would take a sign.
+            if !digits.iter().all(u8::is_ascii_hexdigit) {
+                return None;
+            }
+            let hex = std::str::from_utf8(digits).ok()?;
             bytes.push(u8::from_str_radix(hex, 16).ok()?);
             rest = &tail[2..];
         } else {
@@ -268,11 +308,10 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Go's `strconv.ParseBool`, absent and wrong being false.
+    /// A parameter that is a boolean: given without a value it is true, and only `0` and `false` are false, as in
+    /// `Convert_Slice_string_To_bool` of apimachinery (v1.37).
     pub(crate) fn is_true(&self, name: &str) -> bool {
-        matches!(
-            self.text(name),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
-        )
+        let given = self.0.iter().find(|(key, _)| key == name);
+        given.is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 }

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::options::{FieldValidation, Problems};
-use super::path::ResourcePath;
+use super::path::{PathForm, ResourcePath};
 use super::{Call, Http, body, list, not_allowed, options, respond, subresource, watch};
 use crate::page::{AsOf, Wanted};
 use crate::patch;
@@ -35,11 +35,12 @@ pub(crate) async fn serve(
         return subresource::serve(http, path, call).await;
     }
     let place = namespace.unwrap_or_default();
-    let watching = call.query.is_true("watch");
+    let watching = path.is_watched(&call.query);
     match (&call.method, path.name.as_deref()) {
         (&Method::GET | &Method::HEAD, name) if watching => {
             watch::watch(http, kind, namespace, name, &call).await
         }
+        _ if path.form == PathForm::Watch => Err(not_allowed()),
         (&Method::GET | &Method::HEAD, None) => list::list(http, kind, namespace, &call).await,
         (&Method::GET | &Method::HEAD, Some(name)) => {
             list::get(http, kind, place, name, &call).await

@@ -8,10 +8,13 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{HeaderName, StatusCode};
-use serde_json::{Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusDetails};
+use serde_json::{Map, Value, json};
 
 use super::negotiate::Format;
 use crate::{ApiError, Reason};
+
+mod yaml;
 
 /// Bytes of a list that go into one piece of the body.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -20,21 +23,54 @@ const WARNING_BYTES_MAX: usize = 2048;
 
 /// A JSON tree.
 pub(crate) fn tree(format: Format, code: StatusCode, body: &Value) -> Response {
-    let json = serde_json::to_vec(body).unwrap_or_default();
-    bytes(format, code, json.into())
+    build(code, media_type(format), Body::from(encoded(format, body)))
 }
 
 /// JSON that is encoded already.
 pub(crate) fn bytes(format: Format, code: StatusCode, json: Bytes) -> Response {
-    let (kind, body) = match format {
-        Format::Json => ("application/json", json),
-        Format::Yaml => {
+    let body = match format {
+        Format::Json => {
+            let mut body = BytesMut::with_capacity(json.len() + 1);
+            body.extend_from_slice(&json);
+            body.extend_from_slice(b"\n");
+            body.freeze()
+        }
+        Format::PrettyJson | Format::Yaml => {
             let tree: Value = serde_json::from_slice(&json).unwrap_or_default();
-            let yaml = serde_yaml_ng::to_string(&tree).unwrap_or_default();
-            ("application/yaml", yaml.into())
+            encoded(format, &tree).into()
         }
     };
-    build(code, kind, Body::from(body))
+    build(code, media_type(format), Body::from(body))
+}
+
+/// A tree as text. Kubernetes ends a line that it does not indent, and leaves the end of indented JSON open.
+pub(crate) fn encoded(format: Format, tree: &Value) -> Vec<u8> {
+    match format {
+        Format::Json => {
+            let mut json = serde_json::to_vec(tree).unwrap_or_default();
+            json.push(b'\n');
+            json
+        }
+        Format::PrettyJson => serde_json::to_vec_pretty(tree).unwrap_or_default(),
+        Format::Yaml => yaml::text(tree).into_bytes(),
+    }
+}
+
+fn media_type(format: Format) -> &'static str {
+    match format {
+        Format::Json | Format::PrettyJson => "application/json",
+        Format::Yaml => "application/yaml",
+    }
+}
+
+/// JSON that is indented for everybody, as Kubernetes' `WriteRawJSON`.
+pub(crate) fn indented(body: &Value) -> Response {
+    tree(Format::PrettyJson, StatusCode::OK, body)
+}
+
+/// The answer about a path that nothing serves: Go's `http.NotFound`.
+pub(crate) fn no_such_path() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
 /// Plain text.
@@ -86,35 +122,87 @@ pub(crate) fn joined(head: Vec<u8>, items: impl Iterator<Item = Bytes>, tail: &[
 }
 
 /// A refusal.
-pub(crate) fn status(error: &ApiError) -> Response {
+pub(crate) fn status(format: Format, error: &ApiError) -> Response {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut body = serde_json::to_value(error.status()).unwrap_or_default();
-    // Kubernetes' order of members, for people who read the answer of curl.
-    body = json!({
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": body["status"].take(),
-        "message": body["message"].take(),
-        "reason": body["reason"].take(),
-        "details": body["details"].take(),
-        "code": body["code"].take(),
-    });
-    if body["details"].is_null()
-        && let Some(members) = body.as_object_mut()
-    {
-        members.shift_remove("details");
-    }
     if error.reason() == Reason::InternalError {
         tracing::warn!(%error, "a request failed inside");
     }
-    let mut response = tree(Format::Json, code, &body);
+    let mut response = tree(format, code, &status_tree(error));
     if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// A refusal as an object. Its members stand in Kubernetes' order: people read it, and clients compare it as text.
+pub(crate) fn status_tree(error: &ApiError) -> Value {
+    let Status {
+        code,
+        details,
+        message,
+        metadata: _,
+        reason,
+        status,
+    } = error.status();
+    let mut body = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": status,
+        "message": message,
+        "reason": reason,
+    });
+    if let Some(details) = details {
+        body["details"] = details_tree(details);
+    }
+    body["code"] = code.into();
+    body
+}
+
+fn details_tree(details: StatusDetails) -> Value {
+    let StatusDetails {
+        causes,
+        group,
+        kind,
+        name,
+        retry_after_seconds,
+        uid,
+    } = details;
+    let mut tree = Map::new();
+    let texts = [
+        ("name", name),
+        ("group", group),
+        ("kind", kind),
+        ("uid", uid),
+    ];
+    for (member, text) in texts {
+        if let Some(text) = text {
+            tree.insert(member.to_owned(), text.into());
+        }
+    }
+    if let Some(causes) = causes.filter(|causes| !causes.is_empty()) {
+        let causes = causes.into_iter().map(|cause| {
+            let mut tree = Map::new();
+            let texts = [
+                ("reason", cause.reason),
+                ("message", cause.message),
+                ("field", cause.field),
+            ];
+            for (member, text) in texts {
+                if let Some(text) = text {
+                    tree.insert(member.to_owned(), text.into());
+                }
+            }
+            Value::Object(tree)
+        });
+        tree.insert("causes".to_owned(), causes.collect());
+    }
+    if let Some(seconds) = retry_after_seconds {
+        tree.insert("retryAfterSeconds".to_owned(), seconds.into());
+    }
+    Value::Object(tree)
 }
 
 /// The Status that says something was done.

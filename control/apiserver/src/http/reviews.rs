@@ -34,9 +34,17 @@ pub(crate) async fn serve(review: &Review, call: Call) -> Result<Response, ApiEr
 
 fn status(review: Review, object: &Value, caller: &Caller) -> Value {
     match review {
-        Review::SelfSubject => json!({
-            "userInfo": {"username": caller.0.user, "groups": caller.groups()},
-        }),
+        Review::SelfSubject => {
+            let mut info = json!({"username": caller.identity.user});
+            if !caller.uid.is_empty() {
+                info["uid"] = caller.uid.as_str().into();
+            }
+            info["groups"] = json!(caller.groups());
+            if !caller.extra.is_empty() {
+                info["extra"] = json!(caller.extra);
+            }
+            json!({"userInfo": info})
+        }
         Review::SelfSubjectAccess => access(caller),
         Review::SubjectAccess => {
             let asked = PeerIdentity {
@@ -46,7 +54,7 @@ fn status(review: Review, object: &Value, caller: &Caller) -> Value {
                     .filter_map(|g| g.as_str().map(str::to_owned))
                     .collect(),
             };
-            access(&Caller(asked))
+            access(&asked.into())
         }
         Review::SelfSubjectRules => match caller.may_everything() {
             Verdict::Allowed => json!({

@@ -62,9 +62,14 @@ fn what_is_not_served_is_unknown() {
         "/foo",
         "/api/v1/namespaces//pods",
         "/api/v1/namespaces/%ff/pods",
+        "/api/v1/watch",
+        "/api/v1/watch/bindings",
+        "/api/v1/watch/namespaces/a/pods/b/log",
+        "/apis/authorization.k8s.io/v1/watch/selfsubjectaccessreviews",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     ] {
         assert!(
-            matches!(Target::parse(path), Target::Unknown),
+            matches!(Target::parse(path), Target::Unknown | Target::NoResource),
             "{path}: {:?}",
             Target::parse(path)
         );
@@ -73,8 +78,11 @@ fn what_is_not_served_is_unknown() {
 
 fn choose(accept: &str) -> Result<(Format, Form), u16> {
     let mut headers = HeaderMap::new();
-    headers.insert("accept", HeaderValue::from_str(accept).expect("a header"));
-    Accept::parse(&headers)
+    headers.insert(
+        "accept",
+        HeaderValue::from_bytes(accept.as_bytes()).expect("a header"),
+    );
+    Accept::parse(&headers, &Query::default())
         .choose(|form| matches!(form, Form::Table(_)))
         .map_err(|e| e.code())
 }
@@ -93,6 +101,34 @@ fn the_first_form_that_can_be_answered_wins() {
     assert_eq!(choose("*/*"), Ok((Format::Json, Form::Plain)));
     assert_eq!(choose("application/vnd.kubernetes.protobuf"), Err(406));
     assert_eq!(choose("application/json;as=Foo;v=v1;g=x"), Err(406));
+    let yaml_first = "application/json;q=0.2, application/yaml;q=0.9";
+    assert_eq!(choose(yaml_first), Ok((Format::Yaml, Form::Plain)));
+    assert_eq!(
+        choose("application/json;pretty=1"),
+        Ok((Format::PrettyJson, Form::Plain))
+    );
+    assert_eq!(choose("application/j\u{f6}son"), Err(406));
+}
+
+#[test]
+fn a_parameter_without_a_value_is_true_and_only_zero_and_false_are_false() {
+    let is_true = |text: &str| {
+        let uri: Uri = format!("/?{text}").parse().expect("a URI");
+        Query::parse(&uri).is_true("watch")
+    };
+    for text in [
+        "watch",
+        "watch=",
+        "watch=1",
+        "watch=true",
+        "watch=yes",
+        "watch=2",
+    ] {
+        assert!(is_true(text), "{text}");
+    }
+    for text in ["", "watch=0", "watch=false", "watch=False", "watched=1"] {
+        assert!(!is_true(text), "{text}");
+    }
 }
 
 #[test]
@@ -106,6 +142,13 @@ fn only_collections_and_named_objects_are_watched() {
         "/api/v1/namespaces/a/pods?watch=1",
         "/api/v1/namespaces/a/pods/b?watch=true",
         "/api/v1/namespaces/a?watch=true",
+        "/api/v1/watch/pods",
+        "/api/v1/watch/pods?watch=false",
+        "/api/v1/watch/nodes/n",
+        "/api/v1/watch/namespaces/a",
+        "/api/v1/watch/namespaces/a/pods",
+        "/api/v1/watch/namespaces/a/pods/b",
+        "/apis/apps/v1/watch/deployments",
     ] {
         assert_eq!(verb(Method::GET, path), "watch", "{path}");
         assert_eq!(verb(Method::HEAD, path), "watch", "{path}");
@@ -117,10 +160,6 @@ fn only_collections_and_named_objects_are_watched() {
         ("/api/v1/namespaces/a/bindings?watch=true", "list"),
         (
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews?watch=true",
-            "list",
-        ),
-        (
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?watch=true",
             "list",
         ),
         ("/openapi/v2?watch=true", "get"),

@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::list::{include, is_object_form};
 use super::negotiate::{Form, Format};
-use super::{Call, Http, options, respond};
+use super::{Call, Http, endpoint, options, respond};
 use crate::ApiError;
 use crate::cache::{CacheEvent, CacheEventKind, EventStream, Expired};
 use crate::core::Core;
 use crate::field::FieldErrors;
+use crate::metrics::EndpointLabels;
 use crate::object::Object;
 use crate::page::Wanted;
 use crate::registry::Kind;
@@ -45,7 +46,8 @@ pub(crate) async fn watch(
     call: &Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(is_object_form)?;
-    if format != Format::Json {
+    // A stream has one event a line, so it is never indented.
+    if format == Format::Yaml {
         return Err(ApiError::new(
             crate::Reason::NotAcceptable,
             "only the following media types are accepted: application/json",
@@ -118,7 +120,7 @@ pub(crate) async fn watch(
         deadline: now + timeout,
         shutdown: call.shutdown.clone(),
         ended: false,
-        _open: OpenWatch::new(core),
+        _open: OpenWatch::new(core, endpoint::of_watch(kind, namespace, name)),
     };
     let stream = futures::stream::unfold(watch, |mut watch| async move {
         let piece = watch.next().await?;
@@ -196,18 +198,18 @@ enum Columns {
 }
 
 /// Counts a watch for as long as it is open.
-struct OpenWatch(Arc<Core>);
+struct OpenWatch(Arc<Core>, EndpointLabels);
 
 impl OpenWatch {
-    fn new(core: &Arc<Core>) -> Self {
-        core.metrics.watches.inc();
-        Self(Arc::clone(core))
+    fn new(core: &Arc<Core>, labels: EndpointLabels) -> Self {
+        core.metrics.watches.get_or_create(&labels).inc();
+        Self(Arc::clone(core), labels)
     }
 }
 
 impl Drop for OpenWatch {
     fn drop(&mut self) {
-        self.0.metrics.watches.dec();
+        self.0.metrics.watches.get_or_create(&self.1).dec();
     }
 }
 
@@ -410,8 +412,8 @@ impl Watch {
 
     fn write_lagged(&mut self, piece: &mut BytesMut) {
         let error = ApiError::expired("too old resource version: the watch fell behind");
-        let status = serde_json::to_vec(&error.status()).unwrap_or_default();
-        frame("ERROR", &status, piece);
+        let status = respond::status_tree(&error).to_string();
+        frame("ERROR", status.as_bytes(), piece);
     }
 }
 

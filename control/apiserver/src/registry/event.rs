@@ -63,6 +63,9 @@ const COLUMNS: &[Column] = &[
     },
 ];
 
+/// Where the label `source` finds its value, as `ToSelectableFields` of Kubernetes' event strategy (v1.37).
+const SOURCE: [&str; 2] = ["source.component", "reportingComponent"];
+
 pub(super) static KIND: Kind = Kind {
     group: "",
     version: "v1",
@@ -85,7 +88,7 @@ pub(super) static KIND: Kind = Kind {
         Selectable::new("involvedObject.fieldPath"),
         Selectable::new("reason"),
         Selectable::new("reportingComponent"),
-        Selectable::new("source"),
+        Selectable::new("source").at(&SOURCE),
         Selectable::new("type"),
     ],
     columns: COLUMNS,
@@ -105,7 +108,19 @@ pub(super) static VIEW: Kind = Kind {
     name_rule: NameRule::Subdomain,
     generation: Generation::None,
     subresources: &[],
-    selectable: &[],
+    selectable: &[
+        Selectable::new("regarding.kind").at(&["involvedObject.kind"]),
+        Selectable::new("regarding.namespace").at(&["involvedObject.namespace"]),
+        Selectable::new("regarding.name").at(&["involvedObject.name"]),
+        Selectable::new("regarding.uid").at(&["involvedObject.uid"]),
+        Selectable::new("regarding.apiVersion").at(&["involvedObject.apiVersion"]),
+        Selectable::new("regarding.resourceVersion").at(&["involvedObject.resourceVersion"]),
+        Selectable::new("regarding.fieldPath").at(&["involvedObject.fieldPath"]),
+        Selectable::new("reason"),
+        Selectable::new("reportingController").at(&["reportingComponent"]),
+        Selectable::new("source").at(&SOURCE),
+        Selectable::new("type"),
+    ],
     columns: COLUMNS,
     strategy: &Event(Face::Events),
     view_of: Some(&KIND),

@@ -21,10 +21,7 @@ pub(super) static KIND: Kind = Kind {
     name_rule: NameRule::Subdomain,
     generation: Generation::None,
     subresources: &[Subresource::status("", "v1", "Node")],
-    selectable: &[Selectable {
-        path: "spec.unschedulable",
-        absent: "false",
-    }],
+    selectable: &[Selectable::new("spec.unschedulable").or("false")],
     columns: &[
         Column::NAME,
         Column::new("Status", "string", "The status of the node"),

@@ -73,13 +73,14 @@ pub(super) static KIND: Kind = Kind {
         Selectable::new("spec.restartPolicy"),
         Selectable::new("spec.schedulerName"),
         Selectable::new("spec.serviceAccountName"),
-        Selectable {
-            path: "spec.hostNetwork",
-            absent: "false",
-        },
+        Selectable::new("spec.hostNetwork").or("false"),
         Selectable::new("status.phase"),
         Selectable::new("status.podIP"),
+        // Kubernetes takes this label and never finds anything; a pod here has one address.
+        Selectable::new("status.podIPs").at(&["status.podIP"]),
         Selectable::new("status.nominatedNodeName"),
+        // What the oldest clients call it.
+        Selectable::new("spec.host").at(&["spec.nodeName"]),
     ],
     columns: &[
         Column::NAME,

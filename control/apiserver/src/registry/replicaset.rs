@@ -5,9 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use knarr_api::labels::Selector;
 use serde_json::{Value, json};
 
-use super::{
-    Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource, podspec,
-};
+use super::{Column, Generation, Kind, NameRule, Scope, Strategy, Subresource, podspec};
 use crate::field::FieldErrors;
 use crate::{table, value};
 
@@ -26,10 +24,7 @@ pub(super) static KIND: Kind = Kind {
         Subresource::SCALE,
         Subresource::status("apps", "v1", "ReplicaSet"),
     ],
-    selectable: &[Selectable {
-        path: "status.replicas",
-        absent: "0",
-    }],
+    selectable: &[],
     columns: &[
         Column::NAME,
         Column::new(

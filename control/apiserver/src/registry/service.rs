@@ -27,10 +27,7 @@ pub(super) static KIND: Kind = Kind {
     generation: Generation::None,
     subresources: &[Subresource::status("", "v1", "Service")],
     selectable: &[
-        Selectable {
-            path: "spec.clusterIP",
-            absent: "",
-        },
+        Selectable::new("spec.clusterIP"),
         Selectable::new("spec.type"),
     ],
     columns: &[

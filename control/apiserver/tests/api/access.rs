@@ -159,28 +159,70 @@ async fn discovery_names_every_resource_in_both_forms() {
 }
 
 #[tokio::test]
-async fn there_are_no_custom_resources_and_none_can_be_defined() {
-    let (server, _directory) = server().await;
-    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let list = server.get(path).await.json();
-    assert_eq!(list["items"], json!([]));
-    assert_eq!(server.send("POST", path, &json!({})).await.code, 405);
-    assert_eq!(
-        server.call(Some("user"), "GET", path, &[], "").await.code,
-        403
-    );
-}
-
-#[tokio::test]
 async fn metrics_count_requests_and_store_writes() {
     let (server, _directory) = server().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let map = json!({"metadata": {"name": "a"}});
+    let maps = "/api/v1/namespaces/default/configmaps";
     server.get("/api/v1/pods").await;
+    server.get(pods).await;
+    server.get(&format!("{pods}/p")).await;
+    server.get(&format!("{pods}/p/log")).await;
+    server
+        .send("POST", &format!("{pods}/p/exec"), &json!({}))
+        .await;
+    server.get("/api/v1/watch/pods?timeoutSeconds=1").await;
+    server
+        .send("POST", &format!("{maps}?dryRun=All"), &map)
+        .await;
+    server.send("POST", maps, &map).await;
+    server.send("PUT", &format!("{maps}/a"), &map).await;
+    server.patch("merge", &format!("{maps}/a"), &map).await;
+    server
+        .call(
+            Some("admin"),
+            "PATCH",
+            &format!("{maps}/a"),
+            &[("content-type", "application/apply-patch+yaml")],
+            "",
+        )
+        .await;
+    server
+        .send("DELETE", &format!("{maps}/a"), &json!({}))
+        .await;
+    server.send("DELETE", maps, &json!({})).await;
+    server.get("/nowhere").await;
+    server.get("/livez/ping").await;
     let text = server.get("/metrics").await.text();
-    assert!(
-        text.contains(r#"apiserver_request_total{verb="list",resource="pods",code="200"} 1"#),
-        "{text}"
-    );
-    assert!(text.contains("knarr_store_writes_total 5"), "{text}");
+    // Verbs, scopes and further labels are kube-apiserver's: `MonitorRequest` of apiserver (v1.37).
+    for (verb, resource, subresource, scope, dry_run, code) in [
+        ("LIST", "pods", "", "cluster", "", 200),
+        ("LIST", "pods", "", "namespace", "", 200),
+        ("GET", "pods", "", "resource", "", 404),
+        ("GET", "pods", "log", "resource", "", 404),
+        ("CONNECT", "pods", "exec", "resource", "", 404),
+        ("WATCH", "pods", "", "cluster", "", 200),
+        ("POST", "configmaps", "", "resource", "All", 201),
+        ("POST", "configmaps", "", "resource", "", 201),
+        ("PUT", "configmaps", "", "resource", "", 200),
+        ("PATCH", "configmaps", "", "resource", "", 200),
+        ("APPLY", "configmaps", "", "resource", "", 415),
+        ("DELETE", "configmaps", "", "resource", "", 200),
+        ("DELETECOLLECTION", "configmaps", "", "namespace", "", 200),
+    ] {
+        let line = format!(
+            r#"apiserver_request_total{{verb="{verb}",group="",version="v1",resource="{resource}",subresource="{subresource}",scope="{scope}",component="apiserver",dry_run="{dry_run}",code="{code}"}} 1"#
+        );
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
+    let health = r#"verb="GET",group="",version="",resource="",subresource="/livez",scope="""#;
+    assert!(text.contains(health), "{text}");
+    assert!(!text.contains("nowhere"), "paths are not labels: {text}");
+    let second = r#"apiserver_request_duration_seconds_bucket{le="1.0",verb="LIST","#;
+    assert!(text.contains(second), "{text}");
+    let open = r#"apiserver_longrunning_requests{verb="WATCH",group="",version="v1",resource="pods",subresource="",scope="cluster",component="apiserver"} 0"#;
+    assert!(text.contains(open), "{text}");
+    assert!(text.contains("knarr_store_writes_total 7"), "{text}");
     assert!(text.trim_end().ends_with("# EOF"));
 }
 
@@ -211,6 +253,38 @@ async fn masters_may_act_for_others_and_nobody_else_may() {
     assert_eq!(
         answer.message(),
         r#"users "jane" is forbidden: User "jane" cannot impersonate resource "users" in API group "" at the cluster scope"#
+    );
+    // What cannot be understood is refused: dropped, it would run with the rights of the caller.
+    for (name, value) in [
+        ("impersonate-user", ""),
+        ("impersonate-usr", "jane"),
+        ("impersonate-group", "devs"),
+        ("impersonate-uid", "1"),
+    ] {
+        let acting = [(name, value)];
+        let answer = server.call(Some("admin"), "GET", path, &acting, "").await;
+        assert_eq!(answer.code, 400, "{name}: {}", answer.text());
+    }
+    let whole = [
+        ("impersonate-user", "j\u{f6}rg"),
+        ("impersonate-uid", "u-1"),
+        ("impersonate-extra-scopes", "view"),
+        ("content-type", "application/json"),
+    ];
+    let review = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = server
+        .call(Some("admin"), "POST", review, &whole, "{}")
+        .await;
+    assert_eq!(
+        answer.json()["status"]["userInfo"],
+        json!({
+            "username": "j\u{f6}rg",
+            "uid": "u-1",
+            "groups": ["system:authenticated"],
+            "extra": {"scopes": ["view"]},
+        }),
+        "{}",
+        answer.text()
     );
 }
 

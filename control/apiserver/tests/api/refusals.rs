@@ -244,12 +244,6 @@ async fn more_requests_than_allowed_at_once_are_told_to_come_back() {
 #[tokio::test]
 async fn paths_methods_and_forms_that_do_not_exist_say_so() {
     let (server, _directory) = server().await;
-    let missing = server.get("/apis/foo/v1/bars").await;
-    assert_eq!(missing.code, 404);
-    assert_eq!(
-        missing.message(),
-        "the server could not find the requested resource"
-    );
     let method = server.send("POST", "/api/v1/configmaps", &json!({})).await;
     assert_eq!(method.code, 405);
     assert_eq!(
@@ -282,13 +276,9 @@ async fn paths_methods_and_forms_that_do_not_exist_say_so() {
         .get(&format!("{MAPS}?fieldSelector=data.x%3Dy"))
         .await;
     assert_eq!(selector.code, 400);
-    assert_eq!(selector.message(), "field label not supported: data.x");
     assert_eq!(
-        server
-            .get(&format!("{MAPS}?labelSelector=a+in+b"))
-            .await
-            .code,
-        400
+        selector.message(),
+        r#""data.x" is not a known field selector: only "metadata.name", "metadata.namespace""#
     );
 }
 

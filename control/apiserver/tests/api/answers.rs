@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What clients read of an answer besides its object: each row is a request and what must be in the answer. The values
+//! are kube-apiserver's (v1.37); clients compare them as text.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Server};
+use crate::server;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+const NEWER_EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+
+/// What an answer has to be.
+enum Is {
+    /// This whole body.
+    Body(&'static str),
+    /// A body with this in it.
+    Has(&'static str),
+    /// A body that begins so.
+    Starts(&'static str),
+    /// A body that ends so.
+    Ends(&'static str),
+    /// This `Status.message`.
+    Message(&'static str),
+    /// This header.
+    Header(&'static str, &'static str),
+}
+
+use Is::*;
+
+/// A GET with headers, the code of its answer and what is in it.
+struct Row(
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    u16,
+    &'static [Is],
+);
+
+async fn check(server: &Server, rows: &[Row]) {
+    for Row(path, headers, code, expected) in rows {
+        let answer = server.call(Some("admin"), "GET", path, headers, "").await;
+        assert_eq!(answer.code, *code, "{path} {headers:?}: {}", answer.text());
+        for is in *expected {
+            assert_is(&answer, is, path);
+        }
+    }
+}
+
+fn assert_is(answer: &Answer, is: &Is, what: &str) {
+    let text = answer.text();
+    let (holds, wanted) = match is {
+        Body(body) => (text == *body, *body),
+        Has(part) => (text.contains(part), *part),
+        Starts(start) => (text.starts_with(start), *start),
+        Ends(end) => (text.ends_with(end), *end),
+        Message(message) => (answer.message() == *message, *message),
+        Header(name, value) => {
+            let found = answer.headers.get(*name).map(|v| v.as_bytes());
+            (found == Some(value.as_bytes()), *value)
+        }
+    };
+    assert!(holds, "{what}: wanted {wanted:?}, is {text}");
+}
+
+const MISSING: &str = "/api/v1/namespaces/default/configmaps/none";
+const CURL: &[(&str, &str)] = &[("user-agent", "curl/8.0")];
+const YAML: &[(&str, &str)] = &[("accept", "application/yaml")];
+
+#[tokio::test]
+async fn an_answer_is_written_as_kubernetes_writes_it() {
+    let (server, _directory) = server().await;
+    for name in ["a", "b", "c"] {
+        let map = json!({"metadata": {"name": name}, "data": {"on": "2026-01-02", "n": "1_000"}});
+        assert_eq!(server.send("POST", MAPS, &map).await.code, 201);
+    }
+    const NOT_FOUND: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"configmaps \"none\" not found","reason":"NotFound","details":{"name":"none","kind":"configmaps"},"code":404}
+"#;
+    const DETAILS: &str = r#""details":{"name":"none","group":"apps","kind":"deployments"},"code":404}
+"#;
+    check(
+        &server,
+        &[
+            // A line that is not indented has an end; indented JSON has none.
+            Row(MISSING, &[], 404, &[Body(NOT_FOUND)]),
+            Row(
+                "/apis/apps/v1/namespaces/default/deployments/none",
+                &[],
+                404,
+                &[Ends(DETAILS)],
+            ),
+            Row(
+                "/api/v1/namespaces/default/configmaps/none?pretty=true",
+                &[],
+                404,
+                &[Starts("{\n  \"kind\": \"Status\",\n"), Ends("\"code\": 404\n}")],
+            ),
+            Row(MISSING, YAML, 404, &[Starts("apiVersion: v1\ncode: 404\ndetails:\n  kind: configmaps\n  name: none\nkind: Status\n"), Header("content-type", "application/yaml")]),
+            Row("/api/v1/namespaces/default/configmaps/a", &[], 200, &[Starts("{\"kind\":\"ConfigMap\","), Ends("}\n")]),
+            Row("/api/v1/namespaces/default/configmaps/a", CURL, 200, &[Starts("{\n  \"kind\": \"ConfigMap\",\n"), Ends("\n}"), Header("content-type", "application/json")]),
+            Row("/api/v1/namespaces/default/configmaps/a", &[("user-agent", "Wget/1.21")], 200, &[Starts("{\n  ")]),
+            Row("/api/v1/namespaces/default/configmaps/a", &[("user-agent", "Mozilla/5.0 (X11)")], 200, &[Starts("{\n  ")]),
+            Row("/api/v1/namespaces/default/configmaps/a", &[("user-agent", "kubectl/v1.37.0")], 200, &[Starts("{\"")]),
+            Row("/api/v1/namespaces/default/configmaps/a", &[("user-agent", "Mozilla/4.0")], 200, &[Starts("{\"")]),
+            Row("/api/v1/namespaces/default/configmaps/a?pretty=false", CURL, 200, &[Starts("{\"")]),
+            Row("/api/v1/namespaces/default/configmaps/a?pretty=what", CURL, 200, &[Starts("{\"")]),
+            Row("/api/v1/namespaces/default/configmaps", CURL, 200, &[Starts("{\n  \"kind\": \"ConfigMapList\",\n"), Ends("\n}")]),
+            Row("/api/v1/namespaces/default/configmaps", &[], 200, &[Starts("{\"kind\":\"ConfigMapList\","), Ends("]}\n")]),
+            // Readers of YAML 1.1 take these for a boolean, a date and a number.
+            Row("/api/v1/namespaces/default/configmaps/a", YAML, 200, &[Has("  \"on\": \"2026-01-02\"\n"), Has("  \"n\": \"1_000\"\n"), Has("  creationTimestamp: \"2")]),
+            // A page in YAML leads to the next one as well.
+            Row("/api/v1/namespaces/default/configmaps?limit=1", YAML, 200, &[Has("\n  continue: "), Has("\n  remainingItemCount: 2\n")]),
+            Row("/api/v1/namespaces/default/configmaps?limit=1", CURL, 200, &[Has("    \"continue\": \""), Has("    \"remainingItemCount\": 2\n")]),
+            Row("/version", &[], 200, &[Starts("{\n  \"major\": \"1\",\n"), Has("\"gitCommit\": \"0000000000000000000000000000000000000000\"")]),
+            Row("/", &[], 200, &[Starts("{\n  \"paths\": [\n")]),
+        ],
+    )
+    .await;
+    let deleted = server
+        .send("DELETE", &format!("{MAPS}/b"), &json!({}))
+        .await;
+    assert_is(
+        &deleted,
+        &Starts(
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"b","kind":"configmaps","uid":"#,
+        ),
+        "DELETE",
+    );
+    let invalid = server
+        .send("POST", MAPS, &json!({"metadata": {"name": "A"}}))
+        .await;
+    let details = r#""details":{"name":"A","kind":"ConfigMap","causes":[{"reason":"FieldValueInvalid","message":"Invalid value: "#;
+    assert!(invalid.text().contains(details), "{}", invalid.text());
+}
+
+#[tokio::test]
+async fn a_path_that_nothing_serves_is_text_and_a_missing_resource_of_a_version_a_status() {
+    let (server, _directory) = server().await;
+    let nothing = &[
+        Body("404 page not found\n"),
+        Header("content-type", "text/plain; charset=utf-8"),
+        Header("x-content-type-options", "nosniff"),
+    ];
+    let no_resource = &[Message("the server could not find the requested resource")];
+    check(
+        &server,
+        &[
+            Row("/foo", &[], 404, nothing),
+            Row("/apis/foo", &[], 404, nothing),
+            Row("/apis/foo/v1", &[], 404, nothing),
+            Row("/apis/foo/v1/bars", &[], 404, nothing),
+            Row("/api/v2", &[], 404, nothing),
+            Row("/livez/foo", &[], 404, nothing),
+            Row(
+                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+                &[],
+                404,
+                nothing,
+            ),
+            Row("/api/v1/foos", &[], 404, no_resource),
+            Row("/apis/apps/v1/foos", &[], 404, no_resource),
+            Row(
+                "/api/v1/namespaces/default/pods/p/foo",
+                &[],
+                404,
+                no_resource,
+            ),
+        ],
+    )
+    .await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(server.send("POST", path, &json!({})).await.code, 404);
+    let refused = server.call(Some("user"), "GET", "/foo", &[], "").await;
+    assert_eq!(refused.code, 403);
+    assert_eq!(
+        refused.message(),
+        r#"forbidden: User "jane" cannot get path "/foo""#
+    );
+}
+
+#[tokio::test]
+async fn discovery_says_where_the_server_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = Server::start_with(directory.path(), 0, |config| {
+        config.advertised = Some(([198, 18, 0, 1], 6443).into());
+    })
+    .await;
+    assert_eq!(
+        server.get("/api").await.json(),
+        json!({
+            "kind": "APIVersions",
+            "versions": ["v1"],
+            "serverAddressByClientCIDRs": [
+                {"clientCIDR": "0.0.0.0/0", "serverAddress": "198.18.0.1:6443"},
+            ],
+        })
+    );
+}
+
+#[tokio::test]
+async fn the_old_paths_of_watches_still_watch() {
+    let (server, _directory) = server().await;
+    let map = json!({"metadata": {"name": "a"}});
+    server.send("POST", MAPS, &map).await;
+    server
+        .send("POST", MAPS, &json!({"metadata": {"name": "b"}}))
+        .await;
+    for (path, count) in [
+        ("/api/v1/watch/configmaps", 2),
+        ("/api/v1/watch/namespaces/default/configmaps", 2),
+        ("/api/v1/watch/namespaces/default/configmaps/a", 1),
+        ("/api/v1/watch/namespaces/default", 1),
+        ("/apis/apps/v1/watch/deployments", 0),
+    ] {
+        let answer = server.get(&format!("{path}?timeoutSeconds=1")).await;
+        assert_eq!(answer.code, 200, "{path}");
+        let text = answer.text();
+        assert_eq!(text.lines().count(), count, "{path}: {text}");
+        for line in text.lines() {
+            let event: Value = serde_json::from_str(line).expect("an event");
+            assert_eq!(event["type"], "ADDED");
+        }
+        let written = server.send("POST", path, &map).await;
+        assert_eq!(written.code, 405, "{path}: {}", written.text());
+    }
+}
+
+/// The field labels of every kind: `AddFieldLabelConversionFunc` in `pkg/apis/*/v1/conversion.go`, and
+/// `DefaultMetaV1FieldSelectorConversion` for kinds without one.
+const LABELS: [(&str, &[&str]); 9] = [
+    (
+        "/api/v1/pods",
+        &[
+            "metadata.name",
+            "metadata.namespace",
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+            "spec.host",
+        ],
+    ),
+    ("/api/v1/nodes", &["metadata.name", "spec.unschedulable"]),
+    ("/api/v1/namespaces", &["metadata.name", "status.phase"]),
+    (
+        "/api/v1/secrets",
+        &["metadata.name", "metadata.namespace", "type"],
+    ),
+    (
+        "/api/v1/services",
+        &[
+            "metadata.name",
+            "metadata.namespace",
+            "spec.clusterIP",
+            "spec.type",
+        ],
+    ),
+    (
+        "/api/v1/events",
+        &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+            "metadata.namespace",
+            "metadata.name",
+        ],
+    ),
+    (
+        "/apis/events.k8s.io/v1/events",
+        &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "source",
+            "type",
+            "metadata.namespace",
+            "metadata.name",
+        ],
+    ),
+    // apps/v1 has no conversion of its own, although the strategy of ReplicaSets knows `status.replicas`.
+    (
+        "/apis/apps/v1/replicasets",
+        &["metadata.name", "metadata.namespace"],
+    ),
+    (
+        "/api/v1/configmaps",
+        &["metadata.name", "metadata.namespace"],
+    ),
+];
+
+#[tokio::test]
+async fn each_kind_has_the_field_labels_of_kubernetes_and_no_others() {
+    let (server, _directory) = server().await;
+    let all: std::collections::BTreeSet<&str> = LABELS
+        .iter()
+        .flat_map(|(_, labels)| labels.iter().copied())
+        .chain(["status.replicas", "data.x", "spec.nodeName.x"])
+        .collect();
+    for (path, known) in LABELS {
+        for label in &all {
+            let answer = server
+                .get(&format!("{path}?fieldSelector={label}%3Dx"))
+                .await;
+            if known.contains(label) {
+                assert_eq!(answer.code, 200, "{path} {label}: {}", answer.text());
+                continue;
+            }
+            let only_meta = known == ["metadata.name", "metadata.namespace"];
+            let message = if only_meta {
+                format!(
+                    r#""{label}" is not a known field selector: only "metadata.name", "metadata.namespace""#
+                )
+            } else {
+                format!("field label not supported: {label}")
+            };
+            assert_eq!((answer.code, answer.message()), (400, message), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_are_found_by_who_reported_them() {
+    let (server, _directory) = server().await;
+    for (name, source, reporting) in [
+        (
+            "by-source",
+            json!({"component": "kubelet", "host": "n1"}),
+            "",
+        ),
+        ("by-controller", json!({}), "example.com/scheduler"),
+        ("by-both", json!({"component": "kubelet"}), "kubelet"),
+    ] {
+        let event = json!({
+            "metadata": {"name": name},
+            "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"},
+            "source": source,
+            "reportingComponent": reporting,
+            "reportingInstance": "x",
+            "reason": "Pulled",
+            "type": "Normal",
+        });
+        let made = server.send("POST", EVENTS, &event).await;
+        assert_eq!(made.code, 201, "{}", made.text());
+    }
+    let all = ["by-both", "by-controller", "by-source"];
+    for (selector, found) in [
+        ("source%3Dkubelet", &["by-both", "by-source"][..]),
+        ("source!%3Dkubelet", &["by-controller"]),
+        ("source%3Dexample.com/scheduler", &["by-controller"]),
+        ("reason%3DPulled", &all),
+        ("type%3DWarning", &[]),
+    ] {
+        for events in [EVENTS, NEWER_EVENTS] {
+            let path = format!("{events}?fieldSelector={selector}");
+            assert_eq!(names(&server, &path).await, found, "{path}");
+        }
+    }
+    for (path, label) in [
+        (EVENTS, "reportingComponent"),
+        (NEWER_EVENTS, "reportingController"),
+    ] {
+        let path = format!("{path}?fieldSelector={label}%3Dkubelet");
+        assert_eq!(names(&server, &path).await, ["by-both"], "{path}");
+    }
+}
+
+async fn names(server: &Server, path: &str) -> Vec<String> {
+    let list = server.get(path).await.json();
+    let items = list["items"].as_array().expect("items");
+    items
+        .iter()
+        .map(|i| i["metadata"]["name"].as_str().expect("a name").to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_bad_label_selector_is_explained_once() {
+    let (server, _directory) = server().await;
+    for (selector, message) in [
+        (
+            "a+in+b",
+            "unable to parse requirement: found 'b', expected: '('",
+        ),
+        (
+            "%3D%3D",
+            "found '==', expected: !, identifier, or 'end of string'",
+        ),
+        ("a,,b", "found ',', expected: identifier after ','"),
+        (
+            "a+b",
+            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+        ),
+    ] {
+        let answer = server
+            .get(&format!("{PODS}?labelSelector={selector}"))
+            .await;
+        assert_eq!(answer.code, 400, "{selector}");
+        assert_eq!(answer.message(), message);
+    }
+}
