@@ -110,7 +110,11 @@ fn command(cli: Cli) -> anyhow::Result<()> {
             ))
         }
         Some(Command::Version) => {
-            println!("knarr-control {}", env!("CARGO_PKG_VERSION"));
+            println!(
+                "knarr-control {} (commit {})",
+                env!("CARGO_PKG_VERSION"),
+                crate::BUILD_COMMIT
+            );
             Ok(())
         }
     }

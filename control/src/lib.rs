@@ -23,6 +23,7 @@ pub mod recorder;
 pub mod services;
 pub mod tokens;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -208,6 +209,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The commit that the program was built from, in hexadecimal digits; zeros where it is not known.
+pub(crate) const BUILD_COMMIT: &str = env!("KNARR_BUILD_COMMIT");
+
 fn api_config(config: &Config, heartbeats: &Arc<Heartbeats>, streams: &Arc<Streams>) -> ApiConfig {
     let ranges = ServiceRanges {
         addresses: config.service_cidr,
@@ -217,6 +221,14 @@ fn api_config(config: &Config, heartbeats: &Arc<Heartbeats>, streams: &Arc<Strea
     api.leases = Some(heartbeats.clone());
     api.not_ready_toleration_seconds = config.not_ready_toleration_seconds;
     api.unreachable_toleration_seconds = config.unreachable_toleration_seconds;
+    api.git_commit = BUILD_COMMIT.to_owned();
+    api.git_tree_state = env!("KNARR_BUILD_TREE_STATE").to_owned();
+    // `build.rs` has checked that it is a number.
+    api.build_time_s = env!("KNARR_BUILD_TIME_S").parse().unwrap_or(0);
+    api.advertised = Some(SocketAddr::new(
+        config.advertise_address,
+        config.advertise_port,
+    ));
     api
 }
 

@@ -36,6 +36,11 @@ fn place(file: &str) -> &str {
 /// The command.
 pub fn run() -> anyhow::Result<()> {
     ebpf::run()?;
+    let source = source()?;
+    let environment: Vec<(&str, &str)> = source
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     build::build(
         "both programs for shipping",
         &[
@@ -47,7 +52,7 @@ pub fn run() -> anyhow::Result<()> {
             "--package",
             "knarr-agent",
         ],
-        &[],
+        &environment,
     )?;
     let archive = pack(
         &paths::target().join("dist"),
@@ -62,6 +67,31 @@ pub fn run() -> anyhow::Result<()> {
         ui::line(line);
     }
     Ok(())
+}
+
+/// What the programs say about their source (see `control/build.rs`): commit, whether it is all of the source, and its
+/// time. What a packager has set stays; without git there is nothing to say.
+fn source() -> anyhow::Result<Vec<(&'static str, String)>> {
+    if std::env::var_os("KNARR_GIT_COMMIT").is_some() || !paths::root().join(".git").exists() {
+        return Ok(Vec::new());
+    }
+    let git = |arguments: &[&str]| {
+        let mut command = run::command("git", arguments.iter().copied());
+        run::stdout(command.current_dir(paths::root())).map(|text| text.trim().to_owned())
+    };
+    let state = match git(&["status", "--porcelain"])?.as_str() {
+        "" => "clean",
+        _ => "dirty",
+    };
+    let mut source = vec![
+        ("KNARR_GIT_COMMIT", git(&["rev-parse", "HEAD"])?),
+        ("KNARR_GIT_TREE_STATE", state.to_owned()),
+    ];
+    if std::env::var_os("SOURCE_DATE_EPOCH").is_none() {
+        let seconds = git(&["show", "--no-patch", "--format=%ct", "HEAD"])?;
+        source.push(("SOURCE_DATE_EPOCH", seconds));
+    }
+    Ok(source)
 }
 
 /// Packs the programs in the folder `programs`, and what belongs to them, into an archive in `into`, with its digest
