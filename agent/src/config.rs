@@ -7,6 +7,8 @@
 use clap::Args;
 use knarr_agent_plan::secret::Secret;
 use knarr_agent_plan::sysctls::AllowedSysctls;
+use knarr_api::quantity::Quantity;
+use knarr_runtime::LogPolicy;
 use serde::Deserialize;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,9 @@ pub const HEALTH_LISTEN_DEFAULT: &str = "127.0.0.1:10248";
 pub const MAX_PODS_DEFAULT: u32 = 110;
 /// One pod cannot use up the node's process numbers.
 pub const POD_PIDS_DEFAULT: i64 = 4096;
+
+/// The smallest log file: a few of the longest lines.
+const LOG_BYTES_MIN: u64 = 64 << 10;
 
 /// Options of `run`, as given. Every one can stand in the configuration file under its long name; `image`
 /// and `service` read the same file for those that they share.
@@ -119,6 +124,18 @@ pub struct RunOptions {
     /// Most processes and threads of one pod; 0 for no limit. [default: 4096]
     #[arg(long, env = "KNARR_AGENT_POD_PIDS", value_name = "N")]
     pub pod_pids: Option<i64>,
+
+    /// Size at which a container's log file is rotated, e.g. 10Mi. [default: 10Mi]
+    #[arg(
+        long,
+        env = "KNARR_AGENT_CONTAINER_LOG_MAX_SIZE",
+        value_name = "QUANTITY"
+    )]
+    pub container_log_max_size: Option<String>,
+
+    /// Most log files of one attempt of a container, at least 2; the attempt before keeps as many. [default: 5]
+    #[arg(long, env = "KNARR_AGENT_CONTAINER_LOG_MAX_FILES", value_name = "N")]
+    pub container_log_max_files: Option<u32>,
 
     /// CPU kept from pods, e.g. 100m. [default: 0]
     #[arg(long, env = "KNARR_AGENT_RESERVED_CPU", value_name = "QUANTITY")]
@@ -255,6 +272,10 @@ impl RunOptions {
             max_pods: self.max_pods.or(file.max_pods),
             allowed_unsafe_sysctls: list(self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls),
             pod_pids: self.pod_pids.or(file.pod_pids),
+            container_log_max_size: self.container_log_max_size.or(file.container_log_max_size),
+            container_log_max_files: self
+                .container_log_max_files
+                .or(file.container_log_max_files),
             reserved_cpu: self.reserved_cpu.or(file.reserved_cpu),
             reserved_memory: self.reserved_memory.or(file.reserved_memory),
             bpf_services: self.bpf_services.or(file.bpf_services),
@@ -307,6 +328,35 @@ impl RunOptions {
                 what: error.to_string(),
             }
         })
+    }
+
+    /// How much of containers' logs is kept.
+    pub fn log_policy(&self) -> Result<LogPolicy, ConfigError> {
+        let wrong = |option, value: &dyn ToString, what: String| ConfigError::Value {
+            option,
+            value: value.to_string(),
+            what,
+        };
+        let mut policy = LogPolicy::default();
+        if let Some(text) = &self.container_log_max_size {
+            let option = "container-log-max-size";
+            let size = text.parse::<Quantity>();
+            let size = size.map_err(|e| wrong(option, text, format!("is no quantity: {e}")))?;
+            policy.file_bytes_max = u64::try_from(size.value())
+                .ok()
+                .filter(|bytes| *bytes >= LOG_BYTES_MIN)
+                .ok_or_else(|| {
+                    wrong(option, text, format!("is less than {LOG_BYTES_MIN} bytes"))
+                })?;
+        }
+        if let Some(files) = self.container_log_max_files {
+            if files < 2 {
+                let what = "is less than 2: one is written while the other is kept".to_owned();
+                return Err(wrong("container-log-max-files", &files, what));
+            }
+            policy.files_max = files;
+        }
+        Ok(policy)
     }
 
     /// Labels as pairs.

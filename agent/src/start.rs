@@ -55,6 +55,7 @@ pub async fn run(
     let (data_dir, run_dir) = (options.data_dir(), options.run_dir());
     let join = JoinConfig::new(&options, &machine.node_name)?;
     let labels = options.labels()?;
+    let log_policy = options.log_policy()?;
     let sysctls = options.allowed_sysctls()?;
     let datapath_config = datapath_config(&options, &machine)?;
     let object = crate::object::datapath_object()?;
@@ -78,7 +79,8 @@ pub async fn run(
     let (desired, journal) = Desired::open(&data_dir.join("desired"))?;
     let keeper = Keeper::new(journal, desired.clone(), metrics.clone());
     let cgroups = machine.cgroups.clone();
-    let runtime_config = RuntimeConfig::new(&data_dir, &run_dir, cgroups, OWN_PROGRAM);
+    let mut runtime_config = RuntimeConfig::new(&data_dir, &run_dir, cgroups, OWN_PROGRAM);
+    runtime_config.log = log_policy;
     let runtime = Runtime::open(runtime_config)
         .await
         .context("cannot open the container runtime")?;

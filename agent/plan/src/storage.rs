@@ -29,6 +29,8 @@ pub struct DiskUsage {
     pub containers: BTreeMap<String, i64>,
     /// By volume name; emptyDir volumes on disk only.
     pub volumes: BTreeMap<String, i64>,
+    /// Everything else that the pod writes to: /etc/hosts and its like, logs of containers that have ended.
+    pub pod: i64,
 }
 
 /// Whether there is anything to measure for.
@@ -71,7 +73,7 @@ pub fn exceeded(spec: &PodSpec, volumes: &[VolumePlan], usage: &DiskUsage) -> Op
         }
     }
     let parts = usage.containers.values().chain(usage.volumes.values());
-    let used = parts.fold(0_i64, |sum, n| sum.saturating_add(*n));
+    let used = parts.fold(usage.pod, |sum, n| sum.saturating_add(*n));
     // One limit makes the whole pod limited, as in kubelet: what has none counts and adds nothing.
     let limited = containers(spec).any(|(c, _)| limit_of(c).is_some());
     let total = together(spec, |c| limit_of(c).unwrap_or(0));
@@ -115,6 +117,7 @@ mod tests {
         DiskUsage {
             containers: BTreeMap::from([("a".into(), a), ("b".into(), b)]),
             volumes: BTreeMap::from([("v".into(), v)]),
+            pod: 0,
         }
     }
 
@@ -142,6 +145,18 @@ mod tests {
             of(&one, &volume(Some(4096)), used(0, 0, 4097)).as_deref(),
             Some("Usage of EmptyDir volume \"v\" exceeds the limit \"4Ki\". ")
         );
+    }
+
+    #[test]
+    fn what_belongs_to_no_container_counts_for_the_pod() {
+        let one = spec([Some("1Ki"), None]);
+        let mut usage = used(1000, 0, 0);
+        usage.pod = 24;
+        assert_eq!(exceeded(&one, &[], &usage), None);
+        usage.pod = 25;
+        let message = exceeded(&one, &[], &usage).map(|f| f.message);
+        let text = "Pod ephemeral local storage usage exceeds the total limit of containers 1Ki. ";
+        assert_eq!(message.as_deref(), Some(text));
     }
 
     #[test]

@@ -58,8 +58,14 @@ pub enum CgroupError {
 
 /// The cgroup that holds every pod of a node.
 const PODS: &str = "kubepods";
-/// The cgroup that holds the shims, outside of the pods' limits.
+/// The cgroup outside of the pods' limits for what makes a container: a pod that may use little CPU would start slowly.
+/// Versions before had the shims there.
 const SHIMS: &str = "knarr-shims";
+/// The cgroup of a pod's shim in the pod's: what a container writes to its log costs the pod. Cannot be a container's:
+/// those have a dot.
+const SHIM: &str = "shim";
+/// A shim has about one megabyte of its own; what it writes to logs and the kernel keeps counts too.
+const SHIM_MEMORY_BYTES_MAX: i64 = 64 << 20;
 /// The pause process' cgroup in a pod. Cannot be a container's: those have a dot.
 pub(crate) const PAUSE: &str = "pause";
 
@@ -169,6 +175,16 @@ impl CgroupLayout {
     ) -> Result<(), CgroupError> {
         let made = self.create(cgroup)?;
         values::apply(&made, cgroup, resources)
+    }
+
+    /// Moves the calling process to the cgroup of a pod's shim. Its CPU is the pod's: it has one thread.
+    pub(crate) fn join_shim(&self, pod: &PodCgroup) -> Result<(), CgroupError> {
+        let cgroup = pod.child(SHIM)?;
+        self.create(&cgroup)?;
+        if let Some(dir) = self.controller_dir("memory", &cgroup) {
+            values::bound_memory(&dir, SHIM_MEMORY_BYTES_MAX)?;
+        }
+        self.join_shim_dirs(&cgroup)
     }
 }
 

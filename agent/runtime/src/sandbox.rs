@@ -407,11 +407,21 @@ impl Sandbox {
         self.inner.config.log_path(name, attempt)
     }
 
-    /// Where a container writes to on the node's disk, volumes aside: its writable layer and its logs.
+    /// The logs of all attempts of a container that are kept.
+    pub fn log_dir(&self, name: &str) -> PathBuf {
+        self.inner.config.log_dir.join(name)
+    }
+
+    /// Where a container writes to on the node's disk, volumes aside: its writable layer and its termination message, and
+    /// its logs.
     pub fn disk_places(&self, name: &str, attempt: u32) -> [PathBuf; 2] {
-        let config = &self.inner.config;
-        let upper = config.container_dir(name, attempt).join("upper");
-        [upper, config.log_dir.join(name)]
+        let own = self.inner.config.container_dir(name, attempt);
+        [own, self.log_dir(name)]
+    }
+
+    /// Where all containers of the pod write to: /etc/hosts, /etc/hostname and /etc/resolv.conf.
+    pub fn etc_dir(&self) -> PathBuf {
+        self.inner.config.etc_dir()
     }
 
     /// What a container, or with `None` the whole pod, uses.
@@ -431,7 +441,7 @@ impl Sandbox {
         // It waits for the kernel's cgroup lock, which others may hold for long.
         blocking(move || {
             let config = &inner.config;
-            Ok(config.cgroup.signal_kill(&config.pod_cgroup)?)
+            Ok(config.cgroup.signal_kill_contents(&config.pod_cgroup)?)
         })
         .await?;
         self.await_last_words().await;

@@ -94,3 +94,30 @@ fn the_token_is_not_in_a_debug_print() {
     }
     assert_eq!(join.token.expect("token").reveal(), "abcdef.0123");
 }
+
+#[test]
+fn the_size_and_number_of_log_files_can_be_set() {
+    let policy = |args: &[&str]| {
+        let args = ["x"].into_iter().chain(args.iter().copied());
+        Cli::parse_from(args).options.log_policy()
+    };
+    assert_eq!(policy(&[]).expect("default"), LogPolicy::default());
+    let set = policy(&[
+        "--container-log-max-size=1Mi",
+        "--container-log-max-files=3",
+    ]);
+    let expected = LogPolicy {
+        file_bytes_max: 1 << 20,
+        files_max: 3,
+    };
+    assert_eq!(set.expect("set"), expected);
+    for (wrong, what) in [
+        ("--container-log-max-size=lots", "is no quantity"),
+        ("--container-log-max-size=1Ki", "is less than"),
+        ("--container-log-max-size=-1Mi", "is less than"),
+        ("--container-log-max-files=1", "is less than 2"),
+    ] {
+        let error = policy(&[wrong]).expect_err(wrong).to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}

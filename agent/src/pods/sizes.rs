@@ -23,6 +23,8 @@ pub struct DiskPlaces {
     pub containers: Vec<(String, Vec<PathBuf>)>,
     /// emptyDir volumes on disk.
     pub volumes: Vec<(String, PathBuf)>,
+    /// What belongs to no container that runs.
+    pub pod: Vec<PathBuf>,
 }
 
 /// What a look has found.
@@ -53,6 +55,7 @@ impl DiskPlaces {
         for (name, dir) in &self.volumes {
             usage.volumes.insert(name.clone(), bytes(dir));
         }
+        usage.pod = self.pod.iter().map(&mut bytes).fold(0, i64::saturating_add);
         Measured { usage, unread }
     }
 }
@@ -133,7 +136,12 @@ mod tests {
     fn every_directory_of_a_container_counts_and_a_missing_one_is_empty() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = |name: &str| dir.path().join(name);
-        for (name, bytes) in [("upper", 40_000), ("logs", 20_000), ("volume", 10_000)] {
+        for (name, bytes) in [
+            ("upper", 40_000),
+            ("logs", 20_000),
+            ("volume", 10_000),
+            ("etc", 30_000),
+        ] {
             std::fs::create_dir_all(path(name).join("below")).expect("made");
             std::fs::write(path(name).join("below/file"), vec![1; bytes]).expect("written");
         }
@@ -143,9 +151,11 @@ mod tests {
                 ("none".into(), vec![path("missing")]),
             ],
             volumes: vec![("v".into(), path("volume"))],
+            pod: vec![path("etc"), path("missing")],
         };
         let Measured { usage, unread } = places.measure(&|| ControlFlow::Continue(()));
         assert!(unread.is_empty(), "{unread:?}");
+        assert!((30_000..60_000).contains(&usage.pod), "{usage:?}");
         assert!(usage.containers["c"] >= 60_000, "{usage:?}");
         assert_eq!(usage.containers["none"], 0);
         assert!((10_000..60_000).contains(&usage.volumes["v"]), "{usage:?}");
@@ -161,6 +171,7 @@ mod tests {
         let places = DiskPlaces {
             containers: Vec::new(),
             volumes: vec![("v".into(), volume.clone())],
+            pod: Vec::new(),
         };
         let Measured { usage, unread } = places.measure(&|| ControlFlow::Continue(()));
         assert_eq!(usage.volumes["v"], 0);
@@ -181,6 +192,7 @@ mod tests {
         let places = DiskPlaces {
             containers: vec![("c".into(), again)],
             volumes: Vec::new(),
+            pod: Vec::new(),
         };
         (places, dir)
     }
@@ -209,6 +221,7 @@ mod tests {
         let places = DiskPlaces {
             containers: Vec::new(),
             volumes: vec![("v".into(), dir.path().to_owned())],
+            pod: Vec::new(),
         };
         let mut sizes = Sizes::new();
         sizes.due = Instant::now();

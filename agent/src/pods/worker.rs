@@ -25,6 +25,7 @@ use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
 use knarr_runtime::{ContainerState, Sandbox};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -559,7 +560,15 @@ impl Worker {
             let places = sandbox.disk_places(&state.name, state.attempt);
             (state.name.clone(), places.to_vec())
         };
-        let live = sandbox.containers().into_iter().filter(|s| s.is_live());
+        let (live, ended): (Vec<_>, Vec<_>) =
+            sandbox.containers().into_iter().partition(|s| s.is_live());
+        // A running container's log directory counts for it, with the logs of the attempts before.
+        let runs = |name: &str| live.iter().any(|s| s.name == name);
+        let left = ended.iter().filter(|s| !runs(&s.name));
+        let mut pod: Vec<PathBuf> = left.map(|s| sandbox.log_dir(&s.name)).collect();
+        pod.sort();
+        pod.dedup();
+        pod.push(sandbox.etc_dir());
         let on_disk = |plan: &&VolumePlan| matches!(plan.source, VolumeSource::Directory { .. });
         let path = |plan: &VolumePlan| {
             let dir = |plugin: &str, name: &str| {
@@ -569,8 +578,9 @@ impl Worker {
             (plan.name.clone(), super::volumes::path_of(plan, dir))
         };
         Some(DiskPlaces {
-            containers: live.map(|state| places(&state)).collect(),
+            containers: live.iter().map(places).collect(),
             volumes: volumes.iter().filter(on_disk).map(path).collect(),
+            pod,
         })
     }
 

@@ -176,25 +176,17 @@ impl CgroupLayout {
             make_dirs(&self.unified_root().join(PODS).join("burstable"))?;
             make_dirs(&self.unified_root().join(PODS).join("besteffort"))?;
         }
-        for dir in self.shim_dirs() {
-            make_dirs(&dir)?;
-        }
-        Ok(())
+        make_dirs(&self.outer_shims_dir())
     }
 
-    /// The shims' cgroup: in the v2 tree, and in systemd's own hierarchy, by which it knows whom to kill
-    /// with a unit.
-    pub(crate) fn shim_dirs(&self) -> Vec<PathBuf> {
-        let systemd = self
+    /// The shims' cgroup outside of the pods, in the hierarchy that limits CPU.
+    pub(crate) fn outer_shims_dir(&self) -> PathBuf {
+        let cpu = self
             .legacy
             .iter()
-            .filter(|l| l.controllers.iter().any(|c| c == "name=systemd"))
-            .map(|l| l.point.join(&self.base));
-        [self.unified_root()]
-            .into_iter()
-            .chain(systemd)
-            .map(|root| root.join(SHIMS))
-            .collect()
+            .find(|l| l.controllers.iter().any(|c| c == "cpu"));
+        let point = cpu.map_or(&self.unified, |l| &l.point);
+        point.join(&self.base).join(SHIMS)
     }
 }
 

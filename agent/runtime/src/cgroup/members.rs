@@ -2,7 +2,7 @@
 //! Processes of cgroups: putting them in, killing them all, removing what is empty.
 
 use super::layout::make_dirs;
-use super::{CgroupError, CgroupLayout, PodCgroup, values};
+use super::{CgroupError, CgroupLayout, PodCgroup, SHIM, values};
 use crate::state::CgroupStats;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -25,13 +25,30 @@ impl CgroupLayout {
         join(&dir, pid)
     }
 
-    /// Moves the calling process to the shims.
-    pub(crate) fn join_shims(&self) -> Result<(), CgroupError> {
-        for dir in self.shim_dirs() {
+    /// Moves the calling process to a shim's cgroup: in the v2 tree, in v1 hierarchies that count what it uses, and in
+    /// systemd's own, by which it knows whom to kill with a unit.
+    pub(super) fn join_shim_dirs(&self, cgroup: &PodCgroup) -> Result<(), CgroupError> {
+        const COUNTING: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "name=systemd"];
+        let mut dirs = vec![self.unified_dir(cgroup)];
+        dirs.extend(
+            COUNTING
+                .iter()
+                .filter_map(|c| self.controller_dir(c, cgroup)),
+        );
+        dirs.sort();
+        dirs.dedup();
+        for dir in dirs {
             make_dirs(&dir)?;
             join(&dir, 0)?;
         }
         Ok(())
+    }
+
+    /// Moves the calling process out of what limits the CPU of its pod.
+    pub(crate) fn leave_cpu_limits(&self) -> Result<(), CgroupError> {
+        let dir = self.outer_shims_dir();
+        make_dirs(&dir)?;
+        join(&dir, 0)
     }
 
     /// SIGKILL for everything in a cgroup and below. Does not wait.
@@ -57,6 +74,24 @@ impl CgroupLayout {
         // A container that is being made is in v1 hierarchies before it is in the v2 tree.
         for dir in self.legacy_dirs(cgroup) {
             kill_each(&dir);
+        }
+        Ok(())
+    }
+
+    /// SIGKILL for every container of a pod and for pause, and not for the shim, which tells how they ended.
+    pub(crate) fn signal_kill_contents(&self, pod: &PodCgroup) -> Result<(), CgroupError> {
+        let mut names = Vec::new();
+        for dir in [self.unified_dir(pod)]
+            .into_iter()
+            .chain(self.legacy_dirs(pod))
+        {
+            let found = children(&dir).into_iter();
+            names.extend(found.filter_map(|child| child.file_name()?.to_str().map(str::to_owned)));
+        }
+        names.sort();
+        names.dedup();
+        for name in names.iter().filter(|name| *name != SHIM) {
+            self.signal_kill(&pod.child(name)?)?;
         }
         Ok(())
     }

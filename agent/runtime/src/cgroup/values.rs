@@ -67,6 +67,22 @@ pub(super) fn apply(
     Ok(())
 }
 
+/// Bounds the memory of a cgroup whose process must not be killed for it: on v2 it is slowed down, and pages of files are
+/// dropped. v1 has only a limit. A tree without the controller, as beside v1, is left as it is.
+pub(super) fn bound_memory(dir: &Path, bytes: i64) -> Result<(), CgroupError> {
+    for name in ["memory.high", "memory.limit_in_bytes"] {
+        let path = dir.join(name);
+        if path.exists() {
+            return std::fs::write(&path, bytes.to_string()).map_err(|source| CgroupError::Io {
+                operation: "setting the memory bound of",
+                path,
+                source,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Reads what a cgroup uses; what cannot be read is 0.
 pub(super) fn stats(handle: &Cgroup) -> CgroupStats {
     let mut stats = CgroupStats::default();

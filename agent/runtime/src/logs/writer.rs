@@ -150,6 +150,34 @@ impl LogWriter {
     }
 }
 
+/// Removes the logs of all attempts but this one and the one before it, which `kubectl logs --previous` shows. A container
+/// that fails for months would fill the disk.
+pub(crate) fn remove_earlier(path: &Path, attempt: u32) -> io::Result<()> {
+    let Some(dir) = path.parent() else {
+        return Ok(());
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        found.extend(attempt_of(&entry.file_name().to_string_lossy()).map(|n| (n, entry.path())));
+    }
+    let earlier = found.iter().map(|(n, _)| *n).filter(|n| *n < attempt);
+    let previous = earlier.max();
+    for (n, path) in found {
+        if n < attempt && Some(n) != previous {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whose log a file is: `3.log`, or a rotated `3.log.20260102-030405.000006`.
+fn attempt_of(name: &str) -> Option<u32> {
+    let (attempt, rest) = name.split_once('.')?;
+    let is_log = rest == "log" || rest.starts_with("log.");
+    is_log.then(|| attempt.parse().ok()).flatten()
+}
+
 /// `20260102-030405.000006`: sorts by time.
 fn suffix(at: Timestamp) -> String {
     let text = at.rfc3339();

@@ -160,7 +160,10 @@ impl Container {
             .container(&spec.name, spec.attempt)
             .map_err(io::Error::other)?;
         std::fs::create_dir_all(config.bundle_dir(&spec.name, spec.attempt))?;
-        let log = LogWriter::open(config.log_path(&spec.name, spec.attempt), config.log)?;
+        let log_path = config.log_path(&spec.name, spec.attempt);
+        let log = LogWriter::open(log_path.clone(), config.log)?;
+        // What cannot be removed now is tried again with the next attempt.
+        let _ = logs::writer::remove_earlier(&log_path, spec.attempt);
         let (stdout_read, stdout) = pipe()?;
         let (stderr_read, stderr) = pipe()?;
         let (report_read, report) = pipe()?;

@@ -363,6 +363,37 @@ fn a_numeric_user_is_an_id_and_no_library_of_the_image_is_asked_about_it() {
 }
 
 #[test]
+fn what_a_pod_writes_outside_of_its_volumes_is_found_and_the_logs_of_two_attempts_are_kept() {
+    on_host(|host| async move {
+        let runtime = host.runtime().await?;
+        let sandbox = runtime.create_sandbox(sandbox("a")).await?;
+        let script = "head -c 300000 /dev/zero > /dev/termination-log
+            head -c 200000 /dev/zero > /etc/hosts; head -c 200000 /dev/zero > /etc/resolv.conf
+            head -c 200000 /dev/zero > /etc/hostname; echo attempt";
+        for attempt in 0..4 {
+            let mut spec = shell("main", script);
+            spec.attempt = attempt;
+            assert_eq!(run(&sandbox, spec).await?, (0, "attempt\n".to_owned()));
+        }
+        let mut logs: Vec<_> = std::fs::read_dir(sandbox.log_dir("main"))?
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        logs.sort();
+        assert_eq!(logs, ["2.log", "3.log"]);
+        let bytes = |path: &std::path::Path| {
+            let go_on = || std::ops::ControlFlow::Continue(());
+            knarr_runtime::volume::usage(path, &go_on).unwrap().bytes
+        };
+        let [own, logs] = sandbox.disk_places("main", 3);
+        assert!(bytes(&own) >= 300_000, "{own:?}");
+        assert!(bytes(&logs) > 0, "{logs:?}");
+        assert!(bytes(&sandbox.etc_dir()) >= 600_000);
+        sandbox.destroy().await?;
+        host.assert_clean().await
+    });
+}
+
+#[test]
 fn users_are_looked_up_in_the_image() {
     on_host(|host| async move {
         let runtime = host.runtime().await?;

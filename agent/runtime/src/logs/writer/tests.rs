@@ -96,3 +96,41 @@ fn only_the_newest_files_are_kept() {
         .collect();
     assert_eq!(all, expected);
 }
+
+#[test]
+fn the_logs_of_two_attempts_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let rotated = ".20260102-030405.000006";
+    for n in [0, 1, 2, 9, 10] {
+        std::fs::write(path(&format!("{n}.log")), "x").unwrap();
+        std::fs::write(path(&format!("{n}.log{rotated}")), "x").unwrap();
+    }
+    for other in ["x.log", "1.txt", "1"] {
+        std::fs::write(path(other), "x").unwrap();
+    }
+    let kept = || {
+        let entries = std::fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|name| attempt_of(name).is_some())
+            .collect();
+        names.sort();
+        names
+    };
+    let both = |names: &[&str]| -> Vec<String> {
+        let each = names
+            .iter()
+            .flat_map(|n| [format!("{n}.log"), format!("{n}.log{rotated}")]);
+        each.collect()
+    };
+    // An attempt may be missing: one whose container could not be made has no log.
+    remove_earlier(&path("10.log"), 10).unwrap();
+    assert_eq!(kept(), both(&["10", "9"]));
+    std::fs::write(path("12.log"), "x").unwrap();
+    remove_earlier(&path("12.log"), 12).unwrap();
+    assert_eq!(kept(), ["10.log", &format!("10.log{rotated}"), "12.log"]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3 + 3);
+    remove_earlier(&path("0.log"), 0).unwrap();
+    assert_eq!(kept().len(), 3, "later ones are nobody's to remove");
+}
