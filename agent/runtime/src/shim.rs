@@ -122,8 +122,8 @@ fn set_up(dir: &Path) -> io::Result<server::Server> {
     nix::sys::prctl::set_child_subreaper(true)?;
     config
         .cgroup
-        .join_shims()
-        .map_err(|e| about("joining the shims' cgroup")(io::Error::other(chain(&e))))?;
+        .join_shim(&config.pod_cgroup)
+        .map_err(|e| about("joining the shim's cgroup")(io::Error::other(chain(&e))))?;
     // Lowering it needs CAP_SYS_RESOURCE, which a node in a container may lack.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     detach_input()?;

@@ -121,6 +121,10 @@ fn make(job: Job<'_>) -> Result<(), Failed> {
             ),
         ));
     }
+    if config.spec.resources.cpu_quota_us.is_some() {
+        let left = config.cgroup.leave_cpu_limits();
+        left.map_err(|e| (FailedStep::Create, super::chain(&e)))?;
+    }
     let bundle = config.bundle_dir(&spec.name, spec.attempt);
     let files = config.container_dir(&spec.name, spec.attempt);
     let rootfs = bundle.join("rootfs");

@@ -79,6 +79,53 @@ fn limits_reach_the_cgroups_of_pod_and_container() {
     });
 }
 
+/// Processor time of a process, in clock ticks (proc(5), stat, fields 14 and 15).
+fn cpu_ticks(pid: i32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let times = after.split_whitespace().skip(11).take(2);
+    Ok(times.filter_map(|field| field.parse::<u64>().ok()).sum())
+}
+
+#[test]
+fn a_flood_of_logs_costs_the_pod_and_not_the_node() {
+    on_host(|host| async move {
+        let runtime = host.runtime().await?;
+        let mut spec = sandbox("a");
+        spec.resources.cpu_quota_us = Some(10_000);
+        let sandbox = runtime.create_sandbox(spec).await?;
+        let shim = sandbox.shim_pid();
+        let pod = "kubepods/besteffort/poda";
+        let cgroups = std::fs::read_to_string(format!("/proc/{shim}/cgroup"))?;
+        for line in cgroups.lines() {
+            let counts = ["0::", ":memory:", ":cpu:", ":pids:", ":name=systemd:"];
+            if counts.iter().any(|name| line.contains(name)) {
+                assert!(line.ends_with(&format!("/{pod}/shim")), "{cgroups}");
+            }
+        }
+        let memory = [
+            ("memory", "memory.limit_in_bytes"),
+            ("memory", "memory.high"),
+        ];
+        assert_eq!(
+            setting(&format!("{pod}/shim"), memory)?,
+            (64 << 20).to_string()
+        );
+
+        let began = std::time::Instant::now();
+        let before = cpu_ticks(shim)?;
+        sandbox.start_container(shell("main", "yes")).await?;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let used = cpu_ticks(shim)? - before;
+        // The pod may use a tenth of a processor, and the container has its part of that. A tick is 10 ms.
+        let wall = u64::try_from(began.elapsed().as_millis())? / 10;
+        assert!(used * 10 < wall * 3, "{used} of {wall} ticks");
+        assert!(std::fs::metadata(sandbox.log_path("main", 0))?.len() > 0);
+        sandbox.destroy().await?;
+        host.assert_clean().await
+    });
+}
+
 #[test]
 fn a_container_that_eats_memory_is_oom_killed() {
     on_host(|host| async move {
