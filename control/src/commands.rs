@@ -125,6 +125,7 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     init_logs(settings.log.as_deref(), settings.log_format)?;
     let handed_over = listen::handed_over()?;
     let config = settings.resolve(&listen::addresses(&handed_over))?;
+    listen::allow_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

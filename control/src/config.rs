@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use knarr_apiserver::serve::ANONYMOUS_CONNECTIONS_MAX;
 use knarr_control_plan::cidr::Cidr;
 use serde::Deserialize;
 
@@ -24,6 +25,9 @@ pub const HEARTBEAT: Duration = Duration::from_secs(10);
 const NODE_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// No node certificate is shorter than this: renewal needs time before its end.
 const NODE_CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// With less, a few slow handshakes would hold up everybody; with more, too few of the server's connections would be left
+/// for clients with certificates.
+const ANONYMOUS_CONNECTIONS_RANGE: std::ops::RangeInclusive<usize> = 64..=4096;
 /// Bits of a pod range of one node.
 pub(crate) const NODE_PREFIX: u8 = 24;
 
@@ -135,6 +139,16 @@ pub struct Settings {
     )]
     pub node_certificate_lifetime: Option<Period>,
 
+    /// How many connections at once may be without a valid client certificate; one source address may have an eighth of
+    /// them. Connections with a certificate do not count. Raise it where many machines behind one address join at
+    /// once, or where a proxy hides who connects [default: 512]
+    #[arg(
+        long,
+        env = "KNARR_CONTROL_ANONYMOUS_CONNECTIONS_MAX",
+        value_name = "COUNT"
+    )]
+    pub anonymous_connections_max: Option<u16>,
+
     /// What is logged: a level, or tracing's filter such as info,knarr_control=debug [default: info]
     #[arg(long, env = "KNARR_CONTROL_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -216,6 +230,9 @@ impl Settings {
             node_certificate_lifetime: self
                 .node_certificate_lifetime
                 .or(other.node_certificate_lifetime),
+            anonymous_connections_max: self
+                .anonymous_connections_max
+                .or(other.anonymous_connections_max),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             server: self.server.or(other.server),
@@ -300,6 +317,9 @@ impl Settings {
             node_certificate_lifetime: self
                 .node_certificate_lifetime
                 .map_or(NODE_CERTIFICATE_LIFETIME, |period| period.0),
+            anonymous_connections_max: self
+                .anonymous_connections_max
+                .map_or(ANONYMOUS_CONNECTIONS_MAX, usize::from),
         };
         config.check()?;
         Ok(config)
@@ -388,6 +408,8 @@ pub struct Config {
     pub unreachable_toleration_seconds: i64,
     /// How long a node's certificate lasts.
     pub node_certificate_lifetime: Duration,
+    /// Connections at once without a valid client certificate.
+    pub anonymous_connections_max: usize,
 }
 
 impl Config {
@@ -418,6 +440,15 @@ impl Config {
         if self.node_certificate_lifetime < NODE_CERTIFICATE_LIFETIME_MIN {
             return Err(conflict(format!(
                 "--node-certificate-lifetime must be at least {NODE_CERTIFICATE_LIFETIME_MIN:?}"
+            )));
+        }
+        if !ANONYMOUS_CONNECTIONS_RANGE.contains(&self.anonymous_connections_max) {
+            return Err(conflict(format!(
+                "--anonymous-connections-max {} must be from {} to {}: every TLS handshake needs such a place, and most \
+                 places are kept for clients with certificates",
+                self.anonymous_connections_max,
+                ANONYMOUS_CONNECTIONS_RANGE.start(),
+                ANONYMOUS_CONNECTIONS_RANGE.end(),
             )));
         }
         for seconds in [

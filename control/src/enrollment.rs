@@ -18,6 +18,9 @@ use crate::feed::{Cause, Enroll, EnrollError, Heartbeats};
 use crate::pki::{Authority, PkiError};
 use crate::tokens::{self, Token};
 
+/// Characters of an unusable node name that an error shows.
+const NAME_SHOWN_MAX: usize = 64;
+
 /// The gate to the cluster for nodes.
 pub struct Enrollment {
     client: Client,
@@ -166,8 +169,9 @@ impl Enroll for Enrollment {
             .map_err(|refusal| EnrollError::Token(refusal.into()))?;
         let wrong = names::validate_dns_subdomain(&node_name);
         if !wrong.is_empty() {
+            // A name that is none may be long, and the error ends up in the log.
             return Err(EnrollError::Name {
-                name: node_name,
+                name: node_name.chars().take(NAME_SHOWN_MAX).collect(),
                 reason: wrong.join(", "),
             });
         }

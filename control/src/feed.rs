@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use knarr_api::feed::enrollment_server::EnrollmentServer;
 use knarr_api::feed::feed_server::FeedServer;
@@ -22,6 +25,7 @@ mod hooks;
 mod hub;
 mod lanes;
 mod log;
+mod refusals;
 mod reports;
 mod server;
 mod session;
@@ -33,7 +37,16 @@ pub use hub::Hub;
 pub use server::{Cause, Enroll, EnrollError};
 pub use streams::{Chunk, Streams};
 
+use refusals::Refusals;
 use sessions::Sessions;
+
+/// Bytes of one message to the enrollment service: a token, a name and a signing request, which is under 2 KiB whatever the
+/// key. Anybody may send one.
+const JOIN_BYTES_MAX: usize = 16 * 1024;
+/// Time for a call that is not a stream, from its head to its answer. Such a message fits into a few packets.
+const CALL_WITHIN: Duration = Duration::from_secs(10);
+/// The streams of the feed; they last as long as the agent likes.
+const STREAMS: [&str; 2] = ["/knarr.feed.v1.Feed/Sync", "/knarr.feed.v1.Feed/Stream"];
 
 /// What every node is told about the cluster when it connects.
 #[derive(Debug, Clone)]
@@ -61,6 +74,7 @@ pub struct Feed {
     enroll: Arc<dyn Enroll>,
     /// Events of nodes that could not be written.
     events_lost: AtomicU64,
+    refusals: Refusals,
     /// Sessions and streams.
     tasks: TaskTracker,
     /// Ends them, and those that begin later.
@@ -86,6 +100,7 @@ impl Feed {
             settings,
             enroll,
             events_lost: AtomicU64::new(0),
+            refusals: Refusals::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         })
@@ -94,8 +109,12 @@ impl Feed {
     /// The gRPC services as routes for the API's port.
     pub fn router(self: &Arc<Self>) -> axum::Router {
         tonic::service::Routes::new(FeedServer::new(server::Service(self.clone())))
-            .add_service(EnrollmentServer::new(server::Service(self.clone())))
+            .add_service(
+                EnrollmentServer::new(server::Service(self.clone()))
+                    .max_decoding_message_size(JOIN_BYTES_MAX),
+            )
             .into_axum_router()
+            .layer(middleware::from_fn(in_time))
     }
 
     /// Ends every session and stream, for a shutdown that does not wait for agents to hang up, and waits until
@@ -128,5 +147,21 @@ impl Feed {
     /// How many events of nodes could not be written, for `/metrics`.
     pub fn events_lost(&self) -> u64 {
         self.events_lost.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends a call that is not a stream after [`CALL_WITHIN`], also while its message is still coming in.
+async fn in_time(request: Request, next: Next) -> Response {
+    if STREAMS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    match tokio::time::timeout(CALL_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => tonic::Status::deadline_exceeded(format!(
+            "the call was not complete within {} s",
+            CALL_WITHIN.as_secs()
+        ))
+        .into_http::<axum::body::Body>()
+        .into_response(),
     }
 }

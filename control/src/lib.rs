@@ -165,6 +165,7 @@ async fn run_with_store(
         services.listeners,
         tls,
         router,
+        config.anonymous_connections_max,
         shutdown.clone(),
     ));
     tracing::info!(url = config.advertise_url, "the control plane is up");

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 
 use listenfd::ListenFd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that wait to be accepted; as Go's default on Linux, which kube-apiserver has.
@@ -57,6 +58,18 @@ pub fn handed_over() -> Result<Vec<StdListener>, ListenError> {
         listeners.extend(taken);
     }
     Ok(listeners)
+}
+
+/// Lets this process open as many files as it may: the limit at start is often 1024, and connections are files.
+pub fn allow_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, current = limit.current, "cannot raise the number of open files; many connections at once may be refused");
+    }
 }
 
 /// The addresses of sockets, for the configuration's defaults.

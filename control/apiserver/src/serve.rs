@@ -5,8 +5,9 @@
 //! knarr-control calls it once with its listeners; the router carries the API and the node feed.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -19,24 +20,57 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+mod guest;
+mod pool;
 mod tls;
 
-pub use tls::Tls;
+pub(crate) use guest::Guest;
+pub use tls::{PeerCertificate, Tls};
+
+use pool::{Place, Places, Pool, Source};
+use tls::Proof;
 
 /// Open connections; beyond this new ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8192;
+/// Connections that have proved nothing, in a TLS handshake or after it. The rest of [`CONNECTIONS_MAX`] is kept for those
+/// who hold certificates. Each takes about 60 KB at most, see the bounds of [`guest_builder`].
+pub const ANONYMOUS_CONNECTIONS_MAX: usize = 512;
+/// One source address may have one in this many of those places: several machines behind one address can join at
+/// once, and no address can take all.
+const SOURCE_SHARE: usize = 8;
+/// Connections of one node. An agent needs one, and a second while it changes its certificate.
+const NODE_CONNECTIONS_MAX: usize = 16;
 /// Time for a TLS handshake.
 const HANDSHAKE_MS_MAX: u64 = 10_000;
 /// Time until an HTTP/1.1 client has sent its request's head.
 const HEAD_MS_MAX: u64 = 30_000;
 /// Requests at once on one HTTP/2 connection, as Go's server allows.
 const STREAMS_MAX: u32 = 250;
+/// Requests that were reset before they were looked at; then the connection ends. hyper's own bound, said here because it
+/// is what ends a reset storm (CVE-2023-44487).
+const RESETS_WAITING_MAX: usize = 20;
+/// Requests that were reset for a client's errors; then the connection ends.
+const RESETS_FOR_ERRORS_MAX: usize = 128;
+/// Requests at once without a certificate: health, the version, one Join.
+const GUEST_STREAMS_MAX: u32 = 8;
+/// Bytes on their way in one request without a certificate; a Join is smaller.
+const GUEST_STREAM_WINDOW: u32 = 32 * 1024;
+/// Bytes on their way in all requests of such a connection.
+const GUEST_CONNECTION_WINDOW: u32 = 64 * 1024;
+/// Bytes of an HTTP/1.1 head without a certificate, and of HTTP/2 headers.
+const GUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an answer that wait for such a client.
+const GUEST_SEND_BYTES_MAX: usize = 32 * 1024;
 /// Silence after which an HTTP/2 client is asked whether it is still there.
 const KEEPALIVE_INTERVAL_S: u64 = 30;
 /// Time for its answer.
 const KEEPALIVE_TIMEOUT_S: u64 = 20;
 /// Time for open requests to end at shutdown.
 const DRAIN_MS_MAX: u64 = 5_000;
+/// Time for open requests to end when their connection has to.
+const GOODBYE_MS_MAX: u64 = 1_000;
+/// How often the clock is asked whether a certificate has ended: a timer alone would miss a clock that was set.
+const CERTIFICATE_POLL_S_MAX: u64 = 600;
 /// Pause after the kernel could not hand out a connection (no file descriptors left, for example).
 const ACCEPT_PAUSE_MS: u64 = 100;
 
@@ -46,10 +80,12 @@ pub struct ShutdownSignal(pub CancellationToken);
 
 /// Serves until `shutdown`, or until a listener's task fails; then lets open requests end for a few seconds. New
 /// connections take the newest TLS configuration, so certificates are renewed without a restart. Watches and logs end at once at shutdown.
+/// At most `anonymous_max` connections at once may be without a valid client certificate.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     tls: watch::Receiver<Arc<Tls>>,
     router: Router,
+    anonymous_max: usize,
     shutdown: CancellationToken,
 ) {
     // A listener's end ends the others, and with them the whole; the caller's token stays as it is.
@@ -59,6 +95,14 @@ pub async fn serve(
         router,
         shutdown,
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        guests: Pool::new(Places {
+            total: anonymous_max,
+            each: anonymous_max.div_ceil(SOURCE_SHARE),
+        }),
+        nodes: Pool::new(Places {
+            total: CONNECTIONS_MAX,
+            each: NODE_CONNECTIONS_MAX,
+        }),
     });
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -86,6 +130,10 @@ struct Server {
     router: Router,
     shutdown: CancellationToken,
     connections: Arc<Semaphore>,
+    /// Connections that have proved nothing, by source.
+    guests: Arc<Pool<Source>>,
+    /// Connections of nodes, by name.
+    nodes: Arc<Pool<String>>,
 }
 
 async fn accept(server: Arc<Server>, listener: TcpListener) {
@@ -99,16 +147,23 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
             () = server.shutdown.cancelled() => return,
         };
         let Ok(permit) = permit else { return };
+        tokio::select! {
+            // Both only wait.
+            () = server.guests.room() => {}
+            () = server.shutdown.cancelled() => return,
+        }
         let accepted = tokio::select! {
             // Accepting is cancel-safe: a connection is either returned or still queued.
             accepted = listener.accept() => accepted,
             () = server.shutdown.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let peer = peer.ip();
+                let place = server.guests.enter(peer.into(), Instant::now());
                 connections
                     .0
-                    .spawn(connection(Arc::clone(&server), stream, permit));
+                    .spawn(connection(Arc::clone(&server), stream, peer, place, permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -137,7 +192,24 @@ impl Drop for Connections {
     }
 }
 
-async fn connection(server: Arc<Server>, stream: TcpStream, _permit: OwnedSemaphorePermit) {
+async fn connection(
+    server: Arc<Server>,
+    stream: TcpStream,
+    peer: IpAddr,
+    place: Place<Source>,
+    _permit: OwnedSemaphorePermit,
+) {
+    let ended = place.ended();
+    tokio::select! {
+        // Safe to drop: all that a connection has in hand belongs to a client that is cut off.
+        () = admitted(&server, stream, peer, place) => {}
+        () = ended.cancelled() => {
+            tracing::debug!(%peer, "a connection without a certificate made room for another one");
+        }
+    }
+}
+
+async fn admitted(server: &Arc<Server>, stream: TcpStream, peer: IpAddr, place: Place<Source>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
@@ -149,40 +221,59 @@ async fn connection(server: Arc<Server>, stream: TcpStream, _permit: OwnedSemaph
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
+            tracing::debug!(%peer, %error, "TLS handshake failed");
             return;
         }
         Err(_) => {
-            tracing::debug!("TLS handshake took too long");
+            tracing::debug!(%peer, "TLS handshake took too long");
             return;
         }
     };
-    let identity = tls.prove(stream.get_ref().1);
-    let router = server.router.clone();
-    let signal = ShutdownSignal(server.shutdown.clone());
+    let Some(proof) = tls.prove(stream.get_ref().1) else {
+        return serve_guest(server, stream, peer, place).await;
+    };
+    place.leave();
+    let Some(node) = proof.identity.node_name().map(str::to_owned) else {
+        return serve_proven(server, stream, proof).await;
+    };
+    let place = server.nodes.enter(node.clone(), Instant::now());
+    let ended = place.ended();
+    tokio::select! {
+        // As above; an agent says again what was not acknowledged.
+        () = serve_proven(server, stream, proof) => {}
+        () = ended.cancelled() => {
+            // A node could fill the log with it.
+            tracing::debug!(node, %peer, "the node has {NODE_CONNECTIONS_MAX} connections and opened another one: its oldest is closed");
+        }
+    }
+}
+
+type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// Serves a client that has proved who it is, until it hangs up or its certificate ends.
+async fn serve_proven(server: &Arc<Server>, stream: Stream, proof: Proof) {
+    let Proof {
+        identity,
+        certificate,
+    } = proof;
+    let ends = certificate.not_after;
+    let (router, signal) = (
+        server.router.clone(),
+        ShutdownSignal(server.shutdown.clone()),
+    );
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
-        if let Some(identity) = &identity {
-            request.extensions_mut().insert(identity.clone());
-        }
-        request.extensions_mut().insert(signal.clone());
+        let extensions = request.extensions_mut();
+        extensions.insert(identity.clone());
+        extensions.insert(certificate.clone());
+        extensions.insert(signal.clone());
         let router = router.clone();
         async move {
             let response = router.oneshot(request).await;
             Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(HEAD_MS_MAX));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .keep_alive_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S))
-        .keep_alive_timeout(Duration::from_secs(KEEPALIVE_TIMEOUT_S));
+    let builder = proven_builder();
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
@@ -192,8 +283,114 @@ async fn connection(server: Arc<Server>, stream: TcpStream, _permit: OwnedSemaph
             serving.as_mut().graceful_shutdown();
             serving.await
         }
+        () = certificate_ended(ends) => {
+            tracing::debug!("a connection ends with its client's certificate");
+            serving.as_mut().graceful_shutdown();
+            goodbye(serving).await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+}
+
+/// Serves a client that has proved nothing, within the bounds of [`Guest`].
+async fn serve_guest(server: &Arc<Server>, stream: Stream, peer: IpAddr, place: Place<Source>) {
+    let guest = Guest::new(Arc::new(place));
+    let (router, signal) = (
+        server.router.clone(),
+        ShutdownSignal(server.shutdown.clone()),
+    );
+    let about = guest.clone();
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let open = about.request();
+        let mut request = request.map(Body::new);
+        let extensions = request.extensions_mut();
+        extensions.insert(about.clone());
+        extensions.insert(signal.clone());
+        let router = router.clone();
+        async move {
+            let response = router.oneshot(request).await;
+            let response = response.unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(response.map(|body| guest::Answer {
+                body,
+                _request: open,
+            }))
+        }
+    });
+    let builder = guest_builder();
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        // As for those that have proved themselves.
+        () = server.shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+        why = guest.overstayed() => {
+            tracing::debug!(%peer, %why, "a connection without a certificate is closed");
+            serving.as_mut().graceful_shutdown();
+            goodbye(serving).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Lets open requests of a connection end for a moment.
+async fn goodbye<E>(serving: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+    let within = Duration::from_millis(GOODBYE_MS_MAX);
+    tokio::time::timeout(within, serving)
+        .await
+        .unwrap_or(Ok(()))
+}
+
+/// Returns when the clock says `ends`.
+async fn certificate_ended(ends: SystemTime) {
+    while let Ok(left) = ends.duration_since(SystemTime::now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(Duration::from_secs(CERTIFICATE_POLL_S_MAX))).await;
+    }
+}
+
+fn proven_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(HEAD_MS_MAX));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_WAITING_MAX)
+        .max_local_error_reset_streams(RESETS_FOR_ERRORS_MAX)
+        .keep_alive_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S))
+        .keep_alive_timeout(Duration::from_secs(KEEPALIVE_TIMEOUT_S));
+    builder
+}
+
+fn guest_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(GUEST_HEAD_BYTES_MAX)
+        .header_read_timeout(Duration::from_millis(guest::FIRST_REQUEST_MS_MAX));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(GUEST_STREAMS_MAX)
+        .initial_stream_window_size(GUEST_STREAM_WINDOW)
+        .initial_connection_window_size(GUEST_CONNECTION_WINDOW)
+        .max_header_list_size(GUEST_HEAD_BYTES_MAX as u32)
+        .max_send_buf_size(GUEST_SEND_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_WAITING_MAX)
+        .max_local_error_reset_streams(RESETS_FOR_ERRORS_MAX)
+        .keep_alive_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S))
+        .keep_alive_timeout(Duration::from_secs(KEEPALIVE_TIMEOUT_S));
+    builder
 }

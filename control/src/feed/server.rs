@@ -21,8 +21,11 @@ use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Feed, hub, session};
+use super::{Feed, hub, refusals, session};
 use crate::{chain, clock};
+
+/// Time for the first message of a session. An agent sends it with the call.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is behind a refusal: an error of whoever enrolls.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -118,7 +121,15 @@ impl Enrollment for Service {
                 Ok(Response::new(certificate))
             }
             Err(error) => {
-                tracing::warn!(node, error = chain(&error), "a node was not let in");
+                if let Some(left_out) = self.0.refusals.line(clock::moment().monotonic) {
+                    let node = refusals::beginning(&node);
+                    tracing::warn!(
+                        node,
+                        error = chain(&error),
+                        left_out,
+                        "a node was not let in"
+                    );
+                }
                 Err(error.into())
             }
         }
@@ -219,9 +230,12 @@ async fn run(
     mut inbox: Streaming<FromNode>,
     outbox: session::Outbox,
 ) -> Result<(), Status> {
-    let first = inbox
-        .next()
+    // A connection that says nothing would keep a session open that tells nothing.
+    let first = tokio::time::timeout(HELLO_WITHIN, inbox.next())
         .await
+        .map_err(|_| {
+            Status::deadline_exceeded(format!("no Hello came within {} s", HELLO_WITHIN.as_secs()))
+        })?
         .transpose()?
         .and_then(|first| first.message);
     let Some(from_node::Message::Hello(hello)) = first else {

@@ -227,7 +227,7 @@ impl Cluster {
         std::fs::read_to_string(self.dir.path().join("pki").join(name)).unwrap()
     }
 
-    fn tls(&self, identity: &Identity, alpn: &str) -> TlsConnector {
+    pub fn tls(&self, identity: &Identity, alpn: &str) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.pki("ca.crt").as_bytes()).unwrap();
         roots.add(ca).unwrap();

@@ -2,6 +2,7 @@
 //! The whole control plane in one process, over real TLS: who gets in, how machines become nodes, what
 //! a node is told and what it may report.
 
+mod attack;
 mod cluster;
 mod kill;
 mod nodes;

@@ -12,6 +12,7 @@ use http::request::Parts;
 use super::path::{ResourcePath, Review, Target};
 use crate::core::Core;
 use crate::identity::{ANONYMOUS, AUTHENTICATED, PeerIdentity, UNAUTHENTICATED};
+use crate::serve::Guest;
 use crate::{ApiError, Reason};
 
 mod impersonation;
@@ -106,7 +107,12 @@ async fn prove(core: &Core, parts: &Parts) -> Result<Caller, ApiError> {
         return Err(unauthorized());
     };
     match authenticator.authenticate(token).await {
-        Some(identity) if identity.user != ANONYMOUS => Ok(identity.into()),
+        Some(identity) if identity.user != ANONYMOUS => {
+            if let Some(guest) = parts.extensions.get::<Guest>() {
+                guest.prove();
+            }
+            Ok(identity.into())
+        }
         _ => Err(unauthorized()),
     }
 }

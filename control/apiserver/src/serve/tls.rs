@@ -5,7 +5,9 @@
 //! it may ask for health like everybody and gets a 401 for the rest, as Kubernetes has it. A failed handshake would tell it
 //! less. So the handshake takes every certificate whose key the client has, and the certificate is judged afterwards.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -15,8 +17,48 @@ use rustls::{
     SignatureScheme,
 };
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::PeerIdentity;
+
+/// The certificate that a client proved itself with. In a request's extensions, beside the [`PeerIdentity`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// The serial number, in lower-case hexadecimal.
+    pub serial: String,
+    /// When it ends; the connection ends then as well.
+    pub not_after: SystemTime,
+}
+
+impl PeerCertificate {
+    /// Reads serial number and end of a certificate.
+    #[must_use]
+    pub fn read(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let end = certificate.validity().not_after.timestamp();
+        let end = Duration::from_secs(u64::try_from(end).ok()?);
+        Some(Self {
+            serial: hex(certificate.raw_serial()),
+            not_after: SystemTime::UNIX_EPOCH.checked_add(end)?,
+        })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// What a client has proved.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) identity: PeerIdentity,
+    pub(super) certificate: PeerCertificate,
+}
 
 /// What connections are served with: the configuration, and the judge of client certificates. Made together, so that none
 /// goes without the other.
@@ -48,10 +90,13 @@ impl Tls {
     }
 
     /// The user of the client's certificate, if the judge says that it proves one now.
-    pub(super) fn prove(&self, connection: &ServerConnection) -> Option<PeerIdentity> {
+    pub(super) fn prove(&self, connection: &ServerConnection) -> Option<Proof> {
         let (own, chain) = connection.peer_certificates()?.split_first()?;
         match self.judge.verify_client_cert(own, chain, UnixTime::now()) {
-            Ok(_) => PeerIdentity::from_certificate(own),
+            Ok(_) => Some(Proof {
+                identity: PeerIdentity::from_certificate(own)?,
+                certificate: PeerCertificate::read(own)?,
+            }),
             Err(error) => {
                 tracing::debug!(%error, "a client certificate proves nothing");
                 None

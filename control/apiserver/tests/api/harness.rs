@@ -297,6 +297,7 @@ impl Server {
             vec![listener],
             tls,
             api.router(),
+            serve::ANONYMOUS_CONNECTIONS_MAX,
             shutdown.clone(),
         ));
         Self {
