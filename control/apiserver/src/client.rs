@@ -322,6 +322,21 @@ impl Client {
             .collect()
     }
 
+    /// The kind of a stored resource's objects, such as `Pod`.
+    #[must_use]
+    pub fn kind_of(&self, resource: &GroupVersionResource) -> Option<&'static str> {
+        registry::stored()
+            .find(|kind| {
+                (kind.group, kind.version, kind.plural)
+                    == (
+                        resource.group.as_str(),
+                        resource.version.as_str(),
+                        resource.resource.as_str(),
+                    )
+            })
+            .map(|kind| kind.kind)
+    }
+
     /// Waits until the caches show every write that was acknowledged before this call.
     pub async fn sync(&self) -> Result<u64, ApiError> {
         self.core.fresh().await

@@ -101,6 +101,11 @@ pub fn plan(view: View<'_>, now: Timestamp) -> Result<Plan, SelectorError> {
         return Ok(step.finish());
     }
     step.claim(view.sets, &selector);
+    if step.adopts() {
+        // Planned now, the rest would not count the sets that are being adopted, and would make another one beside them.
+        // Adopting wakes the loop again.
+        return Ok(step.finish());
+    }
     if deployment.metadata.deletion_timestamp.is_some() {
         let new = step.find_new();
         step.plan_status_only(new);
@@ -230,7 +235,6 @@ impl<'a> Step<'a> {
                     continue;
                 }
                 None if matches && !is_deleted && set.metadata.deletion_timestamp.is_none() => {
-                    // It counts once it is ours; adopting it wakes the loop again.
                     self.first.push(Action::Adopt(SetRef::of(set)));
                     continue;
                 }
@@ -248,6 +252,11 @@ impl<'a> Step<'a> {
             )
         };
         self.sets.sort_by_key(|working| age(&working.set));
+    }
+
+    fn adopts(&self) -> bool {
+        let is_adoption = |action: &Action| matches!(action, Action::Adopt(_));
+        self.first.iter().any(is_adoption)
     }
 
     fn is_recreate(&self) -> bool {

@@ -34,6 +34,8 @@ pub struct OwnerRef {
     pub api_version: Box<str>,
     /// Its kind.
     pub kind: Box<str>,
+    /// Its name, in the namespace of the object that refers to it.
+    pub name: Box<str>,
     /// The owner's foreground deletion waits for this object.
     pub blocks: bool,
 }
@@ -131,6 +133,13 @@ pub enum Action {
         /// Uids of the owners.
         owners: Vec<Arc<str>>,
     },
+    /// Keep these owners' foreground deletion from waiting for the object.
+    Unblock {
+        /// Uid of the object.
+        uid: Arc<str>,
+        /// Uids of the owners.
+        owners: Vec<Arc<str>>,
+    },
     /// Take a finalizer off the object.
     Unfinalize {
         /// Uid of the object.
@@ -140,11 +149,54 @@ pub enum Action {
     },
 }
 
+/// What is known of a kind that an owner reference names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnerKind {
+    /// No object of it can be in the graph.
+    Unknown,
+    /// Its objects live in namespaces.
+    Namespaced,
+    /// Its objects are the cluster's.
+    Cluster,
+}
+
+/// A reference to an owner that lives in another namespace, or in a namespace while the object does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misplaced {
+    /// The object that refers.
+    pub item: Arc<Item>,
+    /// The reference.
+    pub owner: OwnerRef,
+}
+
+impl Misplaced {
+    /// Reason of the warning about it.
+    pub const REASON: &str = "OwnerRefInvalidNamespace";
+
+    /// Text of the warning, as Kubernetes has it: the owner is looked for in the object's own namespace.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let OwnerRef {
+            uid,
+            api_version,
+            kind,
+            name,
+            ..
+        } = &self.owner;
+        let namespace = &self.item.namespace;
+        format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in \
+             namespace {namespace:?}"
+        )
+    }
+}
+
 /// Every object with its owners.
 #[derive(Debug, Default)]
 pub struct Graph {
     items: HashMap<Arc<str>, Arc<Item>>,
     dependents: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    misplaced: Vec<Misplaced>,
 }
 
 impl Graph {
@@ -156,6 +208,7 @@ impl Graph {
             return Vec::new();
         }
         let mut look = Vec::new();
+        let old_owners = old.map(|old| old.owners.clone());
         if let Some(old) = old.cloned() {
             for owner in old.owners.iter() {
                 self.unlink(&owner.uid, &uid);
@@ -182,6 +235,7 @@ impl Graph {
             // Owners in foreground deletion may be waiting for nothing but this.
             look.extend(item.owners.iter().map(|owner| owner.uid.clone()));
         }
+        self.find_misplaced(&item, old_owners.as_deref());
         self.items.insert(uid.clone(), item);
         if matters {
             look.push(uid);
@@ -203,6 +257,44 @@ impl Graph {
         look
     }
 
+    /// References that were found to be misplaced since the last call, each once for an observation.
+    pub fn take_misplaced(&mut self) -> Vec<Misplaced> {
+        std::mem::take(&mut self.misplaced)
+    }
+
+    /// Notes misplaced references of `item`, which is not in the graph yet as it is now, and those to it.
+    fn find_misplaced(&mut self, item: &Arc<Item>, old_owners: Option<&[OwnerRef]>) {
+        for owner in item.owners.iter() {
+            let is_old = old_owners
+                .unwrap_or_default()
+                .iter()
+                .any(|old| old.uid == owner.uid);
+            let known = self.items.get(&owner.uid);
+            if !is_old && known.is_some_and(|known| !may_own(known, item)) {
+                self.misplaced.push(Misplaced {
+                    item: item.clone(),
+                    owner: owner.clone(),
+                });
+            }
+        }
+        if old_owners.is_some() {
+            return;
+        }
+        let dependents = self.dependents.get(&item.uid).into_iter().flatten();
+        let dependents = dependents.filter_map(|uid| self.items.get(uid));
+        let misplaced = dependents.filter(|dependent| !may_own(item, dependent));
+        let found: Vec<_> = misplaced
+            .filter_map(|dependent| {
+                let mut owners = dependent.owners.iter();
+                Some(Misplaced {
+                    item: dependent.clone(),
+                    owner: owners.find(|owner| owner.uid == item.uid)?.clone(),
+                })
+            })
+            .collect();
+        self.misplaced.extend(found);
+    }
+
     /// What is known of an object.
     pub fn get(&self, uid: &str) -> Option<&Arc<Item>> {
         self.items.get(uid)
@@ -217,14 +309,14 @@ impl Graph {
         }
     }
 
-    /// Decides about one object. `is_served` tells whether a kind could be in the graph at all: an owner of an
+    /// Decides about one object. `kind_of` tells whether an owner's kind could be in the graph at all: an owner of an
     /// unknown kind is not taken for gone.
-    pub fn plan(&self, uid: &str, is_served: &dyn Fn(&OwnerRef) -> bool) -> Vec<Action> {
+    pub fn plan(&self, uid: &str, kind_of: &dyn Fn(&OwnerRef) -> OwnerKind) -> Vec<Action> {
         let Some(item) = self.items.get(uid) else {
             return Vec::new();
         };
         match item.leaving {
-            Leaving::No => self.plan_dependent(item, is_served).into_iter().collect(),
+            Leaving::No => self.plan_dependent(item, kind_of).into_iter().collect(),
             Leaving::Plain => Vec::new(),
             Leaving::Orphan => self.plan_orphaning(item),
             Leaving::Foreground => self.plan_foreground(item),
@@ -264,6 +356,13 @@ impl Graph {
     }
 
     fn plan_foreground(&self, item: &Item) -> Vec<Action> {
+        let circular = self.owners_in_a_circle(item);
+        if !circular.is_empty() {
+            return vec![Action::Unblock {
+                uid: item.uid.clone(),
+                owners: circular,
+            }];
+        }
         let blocked = self
             .dependents_of(item)
             .any(|(_, reference)| reference.blocks);
@@ -278,17 +377,51 @@ impl Graph {
         }
     }
 
-    fn plan_dependent(&self, item: &Item, is_served: &dyn Fn(&OwnerRef) -> bool) -> Option<Action> {
+    /// Owners whose foreground deletion waits for `item` while that of `item` waits, by way of others, for them. Whichever
+    /// object closes such a circle finds it here, because it is planned when it changes.
+    fn owners_in_a_circle(&self, item: &Item) -> Vec<Arc<str>> {
+        let mut circular = Vec::new();
+        for owner in self.waiting_owners(item) {
+            let mut seen = HashSet::from([&owner.uid]);
+            let mut ahead = vec![owner];
+            while let Some(ancestor) = ahead.pop() {
+                if ancestor.uid == item.uid {
+                    circular.push(owner.uid.clone());
+                    break;
+                }
+                let further = self.waiting_owners(ancestor);
+                ahead.extend(further.filter(|further| seen.insert(&further.uid)));
+            }
+        }
+        circular
+    }
+
+    /// Owners of `item` whose foreground deletion waits for it.
+    fn waiting_owners<'a>(&'a self, item: &'a Item) -> impl Iterator<Item = &'a Item> + 'a {
+        let blocked = item.owners.iter().filter(|owner| owner.blocks);
+        let owners = blocked.filter_map(|owner| self.items.get(&owner.uid).map(Arc::as_ref));
+        owners.filter(|owner| owner.leaving == Leaving::Foreground)
+    }
+
+    fn plan_dependent(
+        &self,
+        item: &Item,
+        kind_of: &dyn Fn(&OwnerRef) -> OwnerKind,
+    ) -> Option<Action> {
         let (mut solid, mut waiting, mut dangling) = (false, Vec::new(), Vec::new());
         for owner in item.owners.iter() {
             let known = self.items.get(&owner.uid);
             // An owner in another namespace does not count, as in Kubernetes.
-            let known = known.filter(|o| o.namespace.is_empty() || o.namespace == item.namespace);
+            let known = known.filter(|known| may_own(known, item));
             match known.map(|owner| owner.leaving) {
                 Some(Leaving::Foreground) => waiting.push(owner.uid.clone()),
                 Some(_) => solid = true,
-                None if is_served(owner) => dangling.push(owner.uid.clone()),
-                None => solid = true,
+                None => match kind_of(owner) {
+                    OwnerKind::Unknown => solid = true,
+                    // Where such an owner should be looked for cannot be known, so it is never known to be gone.
+                    OwnerKind::Namespaced if item.namespace.is_empty() => solid = true,
+                    OwnerKind::Namespaced | OwnerKind::Cluster => dangling.push(owner.uid.clone()),
+                },
             }
         }
         if item.owners.is_empty() {
@@ -310,6 +443,11 @@ impl Graph {
         };
         Some(Action::Delete { uid, propagation })
     }
+}
+
+/// Whether `owner` lives where an owner of `item` can: in the same namespace, or in none.
+fn may_own(owner: &Item, item: &Item) -> bool {
+    owner.namespace.is_empty() || owner.namespace == item.namespace
 }
 
 /// The plural resource name of a kind, by Kubernetes' rule of thumb.

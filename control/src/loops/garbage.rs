@@ -4,13 +4,15 @@
 //! Follows every resource but Events. What a plan says about absence is believed only after every cache
 //! has been brought up to date and the plan still says so.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
-use knarr_apiserver::{ApiError, DeleteParams, GroupVersionResource, Object, Patch};
+use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
+use knarr_apiserver::{ApiError, Client, DeleteParams, GroupVersionResource, Object, Patch};
 use knarr_control_plan::garbage::{
-    self, Action, Deleting, Graph, Item, Leaving, OwnerRef, Propagation, ResourceName,
+    self, Action, Deleting, Graph, Item, Leaving, Misplaced, OwnerKind, OwnerRef, Propagation,
+    ResourceName,
 };
 use serde_json::json;
 
@@ -30,7 +32,7 @@ struct Loop {
     context: Context,
     graph: Arc<Mutex<Graph>>,
     informers: Vec<Informer<Arc<Item>>>,
-    served: HashSet<(String, String)>,
+    served: HashMap<(String, String), OwnerKind>,
 }
 
 fn locked(graph: &Mutex<Graph>) -> MutexGuard<'_, Graph> {
@@ -43,9 +45,14 @@ pub(super) async fn run(context: Context, gone: OnGone) {
     let graph: Arc<Mutex<Graph>> = Arc::default();
     let queue: Queue<Arc<str>> = Queue::new();
     let mut informers = Vec::new();
-    let mut served = HashSet::new();
-    for (resource, _) in context.client.resources() {
-        served.insert((resource.group.clone(), resource.resource.clone()));
+    let mut served = HashMap::new();
+    for (resource, namespaced) in context.client.resources() {
+        let kind = if namespaced.0 {
+            OwnerKind::Namespaced
+        } else {
+            OwnerKind::Cluster
+        };
+        served.insert((resource.group.clone(), resource.resource.clone()), kind);
         if resource.resource == LEFT_OUT {
             continue;
         }
@@ -89,13 +96,14 @@ fn follow(
         resource: resource.resource.as_str().into(),
     };
     let (graph, queue, gone) = (graph.clone(), queue.clone(), gone.clone());
+    let (client, recorder) = (context.client.clone(), context.recorder.clone());
     informer::start(
         cache,
         context.shutdown.clone(),
         move |object: &Object| Some(Arc::new(item(&name, object))),
         move |changed| {
             let mut look = Vec::new();
-            {
+            let misplaced = {
                 let mut graph = locked(&graph);
                 // An object made anew under the same name is another object.
                 let replaced = changed
@@ -107,6 +115,11 @@ fn follow(
                 if let Some(new) = changed.new {
                     look.extend(graph.observe(Arc::clone(new)));
                 }
+                graph.take_misplaced()
+            };
+            for misplaced in misplaced {
+                let about = about(&client, &misplaced.item);
+                recorder.warning(about, Misplaced::REASON, misplaced.message());
             }
             look.into_iter().for_each(|uid| queue.add(uid));
             if changed.new.is_none() {
@@ -131,6 +144,7 @@ fn item(resource: &ResourceName, object: &Object) -> Item {
                 uid: owner.uid.as_ref().into(),
                 api_version: owner.api_version.clone(),
                 kind: owner.kind.clone(),
+                name: owner.name.clone(),
                 blocks: owner.block_owner_deletion,
             })
             .collect(),
@@ -141,15 +155,16 @@ fn item(resource: &ResourceName, object: &Object) -> Item {
 
 impl Loop {
     fn plan(&self, uid: &str) -> Vec<Action> {
-        let is_served = |owner: &OwnerRef| {
+        let kind_of = |owner: &OwnerRef| {
             let group = owner
                 .api_version
                 .split_once('/')
                 .map_or("", |(group, _)| group);
             let resource = garbage::guess_resource(&owner.kind);
-            self.served.contains(&(group.to_owned(), resource))
+            let served = self.served.get(&(group.to_owned(), resource));
+            served.copied().unwrap_or(OwnerKind::Unknown)
         };
-        locked(&self.graph).plan(uid, &is_served)
+        locked(&self.graph).plan(uid, &kind_of)
     }
 
     async fn reconcile(&self, uid: &Arc<str>) -> Outcome {
@@ -218,6 +233,13 @@ impl Loop {
                     .collect();
                 (uid, json!({"ownerReferences": owners}))
             }
+            Action::Unblock { uid, owners } => {
+                let owners: Vec<_> = owners
+                    .iter()
+                    .map(|owner| json!({"uid": &**owner, "blockOwnerDeletion": false}))
+                    .collect();
+                (uid, json!({"ownerReferences": owners}))
+            }
             Action::Unfinalize { uid, finalizer } => (
                 uid,
                 json!({"$deleteFromPrimitiveList/finalizers": [finalizer]}),
@@ -238,6 +260,23 @@ impl Loop {
 
     fn item(&self, uid: &str) -> Option<Arc<Item>> {
         locked(&self.graph).get(uid).cloned()
+    }
+}
+
+/// What an event about `item` is about.
+fn about(client: &Client, item: &Item) -> ObjectReference {
+    let (resource, namespace) = address(item);
+    let api_version = match resource.group.as_str() {
+        "" => resource.version.clone(),
+        group => format!("{group}/{}", resource.version),
+    };
+    ObjectReference {
+        api_version: Some(api_version),
+        kind: client.kind_of(&resource).map(str::to_owned),
+        namespace: namespace.map(str::to_owned),
+        name: Some(item.name.to_string()),
+        uid: Some(item.uid.to_string()),
+        ..ObjectReference::default()
     }
 }
 

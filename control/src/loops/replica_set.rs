@@ -167,7 +167,7 @@ impl Loop {
         let Ok(plan) = replica_set::plan(view, now) else {
             return Ok(Outcome::Done);
         };
-        let failure = self.apply(&set, &plan).await;
+        let Applied { failure, unclaimed } = self.apply(&set, &plan).await;
 
         self.context.client.sync().await?;
         self.pods.catch_up().await;
@@ -181,6 +181,8 @@ impl Loop {
         }
         Ok(match (failure, status.again_after) {
             (Some(_), _) => Outcome::Retry,
+            // Adoption and release are planned again until they hold.
+            (None, _) if unclaimed => Outcome::Retry,
             (None, Some(delay)) => Outcome::After(delay),
             (None, None) => Outcome::Done,
         })
@@ -209,15 +211,16 @@ impl Loop {
         counts
     }
 
-    async fn apply(&self, set: &ReplicaSet, plan: &Plan) -> Option<Failure> {
+    async fn apply(&self, set: &ReplicaSet, plan: &Plan) -> Applied {
         let recorder = &self.context.recorder;
         let about = || super::reference("apps/v1", "ReplicaSet", &set.metadata);
         let mut failure = None;
+        let mut unclaimed = false;
         for pod in &plan.adopt {
-            self.own(set, pod).await;
+            unclaimed |= self.own(set, pod).await.is_err();
         }
         for pod in &plan.release {
-            self.disown(set, pod).await;
+            unclaimed |= self.disown(set, pod).await.is_err();
         }
         'creation: for batch in replica_set::slow_start_batches(plan.create) {
             let creations = (0..batch).map(|_| async {
@@ -267,7 +270,7 @@ impl Loop {
                 }
             }
         }
-        failure
+        Applied { failure, unclaimed }
     }
 
     async fn delete(&self, pod: &PodRef) -> Result<(), ApiError> {
@@ -282,29 +285,41 @@ impl Loop {
             .await
     }
 
-    async fn own(&self, set: &ReplicaSet, pod: &PodRef) {
+    async fn own(&self, set: &ReplicaSet, pod: &PodRef) -> Result<(), ApiError> {
         let owner = new_controller_ref("apps/v1", "ReplicaSet", &set.metadata);
         let patch = json!({"metadata": {"uid": pod.uid, "ownerReferences": [owner]}});
-        self.patch(pod, &Patch::Strategic(patch)).await;
+        self.patch(pod, &Patch::Strategic(patch)).await
     }
 
-    async fn disown(&self, set: &ReplicaSet, pod: &PodRef) {
+    async fn disown(&self, set: &ReplicaSet, pod: &PodRef) -> Result<(), ApiError> {
         let owner = json!({"$patch": "delete", "uid": set.metadata.uid});
         let patch = json!({"metadata": {"uid": pod.uid, "ownerReferences": [owner]}});
-        self.patch(pod, &Patch::Strategic(patch)).await;
+        self.patch(pod, &Patch::Strategic(patch)).await
     }
 
-    async fn patch(&self, pod: &PodRef, patch: &Patch) {
+    /// A pod that is gone, or is another one by now, needs nothing.
+    async fn patch(&self, pod: &PodRef, patch: &Patch) -> Result<(), ApiError> {
         let PodRef { name, .. } = pod;
         let client = &self.context.client;
-        // Adoption and release are planned again until they hold.
-        if let Err(error) = client
+        match client
             .patch::<Pod>(name.namespace(), &name.name, patch, None)
             .await
         {
-            tracing::debug!(pod = %name, %error, "an owner reference was not changed");
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => {
+                tracing::warn!(pod = %name, %error, "an owner reference was not changed");
+                Err(error)
+            }
         }
     }
+}
+
+/// What came of a plan.
+struct Applied {
+    failure: Option<Failure>,
+    /// A pod was not adopted or released.
+    unclaimed: bool,
 }
 
 fn refused(reason: &'static str, error: &ApiError) -> Failure {

@@ -3,6 +3,8 @@
 
 use super::*;
 
+mod random;
+
 fn item(uid: &str, owners: &[&str]) -> Item {
     Item {
         uid: uid.into(),
@@ -19,6 +21,7 @@ fn item(uid: &str, owners: &[&str]) -> Item {
                 uid: (*owner).into(),
                 api_version: "v1".into(),
                 kind: "Pod".into(),
+                name: (*owner).into(),
                 blocks: true,
             })
             .collect(),
@@ -36,7 +39,7 @@ fn graph(items: &[Item]) -> Graph {
 }
 
 fn planned(graph: &Graph, uid: &str) -> Vec<Action> {
-    graph.plan(uid, &|_| true)
+    graph.plan(uid, &|_| OwnerKind::Namespaced)
 }
 
 fn delete(uid: &str, propagation: Propagation) -> Action {
@@ -99,7 +102,7 @@ fn an_owner_that_never_was_is_gone_unless_its_kind_is_unknown() {
         planned(&graph, "child"),
         [delete("child", Propagation::Background)]
     );
-    assert_eq!(graph.plan("child", &|_| false), []);
+    assert_eq!(graph.plan("child", &|_| OwnerKind::Unknown), []);
 }
 
 #[test]
@@ -116,6 +119,60 @@ fn an_owner_in_another_namespace_does_not_count_but_one_of_the_cluster_does() {
     ]);
     assert_eq!(planned(&graph, "x"), [delete("x", Propagation::Background)]);
     assert_eq!(planned(&graph, "y"), []);
+}
+
+#[test]
+fn a_reference_into_another_namespace_is_told_once_whoever_came_first() {
+    let mut owner = item("owner", &[]);
+    owner.namespace = "other".into();
+    let mut cluster = item("cluster", &["owner"]);
+    cluster.namespace = "".into();
+    let child = item("child", &["owner"]);
+    let message = "ownerRef [v1/Pod, namespace: default, name: owner, uid: owner] does not exist in namespace \"default\"";
+    for order in [[&owner, &child], [&child, &owner]] {
+        let mut graph = graph(&order.map(Clone::clone));
+        let told = graph.take_misplaced();
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].message(), message);
+        assert_eq!(told[0].item.name.as_ref(), "child");
+        let mut changed = child.clone();
+        changed.wants = Propagation::Foreground;
+        graph.observe(Arc::new(changed));
+        assert_eq!(graph.take_misplaced(), []);
+    }
+    // An object of the cluster is not collected for an owner that lives in a namespace, there or gone.
+    let mut graph = graph(&[owner, cluster]);
+    assert_eq!(graph.take_misplaced().len(), 1);
+    assert_eq!(planned(&graph, "cluster"), []);
+    graph.remove("owner");
+    assert_eq!(planned(&graph, "cluster"), []);
+}
+
+#[test]
+fn a_circle_in_foreground_deletion_is_opened_by_whoever_closes_it() {
+    let ring = [item("1", &["3"]), item("2", &["1"]), item("3", &["2"])];
+    let mut graph = graph(&ring);
+    for uid in ["1", "2", "3"] {
+        assert_eq!(planned(&graph, uid), []);
+    }
+    let leave = |graph: &mut Graph, index: usize| {
+        let mut leaving = ring[index].clone();
+        leaving.leaving = Leaving::Foreground;
+        graph.observe(Arc::new(leaving));
+    };
+    leave(&mut graph, 0);
+    assert_eq!(planned(&graph, "1"), []);
+    assert_eq!(planned(&graph, "2"), [delete("2", Propagation::Foreground)]);
+    leave(&mut graph, 1);
+    assert_eq!(planned(&graph, "3"), [delete("3", Propagation::Foreground)]);
+    leave(&mut graph, 2);
+    assert_eq!(
+        planned(&graph, "3"),
+        [Action::Unblock {
+            uid: "3".into(),
+            owners: vec!["2".into()]
+        }]
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use knarr_api::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use knarr_api::k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Pod, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Pod, Service, ServiceAccount,
 };
 use knarr_apiserver::{DeleteParams, Patch, Propagation};
 use serde_json::{Value, json};
@@ -62,6 +62,121 @@ async fn deleting_a_deployment_takes_its_sets_and_pods_with_it_as_asked() {
         )
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_takes_over_the_set_and_pods_that_another_one_left() {
+    let world = two_nodes().await;
+    let client = &world.client;
+    client.create(&deployment("web", 3, "v1")).await.unwrap();
+    until("three pods are available", async || {
+        available(&world, "web").await == 3
+    })
+    .await;
+    let uids = async || -> (Vec<_>, Vec<_>) {
+        let sets: Vec<ReplicaSet> = client.list(None, &Default::default()).await.unwrap();
+        let pods: Vec<Pod> = client.list(None, &Default::default()).await.unwrap();
+        let mut pods: Vec<_> = pods.into_iter().map(|pod| pod.metadata.uid).collect();
+        pods.sort();
+        (sets.into_iter().map(|set| set.metadata.uid).collect(), pods)
+    };
+    let before = uids().await;
+    let params = DeleteParams {
+        propagation: Some(Propagation::Orphan),
+        ..DeleteParams::default()
+    };
+    client
+        .delete::<Deployment>(Some("default"), "web", &params)
+        .await
+        .unwrap();
+    until("the Deployment is gone", async || {
+        let left: Vec<Deployment> = client.list(None, &Default::default()).await.unwrap();
+        left.is_empty()
+    })
+    .await;
+    // The template and labels of the first, and another name.
+    let mut heir = deployment("web", 3, "v1");
+    heir.metadata.name = Some("heir".to_owned());
+    client.create(&heir).await.unwrap();
+    until("it has three available pods", async || {
+        available(&world, "heir").await == 3
+    })
+    .await;
+    assert_eq!(uids().await, before);
+}
+
+/// A ConfigMap owned by `owner`, a ConfigMap; returns its uid.
+async fn owned(world: &World, namespace: &str, name: &str, owner: Option<(&str, &str)>) -> String {
+    let owners: Vec<Value> = owner
+        .into_iter()
+        .map(|(name, uid)| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid,
+                "controller": true, "blockOwnerDeletion": true})
+        })
+        .collect();
+    let map: ConfigMap = serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": namespace, "ownerReferences": owners},
+    }))
+    .unwrap();
+    let made = world.client.create(&map).await.unwrap();
+    made.metadata.uid.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_circle_of_owners_goes_whichever_way_one_of_them_is_deleted() {
+    let world = World::new().await;
+    let client = &world.client;
+    for propagation in [Propagation::Foreground, Propagation::Background] {
+        let one = owned(&world, "default", "one", None).await;
+        let two = owned(&world, "default", "two", Some(("one", &one))).await;
+        let three = owned(&world, "default", "three", Some(("two", &two))).await;
+        let closing = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap",
+            "name": "three", "uid": three, "controller": true, "blockOwnerDeletion": true}]}});
+        client
+            .patch::<ConfigMap>(Some("default"), "one", &Patch::Merge(closing), None)
+            .await
+            .unwrap();
+        let params = DeleteParams {
+            propagation: Some(propagation),
+            ..DeleteParams::default()
+        };
+        client
+            .delete::<ConfigMap>(Some("default"), "one", &params)
+            .await
+            .unwrap();
+        until("the circle is gone", async || {
+            let maps: Vec<ConfigMap> = client.list(None, &Default::default()).await.unwrap();
+            let names = ["one", "two", "three"];
+            !maps
+                .iter()
+                .any(|map| names.contains(&map.metadata.name.as_deref().unwrap_or_default()))
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_in_another_namespace_is_told_of_and_does_not_keep_an_object() {
+    let world = World::new().await;
+    let client = &world.client;
+    let owner = owned(&world, "kube-public", "owner", None).await;
+    let child = owned(&world, "default", "child", Some(("owner", &owner))).await;
+    until("the warning is there and the object is gone", async || {
+        let events: Vec<Event> = client.list(Some("default"), &Default::default()).await.unwrap();
+        let told = events.iter().any(|event| {
+            event.reason.as_deref() == Some("OwnerRefInvalidNamespace")
+                && event.type_.as_deref() == Some("Warning")
+                && event.involved_object.uid.as_ref() == Some(&child)
+                && event.involved_object.kind.as_deref() == Some("ConfigMap")
+                && event.message
+                    == Some(format!(
+                        "ownerRef [v1/ConfigMap, namespace: default, name: owner, uid: {owner}] does not exist in namespace \"default\""
+                    ))
+        });
+        let maps: Vec<ConfigMap> = client.list(Some("default"), &Default::default()).await.unwrap();
+        told && !maps.iter().any(|map| map.metadata.uid.as_ref() == Some(&child))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
