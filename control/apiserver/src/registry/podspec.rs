@@ -16,7 +16,7 @@ mod volumes;
 mod warnings;
 
 pub(super) use containers::{validate_port_name, validate_port_number};
-pub(super) use validation::{spec as validate, template as validate_template};
+pub(super) use validation::{of_pod as validate, template as validate_template};
 pub(super) use warnings::warnings;
 
 /// The lists of containers in a pod spec.

@@ -73,10 +73,6 @@ const IGNORED: &[Ignored] = &[
         "spec.externalIPs",
         "has no effect in this version: nodes take no connections to these addresses",
     ),
-    ignored(
-        "spec.healthCheckNodePort",
-        "has no effect in this version: no node listens on it",
-    ),
     ignored("spec.loadBalancerClass", NO_LOAD_BALANCER),
     ignored("spec.loadBalancerIP", NO_LOAD_BALANCER),
     ignored(
@@ -88,6 +84,7 @@ const IGNORED: &[Ignored] = &[
         "has no effect in this version: all ready endpoints are alike",
     ),
 ];
+const NO_HEALTH_CHECK: &str = "has no effect in this version: no node listens on it";
 const NO_LOAD_BALANCER: &str =
     "has no effect in this version: no addresses of load balancers are given out";
 
@@ -162,7 +159,12 @@ impl Strategy for Service {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        ignored::warnings(IGNORED, object, "")
+        let mut found = ignored::warnings(IGNORED, object, "");
+        if needs_health_port(object) {
+            // Also one that is given out after this.
+            found.push(format!("spec.healthCheckNodePort: {NO_HEALTH_CHECK}"));
+        }
+        found
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {

@@ -7,6 +7,7 @@ mod client;
 mod events;
 mod extremes;
 mod faults;
+mod fields;
 #[allow(
     dead_code,
     reason = "the devserver example shares it and uses more of it"

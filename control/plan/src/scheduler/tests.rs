@@ -87,6 +87,19 @@ fn a_cluster_without_nodes_says_so() {
 }
 
 #[test]
+fn pods_for_others_or_with_gates_are_left_alone() {
+    assert!(pod("p", json!({})).needs_node());
+    assert!(!pod("p", json!({"schedulerName": "another"})).needs_node());
+    assert!(
+        !pod(
+            "p",
+            json!({"schedulingGates": [{"name": "example.com/wait"}]})
+        )
+        .needs_node()
+    );
+}
+
+#[test]
 fn a_refusal_counts_the_reasons_of_all_nodes() {
     let nodes = [
         node_with(

@@ -12,6 +12,9 @@ use crate::field::FieldErrors;
 use crate::value;
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+/// The one action of a restart rule that is carried out.
+const RESTART: &str = "Restart";
+const CODE_OPERATORS: [&str; 2] = ["In", "NotIn"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 const HTTP_SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
 /// What Kubernetes says of a text that is no header's name.
@@ -45,11 +48,40 @@ pub(super) fn containers(spec: &Value, field: &str, volumes: &[&str], errors: &m
             }
             container_parts(container, &field, volumes, errors);
             signals::stop_signal(container, os, &field, errors);
+            restart_rules(container, &field, errors);
             port_names.clear();
             ports(container, &field, &mut port_names, errors);
             if list == "initContainers" {
                 init_only(container, &field, errors);
             }
+        }
+    }
+}
+
+/// `restartPolicyRules`: which exit codes start a container again (`validateContainerRestartPolicy`, Kubernetes v1.37).
+fn restart_rules(container: &Value, field: &str, errors: &mut FieldErrors) {
+    let rules = value::items(container, "restartPolicyRules");
+    if !rules.is_empty() && value::text(container, "restartPolicy").is_empty() {
+        errors.required(
+            &format!("{field}.restartPolicy"),
+            "must specify restartPolicy when restart rules are used",
+        );
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let field = format!("{field}.restartPolicyRules[{index}]");
+        // Kubernetes' `RestartAllContainers` is not carried out.
+        let action = value::text(rule, "action");
+        if action != RESTART {
+            errors.not_supported(&format!("{field}.action"), action, &[RESTART]);
+        }
+        let Some(codes) = value::at(rule, "exitCodes") else {
+            errors.required(&format!("{field}.exitCodes"), "must be specified");
+            continue;
+        };
+        let operator = value::text(codes, "operator");
+        if !CODE_OPERATORS.contains(&operator) {
+            let field = format!("{field}.exitCodes.operator");
+            errors.not_supported(&field, operator, &CODE_OPERATORS);
         }
     }
 }

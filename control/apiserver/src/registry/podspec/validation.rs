@@ -28,11 +28,31 @@ pub(in crate::registry) fn template(template: &Value, field: &str, errors: &mut 
     );
     let empty = Value::Null;
     let pod = value::at(template, "spec").unwrap_or(&empty);
-    spec(pod, &format!("{field}.spec"), errors);
+    let field = format!("{field}.spec");
+    no_ephemeral_containers(
+        pod,
+        &field,
+        "ephemeral containers not allowed in pod template",
+        errors,
+    );
+    spec(pod, &field, errors);
+}
+
+/// The spec of a pod that is created.
+pub(in crate::registry) fn of_pod(pod: &Value, field: &str, errors: &mut FieldErrors) {
+    no_ephemeral_containers(pod, field, "cannot be set on create", errors);
+    spec(pod, field, errors);
+}
+
+/// They come into a pod that runs, by a subresource.
+fn no_ephemeral_containers(spec: &Value, field: &str, why: &str, errors: &mut FieldErrors) {
+    if !value::items(spec, "ephemeralContainers").is_empty() {
+        errors.forbidden(&format!("{field}.ephemeralContainers"), why);
+    }
 }
 
 /// A pod spec.
-pub(in crate::registry) fn spec(spec: &Value, field: &str, errors: &mut FieldErrors) {
+pub(super) fn spec(spec: &Value, field: &str, errors: &mut FieldErrors) {
     let names = volumes::volumes(spec, &format!("{field}.volumes"), errors);
     if value::items(spec, "containers").is_empty() {
         errors.required(&format!("{field}.containers"), "");

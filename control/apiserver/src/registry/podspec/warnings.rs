@@ -135,18 +135,10 @@ const OF_CONTAINER: &[Ignored] = &[
     ignored("lifecycle.preStop.tcpSocket", WAITS),
     ignored("livenessProbe.exec", WAITS),
     ignored("livenessProbe.grpc", WAITS),
-    Ignored {
-        path: "livenessProbe.httpGet.protocol",
-        when: When::NotIn(HTTP_1),
-        what: HTTP_ONLY,
-    },
+    ignored("livenessProbe.httpGet.protocol", HTTP_ONLY),
     ignored("readinessProbe.exec", WAITS),
     ignored("readinessProbe.grpc", WAITS),
-    Ignored {
-        path: "readinessProbe.httpGet.protocol",
-        when: When::NotIn(HTTP_1),
-        what: HTTP_ONLY,
-    },
+    ignored("readinessProbe.httpGet.protocol", HTTP_ONLY),
     ignored(
         "resizePolicy",
         "has no effect in this version: resources of a running container cannot be changed",
@@ -170,11 +162,7 @@ const OF_CONTAINER: &[Ignored] = &[
     ignored("securityContext.windowsOptions", WAITS),
     ignored("startupProbe.exec", WAITS),
     ignored("startupProbe.grpc", WAITS),
-    Ignored {
-        path: "startupProbe.httpGet.protocol",
-        when: When::NotIn(HTTP_1),
-        what: HTTP_ONLY,
-    },
+    ignored("startupProbe.httpGet.protocol", HTTP_ONLY),
     ignored("stdin", WAITS),
     ignored(
         "stdinOnce",
@@ -188,7 +176,6 @@ const OF_CONTAINER: &[Ignored] = &[
     ),
     ignored("volumeMounts[].recursiveReadOnly", WAITS),
 ];
-const HTTP_1: &[&str] = &["HTTP1", "HTTP/1.1"];
 const HTTP_ONLY: &str = "has no effect in this version: probes speak HTTP/1.1";
 
 /// The warnings about a pod spec.
