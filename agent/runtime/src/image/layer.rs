@@ -84,10 +84,9 @@ pub(super) fn unpack(reader: impl Read, root: &OwnedFd) -> Result<u64, LayerErro
             false => Cause::Read(e),
         },
     };
-    let mut entries = archive.entries().map_err(|e| read(&place, e))?;
+    let entries = archive.entries().map_err(|e| read(&place, e))?;
     reading.headers();
-    loop {
-        let Some(entry) = entries.next() else { break };
+    for entry in entries {
         let mut entry = entry.map_err(|e| read(&format!("after {place}"), e))?;
         reading.contents();
         let (start, size) = (reading.position(), size_in_archive(&entry));
