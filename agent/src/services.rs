@@ -119,16 +119,19 @@ impl Services {
         let mut routes: Vec<NodeRoute> = Vec::new();
         // They stay due until the kernel has taken them.
         let mut routes_due = false;
+        // The ranges' own routes and the settings for forwarding: something else on the machine may undo them.
+        let mut prepare_due = false;
         // Before everything is known, a route to nobody may be one to a node that is yet to be told of.
         let mut strangers = Strangers::Keep;
         loop {
             changes.borrow_and_update();
             let mut network = Sync::Clean;
             let now_welcome = self.desired.welcome();
-            if now_welcome != welcome {
+            if prepare_due || now_welcome != welcome {
                 network = self.take_welcome(now_welcome.as_ref()).await;
                 if network == Sync::Clean {
                     welcome = now_welcome;
+                    prepare_due = false;
                 }
             }
             let taken = self.desired.take_touched_services();
@@ -187,7 +190,10 @@ impl Services {
                         tokio::time::sleep(COALESCE).await;
                     }
                 }
-                () = self.links.notified() => routes_due = true,
+                () = self.links.notified() => {
+                    routes_due = true;
+                    prepare_due = true;
+                }
                 () = timer => {}
                 () = shutdown.cancelled() => return Ok(()),
             }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the kernel tells of the node's own addresses and links, at once: a NodePort holds on an address that comes
-//! later, and routes have to be set again after their link went down.
+//! later, and routes have to be set again after their link went down or when somebody removed them: systemd-networkd
+//! removes every route that it did not make itself (networkd.conf(5), ManageForeignRoutes=).
 //!
 //! Says that something changed, never what: the caller looks again. Called by the agent's network loop.
 
@@ -11,7 +12,7 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 
-use super::HOST_PREFIX;
+use super::{HOST_PREFIX, ROUTE_PROTOCOL};
 use crate::error::DatapathError;
 
 /// What to look at again.
@@ -19,8 +20,8 @@ use crate::error::DatapathError;
 pub struct Changed {
     /// Whether an IPv4 address came or went.
     pub addresses: bool,
-    /// Whether a link that is no pod's changed: the kernel drops the routes of one that goes down, and does not
-    /// tell of each.
+    /// Whether routes may be gone: one of ours was removed, or a link that is no pod's changed. The kernel drops the
+    /// routes of a link that goes down, and does not tell of each.
     pub links: bool,
 }
 
@@ -48,7 +49,11 @@ impl NetworkChanges {
     /// Listens in the network namespace of the calling thread, inside a tokio runtime. Whatever changes after this
     /// is told, so look once after it.
     pub fn open() -> Result<Self, DatapathError> {
-        let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Link];
+        let groups = [
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Route,
+        ];
         let (connection, handle, messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(|source| {
                 DatapathError::Network {
@@ -96,6 +101,12 @@ fn changed(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Changed> {
             addresses: false,
             links: true,
         }),
+        RouteNetlinkMessage::DelRoute(route) if route.header.protocol == ROUTE_PROTOCOL.into() => {
+            Some(Changed {
+                addresses: false,
+                links: true,
+            })
+        }
         _ => None,
     }
 }

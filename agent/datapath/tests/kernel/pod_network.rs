@@ -192,10 +192,21 @@ fn routes_to_other_nodes_are_exactly_those_asked_for() -> Result<()> {
 }
 
 #[test]
-fn the_kernel_tells_of_addresses_and_of_links_that_are_no_pods() -> Result<()> {
+fn the_kernel_tells_of_addresses_of_links_that_are_no_pods_and_of_our_routes() -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(10);
     let mut lab = Lab::new()?;
     let netns = lab.one.netns.clone();
+    run(&[
+        "ip",
+        "-n",
+        &netns,
+        "route",
+        "add",
+        "unreachable",
+        "10.99.0.0/16",
+        "proto",
+        "107",
+    ])?;
     let told = lab.one.with_network(async |_| {
         let mut changes = NetworkChanges::open()?;
         let mut told = Vec::new();
@@ -204,6 +215,8 @@ fn the_kernel_tells_of_addresses_and_of_links_that_are_no_pods() -> Result<()> {
             "address del 198.18.0.200/24 dev eth0",
             "link set eth0 down",
             "link set eth0 up",
+            // As systemd-networkd does when it starts.
+            "route del unreachable 10.99.0.0/16",
         ] {
             let words: Vec<&str> = ["ip", "-n", &netns]
                 .into_iter()
