@@ -12,6 +12,7 @@ use knarr_runtime::CgroupLayout;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
@@ -208,6 +209,23 @@ fn se_linux(mount: &Path) -> SeLinux {
     }
 }
 
+/// The address that the machine has now in place of `current`, its node's; none while it still has that one, or has no
+/// other.
+pub fn moved_address(options: &RunOptions, current: Ipv4Addr) -> Option<Ipv4Addr> {
+    let kept = getifaddrs().ok()?.any(|a| {
+        let address = a.address.as_ref().and_then(|a| a.as_sockaddr_in());
+        address.is_some_and(|address| address.ip() == current)
+    });
+    match (kept, options.node_ip) {
+        (false, None) => match options.server().map(|server| source_towards(&server)) {
+            Ok(Source::Address(address)) => Some(address),
+            _ => None,
+        },
+        // Who gave an address by --node-ip means that one and waits for it.
+        _ => None,
+    }
+}
+
 /// Overlayfs may be a module that nothing has asked for yet.
 fn loads_overlay() -> bool {
     let loaded = std::process::Command::new("modprobe")
@@ -289,18 +307,22 @@ fn addresses(options: &RunOptions) -> Result<(Ipv4Addr, Vec<String>), MachineErr
         Some(ip) if all.iter().any(|a| a.address == ip) => ip,
         Some(ip) => return Err(MachineError::ForeignAddress(ip)),
         None => {
-            let towards = options.server().ok().and_then(|s| source_towards(&s));
+            let towards = options.server().map(|server| source_towards(&server));
             let outside = |ip: &Ipv4Addr| {
                 all.iter()
                     .any(|a| a.address == *ip && a.kind == LinkKind::Other)
             };
-            towards
-                .filter(outside)
-                .or_else(|| {
+            let chosen = match towards {
+                Ok(Source::Address(ip)) if outside(&ip) => Some(ip),
+                // The network is not there yet. Another link's address, a bridge's for virtual machines say, would be
+                // one at which no other node finds this one.
+                Ok(Source::NoRoute) => None,
+                _ => {
                     let mut others = all.iter().filter(|a| a.kind == LinkKind::Other);
                     others.find(on_uplink).map(|a| a.address)
-                })
-                .ok_or(MachineError::NoAddress)?
+                }
+            };
+            chosen.ok_or(MachineError::NoAddress)?
         }
     };
     let uplinks = match options.uplink.is_empty() {
@@ -315,15 +337,39 @@ fn addresses(options: &RunOptions) -> Result<(Ipv4Addr, Vec<String>), MachineErr
     Ok((node_ip, uplinks))
 }
 
+/// From where the control plane is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// From this address of the machine.
+    Address(Ipv4Addr),
+    /// No link leads there.
+    NoRoute,
+    /// Its name has no address, or it is on this machine's loopback: that says nothing.
+    Unknown,
+}
+
 /// The address this machine would use to reach the control plane. Connecting a UDP socket sends nothing.
-fn source_towards(server: &Server) -> Option<Ipv4Addr> {
-    let mut targets = server.authority().to_socket_addrs().ok()?;
-    let target = targets.find(SocketAddr::is_ipv4)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(target).ok()?;
-    match socket.local_addr().ok()? {
-        SocketAddr::V4(v4) if !v4.ip().is_loopback() => Some(*v4.ip()),
-        _ => None,
+fn source_towards(server: &Server) -> Source {
+    let target = server.authority().to_socket_addrs();
+    let Some(target) = target
+        .ok()
+        .and_then(|mut all| all.find(SocketAddr::is_ipv4))
+    else {
+        return Source::Unknown;
+    };
+    let local = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect(target).and_then(|()| socket.local_addr()));
+    match local {
+        Ok(SocketAddr::V4(v4)) if !v4.ip().is_loopback() => Source::Address(*v4.ip()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
+            ) =>
+        {
+            Source::NoRoute
+        }
+        _ => Source::Unknown,
     }
 }
 

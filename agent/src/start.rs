@@ -28,6 +28,7 @@ use knarr_runtime::{Runtime, RuntimeConfig};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,12 +40,22 @@ use tokio_util::sync::CancellationToken;
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the lock of an agent that was just killed may still be there.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether the machine still has the node's address. A change that was seen twice counts.
+const ADDRESS_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked at.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// What this process runs, also when its file was replaced by another version's.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Kubernetes' NodePort range, used until the control plane says its own.
 const NODE_PORTS_DEFAULT: (u16, u16) = (30_000, 32_767);
+
+/// Tells systemd, where it started this (sd_notify(3)), that nothing of this machine or of the settings is in the way.
+/// A node starts whether or not its control plane answers, so this does not wait for it.
+fn say_ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd cannot be told that the agent has started");
+    }
+}
 
 /// Runs the agent until `shutdown`. Pods and Services stay as they are afterwards.
 pub async fn run(
@@ -71,6 +82,7 @@ pub async fn run(
         .as_deref()
         .unwrap_or(HEALTH_LISTEN_DEFAULT);
     let listener = HealthListener::bind(listener).await?;
+    say_ready();
 
     let machine = Arc::new(machine);
     let metrics = Arc::new(Metrics::default());
@@ -173,6 +185,8 @@ pub async fn run(
     };
     let services = services.run(shutdown.clone());
     tasks.spawn(async move { services.await.context("the Service loop ended") });
+    let moves = until_address_moves(options.clone(), machine.node_ip, shutdown.clone());
+    tasks.spawn(moves);
     let addresses = crate::addresses::follow(datapath.clone(), links, shutdown.clone());
     tasks.spawn(finish(addresses));
     let health = Health {
@@ -207,6 +221,36 @@ pub async fn run(
     tokio::select! {
         ended = tasks.join_next() => supervise(ended, tasks, shutdown).await,
         () = shutdown.cancelled() => drain(tasks).await,
+    }
+}
+
+/// Ends with an error when the machine has another address in place of the node's: the next start takes it, as any
+/// start adopts what runs. Routes, masquerading, the Node's status and NodePorts all follow from the address.
+async fn until_address_moves(
+    options: RunOptions,
+    node_ip: Ipv4Addr,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let options = Arc::new(options);
+    let mut seen = None;
+    loop {
+        // Both arms only wait.
+        tokio::select! {
+            () = tokio::time::sleep(ADDRESS_EVERY) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        let asked = options.clone();
+        let look = move || crate::machine::moved_address(&asked, node_ip);
+        let moved = crate::blocking::run(look).await;
+        // A link that is being set up anew may have an address for a moment only.
+        if let Some(address) = moved
+            && seen == moved
+        {
+            anyhow::bail!(
+                "this machine has the address {address} in place of {node_ip}: the agent ends, and starts again as a node with that address"
+            );
+        }
+        seen = moved;
     }
 }
 

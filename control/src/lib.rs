@@ -169,6 +169,7 @@ async fn run_with_store(
         shutdown.clone(),
     ));
     tracing::info!(url = config.advertise_url, "the control plane is up");
+    say_ready();
     let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {
         if !shutdown.is_cancelled() {
@@ -184,6 +185,13 @@ async fn run_with_store(
     }
     tracing::info!("the control plane has ended");
     result
+}
+
+/// Tells systemd, where it started this (sd_notify(3)): `systemctl start` returns when the API can be asked.
+fn say_ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd cannot be told that the control plane is up");
+    }
 }
 
 /// Ends when something that everything depends on has died, which ends the rest; or at `shutdown`.
