@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::lab::enter::EnterRequest;
-use crate::{bench, ci, demo, dist, ebpf, lab, paths, setup, test, ui, up};
+use crate::{bench, ci, demo, dist, ebpf, lab, paths, setup, test, ui, up, vm};
 
 /// Everything that can be done with a checkout of Knarr.
 #[derive(Parser)]
@@ -35,7 +35,7 @@ enum Command {
     Demo,
     /// Run the tests: all tiers, or only those named.
     Test {
-        /// unit, bpf, node, kubectl, cluster; all when none is named
+        /// unit, bpf, node, cluster, kubectl, vm; all when none is named
         #[arg(value_enum)]
         tiers: Vec<test::Tier>,
         /// Run only tests whose name contains this.
@@ -84,6 +84,22 @@ enum Command {
     /// Run a command on a host outside the cluster.
     Client {
         /// The command and its arguments, after `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Run a command in a virtual machine that a failed `test vm` left running.
+    Machine {
+        /// first or second
+        machine: String,
+        /// The command, as bash reads it, after `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// First process of a virtual machine: joins the lab's cgroup and becomes the emulator.
+    #[command(hide = true)]
+    LabMachine {
+        lab: String,
+        below: String,
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
@@ -231,6 +247,12 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             _ => anyhow::bail!("a fault and a command cannot be asked for together"),
         },
         Command::Client { command } => return lab::enter::foreground(lab::CLIENT, &command),
+        Command::Machine { machine, command } => return vm::run_in(&machine, &command.join(" ")),
+        Command::LabMachine {
+            lab,
+            below,
+            command,
+        } => vm::machine::become_machine(&lab, &below, &command)?,
         Command::Lab { nodes } => up::hosts_only(nodes)?,
         Command::LabBoot { host, kind, home } => lab::boot::boot(&host, kind, &home)?,
         Command::LabInit { host, kind, home } => lab::boot::init(&host, kind, &home)?,
@@ -270,6 +292,7 @@ mod tests {
             "demo",
             "test",
             "test unit bpf node cluster kubectl",
+            "test vm",
             "bench",
             "bench datapath idle start",
             "ci",

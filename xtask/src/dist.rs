@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{build, ebpf, paths, run, ui};
 
 /// What is packed beside the programs.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -25,12 +25,16 @@ const FILES: [&str; 12] = [
     "deploy/systemd/knarr-control.service",
     "deploy/systemd/knarr-control.socket",
     "deploy/systemd/knarr-agent.service",
+    "deploy/sysusers.d/knarr-control.conf",
 ];
 
-/// Units lie at the top of the archive, where the README installs them from; whatever else keeps its place, so that links
+/// Units and the user's file lie at the top of the archive, where the README installs them from; whatever else keeps its place, so that links
 /// between the pages lead somewhere.
 fn place(file: &str) -> &str {
-    file.strip_prefix("deploy/systemd/").unwrap_or(file)
+    ["deploy/systemd/", "deploy/sysusers.d/"]
+        .iter()
+        .find_map(|folder| file.strip_prefix(folder))
+        .unwrap_or(file)
 }
 
 /// The command.
@@ -57,6 +61,7 @@ pub fn run() -> anyhow::Result<()> {
     let archive = pack(
         &paths::target().join("dist"),
         &paths::target().join("dist-archives"),
+        Effort::Best,
     )?;
     let listed = run::stdout(&mut run::command(
         "tar",
@@ -94,18 +99,41 @@ fn source() -> anyhow::Result<Vec<(&'static str, String)>> {
     Ok(source)
 }
 
+/// How hard the archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// For an archive that is unpacked once, on this machine.
+    Quick,
+    /// For an archive that is shipped.
+    Best,
+}
+
+/// The archive that the command makes.
+pub fn archive_path() -> PathBuf {
+    paths::target()
+        .join("dist-archives")
+        .join(format!("{}.tar.gz", archive_name()))
+}
+
+fn archive_name() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("knarr-{version}-{}-linux", std::env::consts::ARCH)
+}
+
 /// Packs the programs in the folder `programs`, and what belongs to them, into an archive in `into`, with its digest
 /// beside it as `sha256sum --check` reads it. The archive's path.
-fn pack(programs: &Path, into: &Path) -> anyhow::Result<PathBuf> {
-    let version = env!("CARGO_PKG_VERSION");
-    let name = format!("knarr-{version}-{}-linux", std::env::consts::ARCH);
+pub fn pack(programs: &Path, into: &Path, effort: Effort) -> anyhow::Result<PathBuf> {
+    let name = archive_name();
     fs::create_dir_all(into)?;
     let archive = into.join(format!("{name}.tar.gz"));
     // An archive that is not finished has no name that looks as if it were.
     let unfinished = archive.with_extension("gz.unfinished");
     let mut tar = tar::Builder::new(GzEncoder::new(
         fs::File::create(&unfinished)?,
-        Compression::best(),
+        match effort {
+            Effort::Quick => Compression::fast(),
+            Effort::Best => Compression::best(),
+        },
     ));
     for program in ["knarr-control", "knarr-agent"] {
         let inside = format!("{name}/bin/{program}");
@@ -175,7 +203,7 @@ mod tests {
             fs::write(dir.path().join(program), script).expect("a program");
         }
 
-        let archive = pack(dir.path(), dir.path()).expect("packed");
+        let archive = pack(dir.path(), dir.path(), Effort::Best).expect("packed");
 
         let name = archive
             .file_name()

@@ -21,6 +21,7 @@ mod test;
 mod tidy;
 mod ui;
 mod up;
+mod vm;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -5,6 +5,7 @@
 mod debian;
 mod kubectl;
 mod linker;
+pub mod vm;
 
 use anyhow::{Context, bail};
 
@@ -43,9 +44,17 @@ const PARTS: [Part; 3] = [
     },
 ];
 
+/// What only the tier `vm` needs.
+const VM_PARTS: [Part; 1] = [Part {
+    name: "QEMU and debootstrap",
+    why: "the stock Debian machine of `cargo xtask test vm`; QEMU is Debian's backport, as 7.2 hangs at random",
+    missing: vm::missing,
+    install: vm::install,
+}];
+
 /// The command.
 pub fn run() -> anyhow::Result<()> {
-    if install_missing()? == 0 {
+    if install_missing(&PARTS)? + install_missing(&VM_PARTS)? == 0 {
         ui::line("everything is there");
     }
     Ok(())
@@ -53,7 +62,12 @@ pub fn run() -> anyhow::Result<()> {
 
 /// The same as a first step of other commands; says nothing when nothing is missing.
 pub fn ensure_for_up() -> anyhow::Result<()> {
-    install_missing().map(drop)
+    install_missing(&PARTS).map(drop)
+}
+
+/// What the tier `vm` needs besides.
+pub fn ensure_for_vm() -> anyhow::Result<()> {
+    install_missing(&VM_PARTS).map(drop)
 }
 
 /// Where bpf-linker is.
@@ -61,7 +75,7 @@ pub fn bpf_linker() -> Option<std::path::PathBuf> {
     linker::find()
 }
 
-fn install_missing() -> anyhow::Result<usize> {
+fn install_missing(parts: &[Part]) -> anyhow::Result<usize> {
     if !run::exists("dpkg-query") {
         bail!(
             "set-up knows Debian 12 and what is made from it; on other systems install these yourself: {}",
@@ -74,7 +88,7 @@ fn install_missing() -> anyhow::Result<usize> {
         why,
         missing,
         install,
-    } in PARTS
+    } in parts
     {
         let what = missing().with_context(|| format!("cannot see whether {name} is there"))?;
         if what.is_empty() {

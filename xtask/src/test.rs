@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{build, ebpf, paths, run, setup, ui, up};
+use crate::{build, ebpf, paths, run, setup, ui, up, vm};
 
 /// What can be tested by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -21,14 +21,17 @@ pub enum Tier {
     Kubectl,
     /// Services, updates, faults, joining and images against a running cluster; at the end it is taken away.
     Cluster,
+    /// The packed programs on a stock Debian machine, emulated, by the README's own commands.
+    Vm,
 }
 
-const ALL: [Tier; 5] = [
+const ALL: [Tier; 6] = [
     Tier::Unit,
     Tier::Bpf,
     Tier::Node,
     Tier::Cluster,
     Tier::Kubectl,
+    Tier::Vm,
 ];
 /// The crate whose tests load programs into the kernel.
 const BPF_PACKAGE: &str = "knarr-datapath";
@@ -134,6 +137,7 @@ fn name(tier: Tier) -> &'static str {
         Tier::Node => "node",
         Tier::Cluster => "cluster",
         Tier::Kubectl => "kubectl",
+        Tier::Vm => "vm",
     }
 }
 
@@ -180,6 +184,10 @@ fn run_tier(tier: Tier, scope: Scope, filter: Option<&str>) -> anyhow::Result<Fo
             cluster_up()?;
             run(driver, Targets::Test("kubectl"), Parallel::Yes)
         }
+        Tier::Vm => Ok(match vm::run(filter)? {
+            0 => Found::Nothing,
+            _ => Found::Tests,
+        }),
     }
 }
 

@@ -6,6 +6,7 @@ mod cold;
 mod faults;
 mod services;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -19,7 +20,7 @@ pub use faults::{NodeFault, control_kill, control_start, node_fault};
 use crate::build::Build;
 use crate::lab::state::{self, State};
 use crate::lab::{CLIENT, CONTROL, HostKind, SWITCH, cgroup, host, node_name};
-use crate::{build, images, paths, process, setup, ui};
+use crate::{build, images, paths, process, setup, ui, vm};
 
 /// Tried first for the API on the machine's own loopback; any free port will do.
 const API_PORT: u16 = 16443;
@@ -133,13 +134,17 @@ pub fn down() -> anyhow::Result<()> {
 
 fn remove_everything() -> anyhow::Result<()> {
     // A damaged book does not stop the removal: the cgroup's name follows from the checkout alone.
-    let (lab, hosts) = match State::load() {
+    let (lab, hosts, machines) = match State::load() {
         Ok(Some(state)) => (
             state.cgroup.clone(),
             state.hosts.into_iter().collect::<Vec<_>>(),
+            state.machines,
         ),
-        Ok(None) | Err(_) => (state::lab_cgroup(), Vec::new()),
+        Ok(None) | Err(_) => (state::lab_cgroup(), Vec::new(), BTreeMap::new()),
     };
+    for (name, process) in machines {
+        vm::machine::end_process(&lab, &name, process)?;
+    }
     // Killing the first process of a host ends its PID namespace; killing the cgroup ends what is half made.
     for (name, host) in &hosts {
         let processes = [host.service, host.init].into_iter().flatten();
@@ -236,6 +241,13 @@ fn link_tools() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The book of a lab in which nothing is yet, also no half-made cluster.
+pub fn empty_book() -> anyhow::Result<State> {
+    let mut state = State::new(free_port()?)?;
+    state.complete = true;
+    Ok(state)
 }
 
 fn free_port() -> anyhow::Result<u16> {

@@ -32,6 +32,9 @@ pub struct State {
     pub complete: bool,
     /// By name.
     pub hosts: BTreeMap<String, Host>,
+    /// Virtual machines, by name: see `vm`.
+    #[serde(default)]
+    pub machines: BTreeMap<String, Option<Process>>,
     /// SHA-256 of each program that was started, by its name.
     pub programs: BTreeMap<String, String>,
 }
@@ -78,6 +81,7 @@ impl State {
             api_port,
             complete: false,
             hosts: BTreeMap::new(),
+            machines: BTreeMap::new(),
             programs: BTreeMap::new(),
         })
     }
