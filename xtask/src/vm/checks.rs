@@ -57,7 +57,7 @@ const fn check(name: &'static str, run: fn(&mut Stage) -> anyhow::Result<()>) ->
 }
 
 /// Every check.
-pub const ALL: [Check; 18] = [
+pub const ALL: [Check; 19] = [
     needed("a stock machine boots", install::boots),
     needed(
         "the README's commands start a control plane and print how to join",
@@ -79,6 +79,10 @@ pub const ALL: [Check; 18] = [
     check(
         "the journal has no warning and no error",
         serve::quiet_journal,
+    ),
+    check(
+        "the control plane takes over data that belongs to root",
+        install::takes_over_data,
     ),
     check(
         "the Service is reached while the agent is stopped",
