@@ -77,7 +77,9 @@ pub enum MachineError {
     #[error("no link of this machine has the address {0}; give one of its own with --node-ip")]
     ForeignAddress(Ipv4Addr),
     /// No address could be chosen.
-    #[error("this machine has no IPv4 address that could be the node's; give one with --node-ip")]
+    #[error(
+        "this machine has no IPv4 address from which its control plane is reached; wait for its network, or give the node's address with --node-ip"
+    )]
     NoAddress,
     /// An option is wrong.
     #[error(transparent)]

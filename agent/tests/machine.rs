@@ -125,6 +125,37 @@ fn a_node_name_that_is_no_dns_name_is_refused() {
     place.untouched();
 }
 
+/// Before the network is up a machine may well have the address of a bridge for virtual machines.
+#[test]
+fn an_address_from_which_the_control_plane_is_not_reached_is_not_the_nodes() {
+    let place = Place::new();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "sh", "-c"])
+        .arg(
+            "ip link add docker0 type bridge && ip address add 198.18.70.1/24 dev docker0 && \
+             ip link set docker0 up && exec \"$@\"",
+        )
+        .args(["sh", AGENT, "run", "--node-name", "n1"])
+        .args(["--server", "https://198.18.80.1:6443", "--health-listen"])
+        .args(["off", "--cgroup-root"])
+        .arg(&place.cgroup);
+    for (flag, name) in [
+        ("--data-dir", "data"),
+        ("--run-dir", "run"),
+        ("--bpf-root", "bpf"),
+    ] {
+        command.arg(flag).arg(place.path(name));
+    }
+    let ended = run(&mut command);
+    place.refused(
+        &ended,
+        "Error: this machine has no IPv4 address from which its control plane is reached; wait for its network, or \
+         give the node's address with --node-ip",
+    );
+    place.untouched();
+}
+
 #[test]
 fn an_address_of_another_machine_is_refused() {
     let place = Place::new();

@@ -69,15 +69,17 @@ pub fn every_order(stage: &mut Stage) -> anyhow::Result<()> {
     never_restarted(machine)
 }
 
-/// An agent that cannot start yet, because the machine has no address, starts when there is one, however often it had
-/// to try.
+/// An agent that cannot start yet, because the machine has no address but that of a bridge for containers, starts when
+/// there is one, however often it had to try.
 pub fn keeps_trying(stage: &mut Stage) -> anyhow::Result<()> {
     let service = stage.service()?;
     let machine = stage.first()?;
     machine.ok(
         "set -e\n\
          systemctl stop knarr-agent systemd-networkd.socket systemd-networkd\n\
-         ip -4 address show dev $(ls -d /sys/class/net/en* | xargs basename) > /run/addresses\n\
+         ip link add docker0 type bridge\n\
+         ip address add 172.17.0.1/16 dev docker0\n\
+         ip link set docker0 up\n\
          ip address flush dev $(ls -d /sys/class/net/en* | xargs basename)",
         CALL,
     )?;
@@ -89,7 +91,10 @@ pub fn keeps_trying(stage: &mut Stage) -> anyhow::Result<()> {
         ),
         LIMIT,
     );
-    machine.ok("systemctl start systemd-networkd", CALL)?;
+    machine.ok(
+        "ip link delete docker0; systemctl start systemd-networkd",
+        CALL,
+    )?;
     tried?;
     ready(machine)?;
     reached(machine, &service)?;
