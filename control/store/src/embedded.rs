@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The engine inside the process: MVCC over one redb file.
 //!
-//! `format` is the file, `read` and `apply` are what is done to it, `writer` is the one task that
-//! commits, `watch` hands on what was committed, `disk` is the file system's edge. This file opens the
+//! `format` is the file, `read` and `apply` are what is done to it, `overlay` is what memory has beyond it, `writer` is
+//! the one task that commits, `watch` hands on what was committed, `disk` is the file system's edge. This file opens the
 //! store, opens it again after a failure, and is the [`Store`] that callers see.
 
 mod apply;
 mod disk;
 mod format;
+mod overlay;
 mod read;
 mod watch;
 mod writer;
@@ -30,8 +31,9 @@ use crate::{
     WatchStream,
 };
 use disk::{Disk, Quota};
+use overlay::Overlay;
 use watch::{Hub, Joined, Live, WATCH_QUEUE};
-use writer::{Committed, REQUEST_QUEUE, Request};
+use writer::{Published, REQUEST_QUEUE, Request};
 
 /// Changes replayed to a new watch in one piece.
 const REPLAY_EVENTS: usize = 256;
@@ -43,21 +45,21 @@ const REOPEN_WAIT: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Memory for pages of the file, in bytes.
     pub cache_bytes: usize,
-    /// Revisions that can be read and watched back to.
-    pub history_revisions: u64,
-    /// Bytes of overwritten values after which the older half of the history is given up.
+    /// Bytes of the file that overwritten and deleted values may take; beyond them the oldest go, however young
+    /// they are. Within them history lasts until [`Store::compact`].
     pub history_bytes: u64,
 }
+
+/// What [`Options::history_bytes`] is by default. It is space on the disk, not memory: five minutes of 1,400 changes a
+/// second to objects of 500 bytes.
+pub const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             // The API server reads from its own cache; the file's pages are needed for writing only.
             cache_bytes: 4 * 1024 * 1024,
-            // As many changes as etcd sees in five minutes (the API server's compaction interval
-            // there) at a little over thirty a second.
-            history_revisions: 10_000,
-            history_bytes: 64 * 1024 * 1024,
+            history_bytes: HISTORY_BYTES,
         }
     }
 }
@@ -77,6 +79,7 @@ struct Shared {
     quota: Quota,
     database: Mutex<Slot>,
     hub: Hub,
+    overlay: Overlay,
     writes: AtomicU64,
     commits: AtomicU64,
     failures: AtomicU64,
@@ -131,7 +134,12 @@ impl Embedded {
         let ((head, compacted), leases) = database
             .begin_read()
             .map_err(engine_error)
-            .and_then(|read| Ok((read::revisions(&read)?, writer::load_leases(&read)?)))
+            .and_then(|read| {
+                let (_, compacted) = read::revisions(&read)?;
+                // Revisions that were reserved may have been given out by the process before this one.
+                let head = read::used(&read)?;
+                Ok(((head, compacted), writer::load_leases(&read)?))
+            })
             .map_err(|error| OpenError::NotAStore {
                 path: path.to_owned(),
                 reason: error.with_causes().to_string(),
@@ -142,6 +150,7 @@ impl Embedded {
             quota,
             database: Mutex::new(Slot::Open(Arc::new(database))),
             hub: Hub::new(head),
+            overlay: Overlay::new(head),
             writes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -282,7 +291,8 @@ impl Shared {
         // A commit that was reported as failed may have reached the disk all the same. It is told before anybody can
         // use the file: a newer commit that was told first would hide it from every watch. Without it the file counts
         // as failed still, and whoever needs it next tries again.
-        writer::catch_up(&self.hub, &database)?;
+        let compacted = writer::catch_up(&self.hub, &self.overlay, &database)?;
+        self.compacted.fetch_max(compacted.0, Ordering::Relaxed);
         *slot = Slot::Open(database.clone());
         tracing::info!(path = %self.path.display(), "the store is open again");
         Ok(database)
@@ -322,18 +332,39 @@ impl Shared {
         }
     }
 
-    fn committed(&self, committed: &Committed) {
-        let Committed {
+    fn publish(&self, published: Published) {
+        let Published {
             batches,
+            durable_batches,
+            volatile,
             head,
             compacted,
-        } = committed;
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.failing.store(0, Ordering::Relaxed);
-        self.writes
-            .fetch_add(batches.len() as u64, Ordering::Relaxed);
+            commits,
+        } = published;
+        self.commits.fetch_add(commits, Ordering::Relaxed);
+        if commits > 0 {
+            self.failing.store(0, Ordering::Relaxed);
+        }
+        self.writes.fetch_add(durable_batches, Ordering::Relaxed);
         self.compacted.store(compacted.0, Ordering::Relaxed);
-        self.hub.publish(batches, *head);
+        self.overlay.apply(volatile, head);
+        self.hub.publish(&batches, head);
+    }
+
+    /// A range as of now or of an older revision. May wait for the disk.
+    fn read_range(&self, range: &Range) -> Result<RangeResult, StoreError> {
+        loop {
+            let view = self.overlay.view(&range.start, &range.end);
+            let found = self.read(|read| read::read_range(read, &view, range));
+            match found {
+                // A commit between the view and the read has compacted past the view. What it did is in the next view
+                // as soon as the writer has published it.
+                Err(StoreError::Compacted { .. }) if range.revision.is_none() => {
+                    std::thread::yield_now();
+                }
+                found => return found,
+            }
+        }
     }
 
     fn failed(&self, error: &StoreError) {
@@ -381,7 +412,7 @@ async fn blocking<T: Send + 'static>(
 impl Store for Embedded {
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.read(|read| read::read_range(read, &range))).await
+        blocking(move || shared.read_range(&range)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
@@ -467,8 +498,10 @@ async fn replay(shared: Arc<Shared>, mut live: Live) {
     let mut next = live.from;
     loop {
         let (reader, start, end) = (shared.clone(), live.start.clone(), live.end.clone());
-        let history =
-            blocking(move || reader.read(|r| read::history(r, &start, &end, next, REPLAY_EVENTS)));
+        let history = blocking(move || {
+            let view = reader.overlay.view(&start, &end);
+            reader.read(|r| read::history(r, &view, &start, &end, next, REPLAY_EVENTS))
+        });
         let history = match history.await {
             Ok(history) => history,
             Err(error) => {

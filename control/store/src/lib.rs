@@ -16,7 +16,7 @@ mod error;
 mod store;
 mod types;
 
-pub use embedded::{Embedded, Options, WriterDied};
+pub use embedded::{Embedded, HISTORY_BYTES, Options, WriterDied};
 pub use error::{OpenError, StoreError};
 pub use store::{Stats, Store, WatchStream};
 pub use types::{

@@ -130,8 +130,6 @@ pub struct RangeResult {
     pub kvs: Vec<KeyValue>,
     /// Whether the limit left keys out.
     pub more: bool,
-    /// How many keys the whole range has.
-    pub count: usize,
 }
 
 /// How a comparison relates what is stored to what is given: `stored RELATION given`.
@@ -201,6 +199,19 @@ pub enum Op {
         /// Deletes the key when this lease ends; `None` detaches it from its lease.
         lease: Option<LeaseId>,
     },
+    /// Gives a key that exists another value in memory only, at a revision of its own. Watches and reads see it like
+    /// any other change. The value is gone when the process ends: the key then has its last durable value again,
+    /// and the store's revision is higher than any that was given out. The next `Put` or `Delete` of the key ends
+    /// it too. A key that does not exist stays so.
+    ///
+    /// Only the newest volatile value of a key is kept: reads at older revisions find the durable value before it,
+    /// and a watch that starts in the past is given the newest.
+    PutVolatile {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+    },
     /// Deletes a key, if it exists.
     Delete {
         /// The key.
@@ -225,6 +236,15 @@ impl Op {
             key: key.into(),
             value: value.into(),
             lease: None,
+        }
+    }
+
+    /// Writes `key` in memory only; see [`Op::PutVolatile`].
+    #[must_use]
+    pub fn put_volatile(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self::PutVolatile {
+            key: key.into(),
+            value: value.into(),
         }
     }
 

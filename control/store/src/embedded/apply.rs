@@ -9,13 +9,17 @@ use bytes::Bytes;
 use redb::ReadableTable;
 
 use super::engine_error;
-use super::format::{COMPACTED, Entry, HEAD, NEXT_LEASE, Position, SUPERSEDED_BYTES, Tables, meta};
+use super::format::{
+    COMPACTED, Entry, FORMAT, FORMAT_VERSION, HEAD, NEXT_LEASE, Position, RESERVED,
+    SUPERSEDED_BYTES, Tables, meta,
+};
+use super::overlay::{Changes, Overlay};
 use super::read;
-use super::writer::Committed;
+use super::writer::Published;
 use crate::types::Lease;
 use crate::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Op, OpResult, Relation, Revision, StoreError,
-    Target, Txn, TxnResult, WatchBatch,
+    Compare, Event, EventKind, KeyValue, LeaseId, Op, OpResult, RangeResult, Relation, Revision,
+    StoreError, Target, Txn, TxnResult, WatchBatch,
 };
 
 /// Longest key in bytes. Names are at most 253 bytes; three of them and a group fit.
@@ -28,11 +32,17 @@ pub(super) const TXN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest lease in seconds, as etcd's `MaxLeaseTTL`; every clock can count that far.
 pub(super) const LEASE_SECONDS_MAX: u64 = 9_000_000_000;
 
+/// Revisions that one durable write reserves for volatile changes. At a heartbeat every ten seconds that is a write every
+/// nine hours for twenty nodes, and every two minutes for five thousand; a crash skips as many revisions.
+const RESERVED_REVISIONS: u64 = 1 << 16;
+/// What the engine needs for one change beside its key and value: its header, its position, its place in a page.
+const ENTRY_OVERHEAD_BYTES: u64 = 96;
+
 /// Refuses what is too large before anything is done.
 pub(super) fn check_sizes(txn: &Txn) -> Result<(), StoreError> {
     let mut total = 0;
     for op in txn.then.iter().chain(&txn.otherwise) {
-        if let Op::Put { key, value, .. } = op {
+        if let Op::Put { key, value, .. } | Op::PutVolatile { key, value } = op {
             limit("key", key.len(), KEY_BYTES_MAX)?;
             limit("value", value.len(), VALUE_BYTES_MAX)?;
             total += value.len();
@@ -54,7 +64,7 @@ fn check_duplicates(ops: &[Op]) -> Result<(), StoreError> {
     let mut touched: Vec<(&[u8], &[u8])> = Vec::new();
     for op in ops {
         let (start, end): (&[u8], &[u8]) = match op {
-            Op::Put { key, .. } => {
+            Op::Put { key, .. } | Op::PutVolatile { key, .. } => {
                 if !puts.insert(key) {
                     return Err(duplicate(key));
                 }
@@ -78,6 +88,11 @@ fn duplicate(key: &[u8]) -> StoreError {
     StoreError::DuplicateKey(String::from_utf8_lossy(key).into_owned())
 }
 
+/// Bytes of the file that a change holds.
+fn held_bytes(key: &[u8], value: &[u8]) -> u64 {
+    ENTRY_OVERHEAD_BYTES + (key.len() + value.len()) as u64
+}
+
 /// The tables being written, and the numbers that go with them.
 pub(super) struct Writer<'txn> {
     pub(super) tables: Tables<'txn>,
@@ -87,9 +102,29 @@ pub(super) struct Writer<'txn> {
     /// Bytes of entries that compaction could remove.
     superseded_bytes: u64,
     /// What each transaction changed, for the watches.
-    pub(super) batches: Vec<WatchBatch>,
+    batches: Vec<WatchBatch>,
+    /// How many of the batches hold a change that is durable.
+    durable_batches: u64,
+    /// The volatile values as of the last group, and what this one changes.
+    overlay: &'txn Overlay,
+    volatile: Changes,
+    /// The last revision that volatile changes may have.
+    reserved: Revision,
     /// Whether anything has to be committed.
     pub(super) dirty: Dirty,
+}
+
+/// A key before a change of it.
+#[derive(Default)]
+struct Before {
+    /// Where its newest durable change is.
+    position: Option<Position>,
+    /// What the durable value holds of the file; 0 where the key does not exist.
+    bytes: u64,
+    /// What everybody sees: the volatile value where there is one.
+    kv: Option<KeyValue>,
+    /// Whether that is a volatile value.
+    volatile: bool,
 }
 
 /// Whether a write transaction holds a change.
@@ -100,22 +135,34 @@ pub(super) enum Dirty {
 }
 
 impl<'txn> Writer<'txn> {
-    pub(super) fn new(tables: Tables<'txn>) -> Result<Self, StoreError> {
+    pub(super) fn new(tables: Tables<'txn>, overlay: &'txn Overlay) -> Result<Self, StoreError> {
         let number = |name| meta(&tables.meta, name).map_err(engine_error);
-        let (head, compacted) = (Revision(number(HEAD)?), Revision(number(COMPACTED)?));
+        let head = Revision(number(HEAD)?).max(overlay.head());
+        let compacted = Revision(number(COMPACTED)?);
         let superseded_bytes = number(SUPERSEDED_BYTES)?;
+        let reserved = Revision(number(RESERVED)?);
         Ok(Self {
             tables,
             head,
             compacted,
             superseded_bytes,
             batches: Vec::new(),
+            durable_batches: 0,
+            overlay,
+            volatile: Changes::new(),
+            reserved,
             dirty: Dirty::Clean,
         })
     }
 
     /// Writes the numbers back; the last thing before a commit.
     pub(super) fn finish(&mut self) -> Result<(), StoreError> {
+        // Where volatile changes are made at all, a commit that takes place anyway reserves for them.
+        if self.reserved != Revision(0)
+            && self.reserved.0 < self.head.0.saturating_add(RESERVED_REVISIONS / 2)
+        {
+            self.reserve();
+        }
         for (name, value) in [
             (HEAD, self.head.0),
             (COMPACTED, self.compacted.0),
@@ -123,15 +170,42 @@ impl<'txn> Writer<'txn> {
         ] {
             self.tables.meta.insert(name, value).map_err(engine_error)?;
         }
+        if self.reserved != Revision(0) {
+            // A file of an older version becomes one that the older program refuses.
+            for (name, value) in [(RESERVED, self.reserved.0), (FORMAT, FORMAT_VERSION)] {
+                self.tables.meta.insert(name, value).map_err(engine_error)?;
+            }
+        }
         Ok(())
     }
 
-    /// What the commit that follows makes durable; gives the tables back.
-    pub(super) fn into_committed(self) -> Committed {
-        Committed {
+    fn reserve(&mut self) {
+        self.reserved = Revision(self.head.0.saturating_add(RESERVED_REVISIONS));
+        self.dirty = Dirty::Changed;
+    }
+
+    /// What is to be told of the group once it is as durable as it has to be; gives the tables back.
+    pub(super) fn into_published(self) -> Published {
+        Published {
             batches: self.batches,
+            durable_batches: self.durable_batches,
+            volatile: self.volatile,
             head: self.head,
             compacted: self.compacted,
+            commits: u64::from(self.dirty == Dirty::Changed),
+        }
+    }
+
+    /// Whether the group leaves nothing to tell and nothing to commit.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.dirty == Dirty::Clean && self.batches.is_empty()
+    }
+
+    /// The value that only memory has.
+    fn volatile(&self, key: &[u8]) -> Option<KeyValue> {
+        match self.volatile.get(key) {
+            Some(changed) => changed.clone(),
+            None => self.overlay.get(key),
         }
     }
 
@@ -150,23 +224,23 @@ impl<'txn> Writer<'txn> {
                 Op::Put { key, value, lease } => OpResult::Put {
                     previous: self.put(revision, &mut events, key, value, *lease)?,
                 },
+                Op::PutVolatile { key, value } => OpResult::Put {
+                    previous: self.put_volatile(revision, &mut events, key, value)?,
+                },
                 Op::Delete { key } => OpResult::Delete {
                     deleted: self.delete(revision, &mut events, key, &[])?,
                 },
                 Op::DeleteRange { start, end } => OpResult::Delete {
                     deleted: self.delete(revision, &mut events, start, end)?,
                 },
-                Op::Range(range) => OpResult::Range(read::range(
-                    &self.tables.keys,
-                    &self.tables.log,
-                    range,
-                    if events.is_empty() {
+                Op::Range(range) => {
+                    let newest = if events.is_empty() {
                         self.head
                     } else {
                         revision
-                    },
-                    self.compacted,
-                )?),
+                    };
+                    OpResult::Range(self.range(range, newest)?)
+                }
             };
             responses.push(response);
         }
@@ -178,12 +252,39 @@ impl<'txn> Writer<'txn> {
         })
     }
 
+    fn range(&self, range: &crate::Range, newest: Revision) -> Result<RangeResult, StoreError> {
+        let mut volatile = self.overlay.view(&range.start, &range.end).values;
+        for (key, change) in &self.volatile {
+            match change {
+                Some(value) => drop(volatile.insert(key.clone(), value.clone())),
+                None => drop(volatile.remove(key)),
+            }
+        }
+        read::range(
+            &self.tables.keys,
+            &self.tables.log,
+            &volatile,
+            range,
+            newest,
+            self.compacted,
+        )
+    }
+
     fn end_revision(&mut self, revision: Revision, events: Vec<Event>) {
         if events.is_empty() {
             return;
         }
         self.head = revision;
-        self.dirty = Dirty::Changed;
+        let is_volatile = |event: &Event| {
+            let newest = self.volatile.get(&event.kv.key).and_then(Option::as_ref);
+            newest.is_some_and(|kv| kv.mod_revision == revision)
+        };
+        if !events.iter().all(is_volatile) {
+            self.dirty = Dirty::Changed;
+            self.durable_batches += 1;
+        } else if revision > self.reserved {
+            self.reserve();
+        }
         self.batches.push(WatchBatch { revision, events });
     }
 
@@ -193,13 +294,20 @@ impl<'txn> Writer<'txn> {
                 match read::newest(&self.tables.keys, &compare.key).map_err(engine_error)? {
                     Some((position, EventKind::Put)) => {
                         // The revision is in the row; anything else needs the entry itself.
+                        let volatile = self.volatile(&compare.key);
                         if let Target::ModRevision(given) = compare.target {
-                            if !relates(&Revision(position.0), &given, compare.relation) {
+                            let found =
+                                volatile.map_or(Revision(position.0), |newer| newer.mod_revision);
+                            if !relates(&found, &given, compare.relation) {
                                 return Ok(false);
                             }
                             continue;
                         }
-                        read::entry(&self.tables.log, position)?.map(|e| e.into_kv(position.0))
+                        match volatile {
+                            Some(newer) => Some(newer),
+                            None => read::entry(&self.tables.log, position)?
+                                .map(|e| e.into_kv(position.0)),
+                        }
                     }
                     _ => None,
                 };
@@ -249,8 +357,8 @@ impl<'txn> Writer<'txn> {
         value: &Bytes,
         lease: Option<LeaseId>,
     ) -> Result<Option<KeyValue>, StoreError> {
-        let (position, before) = self.before(key)?;
-        let previous = before.map(|(entry, revision)| entry.into_kv(revision));
+        let before = self.before(key)?;
+        let previous = before.kv.clone();
         let entry = Entry {
             kind: EventKind::Put,
             key: key.clone(),
@@ -260,14 +368,39 @@ impl<'txn> Writer<'txn> {
                 .map_or(revision.0, |p| p.create_revision.0),
             version: previous.as_ref().map_or(1, |p| p.version + 1),
             lease,
-            previous: position,
+            previous: before.position,
         };
         let old_lease = previous.as_ref().and_then(|p| p.lease);
         if old_lease != lease {
             self.move_lease(key, old_lease, lease)?;
         }
-        self.append(revision, events, entry, previous.clone())?;
+        self.append(revision, events, entry, before)?;
         Ok(previous)
+    }
+
+    fn put_volatile(
+        &mut self,
+        revision: Revision,
+        events: &mut Vec<Event>,
+        key: &Bytes,
+        value: &Bytes,
+    ) -> Result<Option<KeyValue>, StoreError> {
+        let Some(previous) = self.before(key)?.kv else {
+            return Ok(None);
+        };
+        let kv = KeyValue {
+            value: value.clone(),
+            mod_revision: revision,
+            version: previous.version + 1,
+            ..previous.clone()
+        };
+        self.volatile.insert(key.clone(), Some(kv.clone()));
+        events.push(Event {
+            kind: EventKind::Put,
+            kv,
+            prev: Some(previous.clone()),
+        });
+        Ok(Some(previous))
     }
 
     fn delete(
@@ -294,9 +427,10 @@ impl<'txn> Writer<'txn> {
         }
         let mut deleted = Vec::with_capacity(live.len());
         for key in live {
-            let (position, before) = self.before(&key)?;
-            let Some((entry, at)) = before else { continue };
-            let previous = entry.into_kv(at);
+            let before = self.before(&key)?;
+            let Some(previous) = before.kv.clone() else {
+                continue;
+            };
             if previous.lease.is_some() {
                 self.move_lease(&key, previous.lease, None)?;
             }
@@ -307,23 +441,32 @@ impl<'txn> Writer<'txn> {
                 create_revision: 0,
                 version: 0,
                 lease: None,
-                previous: position,
+                previous: before.position,
             };
-            self.append(revision, events, entry, Some(previous.clone()))?;
+            self.append(revision, events, entry, before)?;
             deleted.push(previous);
         }
         Ok(deleted)
     }
 
-    /// Where the key's newest change is, and what it wrote (with its revision) unless it deleted it.
-    #[allow(clippy::type_complexity)] // Two halves of one answer, named above.
-    fn before(&self, key: &[u8]) -> Result<(Option<Position>, Option<(Entry, u64)>), StoreError> {
+    fn before(&self, key: &[u8]) -> Result<Before, StoreError> {
         match read::newest(&self.tables.keys, key).map_err(engine_error)? {
-            None => Ok((None, None)),
-            Some((position, EventKind::Delete)) => Ok((Some(position), None)),
+            None => Ok(Before::default()),
+            Some((position, EventKind::Delete)) => Ok(Before {
+                position: Some(position),
+                ..Before::default()
+            }),
             Some((position, EventKind::Put)) => {
                 let entry = read::entry(&self.tables.log, position)?;
-                Ok((Some(position), entry.map(|entry| (entry, position.0))))
+                let newer = self.volatile(key);
+                Ok(Before {
+                    position: Some(position),
+                    bytes: entry
+                        .as_ref()
+                        .map_or(0, |entry| held_bytes(&entry.key, &entry.value)),
+                    volatile: newer.is_some(),
+                    kv: newer.or_else(|| entry.map(|entry| entry.into_kv(position.0))),
+                })
             }
         }
     }
@@ -333,7 +476,7 @@ impl<'txn> Writer<'txn> {
         revision: Revision,
         events: &mut Vec<Event>,
         entry: Entry,
-        previous: Option<KeyValue>,
+        before: Before,
     ) -> Result<(), StoreError> {
         let sub = u32::try_from(events.len())
             .map_err(|_| StoreError::io("too many changes in one transaction"))?;
@@ -347,10 +490,15 @@ impl<'txn> Writer<'txn> {
             .keys
             .insert(entry.key.as_ref(), (revision.0, sub, live))
             .map_err(engine_error)?;
-        if let Some(previous) = &previous {
-            self.superseded_bytes += (previous.key.len() + previous.value.len()) as u64;
+        self.superseded_bytes += before.bytes;
+        if entry.kind == EventKind::Delete {
+            // What says that the key is gone goes with the history as well.
+            self.superseded_bytes += held_bytes(&entry.key, &entry.value);
         }
-        events.push(entry.into_event(revision.0, previous));
+        if before.volatile {
+            self.volatile.insert(entry.key.clone(), None);
+        }
+        events.push(entry.into_event(revision.0, before.kv));
         Ok(())
     }
 
@@ -376,7 +524,8 @@ impl<'txn> Writer<'txn> {
     }
 
     /// Removes what no revision from `through` on can see, looking at no more than `max_entries` of
-    /// the log. Returns the revision reached.
+    /// the log. Returns the revision reached. Where nothing durable has happened since the last compaction, nothing is
+    /// written: volatile changes leave no history.
     pub(super) fn compact(
         &mut self,
         through: Revision,
@@ -412,6 +561,9 @@ impl<'txn> Writer<'txn> {
                 ended.push((position, entry.key));
             }
         }
+        if at == 0 {
+            return Ok(through);
+        }
         for position in superseded {
             self.remove_entry(position)?;
         }
@@ -434,10 +586,8 @@ impl<'txn> Writer<'txn> {
         let removed = self.tables.log.remove(position).map_err(engine_error)?;
         if let Some(bytes) = removed {
             let entry = Entry::decode(bytes.value())?;
-            if entry.kind == EventKind::Put {
-                let freed = (entry.key.len() + entry.value.len()) as u64;
-                self.superseded_bytes = self.superseded_bytes.saturating_sub(freed);
-            }
+            let freed = held_bytes(&entry.key, &entry.value);
+            self.superseded_bytes = self.superseded_bytes.saturating_sub(freed);
         }
         Ok(())
     }

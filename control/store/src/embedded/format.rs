@@ -17,12 +17,14 @@ use redb::{
 use crate::{Event, EventKind, KeyValue, LeaseId, OpenError, Revision, StoreError};
 
 /// The version of the layout that this program writes. Raised when an older program would misread it.
-pub(super) const FORMAT_VERSION: u64 = 1;
+///
+/// 2: `reserved`. An older program would give out revisions again that clients have seen.
+pub(super) const FORMAT_VERSION: u64 = 2;
 
 /// Where a change stands in the log: revision, and its number within the transaction.
 pub(super) type Position = (u64, u32);
 
-/// Named numbers: `format`, `head`, `compacted`, `superseded_bytes`, `next_lease`.
+/// Named numbers: `format`, `head`, `reserved`, `compacted`, `superseded_bytes`, `next_lease`.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("knarr-meta");
 /// Key to (revision, number in the transaction, 1 if it exists or 0 if that change deleted it).
 pub(super) const KEYS: TableDefinition<&[u8], (u64, u32, u8)> = TableDefinition::new("keys");
@@ -34,10 +36,12 @@ pub(super) const LEASES: TableDefinition<u64, u64> = TableDefinition::new("lease
 pub(super) const LEASE_KEYS: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("lease-keys");
 
 pub(super) const HEAD: &str = "head";
+/// No revision after this one was given out to a volatile change; 0 while there was none.
+pub(super) const RESERVED: &str = "reserved";
 pub(super) const COMPACTED: &str = "compacted";
 pub(super) const SUPERSEDED_BYTES: &str = "superseded_bytes";
 pub(super) const NEXT_LEASE: &str = "next_lease";
-const FORMAT: &str = "format";
+pub(super) const FORMAT: &str = "format";
 
 /// The tables of one write transaction.
 pub(super) struct Tables<'txn> {

@@ -9,8 +9,9 @@ use std::ops::Bound;
 use redb::{ReadableTable, StorageError};
 
 use super::engine_error;
-use super::format::{COMPACTED, Entry, HEAD, KEYS, LOG, META, Position, meta};
-use crate::{EventKind, KeyValue, Range, RangeResult, Revision, StoreError, WatchBatch};
+use super::format::{COMPACTED, Entry, HEAD, KEYS, LOG, META, Position, RESERVED, meta};
+use super::overlay::{Values, View};
+use crate::{Event, EventKind, KeyValue, Range, RangeResult, Revision, StoreError, WatchBatch};
 
 /// Where a range of keys ends.
 pub(super) enum End<'a> {
@@ -100,10 +101,12 @@ pub(super) fn check_revision(
     Ok(())
 }
 
-/// Reads `range` from the tables given. `head` is the newest revision in them.
+/// Reads `range` from the tables given and the volatile values beside them. `head` is the newest revision of both. Stops
+/// at the first key after the limit, so that a page costs what it holds.
 pub(super) fn range(
     keys: &impl ReadableTable<&'static [u8], (u64, u32, u8)>,
     log: &impl ReadableTable<Position, &'static [u8]>,
+    volatile: &Values,
     range: &Range,
     head: Revision,
     compacted: Revision,
@@ -114,32 +117,32 @@ pub(super) fn range(
         revision: at,
         kvs: Vec::new(),
         more: false,
-        count: 0,
     };
     let Some(bounds) = bounds(&range.start, &range.end) else {
         return Ok(result);
     };
     let limit = range.limit.unwrap_or(usize::MAX);
     for row in keys.range::<&[u8]>(bounds).map_err(engine_error)? {
-        let (_, row) = row.map_err(engine_error)?;
+        let (key, row) = row.map_err(engine_error)?;
         let (revision, sub, live) = row.value();
-        if revision <= at.0 {
-            if live == 0 {
-                continue;
-            }
-            result.count += 1;
-            if result.kvs.len() < limit {
-                let found = entry(log, (revision, sub))?.ok_or_else(|| missing(revision))?;
-                result.kvs.push(found.into_kv(revision));
-            }
-        } else if let Some(kv) = as_of(log, (revision, sub), at)? {
-            result.count += 1;
-            if result.kvs.len() < limit {
-                result.kvs.push(kv);
-            }
+        let durable = if revision > at.0 {
+            as_of(log, (revision, sub), at)?
+        } else if live == 0 {
+            None
+        } else {
+            let found = entry(log, (revision, sub))?.ok_or_else(|| missing(revision))?;
+            Some(found.into_kv(revision))
+        };
+        let Some(durable) = durable else { continue };
+        if result.kvs.len() >= limit {
+            result.more = true;
+            break;
         }
+        let newer = volatile
+            .get(key.value())
+            .filter(|kv| kv.mod_revision <= at && kv.mod_revision > durable.mod_revision);
+        result.kvs.push(newer.cloned().unwrap_or(durable));
     }
-    result.more = result.count > result.kvs.len();
     Ok(result)
 }
 
@@ -169,6 +172,13 @@ fn missing(revision: u64) -> StoreError {
     StoreError::io(format!("the log has no entry for revision {revision}"))
 }
 
+/// No revision up to this one may be given out again: the newest of the log, or what was reserved for volatile changes.
+pub(super) fn used(read: &redb::ReadTransaction) -> Result<Revision, StoreError> {
+    let table = read.open_table(META).map_err(engine_error)?;
+    let number = |name| meta(&table, name).map_err(engine_error);
+    Ok(Revision(number(HEAD)?.max(number(RESERVED)?)))
+}
+
 /// Head and compacted revision as of a read transaction.
 pub(super) fn revisions(read: &redb::ReadTransaction) -> Result<(Revision, Revision), StoreError> {
     let table = read.open_table(META).map_err(engine_error)?;
@@ -188,36 +198,46 @@ pub(super) struct History {
     pub(super) head: Revision,
 }
 
-/// The changes to the keys of a range from revision `from` on, at most about `max_events` of them.
+/// The changes to the keys of a range from revision `from` up to the view's head. Looks at `max_events` changes, of
+/// whatever key, and goes on to the end of the revision that it is in: whoever goes on after `through` always gets on.
 pub(super) fn history(
     read: &redb::ReadTransaction,
+    view: &View,
     start: &[u8],
     end: &[u8],
     from: Revision,
     max_events: usize,
 ) -> Result<History, StoreError> {
-    let (head, compacted) = revisions(read)?;
+    let (_, compacted) = revisions(read)?;
     if from <= compacted {
         return Err(StoreError::Compacted {
             requested: from,
             oldest: compacted,
         });
     }
-    let log = read.open_table(LOG).map_err(engine_error)?;
+    let head = view.head;
     let mut history = History {
         batches: Vec::new(),
         through: head,
         head,
     };
-    let rows = log.range((from.0, 0)..).map_err(engine_error)?;
+    if from > head {
+        history.through = Revision(from.0 - 1);
+        return Ok(history);
+    }
+    let log = read.open_table(LOG).map_err(engine_error)?;
+    let rows = log
+        .range((from.0, 0)..=(head.0, u32::MAX))
+        .map_err(engine_error)?;
+    let mut last_looked_at = None;
     for (looked_at, row) in rows.enumerate() {
         let (position, bytes) = row.map_err(engine_error)?;
         let (revision, _) = position.value();
-        let whole_revisions_before = history.batches.last().map(|b| b.revision.0) != Some(revision);
-        if looked_at >= max_events && whole_revisions_before {
+        if looked_at >= max_events && last_looked_at != Some(revision) {
             history.through = Revision(revision - 1);
             break;
         }
+        last_looked_at = Some(revision);
         let found = Entry::decode(bytes.value())?;
         if !contains(start, end, &found.key) {
             continue;
@@ -232,7 +252,54 @@ pub(super) fn history(
             }),
         }
     }
+    add_volatile(read, &log, view, from, &mut history)?;
     Ok(history)
+}
+
+/// Puts the volatile changes between `from` and the end of the piece where their revisions belong.
+fn add_volatile(
+    read: &redb::ReadTransaction,
+    log: &impl ReadableTable<Position, &'static [u8]>,
+    view: &View,
+    from: Revision,
+    history: &mut History,
+) -> Result<(), StoreError> {
+    let span = from..=history.through;
+    let mut wanted = view
+        .values
+        .values()
+        .filter(|kv| span.contains(&kv.mod_revision))
+        .peekable();
+    if wanted.peek().is_none() {
+        return Ok(());
+    }
+    let keys = read.open_table(KEYS).map_err(engine_error)?;
+    for kv in wanted {
+        let prev = match newest(&keys, &kv.key).map_err(engine_error)? {
+            Some((position, EventKind::Put)) if position.0 < kv.mod_revision.0 => {
+                entry(log, position)?.map(|entry| entry.into_kv(position.0))
+            }
+            // The file is ahead of the view; what was before is not asked for that exactly.
+            _ => None,
+        };
+        let event = Event {
+            kind: EventKind::Put,
+            kv: kv.clone(),
+            prev,
+        };
+        let batches = &mut history.batches;
+        match batches.binary_search_by_key(&kv.mod_revision, |batch| batch.revision) {
+            Ok(at) => batches[at].events.push(event),
+            Err(at) => batches.insert(
+                at,
+                WatchBatch {
+                    revision: kv.mod_revision,
+                    events: vec![event],
+                },
+            ),
+        }
+    }
+    Ok(())
 }
 
 /// The key before `entry`, where it existed.
@@ -251,10 +318,11 @@ pub(super) fn previous_kv(
 /// One range, read in a transaction of its own.
 pub(super) fn read_range(
     read: &redb::ReadTransaction,
+    view: &View,
     wanted: &Range,
 ) -> Result<RangeResult, StoreError> {
-    let (head, compacted) = revisions(read)?;
+    let (_, compacted) = revisions(read)?;
     let keys = read.open_table(KEYS).map_err(engine_error)?;
     let log = read.open_table(LOG).map_err(engine_error)?;
-    range(&keys, &log, wanted, head, compacted)
+    range(&keys, &log, &view.values, wanted, view.head, compacted)
 }

@@ -7,9 +7,11 @@ use futures::{FutureExt, StreamExt};
 use redb::ReadableTableMetadata;
 
 use super::*;
-use crate::{Compare, EventKind, KeyValue, Op, OpResult, WatchBatch};
+use crate::{Compare, EventKind, KeyValue, Op, OpResult, WatchBatch, prefix_end};
 
+mod model;
 mod power_loss;
+mod volatile;
 
 fn open(dir: &Path) -> Embedded {
     Embedded::open(&dir.join("store"), Options::default()).unwrap()
@@ -185,7 +187,7 @@ async fn a_list_at_an_older_revision_shows_what_was_then() {
 }
 
 #[tokio::test]
-async fn a_limited_list_says_how_much_there_is() {
+async fn a_limited_list_says_whether_there_is_more() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     for n in 0..10 {
@@ -193,7 +195,7 @@ async fn a_limited_list_says_how_much_there_is() {
     }
     put(&store, "q", "v").await;
     let page = store.range(Range::prefix("p/").limit(4)).await.unwrap();
-    assert_eq!((page.kvs.len(), page.more, page.count), (4, true, 10));
+    assert_eq!((page.kvs.len(), page.more), (4, true));
     let mut rest = Range::prefix("p/").at(page.revision);
     rest.start = "p/3\0".into();
     let rest = store.range(rest).await.unwrap();
@@ -351,6 +353,79 @@ async fn compaction_removes_what_no_readable_revision_shows() {
     assert_eq!(rows, (1, 2), "one key, and the log entries of 3 and 4");
 }
 
+#[tokio::test]
+async fn a_watch_of_few_keys_passes_a_transaction_of_many_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let from = put(&store, "narrow", "1").await;
+    let others = (0..REPLAY_EVENTS * 3).map(|n| Op::put(format!("other-{n}"), "v"));
+    store.txn(Txn::of(others.collect())).await.unwrap();
+    let last = put(&store, "narrow", "2").await;
+    let mut watch = store
+        .watch("narrow".into(), Bytes::new(), from)
+        .await
+        .unwrap();
+    assert_eq!(next(&mut watch).await.revision, from);
+    assert_eq!(next(&mut watch).await.revision, last);
+}
+
+#[tokio::test]
+async fn a_long_history_is_compacted_in_many_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for round in 0..3 {
+        let many = (0..10_000).map(|n| Op::put(format!("k{n}"), round.to_string()));
+        store.txn(Txn::of(many.collect())).await.unwrap();
+    }
+    let head = put(&store, "last", "v").await;
+    let before = store.stats().commits;
+    store.compact(head).await.unwrap();
+    let stats = store.stats();
+    assert_eq!(stats.compacted, head);
+    let commits = stats.commits - before;
+    assert!(commits >= 3, "{commits} commits for 30,001 changes");
+    assert_eq!(rows(&store), (10_001, 10_001));
+}
+
+/// What happens after a commit that failed and yet reached the disk, with a compaction in the same group.
+#[tokio::test]
+async fn watches_that_compaction_has_overtaken_end_as_lagged_and_the_file_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 0..10 {
+        put(&store, "a", &n.to_string()).await;
+    }
+    store.compact(Revision(8)).await.unwrap();
+    let database = store.shared.database().unwrap();
+    // (what the watches have seen, whether the history still leads from there)
+    for (seen, complete) in [(9, true), (8, true), (7, false), (3, false)] {
+        let (hub, overlay) = (Hub::new(Revision(seen)), Overlay::new(Revision(seen)));
+        let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
+        let lagged = Arc::new(AtomicBool::new(false));
+        let live = Live {
+            start: "a".into(),
+            end: Bytes::new(),
+            from: Revision(seen + 1),
+            sender,
+            lagged: lagged.clone(),
+        };
+        assert!(matches!(hub.join(live, Revision(seen)), Joined::Live));
+        let mut stream = WatchStream::new(receiver, lagged);
+
+        writer::catch_up(&hub, &overlay, &database).unwrap();
+
+        assert_eq!((hub.head(), overlay.head()), (Revision(10), Revision(10)));
+        if complete {
+            for revision in seen + 1..=10 {
+                assert_eq!(next(&mut stream).await.revision, Revision(revision));
+            }
+        } else {
+            let end = stream.next().await.unwrap().unwrap_err();
+            assert!(matches!(end, StoreError::WatchLagged), "{end}");
+        }
+    }
+}
+
 /// Rows of `keys` and of `log`.
 fn rows(store: &Embedded) -> (u64, u64) {
     store
@@ -370,7 +445,7 @@ fn rows(store: &Embedded) -> (u64, u64) {
 async fn history_stays_bounded_by_itself_and_an_idle_store_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
-        history_revisions: 50,
+        history_bytes: 100 * 50,
         ..Options::default()
     };
     let store = Embedded::open(&dir.path().join("store"), options).unwrap();
@@ -378,8 +453,17 @@ async fn history_stays_bounded_by_itself_and_an_idle_store_writes_nothing() {
         put(&store, "a", &n.to_string()).await;
     }
     let stats = store.stats();
-    assert_eq!(stats.revision.0 - stats.compacted.0, 50);
-    assert_eq!(rows(&store), (1, 51));
+    let kept = stats.revision.0 - stats.compacted.0;
+    assert!((20..=51).contains(&kept), "{kept} revisions are kept");
+    assert_eq!(rows(&store), (1, kept + 1));
+    // Deletions leave history as well, and what says that a key is gone counts.
+    for n in 0..300 {
+        put(&store, &format!("b{n}"), "x").await;
+        delete(&store, &format!("b{n}")).await;
+    }
+    let (keys, log) = rows(&store);
+    assert!(keys < 60 && log < 120, "{keys} keys, {log} changes");
+    let stats = store.stats();
     // Reading, failed comparisons and deletions of what is not there write nothing.
     store.range(Range::prefix("")).await.unwrap();
     delete(&store, "nothing").await;
@@ -458,7 +542,7 @@ async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let path = dir.path().join("store");
     let error = Embedded::open(&path, Options::default()).unwrap_err();
     assert!(
-        matches!(error, OpenError::NewerFormat { found: 2, .. }),
+        matches!(error, OpenError::NewerFormat { found: 3, .. }),
         "{error:?}"
     );
     assert!(error.to_string().contains("start the newer program again"));
@@ -517,7 +601,7 @@ async fn a_full_disk_loses_nothing_acknowledged_and_the_store_recovers() {
     store.close().await;
     let store = open(dir.path());
     let found = store.range(Range::prefix("k")).await.unwrap();
-    assert_eq!(found.count, acknowledged.len());
+    assert_eq!(found.kvs.len(), acknowledged.len());
 }
 
 #[tokio::test]
@@ -542,7 +626,7 @@ async fn the_keys_of_a_lease_end_with_it() {
     let ttl = store.lease_keep_alive(lease).await.unwrap();
     assert_eq!(ttl, Duration::from_secs(1));
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(store.range(Range::key("a")).await.unwrap().count, 1);
+    assert_eq!(store.range(Range::key("a")).await.unwrap().kvs.len(), 1);
     let batch = next(&mut watch).await;
     assert_eq!(batch.events[0].kind, EventKind::Delete);
     assert_eq!(batch.events[0].kv.key, "a");
@@ -608,7 +692,7 @@ async fn a_transaction_with_a_read_that_cannot_be_done_has_changed_nothing() {
         assert!(!error.leaves_outcome_unknown());
         // The next transaction's commit would carry what was left behind.
         put(&store, "a", "again").await;
-        assert_eq!(store.range(Range::key("b")).await.unwrap().count, 0);
+        assert_eq!(store.range(Range::key("b")).await.unwrap().kvs.len(), 0);
         store.compact(store.stats().revision).await.unwrap();
     }
     let head = store.stats().revision;

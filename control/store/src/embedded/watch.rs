@@ -118,6 +118,15 @@ impl Hub {
         });
     }
 
+    /// Ends every live watch as one that missed something; those to come start after `head`.
+    pub(super) fn cut_off(&self, head: Revision) {
+        let mut state = self.lock();
+        state.head = state.head.max(head);
+        for live in state.live.drain(..) {
+            live.lagged.store(true, Ordering::Release);
+        }
+    }
+
     /// Ends every watch.
     pub(super) fn close(&self) {
         let mut state = self.lock();

@@ -14,11 +14,12 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use super::apply::{Dirty, Writer};
-use super::format::{LEASES, Tables};
+use super::format::{KEYS, LEASES, Tables};
+use super::overlay::{Changes, Overlay, Values, View};
 use super::watch::Hub;
 use super::{Shared, engine_error, read};
 use crate::types::Lease;
-use crate::{LeaseId, Revision, StoreError, Txn, TxnResult, WatchBatch};
+use crate::{EventKind, LeaseId, Revision, StoreError, Txn, TxnResult, WatchBatch};
 
 /// Requests that may wait for the writer; more make their callers wait.
 pub(super) const REQUEST_QUEUE: usize = 1024;
@@ -26,6 +27,9 @@ pub(super) const REQUEST_QUEUE: usize = 1024;
 const GROUP_MAX: usize = 512;
 /// Log entries that one commit compacts beside its own work, so that no commit takes long.
 const COMPACT_STEP: usize = 1000;
+/// Log entries that one commit compacts when it was asked to: some ten milliseconds' work, so that a history of
+/// millions of changes goes in many commits and others are served between them.
+const COMPACT_ASKED_STEP: usize = 10_000;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -76,6 +80,7 @@ pub(super) async fn run(
     let mut group = Vec::with_capacity(GROUP_MAX);
     let closed = loop {
         let next_end = leases.values().map(|(_, end)| *end).min();
+        let goes_on = !group.is_empty();
         tokio::select! {
             // Dropping recv_many loses nothing: it takes requests out only when it is ready.
             received = requests.recv_many(&mut group, GROUP_MAX) => {
@@ -85,6 +90,8 @@ pub(super) async fn run(
             }
             // A dropped sleep is made again from the same deadline.
             () = sleep_until(next_end) => expire(&leases, &mut group),
+            // A compaction that is not done yet waits for nobody.
+            () = std::future::ready(()), if goes_on => {}
         }
         let mut closing = None;
         let mut work = Vec::with_capacity(group.len());
@@ -104,7 +111,9 @@ pub(super) async fn run(
         if !work.is_empty() {
             let shared = shared.clone();
             let committing = tokio::task::spawn_blocking(move || commit_group(&shared, work));
-            committing.await?.apply(&mut leases);
+            let mut changes = committing.await?;
+            group.append(&mut changes.unfinished);
+            changes.apply(&mut leases);
         }
         if closing.is_some() {
             break closing;
@@ -160,6 +169,8 @@ struct LeaseChanges {
     ended: Vec<LeaseId>,
     /// Leases whose end could not be written; tried again after a while.
     postponed: Vec<LeaseId>,
+    /// Compactions that have not reached their end.
+    unfinished: Vec<Request>,
 }
 
 /// How long to wait before ending a lease is tried again after the disk failed.
@@ -187,8 +198,8 @@ fn commit_group(shared: &Shared, group: Vec<Request>) -> LeaseChanges {
     let mut changes = LeaseChanges::default();
     let outcome = apply_group(shared, group, &mut answers, &mut changes);
     let failure = match outcome {
-        Ok(Some(committed)) => {
-            shared.committed(&committed);
+        Ok(Some(published)) => {
+            shared.publish(published);
             None
         }
         Ok(None) => None,
@@ -196,6 +207,8 @@ fn commit_group(shared: &Shared, group: Vec<Request>) -> LeaseChanges {
             shared.failed(&error);
             changes.granted.clear();
             changes.postponed = std::mem::take(&mut changes.ended);
+            let unfinished = changes.unfinished.drain(..);
+            answers.extend(unfinished.filter_map(|request| refusal(request, &error)));
             Some(error)
         }
     };
@@ -205,11 +218,16 @@ fn commit_group(shared: &Shared, group: Vec<Request>) -> LeaseChanges {
     changes
 }
 
-/// What a commit made durable.
-pub(super) struct Committed {
+/// What a group did, now that as much of it is durable as has to be.
+pub(super) struct Published {
     pub(super) batches: Vec<WatchBatch>,
+    /// How many of them hold a change that is durable.
+    pub(super) durable_batches: u64,
+    pub(super) volatile: Changes,
     pub(super) head: Revision,
     pub(super) compacted: Revision,
+    /// 0 where the group changed only what is in memory.
+    pub(super) commits: u64,
 }
 
 fn apply_group(
@@ -217,27 +235,28 @@ fn apply_group(
     group: Vec<Request>,
     answers: &mut Vec<Answer>,
     changes: &mut LeaseChanges,
-) -> Result<Option<Committed>, StoreError> {
+) -> Result<Option<Published>, StoreError> {
     // A failure before or during the commit must reach every caller of the group, so callers are
     // moved into `answers` even when their request is never looked at.
     let mut requests = group.into_iter();
     let result = (|| {
         let database = shared.database()?;
         let txn = database.begin_write().map_err(engine_error)?;
-        let mut writer = Writer::new(Tables::open(&txn).map_err(engine_error)?)?;
+        let tables = Tables::open(&txn).map_err(engine_error)?;
+        let mut writer = Writer::new(tables, &shared.overlay)?;
         for request in requests.by_ref() {
             apply_one(&mut writer, request, answers, changes)?;
         }
         if writer.dirty == Dirty::Clean {
-            drop(writer);
+            let published = (!writer.is_unchanged()).then(|| writer.into_published());
             txn.abort().map_err(engine_error)?;
-            return Ok(None);
+            return Ok(published);
         }
         compact_step(&mut writer, shared)?;
         writer.finish()?;
-        let committed = writer.into_committed();
+        let published = writer.into_published();
         txn.commit().map_err(engine_error)?;
-        Ok(Some(committed))
+        Ok(Some(published))
     })();
     if let Err(error) = &result {
         for request in requests {
@@ -261,7 +280,13 @@ fn apply_one(
             (Answer::Txn(reply, result), error)
         }
         Request::Compact(revision, reply) => {
-            let result = compact_fully(writer, revision);
+            let result = match compact_asked(writer, revision) {
+                Ok(reached) if reached < revision => {
+                    changes.unfinished.push(Request::Compact(revision, reply));
+                    return Ok(());
+                }
+                other => other.map(drop),
+            };
             let error = result.as_ref().err().cloned();
             (Answer::Done(Some(reply), result), error)
         }
@@ -303,7 +328,8 @@ fn refusal(request: Request, error: &StoreError) -> Option<Answer> {
     }
 }
 
-fn compact_fully(writer: &mut Writer<'_>, revision: Revision) -> Result<(), StoreError> {
+/// One step of a compaction that somebody waits for; returns how far it got.
+fn compact_asked(writer: &mut Writer<'_>, revision: Revision) -> Result<Revision, StoreError> {
     if revision > writer.head {
         return Err(StoreError::FutureRevision {
             requested: revision,
@@ -316,35 +342,56 @@ fn compact_fully(writer: &mut Writer<'_>, revision: Revision) -> Result<(), Stor
             oldest: writer.compacted,
         });
     }
-    while writer.compact(revision, COMPACT_STEP)? < revision {}
-    Ok(())
+    writer.compact(revision, COMPACT_ASKED_STEP)
 }
 
-/// Keeps the history bounded, in steps that ride on commits which happen anyway.
+/// Keeps the history within its bytes, in steps that ride on commits which happen anyway. Each step takes the oldest of
+/// the older half, so that the history is no shorter than it has to be.
 fn compact_step(writer: &mut Writer<'_>, shared: &Shared) -> Result<(), StoreError> {
-    let options = &shared.options;
-    let oldest_kept = Revision(writer.head.0.saturating_sub(options.history_revisions));
-    let target = if writer.superseded_bytes() > options.history_bytes {
-        // Too much by size: the older half of the history goes.
-        Revision(writer.compacted.0.midpoint(writer.head.0)).max(oldest_kept)
-    } else {
-        oldest_kept
-    };
-    if target > writer.compacted {
-        writer.compact(target, COMPACT_STEP)?;
+    if writer.superseded_bytes() <= shared.options.history_bytes {
+        return Ok(());
+    }
+    let half = Revision(writer.compacted.0.midpoint(writer.head.0));
+    if half > writer.compacted {
+        writer.compact(half, COMPACT_STEP)?;
     }
     Ok(())
 }
 
 /// Tells the watches what was committed by a commit that was reported as failed, as found in the file that is opened
-/// again.
-pub(super) fn catch_up(hub: &Hub, database: &Database) -> Result<(), StoreError> {
+/// again. What that commit did to volatile values is followed first.
+///
+/// The commit may have compacted past what the watches have seen (a group holds whatever was asked for at that time).
+/// Then nothing can tell them what they missed, and they are ended as if they had been too slow.
+pub(super) fn catch_up(
+    hub: &Hub,
+    overlay: &Overlay,
+    database: &Database,
+) -> Result<Revision, StoreError> {
     let read = database.begin_read().map_err(engine_error)?;
-    let (head, _) = read::revisions(&read)?;
+    let (head, compacted) = read::revisions(&read)?;
+    if hub.head() >= head {
+        return Ok(compacted);
+    }
+    let keys = read.open_table(KEYS).map_err(engine_error)?;
+    overlay.catch_up(head, |kv| {
+        let newest = read::newest(&keys, &kv.key).map_err(engine_error)?;
+        Ok::<_, StoreError>(newest.is_some_and(|(position, kind)| {
+            kind == EventKind::Put && position.0 < kv.mod_revision.0
+        }))
+    })?;
+    let view = View {
+        head,
+        values: Values::new(),
+    };
     while hub.head() < head {
         let from = hub.head().next();
-        let history = read::history(&read, &[], &[0], from, super::REPLAY_EVENTS)?;
+        if from <= compacted {
+            hub.cut_off(head);
+            break;
+        }
+        let history = read::history(&read, &view, &[], &[0], from, super::REPLAY_EVENTS)?;
         hub.publish(&history.batches, history.through);
     }
-    Ok(())
+    Ok(compacted)
 }
