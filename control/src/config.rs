@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use knarr_apiserver::serve::ANONYMOUS_CONNECTIONS_MAX;
 use knarr_control_plan::cidr::Cidr;
+use knarr_store::HISTORY_BYTES;
 use serde::Deserialize;
 
-pub use values::{Period, Ports, ValueError};
+pub use values::{Period, Ports, Size, ValueError};
 
 /// Where a control plane keeps everything unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/knarr-control";
@@ -28,6 +29,8 @@ const NODE_CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// With less, a few slow handshakes would hold up everybody; with more, too few of the server's connections would be left
 /// for clients with certificates.
 const ANONYMOUS_CONNECTIONS_RANGE: std::ops::RangeInclusive<usize> = 64..=4096;
+/// Less history than this does not hold a few versions of the largest objects.
+const HISTORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Bits of a pod range of one node.
 pub(crate) const NODE_PREFIX: u8 = 24;
 
@@ -149,6 +152,12 @@ pub struct Settings {
     )]
     pub anonymous_connections_max: Option<u16>,
 
+    /// Space on the disk for overwritten and deleted objects. They are kept for five to ten minutes, within which a
+    /// list can be read on page by page and a watch resumed; where so many change that they need more than this,
+    /// the oldest go earlier [default: 256Mi]
+    #[arg(long, env = "KNARR_CONTROL_HISTORY_BYTES", value_name = "SIZE")]
+    pub history_bytes: Option<Size>,
+
     /// What is logged: a level, or tracing's filter such as info,knarr_control=debug [default: info]
     #[arg(long, env = "KNARR_CONTROL_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -233,6 +242,7 @@ impl Settings {
             anonymous_connections_max: self
                 .anonymous_connections_max
                 .or(other.anonymous_connections_max),
+            history_bytes: self.history_bytes.or(other.history_bytes),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             server: self.server.or(other.server),
@@ -320,6 +330,7 @@ impl Settings {
             anonymous_connections_max: self
                 .anonymous_connections_max
                 .map_or(ANONYMOUS_CONNECTIONS_MAX, usize::from),
+            history_bytes: self.history_bytes.map_or(HISTORY_BYTES, |size| size.0),
         };
         config.check()?;
         Ok(config)
@@ -410,6 +421,8 @@ pub struct Config {
     pub node_certificate_lifetime: Duration,
     /// Connections at once without a valid client certificate.
     pub anonymous_connections_max: usize,
+    /// Bytes of the store's file for what was overwritten or deleted.
+    pub history_bytes: u64,
 }
 
 impl Config {
@@ -449,6 +462,11 @@ impl Config {
                 self.anonymous_connections_max,
                 ANONYMOUS_CONNECTIONS_RANGE.start(),
                 ANONYMOUS_CONNECTIONS_RANGE.end(),
+            )));
+        }
+        if self.history_bytes < HISTORY_BYTES_MIN {
+            return Err(conflict(format!(
+                "--history-bytes must be at least {HISTORY_BYTES_MIN}: less does not hold one change of the largest objects"
             )));
         }
         for seconds in [

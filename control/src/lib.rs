@@ -93,7 +93,11 @@ pub async fn run(
     // of all the admin's kubeconfig with an address where nobody serves.
     pki::private_dir(&config.data_dir)?;
     let path = config.data_dir.join(STORE_FILE);
-    let store = Embedded::open(&path, Options::default())?;
+    let options = Options {
+        history_bytes: config.history_bytes,
+        ..Options::default()
+    };
+    let store = Embedded::open(&path, options)?;
     // Whatever happens from here on, the store is closed in order.
     let result = match Pki::open(&config, clock::utc()) {
         Ok(pki) => run_with_store(&config, services, Arc::new(pki), store.clone(), shutdown).await,
@@ -117,7 +121,7 @@ async fn run_with_store(
     let store: Arc<dyn Store> = Arc::new(store);
     let heartbeats = Arc::new(Heartbeats::default());
     let streams = Arc::new(Streams::default());
-    let api = ApiServer::open(store.clone(), api_config(config, &heartbeats, &streams)).await?;
+    let api = ApiServer::open(store.clone(), api_config(config, &streams)).await?;
     let client = api.client();
     bootstrap::ensure_kubernetes_service(&client, config).await?;
 
@@ -221,13 +225,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// The commit that the program was built from, in hexadecimal digits; zeros where it is not known.
 pub(crate) const BUILD_COMMIT: &str = env!("KNARR_BUILD_COMMIT");
 
-fn api_config(config: &Config, heartbeats: &Arc<Heartbeats>, streams: &Arc<Streams>) -> ApiConfig {
+fn api_config(config: &Config, streams: &Arc<Streams>) -> ApiConfig {
     let ranges = ServiceRanges {
         addresses: config.service_cidr,
         ports: config.node_ports,
     };
     let mut api = ApiConfig::new(Arc::new(ranges), streams.clone());
-    api.leases = Some(heartbeats.clone());
     api.not_ready_toleration_seconds = config.not_ready_toleration_seconds;
     api.unreachable_toleration_seconds = config.unreachable_toleration_seconds;
     api.git_commit = BUILD_COMMIT.to_owned();

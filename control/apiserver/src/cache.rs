@@ -5,7 +5,7 @@
 //! scheduler read it. Readers hold a position and are woken without a message; nobody has a queue of
 //! their own, so a slow reader costs nothing and finds out by [`Lagged`].
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
@@ -73,6 +73,8 @@ struct Gap {
 #[derive(Debug)]
 struct State {
     objects: BTreeMap<Box<str>, Arc<Object>>,
+    /// How many of them each namespace has; none is 0.
+    counts: HashMap<Box<str>, usize>,
     window: VecDeque<Arc<CacheEvent>>,
     window_bytes: usize,
     /// Sequence number of the first event in the window.
@@ -103,6 +105,7 @@ impl ResourceCache {
             prefix: kind.prefix(),
             state: RwLock::new(State {
                 objects: BTreeMap::new(),
+                counts: HashMap::new(),
                 window: VecDeque::new(),
                 window_bytes: 0,
                 first: 0,
@@ -134,6 +137,11 @@ impl ResourceCache {
             .into_iter()
             .map(|o| (o.meta.key().into_boxed_str(), Arc::new(o)))
             .collect();
+        let mut counts = HashMap::new();
+        for object in state.objects.values() {
+            *counts.entry(object.meta.namespace.clone()).or_default() += 1;
+        }
+        state.counts = counts;
         state.window.clear();
         state.window_bytes = 0;
         state.first = *self.next.borrow();
@@ -184,6 +192,12 @@ impl ResourceCache {
         let object = Arc::new(object);
         let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
         let previous = state.objects.insert(key, Arc::clone(&object));
+        if previous.is_none() {
+            match state.counts.get_mut(&object.meta.namespace) {
+                Some(count) => *count += 1,
+                None => drop(state.counts.insert(object.meta.namespace.clone(), 1)),
+            }
+        }
         let event = Arc::new(CacheEvent {
             kind: if previous.is_none() {
                 CacheEventKind::Added
@@ -202,6 +216,12 @@ impl ResourceCache {
     pub(crate) fn remove(&self, key: &str, revision: u64) -> Option<Arc<CacheEvent>> {
         let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
         let previous = state.objects.remove(key)?;
+        if let Some(count) = state.counts.get_mut(&previous.meta.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                state.counts.remove(&previous.meta.namespace);
+            }
+        }
         let event = Arc::new(CacheEvent {
             kind: CacheEventKind::Deleted,
             object: Arc::new(previous.deleted_at(revision)),
@@ -243,12 +263,27 @@ impl ResourceCache {
     pub(crate) fn list(&self, namespace: Option<&str>) -> Snapshot {
         let state = self.read();
         Snapshot {
-            objects: select(&state, namespace),
+            objects: select(&state, namespace).cloned().collect(),
             revision: state.revision,
         }
     }
 
-    /// Whether a namespace holds anything of this resource.
+    /// The first `limit` objects of one namespace (or all), and how many it has. Costs what it returns.
+    pub(crate) fn first(&self, namespace: Option<&str>, limit: usize) -> (Snapshot, usize) {
+        let state = self.read();
+        let snapshot = Snapshot {
+            objects: select(&state, namespace).take(limit).cloned().collect(),
+            revision: state.revision,
+        };
+        (snapshot, state.count(namespace))
+    }
+
+    /// How many objects one namespace (or all) has.
+    pub(crate) fn count(&self, namespace: Option<&str>) -> usize {
+        self.read().count(namespace)
+    }
+
+    /// How many objects there are.
     pub(crate) fn len(&self) -> usize {
         self.read().objects.len()
     }
@@ -256,7 +291,7 @@ impl ResourceCache {
     fn snapshot_and_position(&self, namespace: Option<&str>) -> (Snapshot, u64) {
         let state = self.read();
         let snapshot = Snapshot {
-            objects: select(&state, namespace),
+            objects: select(&state, namespace).cloned().collect(),
             revision: state.revision,
         };
         (snapshot, state.first + state.window.len() as u64)
@@ -300,21 +335,28 @@ fn held_bytes(event: &CacheEvent) -> usize {
     event.object.bytes.len()
 }
 
-fn select(state: &State, namespace: Option<&str>) -> Vec<Arc<Object>> {
-    match namespace {
-        None => state.objects.values().cloned().collect(),
-        Some(namespace) => {
-            // '0' is the byte after '/'.
-            let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
-            let range: (Bound<&str>, Bound<&str>) =
-                (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
-            state
-                .objects
-                .range::<str, _>(range)
-                .map(|(_, o)| Arc::clone(o))
-                .collect()
+impl State {
+    fn count(&self, namespace: Option<&str>) -> usize {
+        match namespace {
+            None => self.objects.len(),
+            Some(namespace) => self.counts.get(namespace).copied().unwrap_or(0),
         }
     }
+}
+
+fn select<'a>(
+    state: &'a State,
+    namespace: Option<&str>,
+) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+    let bounds = match namespace {
+        None => (Bound::Unbounded, Bound::Unbounded),
+        // '0' is the byte after '/'.
+        Some(namespace) => (
+            Bound::Included(format!("{namespace}/").into_boxed_str()),
+            Bound::Excluded(format!("{namespace}0").into_boxed_str()),
+        ),
+    };
+    state.objects.range(bounds).map(|(_, object)| object)
 }
 
 /// Objects as of one revision.

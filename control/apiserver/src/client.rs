@@ -216,6 +216,22 @@ impl Client {
         typed(&written)
     }
 
+    /// Changes an object that exists in memory only: a new `resourceVersion` and an event, and nothing on the disk.
+    /// The change is lost when the process ends, and part of the next durable write of the object before that. For
+    /// what is true only as long as it is said again: heartbeats. Neither admission nor validation sees it.
+    pub async fn write_in_memory<K: Resource>(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        change: impl Fn(&mut Value) + Send + Sync,
+    ) -> Result<(), ApiError> {
+        let kind = kind_of_resource(K::GROUP, K::VERSION, K::KIND)?;
+        let namespace = namespace.unwrap_or_default();
+        self.core
+            .write_in_memory(kind, namespace, name, &change)
+            .await
+    }
+
     /// Deletes an object, or starts its deletion where grace or finalizers say so. Not finding it is an error.
     pub async fn delete<K>(
         &self,
@@ -368,9 +384,6 @@ impl Client {
         kind: &'static Kind,
         object: &Object,
     ) -> Result<K, ApiError> {
-        if let Some(bytes) = self.core.overlaid(kind, object) {
-            return serde_json::from_slice(&bytes).map_err(ApiError::internal);
-        }
         if kind.view_of.is_some() {
             let view = kind.strategy.as_view(object.value());
             return serde_json::from_value(view).map_err(ApiError::internal);

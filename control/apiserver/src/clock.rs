@@ -12,8 +12,3 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
-
-/// `2026-01-02T03:04:05.000006Z`, the form of `metav1.MicroTime`.
-pub(crate) fn rfc3339_micro(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use k8s_openapi::jiff::Timestamp;
 
 use crate::{ApiError, PeerIdentity};
 
@@ -77,12 +76,6 @@ pub trait LogStreamer: Send + Sync + 'static {
     async fn open(&self, target: LogTarget, options: LogOptions) -> Result<LogStream, ApiError>;
 }
 
-/// The newest heartbeats, which are not written to the store.
-pub trait LeaseOverlay: Send + Sync + 'static {
-    /// When the holder of `namespace/name` was last heard of; `None` leaves the stored `renewTime`.
-    fn renew_time(&self, namespace: &str, name: &str) -> Option<Timestamp>;
-}
-
 /// Proves bearer tokens.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
@@ -98,8 +91,6 @@ pub struct ApiConfig {
     pub services: Arc<dyn ServiceAllocator>,
     /// Pod logs.
     pub logs: Arc<dyn LogStreamer>,
-    /// Heartbeats in memory; `None`: Leases are served as stored.
-    pub leases: Option<Arc<dyn LeaseOverlay>>,
     /// Bearer tokens; `None`: only certificates prove anything.
     pub authenticator: Option<Arc<dyn Authenticator>>,
     /// `tolerationSeconds` of the default toleration of `node.kubernetes.io/not-ready`.
@@ -129,7 +120,6 @@ impl ApiConfig {
         Self {
             services,
             logs,
-            leases: None,
             authenticator: None,
             not_ready_toleration_seconds: 300,
             unreachable_toleration_seconds: 300,

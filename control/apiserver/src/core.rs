@@ -19,7 +19,7 @@ use crate::cache::{Cache, ResourceCache};
 use crate::metrics::Metrics;
 use crate::object::Object;
 use crate::registry::{self, Kind};
-use crate::{ApiConfig, ApiError, OpenError, PartDied, Reason};
+use crate::{ApiConfig, ApiError, OpenError, PartDied};
 
 /// How long a read waits for the caches to see what the store already has.
 const FRESH_MS_MAX: u64 = 3_000;
@@ -326,16 +326,6 @@ impl Core {
         self.caches
             .iter()
             .find(|c| key.starts_with(c.prefix().as_bytes()))
-    }
-}
-
-impl ApiError {
-    /// 504: the client asks for a revision that has not happened yet.
-    fn too_large_version(wanted: u64, current: u64) -> Self {
-        Self::new(
-            Reason::Timeout,
-            format!("Too large resource version: {wanted}, current: {current}"),
-        )
     }
 }
 

@@ -36,8 +36,7 @@ mod verbs;
 pub use cache::{Cache, CacheEvent, CacheEventKind, EventStream, Expired, Lagged, Snapshot};
 pub use client::{Client, DeleteParams, ListParams, Patch, Propagation};
 pub use config::{
-    ApiConfig, Authenticator, LeaseOverlay, LogOptions, LogStream, LogStreamer, LogTarget,
-    ServiceAllocator,
+    ApiConfig, Authenticator, LogOptions, LogStream, LogStreamer, LogTarget, ServiceAllocator,
 };
 pub use identity::PeerIdentity;
 pub use object::{Meta, Object, Owner};

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lists: which objects, as of when, and how much of them on one page.
 //!
-//! A first page comes from the cache; the pages after it come from the store, as of the first page's revision.
+//! A first page comes from the cache; the pages after it come from the store, as of the first page's revision. How many
+//! objects are left is counted once, by the cache, and travels with the client: a page costs what it holds.
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use knarr_api::fields::{FieldRequirement, FieldSelector};
 use knarr_api::labels::Selector;
 use knarr_store::{Range, Revision, StoreError, prefix_end};
-use serde::{Deserialize, Serialize};
 
+use crate::ApiError;
 use crate::core::Core;
 use crate::object::Object;
 use crate::registry::{Kind, SelectableMeta};
-use crate::{ApiError, Reason};
+use token::{Token, When};
+
+mod token;
 
 /// Keys read from the store at once for a page whose selectors leave objects out.
 const CHUNK: usize = 500;
@@ -51,15 +52,6 @@ pub(crate) struct Page {
     /// How many objects follow, where that is known.
     pub(crate) remaining: Option<usize>,
 }
-
-#[derive(Serialize, Deserialize)]
-struct Token {
-    v: String,
-    rv: u64,
-    start: String,
-}
-
-const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 /// The value of the field that a label of `kind` stands for. A view's label stands for the stored kind's label with the
 /// same place.
@@ -134,9 +126,22 @@ impl Core {
     ) -> Result<Page, ApiError> {
         wanted.check(kind)?;
         if let Some(token) = token {
-            let token = parse_token(token)?;
-            let start = format!("{}{}", kind.stored().prefix(), token.start);
-            return self.page(kind, wanted, token.rv, start, limit).await;
+            let token = Token::parse(token)?;
+            let revision = match token.when {
+                When::At(revision) => revision,
+                When::Now => self.fresh().await?,
+            };
+            return self
+                .page(
+                    kind,
+                    wanted,
+                    revision,
+                    token.start.clone(),
+                    token.left,
+                    limit,
+                )
+                .await
+                .map_err(|error| unless_too_old(error, || expired_token(&token)));
         }
         match as_of {
             AsOf::Newest => {
@@ -146,41 +151,61 @@ impl Core {
             AsOf::AtLeast(revision) => self.wait_for(revision).await?,
             AsOf::Exactly(revision) => {
                 self.wait_for(revision).await?;
-                let start = kind.stored().prefix();
-                return self.page(kind, wanted, revision, start, limit).await;
+                // As many as there are now, which is what clients use the number for: an estimate.
+                let namespace = wanted.namespace.as_deref();
+                let total = self.cache(kind).0.count(namespace);
+                return self
+                    .page(kind, wanted, revision, String::new(), Some(total), limit)
+                    .await
+                    .map_err(|error| unless_too_old(error, too_old_list));
             }
         }
         let applied = self.applied();
-        let snapshot = self.cache(kind).0.list(wanted.namespace.as_deref());
+        let cache = self.cache(kind);
+        let namespace = wanted.namespace.as_deref();
+        let (snapshot, total) = if limit > 0 && wanted.selects_all() {
+            cache.0.first(namespace, limit)
+        } else {
+            let mut all = cache.0.list(namespace);
+            all.objects.retain(|o| wanted.matches(kind, o));
+            let total = all.objects.len();
+            if limit > 0 {
+                all.objects.truncate(limit);
+            }
+            (all, total)
+        };
         let revision = applied.max(snapshot.revision);
-        let mut objects = snapshot.objects;
-        if !wanted.selects_all() {
-            objects.retain(|o| wanted.matches(kind, o));
-        }
         let mut page = Page {
             revision,
-            objects,
+            objects: snapshot.objects,
             next: None,
             remaining: None,
         };
-        if limit > 0 && page.objects.len() > limit {
-            page.remaining = wanted.selects_all().then(|| page.objects.len() - limit);
-            page.objects.truncate(limit);
-            page.next = page.objects.last().map(|o| make_token(revision, o));
+        let left = total - page.objects.len();
+        if left > 0 {
+            page.end_with(revision, wanted.selects_all().then_some(left));
         }
         Ok(page)
     }
 
-    /// One page from the store, as of `revision`.
+    /// One page from the store, as of `revision`; `left` objects are there from `start` (a key below the resource's
+    /// prefix) on, where that is known.
     async fn page(
         &self,
         kind: &'static Kind,
         wanted: &Wanted,
         revision: u64,
-        mut start: String,
+        start: String,
+        left: Option<usize>,
         limit: usize,
-    ) -> Result<Page, ApiError> {
+    ) -> Result<Page, PageError> {
         let stored = kind.stored();
+        let mut start = format!("{}{start}", stored.prefix());
+        let chunk = if limit > 0 && wanted.selects_all() {
+            limit.min(CHUNK)
+        } else {
+            CHUNK
+        };
         let prefix = match &wanted.namespace {
             Some(namespace) => format!("{}{namespace}/", stored.prefix()),
             None => stored.prefix(),
@@ -202,11 +227,10 @@ impl Core {
                     start: start.clone().into(),
                     end: end.clone(),
                     revision: Some(Revision(revision)),
-                    limit: Some(CHUNK),
+                    limit: Some(chunk),
                 })
-                .await
-                .map_err(too_old)?;
-            let total = found.count;
+                .await?;
+            let last_index = found.kvs.len().saturating_sub(1);
             for (index, kv) in found.kvs.iter().enumerate() {
                 let object = Object::from_stored(stored, &kv.value, kv.mod_revision.0)
                     .map_err(ApiError::internal)?;
@@ -215,10 +239,11 @@ impl Core {
                 }
                 page.objects.push(Arc::new(object));
                 if limit > 0 && page.objects.len() == limit {
-                    let left = total - index - 1;
-                    if left > 0 {
-                        page.remaining = wanted.selects_all().then_some(left);
-                        page.next = page.objects.last().map(|o| make_token(revision, o));
+                    if found.more || index < last_index {
+                        let left = left
+                            .and_then(|left| left.checked_sub(limit))
+                            .filter(|left| *left > 0 && wanted.selects_all());
+                        page.end_with(revision, left);
                     }
                     return Ok(page);
                 }
@@ -231,36 +256,64 @@ impl Core {
     }
 }
 
-fn too_old(error: StoreError) -> ApiError {
+impl Page {
+    /// More follows: `left` objects, where that is known.
+    fn end_with(&mut self, revision: u64, left: Option<usize>) {
+        self.remaining = left;
+        self.next = self.objects.last().map(|last| {
+            let token = Token {
+                when: When::At(revision),
+                start: format!("{}\0", last.meta.key()),
+                left,
+            };
+            token.encode()
+        });
+    }
+}
+
+/// Why a page could not be read from the store.
+enum PageError {
+    Store(StoreError),
+    Api(ApiError),
+}
+
+impl From<StoreError> for PageError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ApiError> for PageError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+fn unless_too_old(error: PageError, too_old: impl FnOnce() -> ApiError) -> ApiError {
     match error {
-        StoreError::Compacted { .. } => ApiError::expired(
-            "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
-        ),
-        StoreError::FutureRevision { requested, newest } => ApiError::new(
-            Reason::Timeout,
-            format!("Too large resource version: {requested}, current: {newest}"),
-        ),
-        other => other.into(),
+        PageError::Store(StoreError::Compacted { .. }) => too_old(),
+        PageError::Store(StoreError::FutureRevision { requested, newest }) => {
+            ApiError::too_large_version(requested.0, newest.0)
+        }
+        PageError::Store(other) => other.into(),
+        PageError::Api(error) => error,
     }
 }
 
-fn make_token(revision: u64, last: &Object) -> String {
-    let token = Token {
-        v: TOKEN_VERSION.to_owned(),
-        rv: revision,
-        start: format!("{}\0", last.meta.key()),
+/// 410 for `resourceVersionMatch=Exact`.
+fn too_old_list() -> ApiError {
+    ApiError::expired("The resourceVersion for the provided list is too old.")
+}
+
+/// 410 for a page whose list has left the history, with a token by which the client may go on all the same.
+fn expired_token(token: &Token) -> ApiError {
+    let now = Token {
+        when: When::Now,
+        start: token.start.clone(),
+        left: None,
     };
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
-}
-
-fn parse_token(text: &str) -> Result<Token, ApiError> {
-    let refuse = || ApiError::bad_request("continue key is not valid: cannot be decoded");
-    let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| refuse())?;
-    let token: Token = serde_json::from_slice(&json).map_err(|_| refuse())?;
-    if token.v != TOKEN_VERSION || token.rv == 0 {
-        return Err(ApiError::bad_request(
-            "continue key is not valid: server does not recognize this encoded version",
-        ));
-    }
-    Ok(token)
+    ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    )
+    .continued_by(now.encode())
 }

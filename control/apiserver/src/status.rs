@@ -92,6 +92,8 @@ pub struct ApiError {
     reason: Reason,
     message: String,
     details: Option<Box<StatusDetails>>,
+    /// By which a client may go on with a list.
+    next: Option<Box<str>>,
 }
 
 impl ApiError {
@@ -102,6 +104,7 @@ impl ApiError {
             reason,
             message: message.into(),
             details: None,
+            next: None,
         }
     }
 
@@ -207,6 +210,36 @@ impl ApiError {
         Self::new(Reason::Expired, message)
     }
 
+    /// 504: a revision that has not happened yet. Clients know it by its cause: client-go's reflectors list again
+    /// without a version, which is what they have to do after a store was restored from a backup.
+    ///
+    /// As `NewTooLargeResourceVersionError` of apiserver's `storage/errors.go` (v1.37).
+    #[must_use]
+    pub(crate) fn too_large_version(wanted: u64, current: u64) -> Self {
+        const CAUSE: &str = "Too large resource version";
+        let mut error = Self::new(
+            Reason::Timeout,
+            format!("Timeout: {CAUSE}: {wanted}, current: {current}"),
+        );
+        error.details = Some(Box::new(StatusDetails {
+            causes: Some(vec![StatusCause {
+                field: None,
+                message: Some(CAUSE.to_owned()),
+                reason: Some("ResourceVersionTooLarge".to_owned()),
+            }]),
+            retry_after_seconds: Some(1),
+            ..StatusDetails::default()
+        }));
+        error
+    }
+
+    /// Puts the token in by which a client may go on with its list.
+    #[must_use]
+    pub(crate) fn continued_by(mut self, token: String) -> Self {
+        self.next = Some(token.into_boxed_str());
+        self
+    }
+
     /// 429: come back in `seconds`.
     #[must_use]
     pub(crate) fn too_many_requests(message: impl Into<String>, seconds: i32) -> Self {
@@ -237,6 +270,7 @@ impl ApiError {
                 name: given(name),
                 ..StatusDetails::default()
             })),
+            next: None,
         }
     }
 
@@ -314,7 +348,10 @@ impl ApiError {
             code: Some(i32::from(self.code())),
             details: self.details.as_deref().cloned(),
             message: Some(self.message.clone()),
-            metadata: ListMeta::default(),
+            metadata: ListMeta {
+                continue_: self.next.as_deref().map(str::to_owned),
+                ..ListMeta::default()
+            },
             reason: Some(self.reason.as_str().to_owned()),
             status: Some("Failure".to_owned()),
         }

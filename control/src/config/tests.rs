@@ -141,6 +141,24 @@ fn times_are_read_as_go_writes_them() {
 }
 
 #[test]
+fn history_is_a_size_with_a_least_and_a_default() {
+    let bytes = |more: &[&str]| flags(more).resolve(&[]).map(|config| config.history_bytes);
+    assert_eq!(bytes(&[]).unwrap(), 256 << 20);
+    assert_eq!(bytes(&["--history-bytes", "64Mi"]).unwrap(), 64 << 20);
+    assert_eq!(bytes(&["--history-bytes", "2Gi"]).unwrap(), 2 << 30);
+    let error = bytes(&["--history-bytes", "1Mi"]).unwrap_err().to_string();
+    assert!(
+        error.contains("--history-bytes must be at least"),
+        "{error}"
+    );
+    for wrong in ["", "-1", "much", "9X"] {
+        assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+    }
+    let file = with_file("history-bytes = \"1Gi\"", &[]).unwrap();
+    assert_eq!(file.resolve(&[]).unwrap().history_bytes, 1 << 30);
+}
+
+#[test]
 fn a_heartbeat_that_could_not_keep_a_node_alive_is_refused() {
     let short = flags(&["--node-monitor-grace-period", "4s"]);
     assert_eq!(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values of flags that are parsed into types that cannot be wrong: port ranges, times. Ranges of addresses are
+//! Values of flags that are parsed into types that cannot be wrong: port ranges, sizes, times. Ranges of addresses are
 //! `knarr_control_plan::cidr`.
 
 use std::fmt;
@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use knarr_api::quantity::Quantity;
 use serde::Deserialize;
 
 /// Why a flag's value cannot be used.
@@ -16,6 +17,9 @@ pub enum ValueError {
     /// No range of ports.
     #[error("{0:?} is not a range of ports such as 30000-32767")]
     Ports(String),
+    /// No amount of bytes.
+    #[error("{0:?} is not an amount of bytes such as 256Mi or 1Gi")]
+    Size(String),
     /// No length of time.
     #[error("{0:?} is not a length of time such as 40s, 5m or 8760h")]
     Period(String),
@@ -59,6 +63,31 @@ impl FromStr for Ports {
 }
 
 impl TryFrom<String> for Ports {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        text.parse()
+    }
+}
+
+/// An amount of bytes as Kubernetes writes quantities: `256Mi`, `1Gi`, `1000000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError::Size(text.to_owned());
+        let quantity: Quantity = text.parse().map_err(|_| wrong())?;
+        u64::try_from(quantity.value())
+            .map(Self)
+            .map_err(|_| wrong())
+    }
+}
+
+impl TryFrom<String> for Size {
     type Error = ValueError;
 
     fn try_from(text: String) -> Result<Self, ValueError> {

@@ -2,9 +2,9 @@
 //! When each node was last heard: kept in memory, because a write for every heartbeat would never let an
 //! idle cluster rest.
 //!
-//! The feed server writes here; node lifecycle reads it to tell a dead node from a living one, and the API
-//! server reads it to show the renewTime of node Leases. Silence is measured by the monotonic clock, because
-//! the other one may be set at any time; that one is kept for Leases alone.
+//! The feed server writes here; node lifecycle reads it to tell a dead node from a living one. Silence is measured by the
+//! monotonic clock, because the other one may be set at any time; that one is kept for people. (What people see of a
+//! heartbeat is the node's Lease, which the feed renews in memory as well; see `reports`.)
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

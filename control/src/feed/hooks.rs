@@ -1,17 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the API server asks of the feed: logs from nodes, and when a node was last heard.
+//! What the API server asks of the feed: logs from nodes.
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use knarr_api::feed::{LogRequest, StreamError};
-use knarr_api::k8s_openapi::jiff::Timestamp;
-use knarr_apiserver::{
-    ApiError, LeaseOverlay, LogOptions, LogStream, LogStreamer, LogTarget, Reason,
-};
+use knarr_apiserver::{ApiError, LogOptions, LogStream, LogStreamer, LogTarget, Reason};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::heartbeats::Heartbeats;
-use super::reports::LEASE_NAMESPACE;
 use super::streams::Streams;
 
 fn refusal(error: StreamError) -> ApiError {
@@ -50,14 +45,5 @@ impl LogStreamer for Streams {
         let first = chunks.recv().await.transpose().map_err(refusal)?;
         let rest = ReceiverStream::new(chunks).map(|chunk| chunk.map_err(refusal));
         Ok(futures::stream::iter(first.map(Ok)).chain(rest).boxed())
-    }
-}
-
-impl LeaseOverlay for Heartbeats {
-    fn renew_time(&self, namespace: &str, name: &str) -> Option<Timestamp> {
-        if namespace != LEASE_NAMESPACE {
-            return None;
-        }
-        Timestamp::try_from(self.heard(name)?).ok()
     }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use knarr_api::feed::{PodGone, PodReport};
 use knarr_api::k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use knarr_api::k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus};
-use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    MicroTime, ObjectMeta, OwnerReference,
+};
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
 use knarr_control_plan::feed::{
@@ -22,13 +24,24 @@ use super::Feed;
 use crate::clock;
 
 /// Where node Leases live, as Kubernetes has it.
-pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
+const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// What a Lease says of its length, as kubelet's `--node-lease-duration-seconds` default.
 const LEASE_SECONDS: i32 = 40;
 /// How often a write is tried again after somebody else changed the object first.
 const CONFLICTS_MAX: usize = 8;
 /// A Node gets its pod range right after it is made; longer than this means that ranges have run out.
 const POD_CIDR_WITHIN: Duration = Duration::from_secs(30);
+
+/// The Node as an owner, as kubelet writes it: not as a controller, and without holding up the Node's deletion.
+fn owner_reference(node: &Node) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: node.metadata.name.clone().unwrap_or_default(),
+        uid: node.metadata.uid.clone().unwrap_or_default(),
+        ..OwnerReference::default()
+    }
+}
 
 fn unavailable(what: &str, error: &ApiError) -> Status {
     Status::unavailable(format!("{what}: {error}"))
@@ -110,8 +123,16 @@ impl Feed {
         }
     }
 
+    /// A heartbeat.
+    pub(super) async fn heard(&self, node: &str) {
+        if let Err(error) = self.renew_lease_in_memory(node).await {
+            tracing::warn!(node, %error, "the node's Lease was not renewed");
+        }
+        self.revive_node(node).await;
+    }
+
     /// A node that was taken for dead and is heard again gets its last reported status back.
-    pub(super) async fn revive_node(&self, node: &str) {
+    async fn revive_node(&self, node: &str) {
         let Ok(cache) = self.client.cache_of::<Node>() else {
             return;
         };
@@ -167,7 +188,31 @@ impl Feed {
         Ok(())
     }
 
+    /// Renews the Lease without a write: a version and an event of its own, and nothing on the disk.
+    async fn renew_lease_in_memory(&self, node: &str) -> Result<(), ApiError> {
+        let now = serde_json::json!(MicroTime(clock::now()));
+        let renewed = self
+            .client
+            .write_in_memory::<Lease>(Some(LEASE_NAMESPACE), node, |lease| {
+                lease["spec"]["renewTime"] = now.clone();
+            })
+            .await;
+        match renewed {
+            // Deleted by somebody, while the node lives.
+            Err(error) if error.is_not_found() => self.renew_lease(node).await,
+            result => result,
+        }
+    }
+
+    /// Writes the Lease as kubelet does: renewed now, and owned by the Node, so that it goes with it. A node that is not
+    /// registered gets none.
     async fn renew_lease(&self, node: &str) -> Result<(), ApiError> {
+        let owner = match self.client.get::<Node>(None, node).await {
+            Ok(owner) => owner_reference(&owner),
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let owners = Some(vec![owner]);
         let now = MicroTime(clock::now());
         let spec = LeaseSpec {
             holder_identity: Some(node.to_owned()),
@@ -178,6 +223,7 @@ impl Feed {
         match self.client.get::<Lease>(Some(LEASE_NAMESPACE), node).await {
             Ok(mut lease) => {
                 lease.spec = Some(spec);
+                lease.metadata.owner_references = owners;
                 match self.client.update(&lease).await {
                     // Whoever was first has written the same.
                     Err(error) if error.is_conflict() => Ok(()),
@@ -189,6 +235,7 @@ impl Feed {
                     metadata: ObjectMeta {
                         namespace: Some(LEASE_NAMESPACE.to_owned()),
                         name: Some(node.to_owned()),
+                        owner_references: owners,
                         ..ObjectMeta::default()
                     },
                     spec: Some(spec),

@@ -147,7 +147,7 @@ pub(super) async fn listen(feed: Arc<Feed>, node: String, mut inbox: Streaming<F
                 Report::Gone(gone) => feed.apply_gone(&node, gone).await,
                 Report::Event(event) => feed.apply_event(&node, *event).await,
                 Report::Node(report) => feed.apply_node(&node, &report.node_json).await,
-                Report::Heard => feed.revive_node(&node).await,
+                Report::Heard => feed.heard(&node).await,
             }
         }
     });

@@ -293,24 +293,54 @@ async fn logs_come_over_the_agents_own_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_shows_the_heartbeats_without_a_write() {
+async fn every_heartbeat_is_a_version_of_the_lease_and_an_event_without_a_write() {
     let cluster = Cluster::start().await;
     let token = cluster.token(json!({})).await;
     let node = cluster.join("node-1", &token).await.unwrap();
     let mut session = cluster.connect("node-1", &node).await;
     session.snapshot().await;
     let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node-1";
-    let renewed = async || -> Value {
-        cluster.get(&Identity::Admin, path).await.1["spec"]["renewTime"].clone()
+    let read = async || cluster.get(&Identity::Admin, path).await.1;
+    let version = |lease: &Value| -> u64 {
+        let version = lease["metadata"]["resourceVersion"].as_str();
+        version
+            .and_then(|text| text.parse().ok())
+            .expect("a version")
     };
-    let first = renewed().await;
-    assert!(first.is_string(), "{first}");
-    let before = cluster.metric("knarr_store_commits_total").await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let first = read().await;
+    assert!(first["spec"]["renewTime"].is_string(), "{first}");
+    let (_, owner) = cluster.get(&Identity::Admin, "/api/v1/nodes/node-1").await;
+    assert_eq!(
+        first["metadata"]["ownerReferences"],
+        json!([{
+            "apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": owner["metadata"]["uid"],
+        }])
+    );
+    // The first one reserves versions for those that follow.
     session.heartbeat().await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_ne!(renewed().await, first);
+    let mut known = first.clone();
+    while version(&known) == version(&first) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        known = read().await;
+    }
+    let before = cluster.metric("knarr_store_commits_total").await;
+    let start = version(&known);
+    for _ in 0..20 {
+        session.heartbeat().await;
+        let last = known.clone();
+        while version(&known) == version(&last) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            known = read().await;
+        }
+        assert!(version(&known) > version(&last));
+        assert_ne!(known["spec"]["renewTime"], last["spec"]["renewTime"]);
+    }
     assert_eq!(cluster.metric("knarr_store_commits_total").await, before);
+    // A watch that starts before them is told of each.
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let watch = format!("{leases}?watch=true&timeoutSeconds=1&resourceVersion={start}");
+    let (_, told) = cluster.get_text(&Identity::Admin, &watch).await;
+    assert_eq!(told.matches("\"type\":\"MODIFIED\"").count(), 20, "{told}");
     cluster.stop().await;
 }
 

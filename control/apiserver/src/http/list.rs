@@ -84,6 +84,29 @@ fn table_of(kind: &'static Kind, version: &str, head: Value, rows: Vec<Value>) -
     })
 }
 
+/// The page of a list that a request is about.
+pub(crate) async fn page(
+    http: &Http,
+    kind: &'static Kind,
+    namespace: Option<&str>,
+    query: &Query,
+) -> Result<Page, ApiError> {
+    let wanted = options::wanted(query, namespace)?;
+    let limit = options::limit(query)?;
+    let token = query.text("continue");
+    let as_of = if token.is_some() {
+        if query.text("resourceVersion").is_some_and(|v| v != "0") {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        AsOf::Any
+    } else {
+        options::as_of(query)?
+    };
+    http.core.list(kind, &wanted, as_of, limit, token).await
+}
+
 /// A list.
 pub(crate) async fn list(
     http: &Http,
@@ -92,24 +115,12 @@ pub(crate) async fn list(
     call: &Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(is_object_form)?;
-    let wanted = options::wanted(&call.query, namespace)?;
-    let limit = options::limit(&call.query)?;
-    let token = call.query.text("continue");
-    let as_of = if token.is_some() {
-        if call.query.text("resourceVersion").is_some_and(|v| v != "0") {
-            return Err(ApiError::bad_request(
-                "specifying resource version is not allowed when using continue",
-            ));
-        }
-        AsOf::Any
-    } else {
-        options::as_of(&call.query)?
-    };
-    let page = http.core.list(kind, &wanted, as_of, limit, token).await?;
+    let page = page(http, kind, namespace, &call.query).await?;
     encode(http, kind, format, &form, &page, &call.query)
 }
 
-fn encode(
+/// A page in the form that was asked for.
+pub(crate) fn encode(
     http: &Http,
     kind: &'static Kind,
     format: Format,

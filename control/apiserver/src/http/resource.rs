@@ -5,21 +5,22 @@ use std::sync::{Arc, Mutex};
 
 use axum::response::Response;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::negotiate::Form;
 use super::options::{FieldValidation, Problems};
 use super::path::{PathForm, ResourcePath};
 use super::{Call, Http, body, list, not_allowed, options, respond, subresource, watch};
-use crate::page::{AsOf, Wanted};
 use crate::patch;
-use crate::registry::{BINDING, Kind, Part, group_version};
+use crate::registry::{BINDING, Kind, Part};
 use crate::schema::SchemaKind;
 use crate::verbs::{Deleted, Gone};
 use crate::{ApiError, Patch, Reason};
 
-/// Objects read at once by a deletion of a collection.
-const DELETE_PAGE: usize = 500;
+/// Objects of a collection that are deleted at once: so many share a commit.
+const DELETIONS_AT_ONCE: usize = 64;
 /// What a PATCH may be written in.
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
 
@@ -225,6 +226,8 @@ async fn delete(
     ))
 }
 
+/// Deletes what a list shows at the beginning. The objects are taken from the cache all at once, so that no write, its own
+/// included, can make the rest of the list too old. Answers with the objects as they were listed, like kube-apiserver.
 async fn delete_collection(
     http: &Http,
     kind: &'static Kind,
@@ -238,44 +241,26 @@ async fn delete_collection(
         body::read(call.body).await?,
     )?;
     let options = options::delete(&call.query, &json)?;
-    let wanted: Wanted = options::wanted(&call.query, namespace)?;
-    let limit = options::limit(&call.query)?;
-    let size = if limit == 0 { DELETE_PAGE } else { limit };
-    let mut token: Option<String> = None;
-    let mut items: Vec<Bytes> = Vec::new();
-    loop {
-        let page = http
-            .core
-            .list(kind, &wanted, AsOf::Newest, size, token.as_deref())
-            .await?;
-        for object in &page.objects {
+    let mut page = list::page(http, kind, namespace, &call.query).await?;
+    page.objects = futures::stream::iter(std::mem::take(&mut page.objects))
+        .map(|object| async {
+            let meta = &object.meta;
             let deleted = http
                 .core
-                .delete(kind, &object.meta.namespace, &object.meta.name, &options)
+                .delete(kind, &meta.namespace, &meta.name, &options)
                 .await;
             match deleted {
-                Ok(deleted) => items.push(deleted.bytes),
+                Ok(_) => Ok(Some(object)),
                 // Somebody else was faster.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                Err(error) if error.is_not_found() => Ok(None),
+                Err(error) => Err(error),
             }
-        }
-        token = page.next;
-        if token.is_none() || limit > 0 {
-            break;
-        }
-    }
-    let items: Vec<Value> = items
-        .iter()
-        .map(|i| serde_json::from_slice(i).unwrap_or_default())
-        .collect();
-    let body = json!({
-        "kind": format!("{}List", kind.kind),
-        "apiVersion": group_version(kind.group, kind.version),
-        "metadata": {"resourceVersion": http.core.applied().to_string()},
-        "items": items,
-    });
-    Ok(respond::tree(format, StatusCode::OK, &body))
+        })
+        .buffered(DELETIONS_AT_ONCE)
+        .try_filter_map(async |object| Ok(object))
+        .try_collect()
+        .await?;
+    list::encode(http, kind, format, &Form::Plain, &page, &call.query)
 }
 
 /// What a request's `fieldValidation` means, for the subresources.

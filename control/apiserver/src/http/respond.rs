@@ -142,14 +142,14 @@ pub(crate) fn status_tree(error: &ApiError) -> Value {
         code,
         details,
         message,
-        metadata: _,
+        metadata,
         reason,
         status,
     } = error.status();
     let mut body = json!({
         "kind": "Status",
         "apiVersion": "v1",
-        "metadata": {},
+        "metadata": metadata,
         "status": status,
         "message": message,
         "reason": reason,

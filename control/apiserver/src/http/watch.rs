@@ -79,11 +79,16 @@ pub(crate) async fn watch(
     let cache = core.cache(kind);
     let mut first = VecDeque::new();
     let mut opening = None;
+    let mut after = 0;
     let events = match (initial, version) {
-        (Initial::Skip, Some(version)) if version > 0 => {
-            core.wait_for(version).await?;
-            cache.watch_from(version).map_err(expired)?
-        }
+        (Initial::Skip, Some(version)) if version > 0 => match cache.watch_from(version) {
+            Ok(events) => {
+                // May be a version that is still to come: the watch then says nothing until it is over.
+                after = version;
+                events
+            }
+            Err(expired) => return Ok(expired_stream(&expired)),
+        },
         (Initial::Skip, _) => {
             core.fresh().await?;
             cache.watch().1
@@ -115,6 +120,7 @@ pub(crate) async fn watch(
         first,
         opening,
         events,
+        after,
         bookmarks,
         next_bookmark: now + Duration::from_secs(BOOKMARK_S),
         deadline: now + timeout,
@@ -133,8 +139,16 @@ pub(crate) async fn watch(
     ))
 }
 
-fn expired(error: Expired) -> ApiError {
-    ApiError::expired(error.to_string())
+/// The whole stream of a watch from before the window: clients look for its end in the stream, not in the HTTP code, as
+/// kube-apiserver's watch cache answers.
+fn expired_stream(error: &Expired) -> Response {
+    let mut piece = BytesMut::new();
+    write_error(&ApiError::expired(error.to_string()), &mut piece);
+    respond::build(
+        StatusCode::OK,
+        "application/json",
+        Body::from(piece.freeze()),
+    )
 }
 
 /// What of the present state a watch sends first.
@@ -225,6 +239,8 @@ struct Watch {
     /// The revision to name when `first` is sent.
     opening: Option<u64>,
     events: EventStream,
+    /// Changes up to this version are known to the client.
+    after: u64,
     bookmarks: Bookmarks,
     next_bookmark: Instant,
     deadline: Instant,
@@ -279,7 +295,7 @@ impl Watch {
                 () = tokio::time::sleep_until(self.deadline) => return None,
                 () = tokio::time::sleep_until(bookmark_at) => {
                     self.next_bookmark = Instant::now() + Duration::from_secs(BOOKMARK_S);
-                    if self.bookmarks == Bookmarks::Wanted {
+                    if self.bookmarks == Bookmarks::Wanted && applied >= self.after {
                         self.write_bookmark(applied, None, &mut piece);
                     }
                 }
@@ -321,6 +337,9 @@ impl Watch {
 
     /// What a change means for this watch: an object can begin or cease to be selected.
     fn write_event(&mut self, event: &CacheEvent, piece: &mut BytesMut) {
+        if event.revision <= self.after {
+            return;
+        }
         let is =
             event.kind != CacheEventKind::Deleted && self.wanted.matches(self.kind, &event.object);
         let was = event
@@ -412,9 +431,13 @@ impl Watch {
 
     fn write_lagged(&mut self, piece: &mut BytesMut) {
         let error = ApiError::expired("too old resource version: the watch fell behind");
-        let status = respond::status_tree(&error).to_string();
-        frame("ERROR", status.as_bytes(), piece);
+        write_error(&error, piece);
     }
+}
+
+fn write_error(error: &ApiError, piece: &mut BytesMut) {
+    let status = respond::status_tree(error).to_string();
+    frame("ERROR", status.as_bytes(), piece);
 }
 
 fn frame(kind: &str, object: &[u8], piece: &mut BytesMut) {

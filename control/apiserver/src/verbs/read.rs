@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reading one object, and the Lease whose renewals live in memory.
+//! Reading one object.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::ApiError;
 use crate::core::Core;
 use crate::object::{Object, key};
 use crate::registry::Kind;
-use crate::{ApiError, clock, value};
 
 impl Core {
     /// The object as of now. `at_least`: a cached version that is at least this new is enough (0: any).
@@ -32,26 +32,9 @@ impl Core {
         Err(ApiError::not_found(kind.group, kind.plural, name))
     }
 
-    /// A Lease with the newest renewal that is known in memory; `None` where the stored one is the newest.
-    pub(crate) fn overlaid(&self, kind: &'static Kind, object: &Object) -> Option<Bytes> {
-        if kind.plural != "leases" {
-            return None;
-        }
-        let overlay = self.config.leases.as_ref()?;
-        let renewed = overlay.renew_time(&object.meta.namespace, &object.meta.name)?;
-        let mut tree = object.value();
-        let renewed = clock::rfc3339_micro(renewed);
-        if value::text(&tree, "spec.renewTime") >= renewed.as_str() {
-            return None;
-        }
-        value::set(&mut tree, "spec.renewTime", renewed);
-        serde_json::to_vec(&tree).ok().map(Bytes::from)
-    }
-
-    /// The object's bytes as `kind` shows them, with what is known only in memory.
+    /// The object's bytes as `kind` shows them.
     pub(crate) fn shown(&self, kind: &'static Kind, object: &Object) -> Bytes {
-        self.overlaid(kind, object)
-            .unwrap_or_else(|| super::in_view(kind, object.bytes.clone()))
+        super::in_view(kind, object.bytes.clone())
     }
 
     /// The current version for a write: the cache's, once it shows every acknowledged write.

@@ -127,6 +127,38 @@ impl Core {
         Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED))
     }
 
+    /// Changes an object in memory only; see [`crate::Client::write_in_memory`].
+    pub(crate) async fn write_in_memory(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        change: &(dyn Fn(&mut Value) + Send + Sync),
+    ) -> Result<(), ApiError> {
+        let stored = kind.stored();
+        let store_key = stored.store_key(namespace, name);
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let current = self
+                .current(kind, namespace, name)
+                .await?
+                .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))?;
+            let old = current.value();
+            let mut new = old.clone();
+            change(&mut new);
+            if new == old {
+                return Ok(());
+            }
+            let op = Op::put_volatile(store_key.clone(), encode(stored, &new));
+            let done = self
+                .swap(&current, &store_key, op, Reservation::none())
+                .await?;
+            if done.is_some() {
+                return Ok(());
+            }
+        }
+        Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED))
+    }
+
     /// Does `step` if the object is still `current`; the revision when it was, `None` (after the caches have
     /// caught up) when not.
     pub(super) async fn swap(

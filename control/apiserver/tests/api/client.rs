@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_apiserver::{CacheEventKind, DeleteParams, ListParams, Patch};
 use serde_json::json;
 
+use crate::harness::Server;
 use crate::server;
 
 fn map(name: &str) -> ConfigMap {
@@ -110,8 +111,8 @@ async fn a_hundred_patches_at_once_all_take_effect() {
 }
 
 #[tokio::test]
-async fn a_lease_is_read_with_the_newest_heartbeat_and_nothing_is_written() {
-    let (server, _directory) = server().await;
+async fn what_is_written_in_memory_is_read_watched_and_replaced_and_nothing_is_on_the_disk() {
+    let (server, directory) = server().await;
     let client = server.api.client();
     let lease: Lease = serde_json::from_value(json!({
         "metadata": {"name": "n1", "namespace": "kube-node-lease"},
@@ -120,23 +121,49 @@ async fn a_lease_is_read_with_the_newest_heartbeat_and_nothing_is_written() {
     .expect("a Lease");
     client.create(&lease).await.expect("created");
     let writes = knarr_store::Store::stats(&*server.store).writes;
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+    let stored = server.get(path).await.json();
+    let mut watch = client.cache_of::<Lease>().expect("a cache").watch().1;
+    let renew = async |time: &str| {
+        let place = Some("kube-node-lease");
+        client
+            .write_in_memory::<Lease>(place, "n1", |lease| {
+                lease["spec"]["renewTime"] = time.into();
+            })
+            .await
+            .expect("renewed");
+    };
+    renew("2029-01-01T00:00:00.000000Z").await;
+    renew("2030-01-01T00:00:00.000000Z").await;
+    for year in ["2029", "2030"] {
+        let event = watch.next().await.expect("an event");
+        assert_eq!(event.revision, event.object.meta.resource_version);
+        assert!(String::from_utf8_lossy(&event.object.bytes).contains(year));
+    }
     let newer = "2030-01-01T00:00:00Z".parse().expect("a time");
-    server
-        .leases
-        .0
-        .lock()
-        .expect("unpoisoned")
-        .insert("kube-node-lease/n1".to_owned(), newer);
     let read: Lease = client
         .get(Some("kube-node-lease"), "n1")
         .await
         .expect("there");
     let renewed = read.spec.and_then(|s| s.renew_time).map(|t| t.0);
     assert_eq!(renewed, Some(newer));
-    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
     let shown = server.get(path).await.json();
     assert_eq!(shown["spec"]["renewTime"], "2030-01-01T00:00:00.000000Z");
     assert_eq!(knarr_store::Store::stats(&*server.store).writes, writes);
+    // Who has read the version before is refused, who has read the newest is not, and it is on the disk then.
+    assert_eq!(server.send("PUT", path, &stored).await.code, 409);
+    let mut newest = shown.clone();
+    newest["spec"]["holderIdentity"] = "n2".into();
+    assert_eq!(server.send("PUT", path, &newest).await.code, 200);
+    assert_eq!(knarr_store::Store::stats(&*server.store).writes, writes + 1);
+    renew("2031-01-01T00:00:00.000000Z").await;
+    drop(watch);
+    drop(client);
+    server.stop().await;
+    let server = Server::start_in(directory.path(), 0).await;
+    let again = server.get(path).await.json();
+    assert_eq!(again["spec"]["renewTime"], "2030-01-01T00:00:00.000000Z");
+    assert_eq!(again["spec"]["holderIdentity"], "n2");
 }
 
 #[tokio::test]

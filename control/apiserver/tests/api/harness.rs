@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,9 +15,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::Timestamp;
 use knarr_apiserver::{
-    ApiConfig, ApiError, ApiServer, LeaseOverlay, LogOptions, LogStream, LogStreamer, LogTarget,
+    ApiConfig, ApiError, ApiServer, LogOptions, LogStream, LogStreamer, LogTarget,
     ServiceAllocator, serve,
 };
 use knarr_store::{Embedded, Options};
@@ -39,7 +38,6 @@ pub struct Server {
     pub api: ApiServer,
     pub store: Arc<Embedded>,
     pub address: SocketAddr,
-    pub leases: Arc<Beats>,
     ca: CertificateDer<'static>,
     identities: HashMap<&'static str, Identity>,
     shutdown: CancellationToken,
@@ -106,20 +104,6 @@ impl LogStreamer for EchoLogs {
             options.follow
         );
         Ok(futures::stream::iter([Ok(Bytes::from(line))]).boxed())
-    }
-}
-
-/// Heartbeats in memory.
-#[derive(Default)]
-pub struct Beats(pub Mutex<HashMap<String, Timestamp>>);
-
-impl LeaseOverlay for Beats {
-    fn renew_time(&self, namespace: &str, name: &str) -> Option<Timestamp> {
-        self.0
-            .lock()
-            .ok()?
-            .get(&format!("{namespace}/{name}"))
-            .copied()
     }
 }
 
@@ -239,9 +223,7 @@ impl Server {
         let store = Arc::new(
             Embedded::open(&directory.join("store.redb"), Options::default()).expect("a store"),
         );
-        let leases = Arc::new(Beats::default());
         let mut config = ApiConfig::new(Arc::new(Ranges), Arc::new(EchoLogs));
-        config.leases = Some(leases.clone());
         tune(&mut config);
         let api = ApiServer::open(store.clone(), config)
             .await
@@ -304,7 +286,6 @@ impl Server {
             api,
             store,
             address,
-            leases,
             ca,
             identities,
             shutdown,

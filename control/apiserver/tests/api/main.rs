@@ -19,6 +19,7 @@ mod pods;
 mod refusals;
 mod services;
 mod speed;
+mod versions;
 mod watches;
 
 use harness::Server;

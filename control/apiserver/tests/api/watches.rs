@@ -113,25 +113,46 @@ async fn a_version_from_before_the_window_is_gone() {
     server.send("POST", MAPS, &map("a", "x")).await;
     server.stop().await;
     let server = Server::start_in(directory.path(), 0).await;
-    let answer = server
-        .get(&format!("{MAPS}?watch=true&resourceVersion=1"))
-        .await;
-    assert_eq!(answer.code, 410);
-    assert_eq!(answer.json()["reason"], "Expired");
-    assert!(
-        answer
-            .message()
-            .starts_with("too old resource version: 1 (")
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    for accept in ["application/json", table] {
+        let headers = [("accept", accept)];
+        let path = format!("{MAPS}?watch=true&resourceVersion=1");
+        let answer = server.call(Some("admin"), "GET", &path, &headers, "").await;
+        assert_eq!(answer.code, 200, "what has ended is said in the stream");
+        let event = answer.json();
+        assert_eq!(event["type"], "ERROR");
+        let status = &event["object"];
+        assert_eq!(status["kind"], "Status");
+        assert_eq!(status["code"], 410);
+        assert_eq!(status["reason"], "Expired");
+        let message = status["message"].as_str().expect("a message");
+        assert!(
+            message.starts_with("too old resource version: 1 ("),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_watch_from_the_future_is_silent_until_then() {
+    let (server, _directory) = server().await;
+    let made = server.send("POST", MAPS, &map("a", "x")).await.json();
+    let version = made["metadata"]["resourceVersion"].as_str();
+    let version: u64 = version.and_then(|v| v.parse().ok()).expect("a version");
+    // b and c come before it or with it, d after.
+    let path = format!(
+        "{MAPS}?watch=true&allowWatchBookmarks=true&resourceVersion={}",
+        version + 2
     );
-    let future = server
-        .get(&format!("{MAPS}?watch=true&resourceVersion=99999"))
-        .await;
-    assert_eq!(future.code, 504);
-    assert!(
-        future
-            .message()
-            .starts_with("Too large resource version: 99999, current:")
-    );
+    let mut watch = Watch::open(&server, &path, "application/json").await;
+    for name in ["b", "c", "d"] {
+        server.send("POST", MAPS, &map(name, "x")).await;
+    }
+    assert_eq!(watch.seen().await, pair("ADDED", "d"));
+    let far = format!("{MAPS}?watch=true&resourceVersion=99999999&timeoutSeconds=1");
+    let mut watch = Watch::open(&server, &far, "application/json").await;
+    server.send("POST", MAPS, &map("e", "x")).await;
+    assert_eq!(watch.next().await, None, "nothing until its time is over");
 }
 
 #[tokio::test]
