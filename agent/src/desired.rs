@@ -9,7 +9,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use knarr_agent_plan::env::{Objects, ServiceVars};
 use knarr_api::feed::{
-    Change, Delta, EndpointSet, ObjectSet, PeerSet, ServiceSet, Snapshot, ToNode, Welcome,
+    Change, Delta, EndpointSet, ObjectSet, PeerSet, ServiceSet, Snapshot, Welcome,
     change::Change as Kind, to_node::Message,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +18,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 pub mod disk;
+mod fresh;
+mod packed;
 mod touched;
 
 use disk::{Journal, JournalError};
+use fresh::Cursor;
+use packed::{PackedEndpoint, PackedKey};
 pub use touched::{TouchedPods, TouchedServices};
 
 /// Namespace and name of a Service.
@@ -93,7 +97,7 @@ pub struct State {
     welcome: Option<Welcome>,
     pods: BTreeMap<String, PodEntry>,
     services: BTreeMap<ServiceKey, ServiceSet>,
-    endpoints: BTreeMap<EndpointKey, EndpointSet>,
+    endpoints: BTreeMap<PackedKey, PackedEndpoint>,
     peers: BTreeMap<String, PeerSet>,
     objects: BTreeMap<ObjectKey, Arc<ObjectEntry>>,
     /// What the snapshot that is arriving has named so far.
@@ -106,7 +110,7 @@ pub struct State {
 struct Seen {
     pods: BTreeSet<String>,
     services: BTreeSet<ServiceKey>,
-    endpoints: BTreeSet<EndpointKey>,
+    endpoints: BTreeSet<PackedKey>,
     peers: BTreeSet<String>,
     objects: BTreeSet<ObjectKey>,
 }
@@ -227,27 +231,15 @@ impl State {
                 self.touched_services.services.insert(key);
             }
             Kind::EndpointSet(set) => {
-                let key = (
-                    set.namespace.clone(),
-                    set.service.clone(),
-                    set.port_name.clone(),
-                    set.address.clone(),
-                    set.port,
-                );
+                let (key, endpoint) = packed::pack(set);
                 if let Some(seen) = seen {
                     seen.endpoints.insert(key.clone());
                 }
-                self.endpoints.insert(key.clone(), set.clone());
+                self.endpoints.insert(key.clone(), endpoint);
                 self.touched_services.endpoints.insert(key);
             }
             Kind::EndpointRemove(remove) => {
-                let key = (
-                    remove.namespace.clone(),
-                    remove.service.clone(),
-                    remove.port_name.clone(),
-                    remove.address.clone(),
-                    remove.port,
-                );
+                let key = packed::key_of(remove);
                 self.endpoints.remove(&key);
                 self.touched_services.endpoints.insert(key);
             }
@@ -289,55 +281,7 @@ impl State {
             }
         }
     }
-
-    /// The state as messages that make the same state again, for a fresh journal.
-    fn messages(&self) -> Vec<ToNode> {
-        let message = |message| ToNode {
-            message: Some(message),
-        };
-        let Some(welcome) = &self.welcome else {
-            return Vec::new();
-        };
-        let first = Welcome {
-            resumed: false,
-            ..welcome.clone()
-        };
-        let mut messages = vec![message(Message::Welcome(first))];
-        let pods = self.pods.iter().map(|(uid, entry)| {
-            Kind::PodSet(knarr_api::feed::PodSet {
-                uid: uid.clone(),
-                pod_json: entry.json.clone(),
-            })
-        });
-        let changes: Vec<Change> = self
-            .objects
-            .values()
-            .map(|entry| Kind::ObjectSet(entry.set.clone()))
-            .chain(pods)
-            .chain(self.services.values().cloned().map(Kind::ServiceSet))
-            .chain(self.endpoints.values().cloned().map(Kind::EndpointSet))
-            .chain(self.peers.values().cloned().map(Kind::PeerSet))
-            .map(|kind| Change { change: Some(kind) })
-            .collect();
-        let version = self.resume.as_ref().map_or(0, |(_, v)| *v);
-        for part in changes.chunks(CHANGES_PER_FRAME) {
-            messages.push(message(Message::Delta(Delta {
-                version,
-                changes: part.to_vec(),
-                snapshot: Snapshot::Part.into(),
-            })));
-        }
-        messages.push(message(Message::Delta(Delta {
-            version,
-            changes: Vec::new(),
-            snapshot: Snapshot::Last.into(),
-        })));
-        messages
-    }
 }
-
-/// Changes in one frame of a fresh journal: bounds what a torn frame can cost and what is in memory twice.
-const CHANGES_PER_FRAME: usize = 256;
 
 fn missing<K: Ord + Clone>(
     have: impl Iterator<Item = impl std::borrow::Borrow<K>>,
@@ -408,16 +352,17 @@ impl Desired {
         }
     }
 
-    /// Writes a fresh journal from the whole state, unless a snapshot is arriving.
+    /// Writes a fresh journal from the whole state, unless a snapshot is arriving. Some changes at a time are copied, so
+    /// that neither the state is in memory twice nor anybody waits for the disk. Nothing may be taken in meanwhile.
     pub fn compact(&self, journal: &mut Journal) -> Result<Compacted, JournalError> {
-        let messages = {
+        let mut cursor = {
             let state = self.lock();
             if state.snapshot.is_some() {
                 return Ok(Compacted::SnapshotArrives);
             }
-            state.messages()
+            Cursor::new(&state)
         };
-        journal.rewrite(&messages)?;
+        journal.rewrite(std::iter::from_fn(|| cursor.next(&self.lock())))?;
         Ok(Compacted::Written)
     }
 
@@ -460,8 +405,8 @@ impl Desired {
         });
         let services = services.collect();
         let endpoints = touched.endpoints.into_iter().map(|key| {
-            let value = state.endpoints.get(&key).cloned();
-            (key, value)
+            let value = state.endpoints.get(&key).map(|e| packed::unpack(&key, e));
+            (packed::unpack_key(&key), value)
         });
         ServiceChanges {
             services,

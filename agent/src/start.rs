@@ -170,7 +170,7 @@ pub async fn run(
         tasks.spawn(feed);
         report(&mut reporter, &mut tasks, &outbox, &shutdown);
     }
-    let links = Arc::new(Notify::new());
+    let (links, bursts) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let services = Services {
         desired: desired.clone(),
         datapath: datapath.clone(),
@@ -182,6 +182,7 @@ pub async fn run(
         node_name: machine.node_name.clone(),
         node_ip: machine.node_ip,
         links: links.clone(),
+        bursts: bursts.clone(),
     };
     let services = services.run(shutdown.clone());
     tasks.spawn(async move { services.await.context("the Service loop ended") });
@@ -189,6 +190,7 @@ pub async fn run(
     tasks.spawn(moves);
     let addresses = crate::addresses::follow(datapath.clone(), links, shutdown.clone());
     tasks.spawn(finish(addresses));
+    tasks.spawn(finish(crate::memory::follow(bursts, shutdown.clone())));
     let health = Health {
         metrics: metrics.clone(),
         datapath: Some(datapath.clone()),

@@ -62,7 +62,7 @@ impl FromStr for Cidr {
     }
 }
 
-/// How many entries each map may hold. Maps that are not LRUs take memory only as they fill.
+/// How many entries each map may grow to. Maps begin small; see `grow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
     /// Service addresses: ports of ClusterIPs and NodePorts.
@@ -71,9 +71,9 @@ pub struct MapSizes {
     pub backends: u32,
     /// Chunks of consistent hash tables (64 places of 4 bytes each).
     pub tables: u32,
-    /// Clients remembered by `sessionAffinity: ClientIP` (LRU, allocated at once).
+    /// Clients remembered by `sessionAffinity: ClientIP` (LRU, made when there is such a Service).
     pub affinity: u32,
-    /// Flows from outside (two LRUs, allocated at once).
+    /// Flows from outside (two LRUs, made when there is a NodePort).
     pub flows: u32,
     /// Sockets that are connected to a Service.
     pub sockets: u32,

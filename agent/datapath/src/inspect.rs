@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use knarr_ebpf_common::{
     Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, MapContents, Plain,
@@ -18,7 +17,7 @@ use crate::apply;
 use crate::check::{self, Report};
 use crate::error::DatapathError;
 use crate::load;
-use crate::maps::{Map, Maps};
+use crate::maps::{Map, Maps, Places, SharedMaps};
 use crate::overflow::Room;
 
 /// One of the two records that each flow from outside has.
@@ -33,7 +32,7 @@ pub enum Half {
 /// The pinned maps of a node.
 #[derive(Clone, Debug)]
 pub struct Inspector {
-    maps: Arc<Maps>,
+    maps: SharedMaps,
     cpus: usize,
 }
 
@@ -41,7 +40,10 @@ impl Inspector {
     /// Opens the pins under a bpffs root.
     pub fn open(bpf_root: &Path) -> Result<Self, DatapathError> {
         Ok(Self {
-            maps: Arc::new(Maps::open(&load::pinned_maps(bpf_root))?),
+            maps: SharedMaps::new(Maps::open(Places {
+                maps: &load::pinned_maps(bpf_root),
+                larger: None,
+            })?),
             cpus: aya::util::nr_cpus().map_err(|(path, source)| DatapathError::File {
                 action: "read",
                 path: path.into(),
@@ -50,33 +52,33 @@ impl Inspector {
         })
     }
 
-    pub(crate) fn new(maps: Arc<Maps>, cpus: usize) -> Self {
+    pub(crate) fn new(maps: SharedMaps, cpus: usize) -> Self {
         Self { maps, cpus }
     }
 
     /// Everything about Services.
     pub fn contents(&self) -> Result<MapContents, DatapathError> {
-        load::contents(&self.maps)
+        load::contents(&self.maps.now())
     }
 
     /// What the agent told the programs about the node.
     pub fn config(&self) -> Result<Config, DatapathError> {
-        Ok(self.maps.config.get(&0)?.unwrap_or_default())
+        Ok(self.maps.now().config.get(&0)?.unwrap_or_default())
     }
 
     /// The Service that answers for an address.
     pub fn service(&self, key: &ServiceKey) -> Result<Option<ServiceEntry>, DatapathError> {
-        self.maps.services.get(key)
+        self.maps.now().services.get(key)
     }
 
     /// A backend.
     pub fn backend(&self, id: u32) -> Result<Option<BackendEntry>, DatapathError> {
-        self.maps.backends.get(&id)
+        self.maps.now().backends.get(&id)
     }
 
     /// The backend id in a slot of the generation that a Service uses.
     pub fn slot(&self, entry: &ServiceEntry, slot: u32) -> Result<Option<u32>, DatapathError> {
-        self.maps.slots.get(&SlotKey {
+        self.maps.now().slots.get(&SlotKey {
             set: entry.set,
             generation: entry.generation,
             slot,
@@ -96,6 +98,7 @@ impl Inspector {
         };
         Ok(self
             .maps
+            .now()
             .tables
             .get(&key)?
             .and_then(|chunk| chunk.backends.get(index as usize).copied()))
@@ -107,7 +110,7 @@ impl Inspector {
         service: u32,
         client: &Address,
     ) -> Result<Option<AffinityEntry>, DatapathError> {
-        self.maps.affinity.get(&AffinityKey {
+        self.maps.now().affinity.get(&AffinityKey {
             client: *client,
             service,
         })
@@ -115,13 +118,14 @@ impl Inspector {
 
     /// All remembered clients.
     pub fn affinities(&self) -> Result<Vec<(AffinityKey, AffinityEntry)>, DatapathError> {
-        self.maps.affinity.entries()
+        self.maps.now().affinity.entries()
     }
 
     /// The counters of a Service port, summed over CPUs; `None` when it was never used.
     pub fn counters(&self, service: u32) -> Result<Option<Counters>, DatapathError> {
         Ok(self
             .maps
+            .now()
             .counters
             .lookup_per_cpu(&service, self.cpus)?
             .map(|all| all.iter().fold(Counters::default(), sum)))
@@ -131,6 +135,7 @@ impl Inspector {
     pub fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
         Ok(self
             .maps
+            .now()
             .flows
             .entries()?
             .into_iter()
@@ -140,13 +145,14 @@ impl Inspector {
 
     /// Addresses on which NodePorts hold.
     pub fn node_addresses(&self) -> Result<Vec<Address>, DatapathError> {
-        self.maps.node_addrs.keys()
+        self.maps.now().node_addrs.keys()
     }
 
     /// Addresses of the pods whose sockets are told apart.
     pub fn pods(&self) -> Result<Vec<Address>, DatapathError> {
         Ok(self
             .maps
+            .now()
             .pods
             .entries()?
             .into_iter()
@@ -156,18 +162,18 @@ impl Inspector {
 
     /// Compares what the Service maps point to with what is there. Walks the maps.
     pub fn check(&self) -> Result<Report, DatapathError> {
-        check::check(&self.maps)
+        check::check(&self.maps.now())
     }
 
     /// Sums of the programs' statistics, by name.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
-        load::stats(&self.maps, self.cpus)
+        load::stats(&self.maps.now(), self.cpus)
     }
 
     /// Entries and sizes of the maps: (name, entries, max entries). Walks the maps: milliseconds for big
     /// ones, which hold nobody up.
     pub fn usage(&self) -> Result<Vec<(&'static str, u32, u32)>, DatapathError> {
-        let maps = &*self.maps;
+        let maps = &*self.maps.now();
         Ok(vec![
             usage(&maps.services)?,
             usage(&maps.slots)?,
@@ -183,11 +189,12 @@ impl Inspector {
     /// How many entries the maps that the kernel programs fill can hold.
     pub fn room(&self) -> Result<Room, DatapathError> {
         let config = self.config()?;
+        let maps = self.maps.now();
         Ok(Room {
-            flows: self.maps.flows.max_entries,
-            affinity: self.maps.affinity.max_entries,
-            counters: self.maps.counters.max_entries,
-            sockets: self.maps.sockets.max_entries,
+            flows: maps.flows.max_entries,
+            affinity: maps.affinity.max_entries,
+            counters: maps.counters.max_entries,
+            sockets: maps.sockets.max_entries,
             snat_ports: (config.snat_port_first, config.snat_port_last),
         })
     }
@@ -195,7 +202,7 @@ impl Inspector {
     /// Deletes affinity entries and flows that lead to these backends. Only for ids that no slot names any
     /// more; they are not used again, so it may run beside anything else.
     pub fn purge_backends(&self, gone: &HashSet<u32>) -> Result<(), DatapathError> {
-        apply::purge_backends(&self.maps, gone)
+        apply::purge_backends(&self.maps.now(), gone)
     }
 
     /// Deletes the slots that an address leads to, as a mistake of the agent would; for tests
@@ -208,14 +215,15 @@ impl Inspector {
                 slot,
             })
             .collect();
-        self.maps.slots.remove_all(&slots)
+        self.maps.now().slots.remove_all(&slots)
     }
 
     /// Deletes one half of all flow records, as an LRU under pressure does; for tests of their rebuilding.
     pub fn forget_flows(&self, half: Half) -> Result<usize, DatapathError> {
+        let maps = self.maps.now();
         let map = match half {
-            Half::Client => &self.maps.flows,
-            Half::Backend => &self.maps.nat,
+            Half::Client => &maps.flows,
+            Half::Backend => &maps.nat,
         };
         let keys: Vec<_> = map.entries()?.into_iter().map(|(key, _)| key).collect();
         map.remove_all(&keys)?;

@@ -13,6 +13,7 @@ pub mod check;
 pub mod config;
 pub mod error;
 pub mod explain;
+mod grow;
 pub mod inspect;
 pub mod load;
 mod logs;
@@ -31,3 +32,8 @@ pub use error::DatapathError;
 pub use knarr_ebpf_common::{MapContents, MapOp};
 pub use load::Datapath;
 pub use network::{Changed, Network, NetworkChanges, NodeRoute, PodNetwork, Strangers};
+
+/// Gives freed memory of this process back to the kernel; takes some milliseconds. For after a burst.
+pub fn trim_memory() {
+    sys::trim_memory();
+}

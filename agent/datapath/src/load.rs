@@ -4,11 +4,11 @@
 //!
 //! Attaching is in `attach`, map operations in `apply`. Made once by `knarr-agent`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
@@ -19,13 +19,13 @@ use knarr_ebpf_common::{
 };
 use nix::sys::statfs::{FsType, statfs};
 
-use crate::apply::{self, IDS_BACKEND, IDS_SERVICE};
+use crate::apply::{IDS_BACKEND, IDS_SERVICE};
 use crate::attach;
 use crate::config::{DatapathConfig, MapSizes, ProgramLog};
 use crate::error::DatapathError;
 use crate::inspect::Inspector;
-use crate::maps::{self, Maps, map_type};
-use crate::{logs, netns, snat, sys};
+use crate::maps::{self, Maps, Places, SharedMaps, Wanted, map_type};
+use crate::{grow, logs, netns, snat, sys};
 
 /// `BPF_FS_MAGIC` and `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const BPF_FS: FsType = FsType(0xcafe_4a11);
@@ -34,10 +34,12 @@ const CGROUP2_FS: FsType = FsType(0x6367_7270);
 /// The loaded, pinned and attached datapath. Blocking calls, each far below a millisecond except `open`.
 #[derive(Debug)]
 pub struct Datapath {
-    maps: Arc<Maps>,
-    cpus: usize,
-    ebpf: Ebpf,
-    log: ProgramLog,
+    pub(crate) maps: SharedMaps,
+    pub(crate) cpus: usize,
+    pub(crate) ebpf: Ebpf,
+    pub(crate) config: DatapathConfig,
+    /// Loaded again with larger maps.
+    pub(crate) object: Cow<'static, [u8]>,
 }
 
 /// Where the pins of this layout are.
@@ -64,7 +66,11 @@ impl Datapath {
 
     /// Loads the programs from an object file's bytes, adopts pinned maps, swaps attached programs in
     /// place. Must be called in the node's network namespace.
-    pub fn open(config: &DatapathConfig, object: &[u8]) -> Result<Self, DatapathError> {
+    pub fn open(
+        config: &DatapathConfig,
+        object: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self, DatapathError> {
+        let object = object.into();
         check_places(config)?;
         let map_dir = pinned_maps(&config.bpf_root);
         let link_dir = pin_root(&config.bpf_root).join("links");
@@ -77,8 +83,15 @@ impl Datapath {
         }
         check_shapes(&map_dir, &config.sizes)?;
         let cookie = netns::own_cookie()?;
-        let mut ebpf = load_object(config, object, &map_dir)?;
-        let maps = Maps::open(&map_dir)?;
+        grow::forget_unfinished(&config.bpf_root);
+        let places = Places {
+            maps: &map_dir,
+            larger: None,
+        };
+        let mut ebpf = load_object(config, &object, |map| {
+            (map_dir.join(map.name), grow::first_size(map, config.log))
+        })?;
+        let maps = Maps::open(places)?;
         let known = maps.config.get(&0)?.unwrap_or_default();
         let snat_ports = snat::choose(
             (known.snat_port_first, known.snat_port_last),
@@ -107,11 +120,13 @@ impl Datapath {
         })?;
         attach_all(&mut ebpf, config, &link_dir, &maps)?;
         let mut datapath = Self {
-            maps: Arc::new(maps),
+            maps: SharedMaps::new(maps),
             cpus,
             ebpf,
-            log: config.log,
+            config: config.clone(),
+            object,
         };
+        datapath.grow_for_known()?;
         datapath.refresh_node_addresses()?;
         Ok(datapath)
     }
@@ -119,12 +134,12 @@ impl Datapath {
     /// Carries out operations in order. A full map is reported after everything else was done; then call
     /// `ServiceTable::resync` with [`Self::restore`] before the next plan.
     pub fn apply(&mut self, ops: &[MapOp]) -> Result<(), DatapathError> {
-        apply::apply(&self.maps, ops)
+        self.apply_with_room(ops)
     }
 
     /// What the maps hold, for `ServiceTable::restore`.
     pub fn restore(&self) -> Result<MapContents, DatapathError> {
-        contents(&self.maps)
+        contents(&self.maps.now())
     }
 
     /// Changes the NodePort range (from the feed's Welcome).
@@ -132,11 +147,11 @@ impl Datapath {
         let mut config = self.config()?;
         config.node_port_first = first;
         config.node_port_last = last;
-        self.maps.config.insert(&0, &config)
+        self.maps.now().config.insert(&0, &config)
     }
 
     fn config(&self) -> Result<Config, DatapathError> {
-        Ok(self.maps.config.get(&0)?.unwrap_or_default())
+        Ok(self.maps.now().config.get(&0)?.unwrap_or_default())
     }
 
     /// Reads the addresses of this network namespace again: NodePorts hold on them.
@@ -154,13 +169,13 @@ impl Datapath {
             .collect();
         let node_ip = self.config()?.node_ip;
         wanted.insert(node_ip);
-        for old in self.maps.node_addrs.keys()? {
+        for old in self.maps.now().node_addrs.keys()? {
             if !wanted.remove(&old) {
-                self.maps.node_addrs.remove(&old)?;
+                self.maps.now().node_addrs.remove(&old)?;
             }
         }
         for address in &wanted {
-            self.maps.node_addrs.insert(address, &1)?;
+            self.maps.now().node_addrs.insert(address, &1)?;
         }
         Ok(())
     }
@@ -173,15 +188,18 @@ impl Datapath {
         pod_ip: Ipv4Addr,
     ) -> Result<(), DatapathError> {
         let cookie = netns::cookie_of(netns)?;
-        self.maps.pods.insert(&cookie, &mapped(pod_ip.octets()))
+        self.maps
+            .now()
+            .pods
+            .insert(&cookie, &mapped(pod_ip.octets()))
     }
 
     /// Forgets the pod of an address. To be called before the address may be another pod's.
     pub fn forget_pod(&mut self, pod_ip: Ipv4Addr) -> Result<(), DatapathError> {
         let gone = mapped(pod_ip.octets());
-        for (cookie, ip) in self.maps.pods.entries()? {
+        for (cookie, ip) in self.maps.now().pods.entries()? {
             if ip == gone {
-                self.maps.pods.remove(&cookie)?;
+                self.maps.now().pods.remove(&cookie)?;
             }
         }
         Ok(())
@@ -191,9 +209,9 @@ impl Datapath {
     /// that was given out meanwhile would be forgotten.
     pub fn retain_pods(&mut self, pod_ips: &[Ipv4Addr]) -> Result<(), DatapathError> {
         let keep: BTreeSet<[u8; 16]> = pod_ips.iter().map(|ip| mapped(ip.octets())).collect();
-        for (cookie, ip) in self.maps.pods.entries()? {
+        for (cookie, ip) in self.maps.now().pods.entries()? {
             if !keep.contains(&ip) {
-                self.maps.pods.remove(&cookie)?;
+                self.maps.now().pods.remove(&cookie)?;
             }
         }
         Ok(())
@@ -201,7 +219,7 @@ impl Datapath {
 
     /// Sums of the programs' statistics, by name.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
-        stats(&self.maps, self.cpus)
+        stats(&self.maps.now(), self.cpus)
     }
 
     /// A reader of the same maps, for use beside this value: reading needs no turn.
@@ -211,7 +229,7 @@ impl Datapath {
 
     /// Carries the programs' own log lines into `tracing` until dropped; ends at once when the log is off.
     pub async fn forward_logs(&mut self) -> Result<(), DatapathError> {
-        match self.log {
+        match self.config.log {
             ProgramLog::Off => Ok(()),
             ProgramLog::Warn | ProgramLog::Debug => logs::forward(&mut self.ebpf).await,
         }
@@ -223,7 +241,7 @@ impl Datapath {
         &mut self,
     ) -> Result<Option<impl Future<Output = Result<(), DatapathError>> + use<>>, DatapathError>
     {
-        match self.log {
+        match self.config.log {
             ProgramLog::Off => Ok(None),
             ProgramLog::Warn | ProgramLog::Debug => logs::task(&mut self.ebpf).map(Some),
         }
@@ -276,7 +294,7 @@ fn check_places(config: &DatapathConfig) -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// Refuses pinned maps of another shape; a size other than the asked one is kept and said.
+/// Refuses pinned maps of another shape; a size above the asked one is kept and said. Smaller ones grow.
 fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
     for wanted in maps::all(sizes) {
         let path = map_dir.join(wanted.name);
@@ -307,7 +325,7 @@ fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
         }
         if let Some(max_entries) = wanted.max_entries
             && wanted.map_type != map_type::LRU_HASH
-            && max_entries != shape.max_entries
+            && max_entries < shape.max_entries
         {
             tracing::warn!(
                 map = wanted.name,
@@ -320,10 +338,11 @@ fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
     Ok(())
 }
 
-fn load_object(
+/// Loads maps and programs. `place` says where a map is pinned, and how large it is made where it is not there yet.
+pub(crate) fn load_object(
     config: &DatapathConfig,
     object: &[u8],
-    map_dir: &Path,
+    place: impl Fn(&Wanted) -> (PathBuf, Option<u32>),
 ) -> Result<Ebpf, DatapathError> {
     let log_level: u8 = match config.log {
         ProgramLog::Off => 0,
@@ -336,8 +355,9 @@ fn load_object(
     loader.override_global("HAS_SET_RETVAL", &set_retval, true);
     let wanted = maps::all(&config.sizes);
     for map in &wanted {
-        loader.map_pin_path(map.name, map_dir.join(map.name));
-        if let Some(max_entries) = map.max_entries {
+        let (path, max_entries) = place(map);
+        loader.map_pin_path(map.name, path);
+        if let Some(max_entries) = max_entries {
             loader.map_max_entries(map.name, max_entries);
         }
     }
@@ -385,7 +405,7 @@ fn mark_known(maps: &Maps) -> Result<(), DatapathError> {
     Ok(())
 }
 
-fn attach_all(
+pub(crate) fn attach_all(
     ebpf: &mut Ebpf,
     config: &DatapathConfig,
     link_dir: &Path,

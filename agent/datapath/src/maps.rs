@@ -7,7 +7,8 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use knarr_ebpf_common::{
     Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
@@ -77,6 +78,47 @@ pub(crate) fn all(sizes: &MapSizes) -> Vec<Wanted> {
     ]
 }
 
+/// Where pins are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places<'a> {
+    /// The maps.
+    pub(crate) maps: &'a Path,
+    /// Larger maps that are about to take the place of some of them.
+    pub(crate) larger: Option<&'a Path>,
+}
+
+impl Places<'_> {
+    /// Where the map of this name is pinned.
+    pub(crate) fn of(&self, name: &str) -> PathBuf {
+        match self.larger.map(|larger| larger.join(name)) {
+            Some(larger) if larger.exists() => larger,
+            _ => self.maps.join(name),
+        }
+    }
+}
+
+/// The maps of now: they are replaced by larger ones while readers are at work.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedMaps(Arc<RwLock<Arc<Maps>>>);
+
+impl SharedMaps {
+    pub(crate) fn new(maps: Maps) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(maps))))
+    }
+
+    /// The maps of now.
+    pub(crate) fn now(&self) -> Arc<Maps> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn replace(&self, maps: Maps) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(maps);
+    }
+}
+
 /// One pinned map.
 #[derive(Debug)]
 pub(crate) struct Map<K, V> {
@@ -89,12 +131,13 @@ pub(crate) struct Map<K, V> {
 
 impl<K: Plain, V: Plain> Map<K, V> {
     /// Opens a pinned map.
-    pub(crate) fn open(
-        directory: &Path,
+    fn open(
+        places: Places<'_>,
         name: &'static str,
         flag: &'static str,
     ) -> Result<Self, DatapathError> {
-        let path = directory.join(name);
+        let path = places.of(name);
+        let directory = places.maps;
         let fd = sys::object_get(&path).map_err(|source| match source.kind() {
             io::ErrorKind::PermissionDenied => DatapathError::NotPermitted {
                 what: "reading pinned maps",
@@ -164,6 +207,32 @@ impl<K: Plain, V: Plain> Map<K, V> {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(source) => Err(self.error("read", source)),
         }
+    }
+
+    /// Copies all entries of another map of the same kind; those that are there already stay as they are.
+    pub(crate) fn fill_from(&self, old: &Self) -> Result<(), DatapathError> {
+        old.visit(|keys, values| {
+            let mut fresh = (Vec::new(), Vec::new());
+            for (key, value) in keys.iter().zip(values) {
+                if self.get(key)?.is_none() {
+                    fresh.0.push(*key);
+                    fresh.1.push(*value);
+                }
+            }
+            self.insert_all(&fresh.0, &fresh.1)
+                .map_err(|(_, error)| error)
+        })
+    }
+
+    /// The same for a per-CPU map.
+    pub(crate) fn fill_from_per_cpu(&self, old: &Self, cpus: usize) -> Result<(), DatapathError> {
+        for key in old.keys()? {
+            if let Some(values) = old.lookup_per_cpu(&key, cpus)? {
+                sys::map_update(self.fd.as_fd(), &key, &values)
+                    .map_err(|source| self.error("write", source))?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes one entry; a missing one is fine.
@@ -306,23 +375,23 @@ pub(crate) struct Maps {
 
 impl Maps {
     /// Opens all of them.
-    pub(crate) fn open(directory: &Path) -> Result<Self, DatapathError> {
+    pub(crate) fn open(places: Places<'_>) -> Result<Self, DatapathError> {
         Ok(Self {
-            services: Map::open(directory, "SERVICES", "--bpf-services")?,
-            slots: Map::open(directory, "SLOTS", "--bpf-backends")?,
-            tables: Map::open(directory, "TABLES", "--bpf-tables")?,
-            backends: Map::open(directory, "BACKENDS", "--bpf-backends")?,
-            affinity: Map::open(directory, "AFFINITY", "--bpf-affinity")?,
-            flows: Map::open(directory, "FLOWS", "--bpf-flows")?,
-            nat: Map::open(directory, "NAT", "--bpf-flows")?,
-            marks: Map::open(directory, "MARKS", "no flag")?,
-            sockets: Map::open(directory, "SOCKETS", "--bpf-sockets")?,
-            counters: Map::open(directory, "COUNTERS", "--bpf-services")?,
-            stats: Map::open(directory, "STATS", "no flag")?,
-            config: Map::open(directory, "CONFIG", "no flag")?,
-            node_addrs: Map::open(directory, "NODE_ADDRS", "no flag")?,
-            pods: Map::open(directory, "PODS", "no flag")?,
-            ids: Map::open(directory, "IDS", "no flag")?,
+            services: Map::open(places, "SERVICES", "--bpf-services")?,
+            slots: Map::open(places, "SLOTS", "--bpf-backends")?,
+            tables: Map::open(places, "TABLES", "--bpf-tables")?,
+            backends: Map::open(places, "BACKENDS", "--bpf-backends")?,
+            affinity: Map::open(places, "AFFINITY", "--bpf-affinity")?,
+            flows: Map::open(places, "FLOWS", "--bpf-flows")?,
+            nat: Map::open(places, "NAT", "--bpf-flows")?,
+            marks: Map::open(places, "MARKS", "no flag")?,
+            sockets: Map::open(places, "SOCKETS", "--bpf-sockets")?,
+            counters: Map::open(places, "COUNTERS", "--bpf-services")?,
+            stats: Map::open(places, "STATS", "no flag")?,
+            config: Map::open(places, "CONFIG", "no flag")?,
+            node_addrs: Map::open(places, "NODE_ADDRS", "no flag")?,
+            pods: Map::open(places, "PODS", "no flag")?,
+            ids: Map::open(places, "IDS", "no flag")?,
         })
     }
 }

@@ -75,6 +75,13 @@ pub struct NamesFile {
     end: End,
 }
 
+/// Whether names wait from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    Yes,
+    No,
+}
+
 /// How the file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -105,8 +112,12 @@ impl NamesFile {
     /// Appends what a plan said, and what could not be written before. Nothing is flushed to the disk: after
     /// a crash the next agent writes everything again.
     pub fn append(&mut self, names: &[Named]) -> Result<(), DatapathError> {
+        let behind = match self.unwritten.is_empty() {
+            true => Behind::No,
+            false => Behind::Yes,
+        };
         for name in names {
-            self.remember(name);
+            self.remember(name, behind);
         }
         if self.unwritten.is_empty() {
             return Ok(());
@@ -120,8 +131,10 @@ impl NamesFile {
 
     /// Notes a name for writing. One that comes and goes while nothing can be written leaves nothing but
     /// its end, which the file may need.
-    fn remember(&mut self, name: &Named) {
+    fn remember(&mut self, name: &Named, behind: Behind) {
         match name {
+            // What is named and gone in one plan are different ids.
+            _ if behind == Behind::No => {}
             Named::ServiceGone { id } => {
                 let gone = *id;
                 self.unwritten
@@ -180,7 +193,8 @@ impl NamesFile {
             |name: &&Named| matches!(name, Named::ServiceGone { .. } | Named::BackendGone { .. });
         self.lines += self.unwritten.len();
         self.dead += self.unwritten.iter().filter(gone).count() * 2;
-        self.unwritten.clear();
+        // Not cleared: the room for a burst is not needed again.
+        self.unwritten = Vec::new();
     }
 
     /// Puts a new file in the place of the old one; before that the old one stays as it is.

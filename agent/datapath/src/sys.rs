@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! System calls that no crate here wraps: `bpf(2)` for single and batched map operations, pinned objects
-//! and replacing the program of a link, and the cookie of a network namespace.
+//! and replacing the program of a link, the cookie of a network namespace, and giving memory back.
 //!
 //! The only `unsafe` of this crate. No decisions: each function is one call. Used by `maps` and `load`.
 #![allow(unsafe_code)]
@@ -322,6 +322,16 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(cookie)
+}
+
+/// Gives freed memory back to the kernel. glibc keeps it otherwise, wherever a live allocation is above it; other C
+/// libraries give it back themselves.
+pub(crate) fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes the allocator's own locks and touches no live allocation.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// A value of plain data with every bit zero.

@@ -17,8 +17,10 @@ mod ids;
 mod output;
 mod port;
 mod restored;
+mod small;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_ebpf_common::ops::Named;
@@ -28,6 +30,7 @@ pub use desired::{
     DesiredEndpoint, DesiredPort, DesiredService, EndpointKey, Refusal, ServiceName,
     ServiceProtocol, TrafficPolicy,
 };
+use desired::{Endpoint, Endpoints, Nodes};
 use ids::Ids;
 use output::Output;
 use port::{PortState, Waiting};
@@ -37,11 +40,41 @@ use restored::Restored;
 /// old entry needs microseconds; seconds leave room for a preempted one.
 pub const RETIRE_AFTER: Duration = Duration::from_secs(5);
 
-/// One port of one Service.
+/// One port of one Service. Many places name it, and all of them share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct PortKey {
-    service: ServiceName,
-    port_name: String,
+pub(crate) struct PortKey(Arc<(ServiceName, Box<str>)>);
+
+impl PortKey {
+    fn new(service: &ServiceName, port_name: &str) -> Self {
+        Self(Arc::new((service.clone(), port_name.into())))
+    }
+
+    fn service(&self) -> &ServiceName {
+        &self.0.0
+    }
+
+    fn port_name(&self) -> &str {
+        &self.0.1
+    }
+
+    fn endpoint(&self, address: std::net::IpAddr, port: u16) -> EndpointKey {
+        EndpointKey {
+            service: self.service().clone(),
+            port_name: self.port_name().to_owned(),
+            address,
+            port,
+        }
+    }
+}
+
+/// Maps of fewer entries keep the room that they have.
+const SHRINK_MIN: usize = 256;
+
+/// Gives room back after many entries went.
+fn shrink<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() > SHRINK_MIN && map.len() < map.capacity() / 4 {
+        map.shrink_to_fit();
+    }
 }
 
 /// What to do now.
@@ -69,7 +102,8 @@ pub struct ServiceTable {
     service_ids: Ids,
     backend_ids: Ids,
     services: HashMap<ServiceName, DesiredService>,
-    endpoints: HashMap<PortKey, BTreeMap<(std::net::IpAddr, u16), DesiredEndpoint>>,
+    endpoints: HashMap<PortKey, Endpoints>,
+    nodes: Nodes,
     ports: HashMap<PortKey, PortState>,
     owners: HashMap<ServiceKey, PortKey>,
     waiting: Waiting,
@@ -125,6 +159,7 @@ impl ServiceTable {
             backend_ids: Ids::after(contents.backend_id_high),
             services: HashMap::new(),
             endpoints: HashMap::new(),
+            nodes: Nodes::default(),
             ports: HashMap::new(),
             owners: HashMap::new(),
             waiting: Waiting::new(),
@@ -175,9 +210,11 @@ impl ServiceTable {
         let keep: BTreeSet<EndpointKey> = endpoints.iter().map(DesiredEndpoint::key).collect();
         let gone: Vec<EndpointKey> = self
             .endpoints
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(DesiredEndpoint::key)
+            .iter()
+            .flat_map(|(port, at)| {
+                at.keys()
+                    .map(|(address, number)| port.endpoint(*address, *number))
+            })
             .filter(|key| !keep.contains(key))
             .collect();
         for key in gone {
@@ -212,21 +249,19 @@ impl ServiceTable {
 
     /// Adds or changes an endpoint. It may come before its Service.
     pub fn set_endpoint(&mut self, endpoint: DesiredEndpoint) {
-        let port = endpoint.port_key();
+        let port = self.shared(PortKey::new(&endpoint.service, &endpoint.port_name));
         let at = self.endpoints.entry(port.clone()).or_default();
         let identity = (endpoint.address, endpoint.port);
-        if at.get(&identity) != Some(&endpoint) {
-            at.insert(identity, endpoint);
+        let kept = Endpoint::new(endpoint, &mut self.nodes);
+        if at.get(&identity) != Some(&kept) {
+            at.insert(identity, kept);
             self.dirty.insert(port);
         }
     }
 
     /// Removes an endpoint.
     pub fn remove_endpoint(&mut self, key: &EndpointKey) {
-        let port = PortKey {
-            service: key.service.clone(),
-            port_name: key.port_name.clone(),
-        };
+        let port = PortKey::new(&key.service, &key.port_name);
         if let Some(at) = self.endpoints.get_mut(&port)
             && at.remove(&(key.address, key.port)).is_some()
         {
@@ -246,7 +281,7 @@ impl ServiceTable {
     pub fn plan(&mut self, now: Duration) -> Plan {
         let mut out = Output::default();
         while let Some(key) = self.dirty.pop_first() {
-            self.plan_port(&key, now, &mut out);
+            self.plan_port(key, now, &mut out);
             self.dirty.extend(out.again.drain(..));
         }
         if self.prune == Prune::Now {
@@ -259,27 +294,36 @@ impl ServiceTable {
         self.sweep(now, &mut out);
         let mut plan = out.into_plan();
         plan.refusals = std::mem::take(&mut self.refusals);
+        shrink(&mut self.services);
+        shrink(&mut self.endpoints);
+        shrink(&mut self.ports);
+        shrink(&mut self.owners);
         plan
+    }
+
+    /// The same key as the one that is kept already.
+    fn shared(&self, key: PortKey) -> PortKey {
+        let of_ports = self.ports.get_key_value(&key).map(|(known, _)| known);
+        let known = of_ports.or_else(|| self.endpoints.get_key_value(&key).map(|(known, _)| known));
+        known.cloned().unwrap_or(key)
     }
 
     fn mark(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get(name) {
             for port in &service.ports {
-                self.dirty.insert(PortKey {
-                    service: name.clone(),
-                    port_name: port.name.clone(),
-                });
+                self.dirty.insert(PortKey::new(name, &port.name));
             }
         }
     }
 
-    fn plan_port(&mut self, key: &PortKey, now: Duration, out: &mut Output) {
-        let none = BTreeMap::new();
-        let wanted = self.services.get(&key.service).and_then(|service| {
+    fn plan_port(&mut self, key: PortKey, now: Duration, out: &mut Output) {
+        let key = &self.shared(key);
+        let none = Endpoints::default();
+        let wanted = self.services.get(key.service()).and_then(|service| {
             let port = service
                 .ports
                 .iter()
-                .find(|port| port.name == key.port_name)?;
+                .find(|port| port.name == key.port_name())?;
             desired::resolve(
                 service,
                 port,

@@ -170,7 +170,7 @@ impl Journal {
     }
 
     /// Replaces the file by these messages, as a whole and durably.
-    pub fn rewrite(&mut self, messages: &[ToNode]) -> Result<(), JournalError> {
+    pub fn rewrite(&mut self, messages: impl Iterator<Item = ToNode>) -> Result<(), JournalError> {
         let new = self.path.with_extension("new");
         let written = (|| {
             // What an attempt left that was cut off may have any mode and takes room.
@@ -184,7 +184,7 @@ impl Journal {
             let mut bytes = MAGIC.len() as u64;
             file.write_all(MAGIC)?;
             for message in messages {
-                let frame = encode(message);
+                let frame = encode(&message);
                 file.write_all(&frame)?;
                 bytes += frame.len() as u64;
             }

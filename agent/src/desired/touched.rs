@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which parts of the desired state changed since somebody looked.
 
-use super::{EndpointKey, ServiceKey};
+use super::{PackedKey, ServiceKey};
 use std::collections::BTreeSet;
 
 /// For the pod workers.
@@ -33,7 +33,7 @@ pub struct TouchedServices {
     /// Services that were set or removed.
     pub services: BTreeSet<ServiceKey>,
     /// Endpoints that were set or removed.
-    pub endpoints: BTreeSet<EndpointKey>,
+    pub(super) endpoints: BTreeSet<PackedKey>,
     /// Some peer changed.
     pub peers: bool,
     /// The desired set has become complete.

@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
         tc_hook: TcHook::Auto,
     };
     let object = std::fs::read(object).context("the kernel programs")?;
-    let mut datapath = Datapath::open(&config, &object).context("the datapath does not load")?;
+    let mut datapath = Datapath::open(&config, object).context("the datapath does not load")?;
     let mut table = ServiceTable::restore("node", &datapath.restore()?);
 
     let (count, started) = (services.len(), Instant::now());

@@ -24,8 +24,8 @@ use knarr_agent_plan::services::{
     TrafficPolicy,
 };
 use knarr_datapath::{
-    Datapath, DatapathConfig, MapSizes, Network, NodeRoute, PodNetwork, ProgramLog, Strangers,
-    TcHook,
+    Datapath, DatapathConfig, MapOp, MapSizes, Network, NodeRoute, PodNetwork, ProgramLog,
+    Strangers, TcHook,
 };
 use nix::sched::{CloneFlags, setns};
 
@@ -144,7 +144,7 @@ impl Node {
         let object = object()?;
         let config = self.config();
         let datapath = inside(&self.netns, || {
-            Datapath::open(&config, &object).map_err(|error| chain(&error))
+            Datapath::open(&config, object).map_err(|error| chain(&error))
         })?;
         self.table = ServiceTable::restore(&self.name, &datapath.restore()?);
         self.datapath = Some(datapath);
@@ -159,8 +159,15 @@ impl Node {
     pub fn sync(&mut self) -> Result<usize> {
         self.clock += Duration::from_millis(1);
         let plan = self.table.plan(self.clock);
-        self.datapath().apply(&plan.ops)?;
+        self.apply(&plan.ops)?;
         Ok(plan.ops.len())
+    }
+
+    /// Carries out operations in the node's namespace, as the agent does.
+    pub fn apply(&mut self, ops: &[MapOp]) -> Result<()> {
+        let netns = self.netns.clone();
+        let datapath = self.datapath();
+        inside(&netns, || Ok(datapath.apply(ops)?))
     }
 
     /// Lets the grace time of old generations pass.

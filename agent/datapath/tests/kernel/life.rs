@@ -11,7 +11,7 @@ use knarr_agent_plan::services::{ServiceProtocol, ServiceTable};
 use knarr_datapath::explain::{self, Caller};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::{Names, NamesFile};
-use knarr_datapath::{DatapathError, ProgramLog, TcHook, view};
+use knarr_datapath::{DatapathError, MapSizes, ProgramLog, TcHook, view};
 
 use crate::lab::{Lab, NODE_PORT, ask_tcp, endpoint, inside, run, service, vip};
 
@@ -365,7 +365,7 @@ fn trace_tells_what_then_happens() -> Result<()> {
     }
     let plan = lab.one.table.plan(std::time::Duration::ZERO);
     NamesFile::create(&data).append(&plan.names)?;
-    lab.one.datapath().apply(&plan.ops)?;
+    lab.one.apply(&plan.ops)?;
     let names = Names::read(&data)?;
     std::fs::remove_dir_all(&data)?;
     let inspector = Inspector::open(&lab.one.bpf_root)?;
@@ -439,6 +439,103 @@ fn slots_that_are_missing_are_named_and_the_next_agent_repairs_them() -> Result<
     lab.one.later()?;
     let report = inspector.check()?;
     ensure!(report.holes.is_empty(), "{report:?}");
+    inside(&lab.one.netns, || ask_tcp(vip()))?;
+    Ok(())
+}
+
+/// Name to size, of all maps whose size people can set.
+fn sizes(inspector: &Inspector) -> Result<std::collections::BTreeMap<&'static str, u32>> {
+    let usage = inspector.usage()?;
+    Ok(usage
+        .into_iter()
+        .map(|(name, _, size)| (name, size))
+        .collect())
+}
+
+#[test]
+fn maps_begin_small_and_grow_under_load_without_a_lost_connect() -> Result<()> {
+    /// More than the first sizes hold, and less than half of the limits.
+    const SERVICES: u16 = 3_000;
+    let mut lab = Lab::bare()?;
+    let limits = MapSizes::default();
+    lab.one.sizes = limits;
+    lab.one.open()?;
+    let pod = lab.pod(1, 2)?;
+    let inspector = lab.one.datapath().inspector();
+    let before = sizes(&inspector)?;
+    for (name, limit) in [
+        ("SERVICES", limits.services),
+        ("BACKENDS", limits.backends),
+        ("FLOWS", limits.flows),
+        ("AFFINITY", limits.affinity),
+    ] {
+        ensure!(before[name] * 16 <= limit, "{name}: {before:?}");
+    }
+    let mut inner = service(ServiceProtocol::Tcp);
+    inner.ports[0].node_port = None;
+    lab.one.table.set_service(inner);
+    lab.one.table.set_endpoint(endpoint(pod));
+    lab.one.sync()?;
+    ensure!(
+        sizes(&inspector)? == before,
+        "nothing of it needs more room"
+    );
+
+    let stop = AtomicBool::new(false);
+    let done = AtomicU64::new(0);
+    let netns = lab.one.netns.clone();
+    std::thread::scope(|scope| -> Result<()> {
+        let load = scope.spawn(|| {
+            inside(&netns, || {
+                while !stop.load(Ordering::Relaxed) {
+                    ask_tcp(vip())?;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            })
+        });
+        for number in 0..SERVICES {
+            let [high, low] = number.to_be_bytes();
+            let mut other = service(ServiceProtocol::Tcp);
+            other.name.name = format!("s{number}");
+            other.cluster_ips = vec![Ipv4Addr::new(10, 97, high, low).into()];
+            other.ports[0].node_port = None;
+            for host in 1..4 {
+                let mut of_other = endpoint(Ipv4Addr::new(10, 244, 2, host));
+                of_other.service = other.name.clone();
+                lab.one.table.set_endpoint(of_other);
+            }
+            lab.one.table.set_service(other);
+            if number % 500 == 0 {
+                lab.one.sync()?;
+            }
+        }
+        lab.one.sync()?;
+        // The first NodePort and the first affinity.
+        let mut whole = service(ServiceProtocol::Tcp);
+        whole.affinity_seconds = 60;
+        lab.one.table.set_service(whole);
+        lab.one.sync()?;
+        stop.store(true, Ordering::Relaxed);
+        load.join().expect("the load thread ends")
+    })?;
+    ensure!(done.load(Ordering::Relaxed) > 20);
+    let after = sizes(&inspector)?;
+    for name in ["SERVICES", "SLOTS", "BACKENDS"] {
+        ensure!(after[name] > before[name], "{name}: {before:?} {after:?}");
+    }
+    ensure!(after["FLOWS"] == limits.flows && after["NAT"] == limits.flows);
+    ensure!(after["AFFINITY"] == limits.affinity, "{after:?}");
+    ensure!(inspector.check()?.holes.is_empty());
+    let to = (lab.one.ip, NODE_PORT);
+    lab.outside(|| ask_tcp(to))?;
+
+    // What was pinned is what is used: the next agent goes on with it.
+    let contents = inspector.contents()?;
+    lab.one.datapath = None;
+    lab.one.open()?;
+    ensure!(sizes(&Inspector::open(&lab.one.bpf_root)?)? == after);
+    ensure!(lab.one.datapath().restore()? == contents);
     inside(&lab.one.netns, || ask_tcp(vip()))?;
     Ok(())
 }

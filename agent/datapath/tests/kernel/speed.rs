@@ -109,7 +109,7 @@ fn one_change_among_fifty_thousand_services_writes_no_more_than_alone() -> Resul
     let started = Instant::now();
     let plan = lab.one.table.plan(Duration::from_secs(100));
     let planned = started.elapsed();
-    lab.one.datapath().apply(&plan.ops)?;
+    lab.one.apply(&plan.ops)?;
     let programmed = started.elapsed();
     let (change_after, ops_after) = change(&mut lab)?;
     let connects_after = connects(&lab)?;

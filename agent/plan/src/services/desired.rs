@@ -3,8 +3,9 @@
 //! backends. Policies follow kube-proxy 1.37: a NodePort called from this node or its pods uses all
 //! backends, `externalTrafficPolicy: Local` counts for callers outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use knarr_ebpf_common::{
     Address, BACKEND_ACTIVE, BACKEND_DRAINED, BACKEND_LOCAL, BACKEND_TERMINATING, PROTOCOL_TCP,
@@ -12,7 +13,7 @@ use knarr_ebpf_common::{
     SERVICE_DROP_WHEN_EMPTY, SERVICE_LOCAL_ONLY, SERVICE_NODE_PORT, ServiceKey, mapped,
 };
 
-use super::PortKey;
+use super::small::SmallMap;
 
 /// Namespace and name of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,14 +137,47 @@ impl DesiredEndpoint {
             port: self.port,
         }
     }
+}
 
-    pub(super) fn port_key(&self) -> PortKey {
-        PortKey {
-            service: self.service.clone(),
-            port_name: self.port_name.clone(),
+/// Names of nodes, each once.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(BTreeSet<Arc<str>>);
+
+impl Nodes {
+    fn share(&mut self, name: String) -> Arc<str> {
+        if let Some(known) = self.0.get(name.as_str()) {
+            return known.clone();
+        }
+        // Nodes that are gone are forgotten when others come.
+        self.0.retain(|name| Arc::strong_count(name) > 1);
+        let name: Arc<str> = name.into();
+        self.0.insert(name.clone());
+        name
+    }
+}
+
+/// The endpoints of one Service port, by address and port.
+pub(super) type Endpoints = SmallMap<(IpAddr, u16), Endpoint>;
+
+/// What is kept of an endpoint beside its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    state: u8,
+    node: Arc<str>,
+    pod: Box<str>,
+}
+
+impl Endpoint {
+    pub(super) fn new(endpoint: DesiredEndpoint, nodes: &mut Nodes) -> Self {
+        Self {
+            state: endpoint.state(),
+            node: nodes.share(endpoint.node_name),
+            pod: endpoint.pod.into(),
         }
     }
+}
 
+impl DesiredEndpoint {
     fn state(&self) -> u8 {
         match (self.ready, self.serving, self.terminating) {
             // Also while terminating: a Service that publishes addresses that are not ready says so on purpose.
@@ -211,8 +245,8 @@ pub(super) enum SetKind {
 pub(super) struct WantedBackend {
     pub(super) state: u8,
     pub(super) flags: u8,
-    pub(super) pod: String,
-    pub(super) node: String,
+    pub(super) pod: Box<str>,
+    pub(super) node: Arc<str>,
 }
 
 /// A Service port as it should stand in the maps of this node.
@@ -235,7 +269,7 @@ pub(super) enum NeedsTable {
 pub(super) fn resolve(
     service: &DesiredService,
     port: &DesiredPort,
-    endpoints: &BTreeMap<(IpAddr, u16), DesiredEndpoint>,
+    endpoints: &Endpoints,
     node_name: &str,
 ) -> Option<Wanted> {
     let protocol = match port.protocol {
@@ -244,18 +278,18 @@ pub(super) fn resolve(
         ServiceProtocol::Sctp => return None,
     };
     let mut backends = BTreeMap::new();
-    for endpoint in endpoints.values() {
-        let IpAddr::V4(address) = endpoint.address else {
+    for ((address, number), endpoint) in endpoints.iter() {
+        let IpAddr::V4(address) = address else {
             continue;
         };
-        let local = endpoint.node_name == node_name;
+        let local = *endpoint.node == *node_name;
         backends.insert(
-            (mapped(address.octets()), endpoint.port.to_be()),
+            (mapped(address.octets()), number.to_be()),
             WantedBackend {
-                state: endpoint.state(),
+                state: endpoint.state,
                 flags: if local { BACKEND_LOCAL } else { 0 },
                 pod: endpoint.pod.clone(),
-                node: endpoint.node_name.clone(),
+                node: endpoint.node.clone(),
             },
         );
     }

@@ -17,6 +17,7 @@ use knarr_ebpf_common::{
 use super::desired::{NeedsTable, SetKind, Wanted};
 use super::ids::Ids;
 use super::output::Output;
+use super::small::SmallMap;
 use super::{PortKey, Retired};
 
 /// One set of backends (all, or those of this node) as the maps hold it.
@@ -80,9 +81,9 @@ pub(super) struct PortState {
     pub(super) id: u32,
     announced: Announced,
     pub(super) affinity_seconds: u32,
-    pub(super) keys: BTreeMap<ServiceKey, ServiceEntry>,
-    pub(super) backends: BTreeMap<(Address, u16), BackendState>,
-    retired: BTreeMap<(Address, u16), (u32, Duration)>,
+    pub(super) keys: SmallMap<ServiceKey, ServiceEntry>,
+    pub(super) backends: SmallMap<(Address, u16), BackendState>,
+    retired: SmallMap<(Address, u16), (u32, Duration)>,
     pub(super) cluster: Option<SetState>,
     pub(super) local: Option<SetState>,
 }
@@ -93,9 +94,9 @@ impl PortState {
             id,
             announced: Announced::No,
             affinity_seconds: 0,
-            keys: BTreeMap::new(),
-            backends: BTreeMap::new(),
-            retired: BTreeMap::new(),
+            keys: SmallMap::default(),
+            backends: SmallMap::default(),
+            retired: SmallMap::default(),
             cluster: None,
             local: None,
         }
@@ -166,9 +167,9 @@ impl PortState {
         if before == Announced::No {
             out.names.push(Named::Service {
                 id: self.id,
-                namespace: key.service.namespace.clone(),
-                name: key.service.name.clone(),
-                port_name: key.port_name.clone(),
+                namespace: key.service().namespace.clone(),
+                name: key.service().name.clone(),
+                port_name: key.port_name().to_owned(),
             });
         }
         before
@@ -203,8 +204,8 @@ impl PortState {
             if known.is_none() || announced == Announced::No {
                 out.names.push(Named::Backend {
                     id,
-                    pod: backend.pod.clone(),
-                    node: backend.node.clone(),
+                    pod: backend.pod.to_string(),
+                    node: backend.node.to_string(),
                 });
             }
             match known {
@@ -344,7 +345,7 @@ impl PortState {
         context: &mut Context<'_>,
         out: &mut Output,
     ) {
-        let mut keys = BTreeMap::new();
+        let mut keys = SmallMap::default();
         for (service_key, kind, flags) in &wanted.keys {
             let state = match kind {
                 SetKind::Cluster => self.cluster.as_ref(),
@@ -381,7 +382,7 @@ impl PortState {
             }
             keys.insert(*service_key, entry);
         }
-        for service_key in self.keys.keys().filter(|old| !keys.contains_key(*old)) {
+        for service_key in self.keys.keys().filter(|old| keys.get(old).is_none()) {
             release(service_key, key, context.owners, context.waiting, out);
         }
         self.keys = keys;

@@ -96,7 +96,7 @@ impl Restored {
                 .insert((entry.address, entry.port_be), BackendState { id, entry });
             self.doubles.extend(double.map(|backend| backend.id));
         }
-        state.keys = found.keys;
+        state.keys = found.keys.into_iter().collect();
         Some(state)
     }
 

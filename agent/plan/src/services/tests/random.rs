@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use knarr_ebpf_common::{BACKEND_ACTIVE, BACKEND_LOCAL, BACKEND_TERMINATING, ServiceEntry};
 
-use super::super::desired::{NeedsTable, SetKind, Wanted, resolve};
+use super::super::desired::{Endpoint, Endpoints, NeedsTable, Nodes, SetKind, Wanted, resolve};
 use super::fake::FakeMaps;
 use super::*;
 
@@ -166,11 +166,12 @@ impl Desired {
     fn wanted(&self) -> Vec<Wanted> {
         let ports = self.services.values().flat_map(|service| {
             service.ports.iter().filter_map(|port| {
-                let endpoints: BTreeMap<_, _> = self
+                let mut nodes = Nodes::default();
+                let endpoints: Endpoints = self
                     .endpoints
                     .values()
                     .filter(|e| e.service == service.name && e.port_name == port.name)
-                    .map(|e| ((e.address, e.port), e.clone()))
+                    .map(|e| ((e.address, e.port), Endpoint::new(e.clone(), &mut nodes)))
                     .collect();
                 resolve(service, port, &endpoints, NODE)
             })

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Endpoints as the desired state keeps them: a node has those of the whole cluster, and as texts each of their own they
+//! take four times the room.
+
+use super::EndpointKey;
+use knarr_api::feed::{EndpointRemove, EndpointSet};
+use prost::Message;
+
+/// Between the parts of a key; no name and no address has it.
+const SEPARATOR: char = '\0';
+
+/// Namespace, Service, port name, address and port in one text. Endpoints of one Service are neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PackedKey(Box<str>);
+
+/// The message without what its key says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PackedEndpoint(Box<[u8]>);
+
+fn pack_key(
+    namespace: &str,
+    service: &str,
+    port_name: &str,
+    address: &str,
+    port: u32,
+) -> PackedKey {
+    let parts = [namespace, service, port_name, address, &port.to_string()];
+    PackedKey(parts.join(&SEPARATOR.to_string()).into())
+}
+
+/// The key of an endpoint that goes.
+pub(super) fn key_of(remove: &EndpointRemove) -> PackedKey {
+    pack_key(
+        &remove.namespace,
+        &remove.service,
+        &remove.port_name,
+        &remove.address,
+        remove.port,
+    )
+}
+
+/// Takes a message apart.
+pub(super) fn pack(set: &EndpointSet) -> (PackedKey, PackedEndpoint) {
+    let key = pack_key(
+        &set.namespace,
+        &set.service,
+        &set.port_name,
+        &set.address,
+        set.port,
+    );
+    let rest = EndpointSet {
+        namespace: String::new(),
+        service: String::new(),
+        port_name: String::new(),
+        address: String::new(),
+        port: 0,
+        ..set.clone()
+    };
+    (key, PackedEndpoint(rest.encode_to_vec().into()))
+}
+
+/// The key as others know it.
+pub(super) fn unpack_key(key: &PackedKey) -> EndpointKey {
+    let mut parts = key.0.split(SEPARATOR);
+    let mut part = || parts.next().unwrap_or_default();
+    let texts = (part(), part(), part(), part());
+    let port = part().parse().unwrap_or_default();
+    (
+        texts.0.to_owned(),
+        texts.1.to_owned(),
+        texts.2.to_owned(),
+        texts.3.to_owned(),
+        port,
+    )
+}
+
+/// The message again.
+pub(super) fn unpack(key: &PackedKey, endpoint: &PackedEndpoint) -> EndpointSet {
+    let (namespace, service, port_name, address, port) = unpack_key(key);
+    // What was encoded here can be decoded.
+    let rest = EndpointSet::decode(&*endpoint.0).unwrap_or_default();
+    EndpointSet {
+        namespace,
+        service,
+        port_name,
+        address,
+        port,
+        ..rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_the_same_again() {
+        let set = EndpointSet {
+            namespace: "default".into(),
+            service: "web".into(),
+            port_name: String::new(),
+            address: "10.244.1.2".into(),
+            port: 8080,
+            ready: true,
+            serving: true,
+            node_name: "node-1".into(),
+            pod: "default/web-0".into(),
+            ..EndpointSet::default()
+        };
+        let (key, endpoint) = pack(&set);
+        assert_eq!(unpack(&key, &endpoint), set);
+        let remove = EndpointRemove {
+            namespace: set.namespace.clone(),
+            service: set.service.clone(),
+            port_name: set.port_name.clone(),
+            address: set.address.clone(),
+            port: set.port,
+        };
+        assert_eq!(key_of(&remove), key);
+        // Shorter names of others do not run into it.
+        let other = EndpointSet {
+            namespace: "defaultweb".into(),
+            service: String::new(),
+            ..set
+        };
+        assert_ne!(pack(&other).0, key);
+    }
+}
