@@ -145,23 +145,23 @@ pub struct RunOptions {
     #[arg(long, env = "KNARR_AGENT_RESERVED_MEMORY", value_name = "QUANTITY")]
     pub reserved_memory: Option<String>,
 
-    /// Most service ports in the eBPF maps. [default: 131072]
+    /// Most service ports in the eBPF maps, which begin small and grow to this. [default: 131072]
     #[arg(long, env = "KNARR_AGENT_BPF_SERVICES", value_name = "N")]
     pub bpf_services: Option<u32>,
 
-    /// Most endpoints in the eBPF maps. [default: 524288]
+    /// Most endpoints in the eBPF maps, which begin small and grow to this. [default: 524288]
     #[arg(long, env = "KNARR_AGENT_BPF_BACKENDS", value_name = "N")]
     pub bpf_backends: Option<u32>,
 
-    /// Most chunks of consistent hash tables in the eBPF maps. [default: 262144]
+    /// Most chunks of consistent hash tables in the eBPF maps, which begin small and grow to this. [default: 262144]
     #[arg(long, env = "KNARR_AGENT_BPF_TABLES", value_name = "N")]
     pub bpf_tables: Option<u32>,
 
-    /// Most clients remembered for sessionAffinity. [default: 65536]
+    /// Most clients remembered for sessionAffinity; room is made with the first such Service. [default: 65536]
     #[arg(long, env = "KNARR_AGENT_BPF_AFFINITY", value_name = "N")]
     pub bpf_affinity: Option<u32>,
 
-    /// Most flows from outside. [default: 65536]
+    /// Most flows from outside; room is made with the first NodePort. [default: 65536]
     #[arg(long, env = "KNARR_AGENT_BPF_FLOWS", value_name = "N")]
     pub bpf_flows: Option<u32>,
     /// Most sockets connected to a Service whose getpeername() answers the Service. [default: 65536]

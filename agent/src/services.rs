@@ -441,6 +441,9 @@ fn routes(peers: &[PeerSet], own: &str, own_ip: Ipv4Addr) -> Vec<NodeRoute> {
 }
 
 #[cfg(test)]
+mod memory;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use knarr_api::feed::ServicePort;

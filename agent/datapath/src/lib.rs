@@ -11,6 +11,7 @@ mod apply;
 mod attach;
 pub mod check;
 pub mod config;
+pub mod costs;
 pub mod error;
 pub mod explain;
 mod grow;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Loads the datapath and fills it with Services, as the agent does, and says how long that took. Run by
-//! `cargo xtask bench datapath` on a lab host; what it pins stays when it has ended.
+//! Loads the datapath and fills it with Services, as the agent does, and says how long that took; or has the kernel
+//! measure what the attached programs cost while a client connects. Run by `cargo xtask bench datapath` on a lab host;
+//! what it pins stays when it has ended.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -12,17 +14,24 @@ use knarr_agent_plan::services::{
     DesiredEndpoint, DesiredPort, DesiredService, ServiceName, ServiceProtocol, ServiceTable,
     TrafficPolicy,
 };
+use knarr_datapath::costs::Meter;
 use knarr_datapath::{Datapath, DatapathConfig, MapSizes, ProgramLog, TcHook};
 
 /// Where cgroup v2 may be mounted on a lab host.
 const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+/// Where a lab host's pins are.
+const BPF_ROOT: &str = "/sys/fs/bpf";
 /// The port of every Service.
 const PORT: u16 = 80;
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [list, object, node_ip, uplink] = words.as_slice() else {
-        bail!("usage: knarr-bench-load LIST OBJECT NODE-IP UPLINK");
+    let (list, object, node_ip, uplink) = match words.as_slice() {
+        [word, count, target] if word == "cost" => return cost(count, target),
+        [list, object, node_ip, uplink] => (list, object, node_ip, uplink),
+        _ => bail!(
+            "usage: knarr-bench-load LIST OBJECT NODE-IP UPLINK, or knarr-bench-load cost COUNT TARGET"
+        ),
     };
     let node_ip: Ipv4Addr = node_ip.parse().context("the node's address")?;
     let (services, endpoints) = read(list, node_ip)?;
@@ -32,7 +41,7 @@ fn main() -> anyhow::Result<()> {
         .find(|path| path.join("cgroup.controllers").exists())
         .context("no cgroup v2 is mounted")?;
     let config = DatapathConfig {
-        bpf_root: "/sys/fs/bpf".into(),
+        bpf_root: BPF_ROOT.into(),
         cgroup_root,
         uplinks: vec![uplink.clone()],
         node_ip,
@@ -61,6 +70,27 @@ fn main() -> anyhow::Result<()> {
             plan.refusals.len(),
             plan.refusals.first()
         );
+    }
+    Ok(())
+}
+
+/// Has a client connect so many times, and prints runs and nanoseconds of each program that ran.
+fn cost(count: &str, target: &str) -> anyhow::Result<()> {
+    let meter = Meter::start()?;
+    let before = meter.read(Path::new(BPF_ROOT))?;
+    let client = Command::new("knarr-echo")
+        .args(["client", "connects", target, "--count", count])
+        .output()
+        .context("the client does not start")?;
+    if !client.status.success() {
+        bail!("{}", String::from_utf8_lossy(&client.stderr));
+    }
+    for (name, after) in meter.read(Path::new(BPF_ROOT))? {
+        let before = before.get(&name).copied().unwrap_or_default();
+        let (runs, nanos) = (after.runs - before.runs, after.nanos - before.nanos);
+        if runs > 0 {
+            println!("cost {name} {runs} {nanos}");
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! nftables beside each other. Each variant has a lab host of its own that does nothing else, so that "direct" comes
 //! from a namespace without rules; client and server share one core; variants take turns, and ratios are of neighbours.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -23,6 +24,10 @@ const SIZES: [u32; 3] = [1, 1_000, 10_000];
 const ROUNDS: usize = 31;
 /// Connects or round trips of one turn.
 const CALLS: usize = 400;
+/// How often a command that loads nothing is started.
+const STARTS: usize = 5;
+/// How often the kernel measures the programs.
+const COST_ROUNDS: usize = 5;
 /// The core of clients and servers.
 const CORE: &str = "1";
 /// The NodePort of the tested Service.
@@ -60,6 +65,15 @@ impl Variant {
             Self::Knarr => "node-3",
             Self::Iptables => "node-4",
             Self::Nftables => "node-5",
+        }
+    }
+
+    /// A file that loads nothing and the command for it, where a variant is loaded by a command.
+    fn nothing(self) -> Option<(&'static str, &'static [&'static str])> {
+        match self {
+            Self::Direct | Self::Knarr => None,
+            Self::Iptables => Some(("*nat\nCOMMIT\n", &["iptables-legacy-restore", "--noflush"])),
+            Self::Nftables => Some(("", &["nft", "-f"])),
         }
     }
 
@@ -149,6 +163,7 @@ fn one_size(turns: Turns, size: u32, loader: &str) -> anyhow::Result<Vec<Figure>
     figures.extend(program(size, &endpoints, loader)?);
     let services = peers::services(size, &endpoints, NODE_PORT);
     figures.extend(connects(turns, size, &services)?);
+    figures.extend(costs(turns, size, &services, loader)?);
     figures.extend(node_port(turns, size, "remote")?);
     // Round 2: endpoints that echo, for round trips.
     restart_hosts()?;
@@ -268,15 +283,34 @@ fn program(size: u32, endpoints: &[(Ipv4Addr, u16)], loader: &str) -> anyhow::Re
             continue;
         };
         let note = match variant {
-            Variant::Knarr => "plan and map writes, programs already loaded",
-            Variant::Iptables => "iptables-legacy-restore",
-            _ => "nft -f",
+            Variant::Knarr => "plan and map writes in a running program",
+            Variant::Iptables => "iptables-legacy-restore, as kube-proxy runs it: with its start",
+            _ => "nft -f, as kube-proxy runs it: with its start",
         };
         figures.push(stats::median(
             format!("program_all_ms{}_{size}", variant.suffix()),
             "ms",
             &[ms],
             format!("{note}; once"),
+        ));
+        let Some((rules, command)) = variant.nothing() else {
+            continue;
+        };
+        let starts = (0..STARTS)
+            .map(|_| load_rules(variant.host(), rules, command))
+            .collect::<anyhow::Result<Vec<f64>>>()?;
+        let start = stats::median("start", "ms", &starts, "").value;
+        figures.push(stats::median(
+            format!("program_start_ms{}_{size}", variant.suffix()),
+            "ms",
+            &starts,
+            format!("the same command with nothing to load, {STARTS} times"),
+        ));
+        figures.push(stats::median(
+            format!("program_rules_ms{}_{size}", variant.suffix()),
+            "ms",
+            &[(ms - start).max(0.0)],
+            "the difference: what is comparable with a running program; once",
         ));
     }
     Ok(figures)
@@ -322,7 +356,7 @@ fn load(
         )?),
         Variant::Nftables => Some(load_rules(
             name,
-            &peers::nftables(&services),
+            &peers::nftables(&services, address(name).context("a node has an address")?),
             &["nft", "-f"],
         )?),
     };
@@ -499,6 +533,64 @@ fn connects(turns: Turns, size: u32, services: &[Service]) -> anyhow::Result<Vec
         "connect() to no Service",
     )?);
     Ok(all)
+}
+
+/// What each of our programs costs a run, as the kernel measures it: the end of a socket (`knarr_sock_release`) is in no
+/// client's time, but every socket of the machine pays for it.
+fn costs(
+    turns: Turns,
+    size: u32,
+    services: &[Service],
+    loader: &str,
+) -> anyhow::Result<Vec<Figure>> {
+    let server = address(SERVER).context("the server has an address")?;
+    let service = format!("{}:{PORT}", peers::tested(services).ip);
+    let other = format!("{server}:{OTHER_SINK}");
+    let name = Variant::Knarr.host();
+    let (rounds, calls) = (turns.rounds.min(COST_ROUNDS), turns.calls.to_string());
+    let step = ui::step("cost of each program");
+    let mut figures = Vec::new();
+    for (what, target) in [("service", service), ("other", other)] {
+        let mut samples: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for _ in 0..rounds {
+            let said = enter::output(
+                name,
+                &[
+                    "taskset",
+                    "--cpu-list",
+                    CORE,
+                    loader,
+                    "cost",
+                    &calls,
+                    &target,
+                ],
+            )?;
+            for line in said.lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let ["cost", program, runs, nanos] = words.as_slice() else {
+                    bail!("the loader said {line}");
+                };
+                let of_run = nanos.parse::<f64>()? / runs.parse::<f64>()?;
+                samples
+                    .entry((*program).to_owned())
+                    .or_default()
+                    .push(of_run);
+            }
+        }
+        for (program, values) in samples {
+            figures.push(stats::median(
+                format!("run_ns_{program}_{what}_{size}"),
+                "ns",
+                &values,
+                format!(
+                    "mean of a run, {rounds} rounds of {calls} connects, as bpf_stats_enabled measures it (with its own \
+                     two looks at the clock)"
+                ),
+            ));
+        }
+    }
+    step.done();
+    Ok(figures)
 }
 
 fn round_trips(turns: Turns, size: u32, services: &[Service]) -> anyhow::Result<Vec<Figure>> {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `bench idle`: memory, CPU and store writes of a cluster in which nothing happens.
+//!
+//! Memory is that of the cgroup which each program is alone in, as its systemd unit is: anonymous and kernel memory, the
+//! eBPF maps with it. Resident memory also has the pages of the program's file, and nothing of the kernel's.
 
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::cluster::{cpu_seconds, pod, resident_mb};
+use super::cluster::{CgroupMemory, cgroup_memory, cpu_seconds, pod, resident_mb};
 use super::http::{Connection, Proxy};
 use super::{Effort, Figure, stats};
 use crate::build::Build;
@@ -78,6 +81,12 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Figure>> {
         .map(|agent| resident_mb(*agent))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let control_memory = resident_mb(control)?;
+    let control_cgroup = cgroup_memory(control)?;
+    let agent_cgroups = agents
+        .iter()
+        .map(|agent| cgroup_memory(*agent))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let of_agents = |of: fn(&CgroupMemory) -> f64| agent_cgroups.iter().map(of).collect::<Vec<_>>();
     let writes = writes(&mut api)?
         .into_iter()
         .zip(writes_before)
@@ -88,6 +97,30 @@ pub fn measure(effort: Effort) -> anyhow::Result<Vec<Figure>> {
     let note = format!("{NODES} nodes, {PODS} pods, {} s", window.as_secs());
     let both = format!("{note}; low and high are the two agents");
     Ok(vec![
+        stats::median(
+            "control_anonymous_mb",
+            "MB",
+            &[control_cgroup.anonymous_mb],
+            &note,
+        ),
+        stats::median(
+            "control_kernel_mb",
+            "MB",
+            &[control_cgroup.kernel_mb],
+            &note,
+        ),
+        spread(
+            "agent_anonymous_mb",
+            "MB",
+            &of_agents(|memory| memory.anonymous_mb),
+            &both,
+        ),
+        spread(
+            "agent_kernel_mb",
+            "MB",
+            &of_agents(|memory| memory.kernel_mb),
+            &both,
+        ),
         stats::median("control_rss_mb", "MB", &[control_memory], &note),
         spread("agent_rss_mb", "MB", &agent_memory, &both),
         stats::median("control_cpu_percent", "% of a core", &[control_cpu], &note),

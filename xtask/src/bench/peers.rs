@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The peers' rules in kube-proxy's shape (v1.37 `pkg/proxy/iptables` and `pkg/proxy/nftables`), as text for
 //! `iptables-restore` and `nft -f`. They are loaded in lab hosts only.
+//!
+//! Both have the chains that a packet for a Service with endpoints passes: of iptables the table `nat`, of nftables the
+//! filter chains too, with the maps empty that are for Services without endpoints and for source ranges. NodePorts hold
+//! where kube-proxy's defaults have them: iptables on every local address, nftables on the node's primary one.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -131,8 +135,8 @@ pub fn iptables(services: &[Service]) -> String {
     )
 }
 
-/// For `nft -f`.
-pub fn nftables(services: &[Service]) -> String {
+/// For `nft -f`, on the node with this address.
+pub fn nftables(services: &[Service], node: Ipv4Addr) -> String {
     let mut chains = String::new();
     let mut ips = Vec::new();
     let mut ports = Vec::new();
@@ -166,20 +170,135 @@ pub fn nftables(services: &[Service]) -> String {
             );
         }
     }
-    format!(
+    let cluster_ips: Vec<String> = services.iter().map(|s| s.ip.to_string()).collect();
+    let mut text = format!(
         "table ip kube-proxy {{\n\
          \x20 chain mark-for-masquerade {{\n    meta mark set meta mark | 0x4000\n  }}\n{chains}\
+         \x20 set cluster-ips {{\n    type ipv4_addr\n    elements = {{ {} }}\n  }}\n\
+         \x20 set nodeport-ips {{\n    type ipv4_addr\n    elements = {{ {node} }}\n  }}\n\
          \x20 map service-ips {{\n    type ipv4_addr . inet_proto . inet_service : verdict\n    elements = {{ {} }}\n  }}\n\
-         \x20 map service-nodeports {{\n    type inet_proto . inet_service : verdict\n    elements = {{ {} }}\n  }}\n\
-         \x20 chain services {{\n    ip daddr . meta l4proto . th dport vmap @service-ips\n    fib daddr type local meta l4proto . th dport vmap @service-nodeports\n  }}\n\
-         \x20 chain masquerading {{\n    meta mark & 0x4000 == 0 return\n    meta mark set meta mark ^ 0x4000\n    masquerade fully-random\n  }}\n\
-         \x20 chain nat-prerouting {{\n    type nat hook prerouting priority dstnat; policy accept;\n    jump services\n  }}\n\
-         \x20 chain nat-output {{\n    type nat hook output priority -100; policy accept;\n    jump services\n  }}\n\
-         \x20 chain nat-postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n    jump masquerading\n  }}\n}}\n",
+         \x20 map service-nodeports {{\n    type inet_proto . inet_service : verdict\n    elements = {{ {} }}\n  }}\n",
+        cluster_ips.join(", "),
         ips.join(", "),
         ports.join(", ")
-    )
+    );
+    for (map, key) in [
+        (
+            "no-endpoint-services",
+            "ipv4_addr . inet_proto . inet_service",
+        ),
+        ("no-endpoint-nodeports", "inet_proto . inet_service"),
+        ("firewall-ips", "ipv4_addr . inet_proto . inet_service"),
+    ] {
+        let _ = write!(text, "  map {map} {{\n    type {key} : verdict\n  }}\n");
+    }
+    for (chain, rules) in NFTABLES_CHAINS {
+        let _ = writeln!(text, "  chain {chain} {{");
+        for rule in *rules {
+            let _ = writeln!(text, "    {rule}");
+        }
+        text.push_str("  }\n");
+    }
+    text.push_str("}\n");
+    text
 }
+
+/// Chains that are the same whatever the Services are, those that others jump to first.
+const NFTABLES_CHAINS: &[(&str, &[&str])] = &[
+    (
+        "services",
+        &[
+            "ip daddr . meta l4proto . th dport vmap @service-ips",
+            "ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports",
+        ],
+    ),
+    (
+        "masquerading",
+        &[
+            "meta mark & 0x4000 == 0 return",
+            "meta mark set meta mark ^ 0x4000",
+            "masquerade fully-random",
+        ],
+    ),
+    (
+        "service-endpoints-check",
+        &["ip daddr . meta l4proto . th dport vmap @no-endpoint-services"],
+    ),
+    (
+        "nodeport-endpoints-check",
+        &["ip daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports"],
+    ),
+    (
+        "firewall-check",
+        &["ip daddr . meta l4proto . th dport vmap @firewall-ips"],
+    ),
+    (
+        "cluster-ips-check",
+        &[
+            "ip daddr @cluster-ips reject",
+            "ip daddr { 10.96.0.0/12 } drop",
+        ],
+    ),
+    (
+        "filter-prerouting",
+        &[
+            "type filter hook prerouting priority -110; policy accept;",
+            "ct state new jump firewall-check",
+        ],
+    ),
+    (
+        "filter-input",
+        &[
+            "type filter hook input priority -110; policy accept;",
+            "ct state new jump nodeport-endpoints-check",
+            "ct state new jump service-endpoints-check",
+        ],
+    ),
+    (
+        "filter-forward",
+        &[
+            "type filter hook forward priority -110; policy accept;",
+            "ct state new jump service-endpoints-check",
+            "ct state new jump cluster-ips-check",
+        ],
+    ),
+    (
+        "filter-output",
+        &[
+            "type filter hook output priority -110; policy accept;",
+            "ct state new jump service-endpoints-check",
+            "ct state new jump firewall-check",
+        ],
+    ),
+    (
+        "filter-output-post-dnat",
+        &[
+            "type filter hook output priority -90; policy accept;",
+            "ct state new jump cluster-ips-check",
+        ],
+    ),
+    (
+        "nat-prerouting",
+        &[
+            "type nat hook prerouting priority dstnat; policy accept;",
+            "jump services",
+        ],
+    ),
+    (
+        "nat-output",
+        &[
+            "type nat hook output priority -100; policy accept;",
+            "jump services",
+        ],
+    ),
+    (
+        "nat-postrouting",
+        &[
+            "type nat hook postrouting priority srcnat; policy accept;",
+            "jump masquerading",
+        ],
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -216,6 +335,14 @@ mod tests {
             5
         );
         assert!(rules.ends_with("COMMIT\n") && rules.contains("--probability 0.33333333333"));
-        assert_eq!(nftables(&made).matches("numgen random mod").count(), 5);
+        let node = Ipv4Addr::new(198, 18, 0, 5);
+        let rules = nftables(&made, node);
+        assert_eq!(rules.matches("numgen random mod").count(), 5);
+        // kube-proxy's default (`--nodeport-addresses=primary`) looks for the address in a set.
+        assert!(
+            rules
+                .contains("ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports")
+        );
+        assert!(rules.contains("elements = { 198.18.0.5 }") && !rules.contains("fib daddr"));
     }
 }
