@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The desired state and its file, cut off at every place.
 use super::*;
+use knarr_api::feed::ToNode;
 use knarr_api::feed::{
     EndpointRemove, ObjectRemove, PodRemove, PodSet, ServicePort, ServiceRemove,
 };
