@@ -24,7 +24,7 @@ mod touched;
 
 use disk::{Journal, JournalError};
 use fresh::Cursor;
-use packed::{PackedEndpoint, PackedKey};
+use packed::{PackedEndpoint, PackedKey, PackedService};
 pub use touched::{TouchedPods, TouchedServices};
 
 /// Namespace and name of a Service.
@@ -96,7 +96,7 @@ pub struct State {
     resume: Option<(String, u64)>,
     welcome: Option<Welcome>,
     pods: BTreeMap<String, PodEntry>,
-    services: BTreeMap<ServiceKey, ServiceSet>,
+    services: BTreeMap<ServiceKey, PackedService>,
     endpoints: BTreeMap<PackedKey, PackedEndpoint>,
     peers: BTreeMap<String, PeerSet>,
     objects: BTreeMap<ObjectKey, Arc<ObjectEntry>>,
@@ -218,11 +218,11 @@ impl State {
                 }
             }
             Kind::ServiceSet(set) => {
-                let key = (set.namespace.clone(), set.name.clone());
+                let (key, service) = packed::pack_service(set);
                 if let Some(seen) = seen {
                     seen.services.insert(key.clone());
                 }
-                self.services.insert(key.clone(), set.clone());
+                self.services.insert(key.clone(), service);
                 self.touched_services.services.insert(key);
             }
             Kind::ServiceRemove(remove) => {
@@ -400,7 +400,8 @@ impl Desired {
         let mut state = self.lock();
         let touched = std::mem::take(&mut state.touched_services);
         let services = touched.services.into_iter().map(|key| {
-            let value = state.services.get(&key).cloned();
+            let service = state.services.get(&key);
+            let value = service.map(|s| packed::unpack_service(&key, s));
             (key, value)
         });
         let services = services.collect();
@@ -474,14 +475,14 @@ impl Desired {
         let of_namespace = state
             .services
             .range((namespace.to_owned(), String::new())..)
-            .take_while(|((ns, _), _)| ns == namespace)
-            .map(|(_, set)| set);
+            .take_while(|((ns, _), _)| ns == namespace);
         let master = state
             .services
-            .get(&("default".to_owned(), "kubernetes".to_owned()))
+            .get_key_value(&("default".to_owned(), "kubernetes".to_owned()))
             .filter(|_| namespace != "default");
         of_namespace
             .chain(master)
+            .map(|(key, service)| packed::unpack_service(key, service))
             .filter_map(|set| {
                 let ip = set.cluster_ips.first()?;
                 let ports = set.ports.iter().filter_map(|p| {

@@ -101,10 +101,11 @@ pub struct ServiceTable {
     node_name: String,
     service_ids: Ids,
     backend_ids: Ids,
-    services: HashMap<ServiceName, DesiredService>,
+    // Boxed: a hash table has room for half as many again.
+    services: HashMap<ServiceName, Box<DesiredService>>,
     endpoints: HashMap<PortKey, Endpoints>,
     nodes: Nodes,
-    ports: HashMap<PortKey, PortState>,
+    ports: HashMap<PortKey, Box<PortState>>,
     owners: HashMap<ServiceKey, PortKey>,
     waiting: Waiting,
     dirty: BTreeSet<PortKey>,
@@ -231,13 +232,14 @@ impl ServiceTable {
 
     /// Adds or changes a Service.
     pub fn set_service(&mut self, service: DesiredService) {
-        if self.services.get(&service.name) == Some(&service) {
+        let known = self.services.get(&service.name);
+        if known.is_some_and(|known| **known == service) {
             return;
         }
         let name = service.name.clone();
         self.mark(&name);
         self.refusals.extend(service.refusals());
-        self.services.insert(name.clone(), service);
+        self.services.insert(name.clone(), Box::new(service));
         self.mark(&name);
     }
 
@@ -338,9 +340,8 @@ impl ServiceTable {
             return;
         };
         let state = self.ports.entry(key.clone()).or_insert_with(|| {
-            self.restored
-                .adopt(&wanted)
-                .unwrap_or_else(|| PortState::new(self.service_ids.next()))
+            let adopted = self.restored.adopt(&wanted);
+            Box::new(adopted.unwrap_or_else(|| PortState::new(self.service_ids.next())))
         });
         state.update(
             key,

@@ -90,7 +90,7 @@ impl Cursor {
                 Next::Services(after) => some(
                     &state.services,
                     after.as_ref(),
-                    |_, set| Kind::ServiceSet(set.clone()),
+                    |key, service| Kind::ServiceSet(packed::unpack_service(key, service)),
                     Next::Services,
                     Next::Endpoints(None),
                 ),

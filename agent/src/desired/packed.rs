@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Endpoints as the desired state keeps them: a node has those of the whole cluster, and as texts each of their own they
-//! take four times the room.
+//! Services and endpoints as the desired state keeps them: a node has those of the whole cluster, and as texts each of
+//! their own they take four times the room.
 
-use super::EndpointKey;
-use knarr_api::feed::{EndpointRemove, EndpointSet};
+use super::{EndpointKey, ServiceKey};
+use knarr_api::feed::{EndpointRemove, EndpointSet, ServiceSet};
 use prost::Message;
 
 /// Between the parts of a key; no name and no address has it.
@@ -16,6 +16,32 @@ pub(super) struct PackedKey(Box<str>);
 /// The message without what its key says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PackedEndpoint(Box<[u8]>);
+
+/// A Service's message without what its key says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PackedService(Box<[u8]>);
+
+/// Takes a Service's message apart.
+pub(super) fn pack_service(set: &ServiceSet) -> (ServiceKey, PackedService) {
+    let rest = ServiceSet {
+        namespace: String::new(),
+        name: String::new(),
+        ..set.clone()
+    };
+    let key = (set.namespace.clone(), set.name.clone());
+    (key, PackedService(rest.encode_to_vec().into()))
+}
+
+/// The Service's message again.
+pub(super) fn unpack_service(key: &ServiceKey, service: &PackedService) -> ServiceSet {
+    // What was encoded here can be decoded.
+    let rest = ServiceSet::decode(&*service.0).unwrap_or_default();
+    ServiceSet {
+        namespace: key.0.clone(),
+        name: key.1.clone(),
+        ..rest
+    }
+}
 
 fn pack_key(
     namespace: &str,
@@ -94,7 +120,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_packed_is_the_same_again() {
+    fn a_service_that_is_packed_is_the_same_again() {
+        let set = ServiceSet {
+            namespace: "default".into(),
+            name: "web".into(),
+            cluster_ips: vec!["10.96.0.7".into()],
+            affinity_seconds: 60,
+            internal_local: true,
+            ..ServiceSet::default()
+        };
+        let (key, service) = pack_service(&set);
+        assert_eq!(unpack_service(&key, &service), set);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_packed_is_the_same_again() {
         let set = EndpointSet {
             namespace: "default".into(),
             service: "web".into(),
