@@ -2,6 +2,8 @@
 //! `systemctl` in every order, and what else systemd does to a machine: no order of starts and stops may lose a pod, and
 //! nothing that systemd sets again may undo what the agent has set.
 
+use std::time::{Duration, Instant};
+
 use anyhow::ensure;
 
 use super::serve::{never_restarted, reached, ready};
@@ -40,6 +42,9 @@ const ORDERS: [&[&str]; 8] = [
 ];
 /// More failures in a row than systemd's default limit allows (5 in 10 s): a unit that keeps it stays down.
 const FAILED_STARTS: u32 = 7;
+
+/// How long something may be gone that systemd has undone; the agent needs milliseconds on a machine that is not emulated.
+const SET_AGAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// After each order the control plane is asked for one pod more or one less: that needs both programs and their session.
 pub fn every_order(stage: &mut Stage) -> anyhow::Result<()> {
@@ -97,6 +102,20 @@ pub fn keeps_trying(stage: &mut Stage) -> anyhow::Result<()> {
     )?;
     tried?;
     ready(machine)?;
+    // The control plane has counted the pods of a node that was silent for long as not ready.
+    machine.eventually(
+        "the pods count as ready again",
+        "kubectl rollout status deployment/web --timeout=20s",
+        LIMIT,
+    )?;
+    machine.eventually(
+        "the Service has its endpoints again",
+        &format!(
+            "curl --silent --show-error --fail --max-time 20 http://{}:80/",
+            service.cluster_ip
+        ),
+        LIMIT,
+    )?;
     reached(machine, &service)?;
     never_restarted(machine)
 }
@@ -135,7 +154,15 @@ pub fn systemd_sets_again(stage: &mut Stage) -> anyhow::Result<()> {
         "systemctl restart systemd-sysctl",
     ] {
         machine.ok(command, CALL)?;
-        let after = machine.ok(SEEN, CALL)?;
+        // The agent is told of a route that is gone, and sets it again.
+        let end = Instant::now() + SET_AGAIN_LIMIT;
+        let after = loop {
+            let seen = machine.ok(SEEN, CALL)?;
+            if seen == before || Instant::now() >= end {
+                break seen;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        };
         ensure!(
             before == after,
             "`{command}` changed what the agent has set, from\n{before}\nto\n{after}"
