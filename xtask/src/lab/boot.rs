@@ -96,7 +96,9 @@ fn mounts(kind: HostKind, home: &Path) -> anyhow::Result<()> {
     fs::create_dir_all("/run/knarr")?;
     if let Some(at) = kind.data_mount() {
         // The machine's own /var/lib gets no new folder for this.
-        fresh("tmpfs", "/var/lib", Some("mode=755"))?;
+        let tmpfs = Some("tmpfs");
+        mount(tmpfs, "/var/lib", tmpfs, MsFlags::empty(), Some("mode=755"))
+            .context("cannot mount a tmpfs at /var/lib")?;
         fs::create_dir_all(at)?;
         let data = data_dir(home);
         mount(Some(&data), at, none, MsFlags::MS_BIND, none)
@@ -110,8 +112,14 @@ pub fn data_dir(home: &Path) -> PathBuf {
     home.join("data")
 }
 
+/// With the options that systemd gives these places on a stock machine (v252, `mount_table` of mount-setup.c; Debian adds
+/// `noexec` to /run): what does not work there must not work here.
 fn fresh(kind: &str, at: &str, data: Option<&str>) -> anyhow::Result<()> {
-    mount(Some(kind), at, Some(kind), MsFlags::empty(), data)
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    if at != "/dev/shm" {
+        flags |= MsFlags::MS_NOEXEC;
+    }
+    mount(Some(kind), at, Some(kind), flags, data)
         .with_context(|| format!("cannot mount {kind} at {at}"))
 }
 
