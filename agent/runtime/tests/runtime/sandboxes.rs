@@ -43,6 +43,18 @@ fn the_network_namespace_is_new_and_has_loopback_only() {
         spec.sysctls = vec![("kernel.panic".into(), "1".into())];
         let refused = runtime.create_sandbox(spec).await.unwrap_err().to_string();
         assert!(refused.contains("kernel.panic"), "{refused}");
+
+        // What a pod shares with the node is not the pod's to set.
+        let shmmax = std::fs::read_to_string("/proc/sys/kernel/shmmax")?;
+        for name in ["kernel.shmmax", "net.ipv4.ip_unprivileged_port_start"] {
+            let mut spec = sandbox("d");
+            spec.network = NetworkMode::Host;
+            spec.ipc = IpcMode::Host;
+            spec.sysctls = vec![(name.into(), "1234567".into())];
+            let refused = runtime.create_sandbox(spec).await.unwrap_err().to_string();
+            assert!(refused.contains("shares with the node"), "{refused}");
+        }
+        assert_eq!(std::fs::read_to_string("/proc/sys/kernel/shmmax")?, shmmax);
         host.assert_clean().await
     });
 }
