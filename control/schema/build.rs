@@ -27,6 +27,8 @@ mod later;
 mod markers;
 #[path = "build/source.rs"]
 mod source;
+#[path = "build/zeros.rs"]
+mod zeros;
 
 use documents::Documents;
 use markers::Markers;
@@ -117,6 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         types.insert(name.clone(), bare);
         documents.add(&name, definition);
     }
+    zeros::mark(&mut types)?;
     // A marker that is read wrongly would silently turn merges into replacements.
     for (definition, field, key) in [
         ("io.k8s.api.core.v1.PodSpec", "containers", "name"),

@@ -275,14 +275,18 @@ fn go_type(schemas: &Schemas, type_: &Type) -> String {
     }
 }
 
-/// Whether leaving an empty list or map out changes nothing: Kubernetes writes none (`omitempty`), except where the
-/// field is required.
+/// Whether leaving an empty list or map, or a false, 0 or "" out changes nothing: Kubernetes writes none (`omitempty`),
+/// except where the field is required or a pointer.
 fn says_nothing(property: &Property, value: &Value) -> bool {
-    match (&property.type_, value) {
-        (Type::List(_), Value::Array(list)) => list.is_empty(),
-        (Type::Map(_), Value::Object(map)) => map.is_empty(),
+    let is_zero = match (&property.type_, value) {
+        (Type::List(_), Value::Array(list)) => return list.is_empty(),
+        (Type::Map(_), Value::Object(map)) => return map.is_empty(),
+        (Type::Boolean, Value::Bool(value)) => !value,
+        (Type::Int32 | Type::Int64, Value::Number(number)) => number.as_i64() == Some(0),
+        (Type::String, Value::String(text)) => text.is_empty(),
         _ => false,
-    }
+    };
+    is_zero && !property.keeps_zero
 }
 
 /// `None` stands for a null that is left out.

@@ -58,6 +58,8 @@ pub(crate) struct Property {
     pub(crate) patch: PatchRule,
     /// Whether an object without it is not whole.
     pub(crate) required: bool,
+    /// Whether false, 0 and "" say something other than nothing at all: it is a pointer in Go.
+    pub(crate) keeps_zero: bool,
     /// Its number in protobuf; 0 where that is not known.
     pub(crate) tag: u32,
     /// The number of the message that holds it in protobuf, where JSON has it one level further up; else 0.
@@ -178,6 +180,7 @@ fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Defin
                     type_: type_of(schema, index),
                     patch: patch_rule(schema),
                     required: required.is_some_and(|names| names.iter().any(|n| n == name)),
+                    keeps_zero: schema["x-knarr-keeps-zero"] == true,
                     tag: number(&schema["x-knarr-protobuf-tag"]),
                     inline_tag: number(&schema["x-knarr-protobuf-inline-tag"]),
                 })

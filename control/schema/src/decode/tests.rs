@@ -353,3 +353,74 @@ fn deep_json_is_refused_and_does_not_end_the_program() {
         Err(DecodeError::Syntax { .. })
     ));
 }
+
+#[test]
+fn what_go_cannot_tell_from_absent_is_not_kept() {
+    let pod = json!({
+        "metadata": {"name": "p", "generateName": "", "generation": 0},
+        "spec": {
+            "hostNetwork": false, "hostPID": false, "hostIPC": false, "nodeName": "", "hostname": "",
+            // Pointers.
+            "enableServiceLinks": false, "shareProcessNamespace": false, "priority": 0,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsUser": 0, "runAsNonRoot": false},
+            "containers": [{
+                "name": "", "image": "", "stdin": false, "stdinOnce": false, "tty": false, "workingDir": "",
+                "env": [{"name": "A", "value": ""}],
+                "ports": [{"containerPort": 0, "hostPort": 0, "hostIP": "", "name": ""}],
+                "volumeMounts": [{"name": "v", "mountPath": "", "readOnly": false, "subPath": ""}],
+                "livenessProbe": {"initialDelaySeconds": 0, "httpGet": {"port": 0, "path": ""}},
+                "securityContext": {"privileged": false, "runAsGroup": 0},
+            }],
+            "volumes": [{"name": "v", "secret": {"secretName": "", "optional": false}}],
+            "tolerations": [{"key": "", "operator": "Exists", "tolerationSeconds": 0}],
+        },
+    });
+    let decoded = decode("", "Pod", &pod.to_string()).unwrap();
+    assert_eq!(
+        decoded.value,
+        json!({
+            "metadata": {"name": "p"},
+            "spec": {
+                "enableServiceLinks": false, "shareProcessNamespace": false, "priority": 0,
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {"runAsUser": 0, "runAsNonRoot": false},
+                "containers": [{
+                    "name": "",
+                    "env": [{"name": "A"}],
+                    "ports": [{"containerPort": 0}],
+                    "volumeMounts": [{"name": "v", "mountPath": ""}],
+                    "livenessProbe": {"httpGet": {"port": 0}},
+                    "securityContext": {"privileged": false, "runAsGroup": 0},
+                }],
+                "volumes": [{"name": "v", "secret": {"optional": false}}],
+                "tolerations": [{"operator": "Exists", "tolerationSeconds": 0}],
+            },
+        })
+    );
+    for (group, kind, spec, kept) in [
+        (
+            "",
+            "Node",
+            json!({"unschedulable": false, "podCIDR": ""}),
+            json!({}),
+        ),
+        (
+            "",
+            "Service",
+            json!({"publishNotReadyAddresses": false, "clusterIP": "", "healthCheckNodePort": 0,
+                "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80, "nodePort": 0}]}),
+            json!({"allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}]}),
+        ),
+        (
+            "apps",
+            "Deployment",
+            json!({"replicas": 0, "minReadySeconds": 0, "paused": false, "revisionHistoryLimit": 0}),
+            json!({"replicas": 0, "revisionHistoryLimit": 0}),
+        ),
+    ] {
+        let sent = json!({"metadata": {"name": "a"}, "spec": spec}).to_string();
+        let decoded = decode(group, kind, &sent).unwrap().value;
+        assert_eq!(decoded["spec"], kept, "{kind}");
+    }
+}
