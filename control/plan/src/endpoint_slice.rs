@@ -5,7 +5,7 @@
 //! as it can: an endpoint stays in its slice and at its place there. Follows kube-controller-manager's
 //! `endpointslice` controller (v1.37), except that a slice whose ports are no longer wanted is used again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use knarr_api::k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort, ServiceSpec};
@@ -14,8 +14,10 @@ use knarr_api::k8s_openapi::api::discovery::v1::{
 };
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use knarr_api::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::Selector;
 
+use crate::endpoints::{annotate, changed_at, made_at};
 use crate::owners::new_controller_ref;
 use crate::pods::PodView;
 
@@ -104,7 +106,33 @@ pub fn plan(view: View<'_>) -> Vec<SliceAction> {
         }
         wanted.push(Wanted { family, groups });
     }
-    reconcile(&head, wanted, view.slices)
+    let since = trigger_time(&view, &wanted);
+    let mut actions = reconcile(&head, wanted, view.slices);
+    for action in &mut actions {
+        if let SliceAction::Create(slice) | SliceAction::Update(slice) = action {
+            annotate(&mut slice.metadata, since);
+        }
+    }
+    actions
+}
+
+/// The first change of a pod whose endpoint is wanted otherwise than it is.
+fn trigger_time(view: &View<'_>, wanted: &[Wanted]) -> Option<Timestamp> {
+    if view.slices.is_empty() {
+        return made_at(view.service);
+    }
+    let known = view
+        .slices
+        .iter()
+        .flat_map(|s| s.endpoints.iter().flatten());
+    let known: HashMap<_, _> = known.map(|e| (identity(e), &e.conditions)).collect();
+    let wanted = wanted.iter().flat_map(|w| w.groups.values().flatten());
+    let changed: HashSet<&str> = wanted
+        .filter(|endpoint| known.get(&identity(endpoint)) != Some(&&endpoint.conditions))
+        .filter_map(|endpoint| identity(endpoint).1)
+        .collect();
+    let pods = view.pods.iter().filter(|pod| changed.contains(&*pod.uid));
+    pods.filter_map(|pod| changed_at(pod)).min()
 }
 
 fn delete_all(slices: &[EndpointSlice]) -> Vec<SliceAction> {

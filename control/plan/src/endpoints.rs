@@ -9,6 +9,7 @@ use knarr_api::k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service,
 };
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use knarr_api::k8s_openapi::jiff::Timestamp;
 
 use crate::endpoint_slice::{
     HEADLESS, PortKey, endpoint_hostname, is_headless, pod_reference, resolve_ports, selector_of,
@@ -24,6 +25,8 @@ pub const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Label that names who writes an Endpoints object.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
+/// Annotation of Endpoints and EndpointSlices: when that happened which they last changed for.
+pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// What a Service's Endpoints object needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,12 +79,16 @@ pub fn plan(
         .push(address);
     }
     let truncated = truncate(&mut groups);
-    let wanted = Endpoints {
+    let mut wanted = Endpoints {
         metadata: metadata(service, is_headless(spec), truncated, current),
         subsets: subsets(groups),
     };
+    let since = trigger_time(service, pods, current, &wanted);
     match current {
-        None => Some(EndpointsAction::Create(Box::new(wanted))),
+        None => {
+            annotate(&mut wanted.metadata, since);
+            Some(EndpointsAction::Create(Box::new(wanted)))
+        }
         Some(current) => {
             let same = current.metadata.labels.clone().unwrap_or_default()
                 == wanted.metadata.labels.clone().unwrap_or_default()
@@ -89,9 +96,73 @@ pub fn plan(
                     == wanted.metadata.annotations.clone().unwrap_or_default()
                 && current.subsets.clone().unwrap_or_default()
                     == wanted.subsets.clone().unwrap_or_default();
+            annotate(&mut wanted.metadata, since);
             (!same).then(|| EndpointsAction::Update(Box::new(wanted)))
         }
     }
+}
+
+/// Writes when the change happened that an object is written for; `None` where nothing says it.
+pub(crate) fn annotate(meta: &mut ObjectMeta, since: Option<Timestamp>) {
+    match since {
+        Some(since) => {
+            let annotations = meta.annotations.get_or_insert_default();
+            annotations.insert(TRIGGER_TIME.to_owned(), since.to_string());
+        }
+        None => {
+            if let Some(annotations) = &mut meta.annotations {
+                annotations.remove(TRIGGER_TIME);
+            }
+        }
+    }
+}
+
+/// When a pod came to be in the state that it is in: its readiness changed, or it was made.
+pub(crate) fn changed_at(pod: &PodView) -> Option<Timestamp> {
+    pod.ready.and_then(|ready| ready.since).or(pod.created_at)
+}
+
+/// When the Service was made, for its first object.
+pub(crate) fn made_at(service: &Service) -> Option<Timestamp> {
+    service.metadata.creation_timestamp.as_ref().map(|t| t.0)
+}
+
+/// The first change of a pod that is in `wanted` otherwise than in `current`.
+fn trigger_time(
+    service: &Service,
+    pods: &[&PodView],
+    current: Option<&Endpoints>,
+    wanted: &Endpoints,
+) -> Option<Timestamp> {
+    let Some(current) = current else {
+        return made_at(service);
+    };
+    let (before, after) = (readiness(current), readiness(wanted));
+    let changed = pods.iter().filter(|pod| {
+        let uid = &*pod.uid;
+        after.contains_key(uid) && after.get(uid) != before.get(uid)
+    });
+    changed.filter_map(|pod| changed_at(pod)).min()
+}
+
+/// Whether each pod is ready in an Endpoints object, by uid.
+fn readiness(endpoints: &Endpoints) -> BTreeMap<&str, bool> {
+    let mut found = BTreeMap::new();
+    for subset in endpoints.subsets.iter().flatten() {
+        for (addresses, ready) in [
+            (&subset.addresses, true),
+            (&subset.not_ready_addresses, false),
+        ] {
+            for address in addresses.iter().flatten() {
+                if let Some(target) = &address.target_ref
+                    && let Some(uid) = &target.uid
+                {
+                    found.insert(uid.as_str(), ready);
+                }
+            }
+        }
+    }
+    found
 }
 
 /// True for an Endpoints object that may go when it has no Service: all but those of leader election.

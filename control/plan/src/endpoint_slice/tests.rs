@@ -336,3 +336,46 @@ fn a_change_of_port_uses_the_slice_again_and_labels_follow_the_service() {
             .contains_key(HEADLESS)
     );
 }
+
+#[test]
+fn a_slice_says_when_that_happened_which_it_changed_for() {
+    use crate::endpoints::TRIGGER_TIME;
+    use knarr_api::k8s_openapi::jiff::Timestamp;
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let pod_at = |index, seconds, is_true| PodView {
+        ready: Some(Ready {
+            is_true,
+            since: Some(at(seconds)),
+            is_lost: false,
+        }),
+        ..pod(index)
+    };
+    let times = |actions: &[SliceAction]| -> Vec<Option<String>> {
+        let written = actions.iter().filter_map(|action| match action {
+            SliceAction::Create(slice) | SliceAction::Update(slice) => Some(&slice.metadata),
+            SliceAction::Delete { .. } => None,
+        });
+        written
+            .map(|meta| meta.annotations.as_ref()?.get(TRIGGER_TIME).cloned())
+            .collect()
+    };
+    let some = |text: &str| vec![Some(text.to_owned())];
+    let service = service(json!({}));
+    let mut slices = Vec::new();
+    let mut step = |pods: &[PodView]| {
+        let actions = planned(&service, pods, &slices);
+        apply(&mut slices, &actions);
+        times(&actions)
+    };
+    assert_eq!(
+        step(&[pod_at(0, 50, true)]),
+        [None],
+        "the Service has no time"
+    );
+    let two = [pod_at(0, 50, true), pod_at(1, 120, true)];
+    assert_eq!(step(&two), some("1970-01-01T00:02:00Z"));
+    assert_eq!(step(&two), []);
+    let lost = [pod_at(0, 180, false), pod_at(1, 120, true)];
+    assert_eq!(step(&lost), some("1970-01-01T00:03:00Z"));
+    assert_eq!(step(&lost[..1]), [None], "a pod that is gone has no time");
+}

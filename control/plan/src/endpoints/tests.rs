@@ -99,3 +99,53 @@ fn endpoints_of_a_service_without_selector_are_not_touched() {
         None
     );
 }
+
+#[test]
+fn an_object_says_when_that_happened_which_it_changed_for() {
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let ready_at = |mut pod: PodView, seconds| {
+        pod.ready = pod.ready.map(|ready| crate::pods::Ready {
+            since: Some(at(seconds)),
+            ..ready
+        });
+        pod
+    };
+    let time = |endpoints: &Endpoints| {
+        let annotations = endpoints.metadata.annotations.as_ref().unwrap();
+        annotations.get(TRIGGER_TIME).cloned()
+    };
+    let updated = |pods: &[PodView], current: &Endpoints| match planned(
+        &service(json!({})),
+        pods,
+        Some(current),
+    ) {
+        Some(EndpointsAction::Update(endpoints)) => *endpoints,
+        other => panic!("{other:?}"),
+    };
+    let mut made = service(json!({}));
+    made.metadata.creation_timestamp =
+        Some(knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(100)));
+    let first = created(&made, &[ready_at(pod(0), 50)]);
+    assert_eq!(time(&first).as_deref(), Some("1970-01-01T00:01:40Z"));
+    // Of several new pods the first change counts; the pod that was there does not.
+    let pods = [
+        ready_at(pod(0), 50),
+        ready_at(pod(1), 130),
+        ready_at(pod(2), 120),
+    ];
+    let second = updated(&pods, &first);
+    assert_eq!(time(&second).as_deref(), Some("1970-01-01T00:02:00Z"));
+    // The annotation by itself is no difference.
+    assert_eq!(planned(&service(json!({})), &pods, Some(&second)), None);
+    // What no pod that is left says has no time.
+    let third = updated(&pods[..1], &second);
+    assert_eq!(time(&third), None);
+    // A pod that is no longer ready.
+    let mut lost = ready_at(pod(0), 200);
+    lost.ready = lost.ready.map(|ready| crate::pods::Ready {
+        is_true: false,
+        ..ready
+    });
+    let fourth = updated(&[lost], &third);
+    assert_eq!(time(&fourth).as_deref(), Some("1970-01-01T00:03:20Z"));
+}
