@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::response::Response;
 use futures::FutureExt as _;
 use http::request::Parts;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +95,17 @@ async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Respon
             "the request ran into a bug, see the server's log",
         ))
     });
-    let response = outcome.unwrap_or_else(|error| respond::status(format, &error));
+    let mut response = outcome.unwrap_or_else(|error| respond::status(format, &error));
+    let refused = matches!(
+        response.status(),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+    );
+    if let Target::Resource(path) = &target
+        && !refused
+        && let Some(deprecation) = path.kind.strategy.deprecation()
+    {
+        response = respond::warn(response, &[deprecation.to_owned()]);
+    }
     let metrics = &http.core.metrics;
     let labels = RequestLabels {
         endpoint: endpoint.clone(),

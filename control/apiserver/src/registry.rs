@@ -218,9 +218,17 @@ pub(crate) trait Strategy: Send + Sync {
     }
     /// What is wrong with a change of status.
     fn validate_status(&self, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
-    /// Warnings that the client sees, as Kubernetes' `WarningsOnCreate`.
+    /// Warnings of what this version takes and does not carry out.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
+    }
+    /// Warnings that Kubernetes gives as well: its `WarningsOnCreate`, and `WarningsOnUpdate` where there is an old object.
+    fn advice(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+    /// Says that the kind itself is deprecated. It goes with every answer about the kind.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
     }
     /// The cells of one row, in the order of the columns after the name.
     fn cells(&self, object: &Value) -> Vec<Value>;
@@ -231,6 +239,15 @@ pub(crate) trait Strategy: Send + Sync {
     /// From this view to the stored form.
     fn to_stored(&self, object: Value) -> Value {
         object
+    }
+}
+
+impl dyn Strategy {
+    /// Every warning about a new object, or a changed one.
+    pub(crate) fn all_warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut all = self.advice(new, old);
+        all.extend(self.warnings(new));
+        all
     }
 }
 

@@ -143,6 +143,10 @@ impl Strategy for Deployment {
         }
     }
 
+    fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        super::podspec::template_advice(new, old)
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         const SPEC: &str = "spec.template.spec";
         super::podspec::warnings(value::at(object, SPEC).unwrap_or(&Value::Null), SPEC)

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use super::meta::address_advice;
 use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::field::FieldErrors;
 use crate::{table, value};
@@ -79,11 +80,21 @@ impl Strategy for Endpoints {
         ]
     }
 
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        vec![
-            "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
-                .to_owned(),
-        ]
+    fn advice(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        for (index, subset) in value::items(new, "subsets").iter().enumerate() {
+            for list in ["addresses", "notReadyAddresses"] {
+                for (nth, address) in value::items(subset, list).iter().enumerate() {
+                    let field = format!("subsets[{index}].{list}[{nth}].ip");
+                    found.extend(address_advice(&field, value::text(address, "ip")));
+                }
+            }
+        }
+        found
+    }
+
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::endpoints::validate_ip;
 use super::ignored::{self, Ignored, ignored};
+use super::meta::address_advice;
 use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::field::FieldErrors;
 use crate::{table, value};
@@ -146,6 +147,20 @@ impl Strategy for EndpointSlice {
                 "field is immutable",
             );
         }
+    }
+
+    fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        if old.is_none() && value::text(new, "addressType") == "FQDN" {
+            found.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        for (index, endpoint) in value::items(new, "endpoints").iter().enumerate() {
+            for (nth, address) in value::items(endpoint, "addresses").iter().enumerate() {
+                let field = format!("endpoints[{index}].addresses[{nth}]");
+                found.extend(address_advice(&field, address.as_str().unwrap_or_default()));
+            }
+        }
+        found
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {

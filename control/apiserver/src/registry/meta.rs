@@ -32,6 +32,37 @@ pub(crate) fn normalize(object: &mut Value) {
     }
 }
 
+/// What Kubernetes says of a name that is used in host names and is no DNS label.
+pub(crate) fn hostname_advice(object: &Value, used_in: &str) -> Option<String> {
+    let wrong = validate_dns_label(value::text(object, "metadata.name"));
+    (!wrong.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            wrong.join(" ")
+        )
+    })
+}
+
+/// What Kubernetes says of an address that is valid and not written as it should be: `GetWarningsForIP` of apimachinery
+/// (v1.37).
+pub(crate) fn address_advice(field: &str, text: &str) -> Option<String> {
+    let std::net::IpAddr::V6(address) = text.parse().ok()? else {
+        return None;
+    };
+    if let Some(v4) = address.to_ipv4_mapped() {
+        return Some(format!(
+            "{field}: non-standard IP address {text:?} will be considered invalid in a future Kubernetes release: use {:?}",
+            v4.to_string()
+        ));
+    }
+    let canonical = address.to_string();
+    (canonical != text).then(|| {
+        format!(
+            "{field}: IPv6 address {text:?} should be in RFC 5952 canonical format ({canonical:?})"
+        )
+    })
+}
+
 /// Checks the metadata of a new object.
 pub(crate) fn validate(kind: &'static Kind, object: &Value, errors: &mut FieldErrors) {
     let name = value::text(object, "metadata.name");

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource, podspec,
+    Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource, meta, podspec,
 };
 use crate::field::FieldErrors;
 use crate::{table, value};
@@ -172,6 +172,15 @@ impl Strategy for Pod {
                 "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
             );
         }
+    }
+
+    fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        if old.is_none() {
+            found.extend(meta::hostname_advice(new, "the Pod's hostname"));
+        }
+        found.extend(podspec::advice(new, ""));
+        found
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {

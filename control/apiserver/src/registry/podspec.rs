@@ -5,8 +5,10 @@
 
 use serde_json::{Value, json};
 
+use super::meta;
 use crate::value;
 
+mod advice;
 mod containers;
 mod scheduling;
 mod security;
@@ -15,6 +17,7 @@ mod validation;
 mod volumes;
 mod warnings;
 
+pub(super) use advice::advice;
 pub(super) use containers::{validate_port_name, validate_port_number};
 pub(super) use validation::{of_pod as validate, template as validate_template};
 pub(super) use warnings::warnings;
@@ -26,6 +29,21 @@ pub(super) const CONTAINER_LISTS: [&str; 3] =
 const GRACE_S: i64 = 30;
 /// Mode of files in volumes made from objects: 0644.
 const FILE_MODE: i64 = 0o644;
+
+/// What Kubernetes warns of in a workload with `spec.template`; of a changed one only where its spec changed.
+pub(super) fn template_advice(new: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some_and(|old| value::same(new, old, "spec")) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    if old.is_none() {
+        found.extend(meta::hostname_advice(new, "Pod names and hostnames"));
+    }
+    if let Some(template) = value::at(new, "spec.template") {
+        found.extend(advice(template, "spec.template."));
+    }
+    found
+}
 
 /// Fills a pod spec.
 pub(super) fn default(spec: &mut Value) {

@@ -101,6 +101,10 @@ impl Strategy for ReplicaSet {
         );
     }
 
+    fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        podspec::template_advice(new, old)
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         const SPEC: &str = "spec.template.spec";
         podspec::warnings(value::at(object, SPEC).unwrap_or(&Value::Null), SPEC)

@@ -12,6 +12,7 @@ use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
 use crate::{table, value};
 
+mod advice;
 mod validation;
 
 pub(super) static KIND: Kind = Kind {
@@ -145,6 +146,7 @@ impl Strategy for Service {
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         keep_allocated(new, old);
+        normalize_cluster_ips(new, old);
         drop_unneeded(new, old);
     }
 
@@ -156,6 +158,10 @@ impl Strategy for Service {
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         validation::update(new, old, errors);
         self.validate(new, errors);
+    }
+
+    fn advice(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        advice::service(new)
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
@@ -207,10 +213,10 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     if type_new == "ExternalName" || type_old == "ExternalName" {
         return;
     }
-    if value::text(new, "spec.clusterIP").is_empty()
-        && value::items(new, "spec.clusterIPs").is_empty()
-    {
+    if value::text(new, "spec.clusterIP").is_empty() {
         value::copy(new, old, "spec.clusterIP");
+    }
+    if value::items(new, "spec.clusterIPs").is_empty() && value::same(new, old, "spec.clusterIP") {
         value::copy(new, old, "spec.clusterIPs");
     }
     let needs = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
@@ -242,6 +248,23 @@ fn keep_allocated(new: &mut Value, old: &Value) {
             used.push(node);
             value::set(port, "nodePort", node);
         }
+    }
+}
+
+/// A client that knows only `clusterIP` means `clusterIPs` as well: `normalizeClusterIPs` of Kubernetes' Service
+/// storage (v1.37), for a change.
+fn normalize_cluster_ips(new: &mut Value, old: &Value) {
+    let (before, after) = (
+        value::text(old, "spec.clusterIP"),
+        value::text(new, "spec.clusterIP").to_owned(),
+    );
+    if before == after || !value::same(new, old, "spec.clusterIPs") {
+        return;
+    }
+    if after.is_empty() {
+        value::remove(new, "spec.clusterIPs");
+    } else {
+        value::set(new, "spec.clusterIPs", json!([after]));
     }
 }
 

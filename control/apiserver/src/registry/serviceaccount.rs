@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::ignored::{self, Ignored, ignored};
 use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
-use crate::table;
+use crate::{table, value};
 
 pub(super) static KIND: Kind = Kind {
     group: "",
@@ -41,6 +41,20 @@ const IGNORED: &[Ignored] = &[
 ];
 
 impl Strategy for ServiceAccount {
+    fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        const ENFORCED: &str = "kubernetes.io/enforce-mountable-secrets";
+        let has = |object: &Value| {
+            let annotations = value::at(object, "metadata.annotations");
+            annotations.is_some_and(|all| all.get(ENFORCED).is_some())
+        };
+        if !has(new) || old.is_some_and(has) {
+            return Vec::new();
+        }
+        vec![format!(
+            "metadata.annotations[{ENFORCED}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        )]
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         ignored::warnings(IGNORED, object, "")
     }

@@ -76,7 +76,7 @@ impl Core {
             return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
         }
         admission::validate(self, stored, &object)?;
-        let warnings = stored.strategy.warnings(&object);
+        let warnings = stored.strategy.all_warnings(&object, None);
         let reservation = self.allocate(stored, &mut object, None).await?;
         let bytes = encode(stored, &object);
         let store_key = stored.store_key(namespace, &name);

@@ -88,7 +88,7 @@ impl Core {
             prepare(stored, part, &mut new, &old);
             self.check(kind, part, name, &new, &old)?;
             let warnings = match part {
-                Part::Main => stored.strategy.warnings(&new),
+                Part::Main => stored.strategy.all_warnings(&new, Some(&old)),
                 Part::Status | Part::Raw => Vec::new(),
             };
             let reservation = match part {

@@ -418,3 +418,278 @@ async fn a_bad_label_selector_is_explained_once() {
         assert_eq!(answer.message(), message);
     }
 }
+
+/// The warnings of a dry-run creation.
+async fn warnings(server: &Server, path: &str, object: &Value) -> Vec<String> {
+    let answer = server
+        .send("POST", &format!("{path}?dryRun=All"), object)
+        .await;
+    assert_eq!(answer.code, 201, "{}", answer.text());
+    let quoted = answer.warnings();
+    quoted
+        .iter()
+        .map(|w| {
+            let text = w.strip_prefix("299 - ").expect("code and agent");
+            serde_json::from_str(text).expect("a quoted text")
+        })
+        .collect()
+}
+
+fn with(mut object: Value, path: &str, value: Value) -> Value {
+    let mut place = &mut object;
+    for step in path.split('/') {
+        place = match step.parse::<usize>() {
+            Ok(index) => &mut place[index],
+            Err(_) => &mut place[step],
+        };
+    }
+    *place = value;
+    object
+}
+
+/// What is added to a plain pod, and the warnings of `pkg/api/pod/warnings.go`; `@` stands for the path of the template.
+fn pod_rows() -> Vec<(&'static str, Value, Vec<&'static str>)> {
+    let terms = json!({"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "node-role.kubernetes.io/master", "operator": "Exists"}]}]},
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {"matchExpressions": [
+            {"key": "beta.kubernetes.io/arch", "operator": "In", "values": ["amd64"]}]}}],
+    }});
+    vec![
+        (
+            "spec/nodeSelector",
+            json!({"beta.kubernetes.io/os": "linux", "kubernetes.io/os": "linux"}),
+            vec![
+                r#"@spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead"#,
+            ],
+        ),
+        (
+            "spec/affinity",
+            terms,
+            vec![
+                r#"@spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key: node-role.kubernetes.io/master is use "node-role.kubernetes.io/control-plane" instead"#,
+                r#"@spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].key: beta.kubernetes.io/arch is deprecated since v1.14; use "kubernetes.io/arch" instead"#,
+            ],
+        ),
+        (
+            "metadata/annotations",
+            json!({"scheduler.alpha.kubernetes.io/critical-pod": "", "seccomp.security.alpha.kubernetes.io/pod": "x", "container.apparmor.security.beta.kubernetes.io/c": "x"}),
+            vec![
+                r#"@metadata.annotations[scheduler.alpha.kubernetes.io/critical-pod]: non-functional in v1.16+; use the "priorityClassName" field instead"#,
+                r#"@metadata.annotations[seccomp.security.alpha.kubernetes.io/pod]: non-functional in v1.27+; use the "seccompProfile" field instead"#,
+                r#"@metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: deprecated since v1.30; use the "appArmorProfile" field instead"#,
+            ],
+        ),
+        (
+            "spec/containers/0/env",
+            json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "B", "value": "1"}, {"name": "B", "value": "$(B)2"}, {"name": "C"}, {"name": "C", "value": "$(C)"}]),
+            vec![
+                r#"@spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply"#,
+                r#"@spec.containers[0].env[5]: hides previous definition of "C", which may be dropped when using apply"#,
+            ],
+        ),
+        (
+            "spec/containers/0/ports",
+            json!([{"containerPort": 80}, {"containerPort": 80, "protocol": "UDP"}, {"containerPort": 80, "name": "again"}]),
+            vec![
+                "@spec.containers[0].ports[2]: duplicate port definition with @spec.containers[0].ports[0]",
+            ],
+        ),
+        (
+            "spec/containers/0/resources",
+            json!({"limits": {"memory": "100m"}}),
+            vec![
+                r#"@spec.containers[0].resources.limits[memory]: fractional byte value "100m" is invalid, must be an integer"#,
+            ],
+        ),
+        (
+            "spec/hostAliases",
+            json!([{"ip": "10.0.0.1", "hostnames": ["a"]}, {"ip": "10.0.0.1", "hostnames": ["b"]}]),
+            vec![r#"@spec.hostAliases[1].ip: duplicate ip "10.0.0.1""#],
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn pods_and_templates_are_warned_of_as_by_kubernetes() {
+    let (server, _directory) = server().await;
+    let pod = json!({
+        "metadata": {"name": "p", "labels": {"app": "p"}},
+        "spec": {"containers": [{"name": "c", "image": "x:1"}]},
+    });
+    assert_eq!(warnings(&server, PODS, &pod).await, [""; 0]);
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let sets = "/apis/apps/v1/namespaces/default/replicasets";
+    for (path, value, wanted) in pod_rows() {
+        let pod = with(pod.clone(), path, value);
+        let workload = json!({
+            "metadata": {"name": "w"},
+            "spec": {"selector": {"matchLabels": {"app": "p"}}, "template": pod},
+        });
+        for (place, object, root) in [
+            (PODS, &pod, ""),
+            (deployments, &workload, "spec.template."),
+            (sets, &workload, "spec.template."),
+        ] {
+            let found = warnings(&server, place, object).await;
+            let at = |text: &&str| text.replace('@', root);
+            let wanted: Vec<String> = wanted.iter().map(at).collect();
+            for text in &wanted {
+                // A template has no requests that were made of its limits.
+                assert!(found.contains(text), "{path}: {text} is not in {found:?}");
+            }
+        }
+    }
+    let named = with(pod, "metadata/name", json!("a.b"));
+    let found = warnings(&server, PODS, &named).await;
+    assert!(
+        found[0].starts_with("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [a lowercase RFC 1123 label must consist of"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn other_kinds_are_warned_of_as_by_kubernetes() {
+    let (server, _directory) = server().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = |spec: Value| json!({"metadata": {"name": "s"}, "spec": spec});
+    let endpoints = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+    for (path, object, wanted) in [
+        (
+            services,
+            service(json!({"ports": [{"port": 80}], "trafficDistribution": "PreferClose"})),
+            r#"spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone""#,
+        ),
+        (
+            services,
+            service(json!({"ports": [{"port": 80}], "externalIPs": ["192.0.2.1"]})),
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+        ),
+        (
+            services,
+            service(
+                json!({"ports": [{"port": 80}], "clusterIP": "None", "sessionAffinity": "ClientIP"}),
+            ),
+            "spec.SessionAffinity is ignored for headless services",
+        ),
+        (
+            services,
+            service(json!({"ports": [{"port": 80}], "externalName": "a.example"})),
+            r#"spec.externalName is ignored when spec.type is not "ExternalName""#,
+        ),
+        (
+            "/api/v1/nodes",
+            json!({"metadata": {"name": "n"}, "spec": {"externalID": "x"}}),
+            "spec.externalID: this field is deprecated, and is unused by Kubernetes",
+        ),
+        (
+            "/api/v1/namespaces/default/serviceaccounts",
+            json!({"metadata": {"name": "a", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}}),
+            "metadata.annotations[kubernetes.io/enforce-mountable-secrets]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets",
+        ),
+        (
+            "/api/v1/namespaces/default/endpoints",
+            json!({"metadata": {"name": "e"}, "subsets": [{"addresses": [{"ip": "2001:DB8::1"}]}]}),
+            r#"subsets[0].addresses[0].ip: IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")"#,
+        ),
+        (
+            "/api/v1/namespaces/default/endpoints",
+            json!({"metadata": {"name": "e"}}),
+            endpoints,
+        ),
+    ] {
+        let found = warnings(&server, path, &object).await;
+        assert!(
+            found.iter().any(|w| w == wanted),
+            "{path}: {wanted} is not in {found:?}"
+        );
+    }
+    // That a kind is deprecated goes with every answer.
+    let path = "/api/v1/namespaces/default/endpoints";
+    let wanted = [format!("299 - \"{endpoints}\"")];
+    for path in [
+        path,
+        "/api/v1/endpoints",
+        "/api/v1/namespaces/default/endpoints/none",
+    ] {
+        assert_eq!(server.get(path).await.warnings(), wanted, "{path}");
+    }
+    assert_eq!(
+        server
+            .call(Some("user"), "GET", path, &[], "")
+            .await
+            .warnings(),
+        [""; 0]
+    );
+}
+
+#[tokio::test]
+async fn values_that_say_nothing_are_not_echoed() {
+    let (server, _directory) = server().await;
+    let pod = json!({
+        "metadata": {"name": "p"},
+        "spec": {
+            "hostNetwork": false, "nodeName": "", "enableServiceLinks": false,
+            "containers": [{"name": "c", "image": "x:1", "stdin": false, "tty": false, "env": [{"name": "A", "value": ""}]}],
+        },
+    });
+    let made = server.send("POST", PODS, &pod).await.json();
+    assert!(made["spec"].get("hostNetwork").is_none());
+    assert!(made["spec"].get("nodeName").is_none());
+    assert_eq!(made["spec"]["enableServiceLinks"], false);
+    assert_eq!(made["spec"]["containers"][0].get("tty"), None);
+    assert_eq!(made["spec"]["containers"][0]["env"], json!([{"name": "A"}]));
+    let node = json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}});
+    server.send("POST", "/api/v1/nodes", &node).await;
+    let change = json!({"spec": {"unschedulable": false}});
+    let patched = server
+        .patch("strategic-merge", "/api/v1/nodes/n", &change)
+        .await
+        .json();
+    assert_eq!(patched["spec"], json!({}));
+    let found = names(
+        &server,
+        "/api/v1/nodes?fieldSelector=spec.unschedulable%3Dfalse",
+    )
+    .await;
+    assert_eq!(found, ["n"]);
+}
+
+#[tokio::test]
+async fn a_cluster_ip_that_is_changed_is_refused_by_its_field() {
+    let (server, _directory) = server().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let made = server.send("POST", services, &service).await.json();
+    let path = format!("{services}/s");
+    let once = |ip: &str| {
+        format!(
+            r#"Service "s" is invalid: spec.clusterIPs[0]: Invalid value: ["{ip}"]: may not change once set"#
+        )
+    };
+    // Old clients know `clusterIP` alone.
+    for (change, ip) in [
+        (json!({"clusterIP": "10.96.0.99"}), "10.96.0.99"),
+        (json!({"clusterIP": "None"}), "None"),
+        (
+            json!({"clusterIP": "10.96.0.99", "clusterIPs": ["10.96.0.99"]}),
+            "10.96.0.99",
+        ),
+    ] {
+        let refused = server.patch("merge", &path, &json!({"spec": change})).await;
+        assert_eq!(
+            (refused.code, refused.message()),
+            (422, once(ip)),
+            "{change}"
+        );
+    }
+    for change in [
+        json!({"clusterIP": ""}),
+        json!({"clusterIP": null}),
+        json!({"clusterIPs": null}),
+    ] {
+        let kept = server.patch("merge", &path, &json!({"spec": change})).await;
+        assert_eq!(kept.code, 200, "{change}: {}", kept.text());
+        assert_eq!(kept.json()["spec"], made["spec"], "{change}");
+    }
+}

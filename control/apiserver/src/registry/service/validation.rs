@@ -193,9 +193,9 @@ fn cluster_ips(object: &Value, errors: &mut FieldErrors) {
     let ip = value::text(object, "spec.clusterIP");
     if first != ip {
         errors.invalid(
-            "spec.clusterIPs[0]",
-            first,
-            "must be the same as `spec.clusterIP`",
+            "spec.clusterIPs",
+            Value::from(ips),
+            "first value must match `clusterIP`",
         );
     }
     let policy = value::text(object, "spec.ipFamilyPolicy");
