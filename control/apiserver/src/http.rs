@@ -184,7 +184,10 @@ async fn answer(
         // Answered above, before anybody has to prove who they are.
         Target::Health(_) | Target::Version => Err(not_found()),
         Target::NoResource => Err(not_found()),
-        Target::Unknown => Ok(respond::no_such_path()),
+        Target::Definitions if discovery::reads_definitions(parts) => {
+            Ok(discovery::no_definitions(http.core.applied()))
+        }
+        Target::Definitions | Target::Unknown => Ok(respond::no_such_path()),
     }
 }
 

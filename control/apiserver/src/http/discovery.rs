@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::StatusCode;
+use http::header::USER_AGENT;
+use http::request::Parts;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::{Form, Format};
@@ -57,6 +59,29 @@ pub(crate) fn root() -> Response {
         paths.push(path.to_owned());
     }
     respond::indented(&json!({"paths": paths}))
+}
+
+/// Whether a request for the CustomResourceDefinitions is kubectl's, or helm's, which is made of the same parts.
+///
+/// Before they refuse a kind that they do not know, they read this list, and take every error for the reason: in
+/// Kubernetes it is always there (`QueryParamVerifier` of cli-runtime, v0.37). For all others the API is not there, as
+/// discovery says.
+pub(crate) fn reads_definitions(parts: &Parts) -> bool {
+    let agent = parts.headers.get(USER_AGENT).map(|agent| agent.as_bytes());
+    let agent = agent.unwrap_or_default();
+    let is_known = agent.starts_with(b"kubectl") || agent.starts_with(b"Helm/");
+    parts.method == Method::GET && is_known
+}
+
+/// The CustomResourceDefinitions: there are none.
+pub(crate) fn no_definitions(revision: u64) -> Response {
+    let body = json!({
+        "kind": "CustomResourceDefinitionList",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "metadata": {"resourceVersion": revision.to_string()},
+        "items": [],
+    });
+    respond::tree(Format::Json, StatusCode::OK, &body)
 }
 
 fn is_discovery(form: &Form) -> bool {

@@ -29,6 +29,8 @@ pub(crate) enum Target {
     Resource(ResourcePath),
     /// Questions that are not stored, like `selfsubjectaccessreviews`.
     Review(Review),
+    /// The list of CustomResourceDefinitions, which are not served yet; see `discovery::no_definitions`.
+    Definitions,
     /// Nothing, below a group and version that are served.
     NoResource,
     /// Nothing at all.
@@ -149,6 +151,12 @@ impl Target {
             ["openapi", "v3", "apis", group, version] => {
                 Self::OpenApiV3Of((*group).to_owned(), (*version).to_owned())
             }
+            [
+                "apis",
+                "apiextensions.k8s.io",
+                "v1",
+                "customresourcedefinitions",
+            ] => Self::Definitions,
             ["api", version] => known_version("", version),
             ["apis", group] if versions_of(group).next().is_some() => {
                 Self::Group((*group).to_owned())

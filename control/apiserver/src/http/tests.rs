@@ -66,7 +66,7 @@ fn what_is_not_served_is_unknown() {
         "/api/v1/watch/bindings",
         "/api/v1/watch/namespaces/a/pods/b/log",
         "/apis/authorization.k8s.io/v1/watch/selfsubjectaccessreviews",
-        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        "/apis/apiextensions.k8s.io/v1",
     ] {
         assert!(
             matches!(Target::parse(path), Target::Unknown | Target::NoResource),

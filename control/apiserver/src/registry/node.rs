@@ -134,22 +134,6 @@ impl Strategy for Node {
         }
     }
 
-    fn advice(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
-        let fields = [
-            ("configSource", "the feature is removed"),
-            (
-                "externalID",
-                "this field is deprecated, and is unused by Kubernetes",
-            ),
-        ];
-        let given = fields
-            .iter()
-            .filter(|(field, _)| value::at(new, &format!("spec.{field}")).is_some());
-        given
-            .map(|(field, message)| format!("spec.{field}: {message}"))
-            .collect()
-    }
-
     fn warnings(&self, object: &Value) -> Vec<String> {
         ignored::warnings(IGNORED, object, "")
     }

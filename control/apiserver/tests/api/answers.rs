@@ -171,6 +171,10 @@ async fn a_path_that_nothing_serves_is_text_and_a_missing_resource_of_a_version_
     .await;
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     assert_eq!(server.send("POST", path, &json!({})).await.code, 404);
+    // kubectl would take an error for the reason why it does not know a kind.
+    let kubectl = [("user-agent", "kubectl/v1.37.0")];
+    let answer = server.call(Some("admin"), "GET", path, &kubectl, "").await;
+    assert_eq!((answer.code, &answer.json()["items"]), (200, &json!([])));
     let refused = server.call(Some("user"), "GET", "/foo", &[], "").await;
     assert_eq!(refused.code, 403);
     assert_eq!(
