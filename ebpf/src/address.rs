@@ -51,6 +51,19 @@ pub unsafe fn copy(to: &mut Address, from: &Address) {
     write(to, words);
 }
 
+/// Whether two addresses are the same.
+///
+/// # Safety
+/// Both lie at a multiple of four.
+#[inline(always)]
+pub unsafe fn same(a: &Address, b: &Address) -> bool {
+    let (a, b) = (a.as_ptr().cast::<u32>(), b.as_ptr().cast::<u32>());
+    (0..4).all(|at| {
+        // SAFETY: four words of an array of sixteen bytes, at a multiple of four as the caller says.
+        unsafe { read_volatile(a.wrapping_add(at)) == read_volatile(b.wrapping_add(at)) }
+    })
+}
+
 /// Volatile, or the compiler would make a call of `memmove` of it again.
 #[inline(always)]
 fn write(to: &mut Address, words: [u32; 4]) {

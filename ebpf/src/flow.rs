@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Connection tracking of our own: `FLOWS` finds a flow by the client's packets, `NAT` by the backend's.
 //! Both hold the same whole record, so whichever half an LRU lost is written again from the other.
+//!
+//! An element may be given to another flow at any time (see `read`). So a record is copied before it is used, and the
+//! copy has to name the ends that were asked for. Times and flags are written in place, right after such a check: in
+//! the moment between the two they may meet another flow, which then may look closed. Nothing that a flow is needed for
+//! ends by that: packets of a closed flow are translated all the same, and only a SYN makes it give way.
 #![allow(
     clippy::needless_borrows_for_generic_args,
     reason = "a key that is moved into a map call is copied to the stack, which is 512 bytes"
 )]
 
+use core::mem::{align_of, size_of};
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use knarr_ebpf_common::{FLOW_LOCAL, Flow, FlowKey, Stat, choose, hash, unmapped};
+use knarr_ebpf_common::{Address, FLOW_LOCAL, Flow, FlowKey, Stat, choose, hash, unmapped};
 
 use crate::address;
 use crate::maps::{self, FLOWS, NAT, Scratch, count};
+use crate::read::{READS_MAX, field, v4};
 
 /// How many source ports are tried before a flow is given up. At three quarters of all ports taken, one
 /// flow in ten thousand does not find one.
@@ -42,10 +51,79 @@ fn write_backend_key(key: &mut FlowKey, flow: &Flow) {
 
 #[inline(always)]
 fn same_client(a: &Flow, b: &Flow) -> bool {
-    a.client == b.client
-        && a.client_port_be == b.client_port_be
-        && a.called == b.called
+    a.client_port_be == b.client_port_be
         && a.called_port_be == b.called_port_be
+        && same(&a.client, &b.client)
+        && same(&a.called, &b.called)
+}
+
+#[inline(always)]
+fn has_client_key(flow: &Flow, key: &FlowKey) -> bool {
+    flow.client_port_be == key.source_port_be
+        && flow.called_port_be == key.destination_port_be
+        && flow.protocol == key.protocol
+        && same(&flow.client, &key.source)
+        && same(&flow.called, &key.destination)
+}
+
+#[inline(always)]
+fn has_backend_key(flow: &Flow, key: &FlowKey) -> bool {
+    flow.backend_port_be == key.source_port_be
+        && flow.snat_port_be == key.destination_port_be
+        && flow.protocol == key.protocol
+        && same(&flow.backend, &key.source)
+        && same(&flow.snat, &key.destination)
+}
+
+#[inline(always)]
+fn same(a: &Address, b: &Address) -> bool {
+    // SAFETY: the addresses of keys and flows lie at multiples of four.
+    unsafe { address::same(a, b) }
+}
+
+const _: () = {
+    assert!(size_of::<Flow>().is_multiple_of(size_of::<u64>()));
+    assert!(align_of::<Flow>() >= align_of::<u64>());
+};
+
+/// Copies a record out of its map.
+#[inline(always)]
+fn copy(to: &mut Flow, from: *const Flow) {
+    let (to, from) = ((&raw mut *to).cast::<u64>(), from.cast::<u64>());
+    for at in 0..size_of::<Flow>() / size_of::<u64>() {
+        // SAFETY: callers' `from` is from a lookup, so it is memory of its map until the program ends; `at` is in bounds.
+        let word = unsafe { read_volatile(from.wrapping_add(at)) };
+        // SAFETY: a word of a flow, of which any bits are one.
+        unsafe { write_volatile(to.wrapping_add(at), word) };
+    }
+}
+
+/// Copies the flow of a client's packets to `flow`; where its record is.
+#[inline(always)]
+pub fn of_client(key: &FlowKey, flow: &mut Flow) -> Option<*mut Flow> {
+    for _ in 0..READS_MAX {
+        let found = FLOWS.get_ptr_mut(key)?;
+        copy(flow, found);
+        if has_client_key(flow, key) {
+            return Some(found);
+        }
+        count(Stat::ElementMoved);
+    }
+    None
+}
+
+/// Copies the flow of a backend's packets to `flow`; where its record is.
+#[inline(always)]
+pub fn of_backend(key: &FlowKey, flow: &mut Flow) -> Option<*mut Flow> {
+    for _ in 0..READS_MAX {
+        let found = NAT.get_ptr_mut(key)?;
+        copy(flow, found);
+        if has_backend_key(flow, key) {
+            return Some(found);
+        }
+        count(Stat::ElementMoved);
+    }
+    None
 }
 
 /// What [`enter`] answers; plain numbers, because it is a call of its own.
@@ -68,8 +146,10 @@ const USED: u32 = 2;
 pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
     let Scratch {
         flow,
+        taken,
         packet_key,
         other_key: key,
+        ..
     } = scratch;
     write_backend_key(key, flow);
     let width = u32::from(last.saturating_sub(first)) + 1;
@@ -80,10 +160,9 @@ pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
             found = FREE;
             break;
         }
-        // SAFETY: the entry is read at once; if it changes meanwhile the insertion below decides anew.
-        let Some(taken) = (unsafe { NAT.get(&*key) }) else {
+        if of_backend(key, taken).is_none() {
             return MAP_FULL;
-        };
+        }
         if same_client(taken, flow) || choose::gives_way(taken, tries, now) {
             found = USED;
             break;
@@ -96,7 +175,7 @@ pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
         return PORTS_EXHAUSTED;
     }
     // After the loop, where the kernel's verifier looks at it once.
-    if found != FREE && !take_over(flow, key) {
+    if found != FREE && !take_over(flow, taken, key) {
         return MAP_FULL;
     }
     if FLOWS
@@ -114,14 +193,11 @@ pub fn enter(scratch: &mut Scratch, first: u16, last: u16, now: u64) -> i32 {
     ENTERED
 }
 
-/// Puts the flow in the place of another one, whose client's half goes with it: a late packet of that client
-/// must not come back into a port that is another's now. `key` is the flow's backend side, before and after.
+/// Puts the flow in the place of `old`, whose client's half goes with it: a late packet of that client must not come back
+/// into a port that is another's now. `key` is the backend side of both, before and after.
 #[inline(always)]
-fn take_over(flow: &Flow, key: &mut FlowKey) -> bool {
-    // SAFETY: the entry is read at once; what changes in it meanwhile is another flow's end.
-    if let Some(old) = unsafe { NAT.get(&*key) }
-        && !same_client(old, flow)
-    {
+fn take_over(flow: &Flow, old: &Flow, key: &mut FlowKey) -> bool {
+    if !same_client(old, flow) {
         write_client_key(key, old);
         // An LRU may have taken it already.
         let _gone = FLOWS.remove(&*key);
@@ -130,55 +206,122 @@ fn take_over(flow: &Flow, key: &mut FlowKey) -> bool {
     NAT.insert(&*key, flow, u64::from(BPF_ANY)).is_ok()
 }
 
-/// Takes a flow out, whose client's side is `scratch.packet_key`.
+/// Takes the flow in `scratch.flow` out.
 #[inline(always)]
-pub fn leave(flow: &Flow, scratch: &mut Scratch) {
-    write_backend_key(&mut scratch.other_key, flow);
+pub fn leave(scratch: &mut Scratch) {
+    let Scratch {
+        flow,
+        other_key: key,
+        ..
+    } = scratch;
     // An LRU may have taken either half already.
-    let _gone = NAT.remove(&scratch.other_key);
-    let _gone = FLOWS.remove(&scratch.packet_key);
+    write_backend_key(key, flow);
+    let _gone = NAT.remove(&*key);
+    write_client_key(key, flow);
+    let _gone = FLOWS.remove(&*key);
 }
 
 /// After a packet from the client: notes time and TCP flags in both halves, and makes the backend's half
-/// again if it is lost.
+/// again if it is lost. `flow` is a copy of the client's half, `own` is where that is.
 #[inline(always)]
-pub fn touch_from_client(flow: &mut Flow, key: &mut FlowKey, tcp_flags: u8, now: u64) {
-    note(flow, choose::after_client(flow.flags, tcp_flags), now);
+pub fn touch_from_client(
+    own: *mut Flow,
+    flow: &mut Flow,
+    key: &mut FlowKey,
+    tcp_flags: u8,
+    now: u64,
+) {
     write_backend_key(key, flow);
-    match NAT.get_ptr_mut(&*key) {
-        // SAFETY: the element may be given to another flow meanwhile; a wrong time or flag there makes that
-        // flow's port free a little sooner or later, and its own next packet puts both right.
-        Some(other) => mirror(unsafe { &mut *other }, flow),
-        None => rebuild(NAT.insert(&*key, &*flow, u64::from(BPF_ANY))),
+    let other = NAT.get_ptr_mut(&*key);
+    let flags = choose::after_client(flow.flags, tcp_flags);
+    if touch(own, other, flow, flags, now) == Half::Lost {
+        rebuild(NAT.insert(&*key, &*flow, u64::from(BPF_ANY)));
     }
 }
 
 /// After a packet from the backend; the mirror image of [`touch_from_client`].
 #[inline(always)]
-pub fn touch_from_backend(flow: &mut Flow, key: &mut FlowKey, tcp_flags: u8, now: u64) {
-    note(flow, choose::after_backend(flow.flags, tcp_flags), now);
+pub fn touch_from_backend(
+    own: *mut Flow,
+    flow: &mut Flow,
+    key: &mut FlowKey,
+    tcp_flags: u8,
+    now: u64,
+) {
     write_client_key(key, flow);
-    match FLOWS.get_ptr_mut(&*key) {
-        // SAFETY: the element may be given to another flow meanwhile, and that does no harm: see `touch_from_client`.
-        Some(other) => mirror(unsafe { &mut *other }, flow),
-        None => rebuild(FLOWS.insert(&*key, &*flow, u64::from(BPF_ANY))),
+    let other = FLOWS.get_ptr_mut(&*key);
+    let flags = choose::after_backend(flow.flags, tcp_flags);
+    if touch(own, other, flow, flags, now) == Half::Lost {
+        rebuild(FLOWS.insert(&*key, &*flow, u64::from(BPF_ANY)));
     }
 }
 
+/// What a lookup of the other half found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    /// It, or another flow in its place.
+    There,
+    /// Nothing.
+    Lost,
+}
+
+/// Writes flags and time where they are news. Flags are only ever added, and both halves get what either has: packets of
+/// both directions are handled at the same time on two CPUs, and none of them may take the other's FIN away.
 #[inline(always)]
-fn note(flow: &mut Flow, flags: u8, now: u64) {
-    if flow.flags != flags || now.wrapping_sub(flow.last_seen_ns) > choose::FLOW_TOUCH_NS {
-        flow.flags = flags;
-        flow.last_seen_ns = now;
+fn touch(own: *mut Flow, other: Option<*mut Flow>, flow: &mut Flow, flags: u8, now: u64) -> Half {
+    let mut merged = flags;
+    let mut other_flags = flags;
+    let mut other_seen = flow.last_seen_ns;
+    let other = match other {
+        None => None,
+        Some(found) if is_of_client(found, flow) => {
+            other_flags = field!(found, flags);
+            other_seen = field!(found, last_seen_ns);
+            merged |= other_flags;
+            Some(found)
+        }
+        // Another flow has this port now.
+        Some(_) => return Half::There,
+    };
+    let seen =
+        if merged != flow.flags || now.wrapping_sub(flow.last_seen_ns) > choose::FLOW_TOUCH_NS {
+            now
+        } else {
+            flow.last_seen_ns
+        };
+    if merged != flow.flags || seen != flow.last_seen_ns {
+        write(own, merged, seen);
+        flow.flags = merged;
+        flow.last_seen_ns = seen;
     }
+    let Some(other) = other else {
+        return Half::Lost;
+    };
+    if merged != other_flags || seen != other_seen {
+        write(other, merged, seen);
+    }
+    Half::There
+}
+
+/// Whether a record is of this client. Its ports and the last words of its addresses say so: an IPv4 address is no more.
+#[inline(always)]
+fn is_of_client(found: *const Flow, flow: &Flow) -> bool {
+    // SAFETY: fields of the element that the lookup found, named and not read.
+    let (client, called) = unsafe { (&raw const (*found).client, &raw const (*found).called) };
+    field!(found, client_port_be) == flow.client_port_be
+        && field!(found, called_port_be) == flow.called_port_be
+        && v4(client) == unmapped(&flow.client)
+        && v4(called) == unmapped(&flow.called)
 }
 
 #[inline(always)]
-fn mirror(other: &mut Flow, flow: &Flow) {
-    if other.flags != flow.flags || other.last_seen_ns != flow.last_seen_ns {
-        other.flags = flow.flags;
-        other.last_seen_ns = flow.last_seen_ns;
-    }
+fn write(to: *mut Flow, flags: u8, seen: u64) {
+    let flags = field!(to, flags) | flags;
+    // SAFETY: `to` is from a lookup, so it is memory of its map until the program ends. Whose record it is was checked just
+    // now; what becomes of a flow that has taken its place since is said at the top.
+    unsafe { write_volatile(&raw mut (*to).flags, flags) };
+    // SAFETY: as above.
+    unsafe { write_volatile(&raw mut (*to).last_seen_ns, seen) };
 }
 
 #[inline(always)]

@@ -13,6 +13,7 @@ mod address;
 mod flow;
 mod maps;
 mod packet;
+mod read;
 mod select;
 mod socket;
 mod uplink;

@@ -87,12 +87,16 @@ static PEERS: Array<MarkChunk> = Array::with_max_entries(MARK_CHUNKS, 0);
 /// Reserved bytes are 0 since the map was made, and are never written: a few bytes that are set to 0 cost a call.
 #[repr(C)]
 pub struct Scratch {
-    /// A flow that is being made.
+    /// The flow of the packet at hand: one that is being made, or a copy of the record.
     pub flow: Flow,
+    /// A copy of the flow that has the source port which the other one would take.
+    pub taken: Flow,
     /// The flow as the packet at hand shows it.
     pub packet_key: FlowKey,
     /// The key of the other half of its record.
     pub other_key: FlowKey,
+    /// A copy of what answers for the address called.
+    pub entry: ServiceEntry,
 }
 
 /// Packet programs of one CPU do not interrupt each other (bottom halves are off), so each has it for

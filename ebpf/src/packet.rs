@@ -18,6 +18,7 @@ use knarr_ebpf_common::{
 
 use crate::address;
 use crate::maps::{FRAGMENTS, count};
+use crate::read::field;
 
 /// Let the kernel go on with the packet: to the next program or filter of the link, which belongs to somebody else, and
 /// then on its way. `TC_ACT_OK` would pass all of them by. TCX calls the same value `TCX_NEXT`.
@@ -214,11 +215,14 @@ impl Packet {
             let _full = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
             return Ok(Some(self));
         }
-        // SAFETY: the value is copied at once; an LRU element given to another datagram meanwhile leads
-        // to a wrong port and a checksum that its receiver refuses.
-        let Some(ports) = (unsafe { FRAGMENTS.get(key) }) else {
+        let Some(ports) = FRAGMENTS.get_ptr(key) else {
             count(Stat::FragmentWithoutFirst);
             return Ok(None);
+        };
+        // The two may be another datagram's ports by now: then this fragment goes astray, and its datagram is never whole.
+        let ports = FragmentPorts {
+            source_be: field!(ports, source_be),
+            destination_be: field!(ports, destination_be),
         };
         self.source_port_be = ports.source_be;
         self.destination_port_be = ports.destination_be;

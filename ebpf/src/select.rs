@@ -2,6 +2,8 @@
 //! Choosing a backend for a new connection; the same for sockets and for packets from outside, so that
 //! affinity gives one client one answer on both paths.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use knarr_ebpf_common::{
@@ -9,7 +11,8 @@ use knarr_ebpf_common::{
     TABLE_CHUNK, TableKey, choose, hash,
 };
 
-use crate::maps::{AFFINITY, BACKENDS, COUNTERS, SLOTS, TABLES, count};
+use crate::maps::{AFFINITY, COUNTERS, SLOTS, TABLES, count};
+use crate::read::{self, Found, READS_MAX};
 
 /// How a connection without affinity is spread.
 #[derive(Clone, Copy)]
@@ -24,11 +27,13 @@ pub enum Spread {
 #[derive(Clone, Copy)]
 pub struct Choice {
     pub id: u32,
-    /// In the map: a copy would take a part of the little stack there is.
-    pub backend: &'static BackendEntry,
+    pub backend: BackendEntry,
 }
 
 /// This CPU's counters of a Service, made at first use.
+///
+/// The memory stays the map's until the program ends, and no other CPU writes it. Where the Service is removed meanwhile it
+/// may become another Service's counters, and counts what happens here.
 #[inline(always)]
 pub fn counters(service: u32) -> Option<*mut Counters> {
     let found = counters_or_null(service);
@@ -41,9 +46,8 @@ fn counters_or_null(service: u32) -> *mut Counters {
     if let Some(found) = COUNTERS.get_ptr_mut(service) {
         return found;
     }
-    // SAFETY: the helper takes no pointers.
-    let start = unsafe { bpf_get_prandom_u32() };
-    let fresh = Counters {
+    // On the stack it would take an eighth of it, and a call to set it to 0.
+    static FRESH: Counters = Counters {
         connects: 0,
         refused: 0,
         flows: 0,
@@ -51,24 +55,23 @@ fn counters_or_null(service: u32) -> *mut Counters {
         packets_in: 0,
         packets_out: 0,
         affinity_hits: 0,
-        // Nodes and CPUs do not all begin with the same backend.
-        next_slot: u64::from(start),
+        next_slot: 0,
     };
     if COUNTERS
-        .insert(service, fresh, u64::from(BPF_NOEXIST))
+        .insert(service, &FRESH, u64::from(BPF_NOEXIST))
         .is_err()
     {
         count(Stat::CountersInsertFailed);
     }
-    COUNTERS
-        .get_ptr_mut(service)
-        .unwrap_or(core::ptr::null_mut())
-}
-
-#[inline(always)]
-fn backend(id: u32) -> Option<&'static BackendEntry> {
-    // SAFETY: entries of a map without preallocation stay valid, and as they are, until the program ends.
-    unsafe { BACKENDS.get(id) }
+    let Some(made) = COUNTERS.get_ptr_mut(service) else {
+        return core::ptr::null_mut();
+    };
+    // SAFETY: the helper takes no pointers.
+    let start = unsafe { bpf_get_prandom_u32() };
+    // Nodes do not all begin with the same backend.
+    // SAFETY: see `counters`.
+    unsafe { (*made).next_slot = u64::from(start) };
+    made
 }
 
 #[inline(always)]
@@ -79,12 +82,10 @@ fn by_table(entry: &ServiceEntry, hash: u32) -> Option<u32> {
         generation: entry.generation,
         chunk,
     };
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    let chunk = unsafe { TABLES.get(key) }?;
-    chunk
-        .backends
-        .get(index as usize & (TABLE_CHUNK - 1))
-        .copied()
+    let chunk = TABLES.get_ptr(key)?;
+    let index = index as usize & (TABLE_CHUNK - 1);
+    // Another chunk's by now, perhaps: `go` finds out by the backend.
+    Some(read::field!(chunk, backends[index]))
 }
 
 #[inline(always)]
@@ -98,8 +99,10 @@ fn by_slot(entry: &ServiceEntry, number: u32) -> Option<u32> {
         generation: entry.generation,
         slot: first + number % usable,
     };
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    unsafe { SLOTS.get(key) }.copied()
+    let slot = SLOTS.get_ptr(key)?;
+    // SAFETY: the memory stays the map's until the program ends, and a word is read whole. It may be another set's by
+    // now: `go` finds out by the backend.
+    Some(unsafe { read_volatile(slot) })
 }
 
 /// The backend for a new connection of this client, `None` where the Service has none.
@@ -116,12 +119,57 @@ pub fn select(
     if entry.affinity_seconds > 0 {
         return with_affinity(entry, client, counters);
     }
-    let id = match spread {
-        Spread::InTurn => by_slot(entry, turn(counters)),
-        Spread::Hash(hash) if entry.table_len > 0 => by_table(entry, hash),
-        Spread::Hash(hash) => by_slot(entry, hash),
+    let way = match spread {
+        Spread::InTurn => Way::Slot(turn(counters)),
+        Spread::Hash(hash) => Way::by_hash(entry, hash),
     };
-    found(id)
+    go(entry, way)
+}
+
+/// Which of a set's backends is meant.
+#[derive(Clone, Copy)]
+enum Way {
+    /// The one of this slot, counted round.
+    Slot(u32),
+    /// The one of this hash in the consistent hash table.
+    Table(u32),
+}
+
+impl Way {
+    #[inline(always)]
+    fn by_hash(entry: &ServiceEntry, hash: u32) -> Self {
+        if entry.table_len > 0 {
+            Self::Table(hash)
+        } else {
+            Self::Slot(hash)
+        }
+    }
+}
+
+#[inline(always)]
+fn go(entry: &ServiceEntry, way: Way) -> Option<Choice> {
+    for _ in 0..READS_MAX {
+        let id = match way {
+            Way::Slot(number) => by_slot(entry, number),
+            Way::Table(hash) => by_table(entry, hash),
+        };
+        let Some(id) = id else {
+            count(Stat::SlotMissing);
+            return None;
+        };
+        match read::backend(id, entry.service) {
+            Found::Backend(backend) if choose::belongs(entry, &backend) => {
+                return Some(Choice { id, backend });
+            }
+            Found::Missing => {
+                count(Stat::BackendMissing);
+                return None;
+            }
+            // What named it, or it itself, was given away while it was read.
+            Found::Backend(_) | Found::Foreign => count(Stat::ElementMoved),
+        }
+    }
+    None
 }
 
 #[inline(always)]
@@ -130,23 +178,10 @@ fn turn(counters: Option<*mut Counters>) -> u32 {
         // SAFETY: the helper takes no pointers.
         return unsafe { bpf_get_prandom_u32() };
     };
-    // SAFETY: this CPU's own element; it lives until the program ends.
+    // SAFETY: see `counters`.
     let counters = unsafe { &mut *counters };
     counters.next_slot = counters.next_slot.wrapping_add(1);
     counters.next_slot as u32
-}
-
-#[inline(always)]
-fn found(id: Option<u32>) -> Option<Choice> {
-    let Some(id) = id else {
-        count(Stat::SlotMissing);
-        return None;
-    };
-    let Some(backend) = backend(id) else {
-        count(Stat::BackendMissing);
-        return None;
-    };
-    Some(Choice { id, backend })
 }
 
 #[inline(always)]
@@ -161,35 +196,27 @@ fn with_affinity(
     };
     // SAFETY: the helper takes no pointers.
     let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(remembered) = AFFINITY.get_ptr_mut(key) {
-        // SAFETY: an LRU element may be given to another key meanwhile; the backend is checked below
-        // before it is used, and a time written to a stranger's entry is off by one use at most.
-        let remembered = unsafe { &mut *remembered };
-        if choose::affinity_holds(entry, remembered, now)
-            && let Some(backend) = backend(remembered.backend)
-            && choose::affinity_backend_fits(entry, backend)
-        {
-            if choose::renews_affinity(backend) {
-                remembered.last_used_ns = now;
-            }
-            if let Some(counters) = counters {
-                // SAFETY: this CPU's own element; it lives until the program ends.
-                unsafe { (*counters).affinity_hits += 1 };
-            }
-            return Some(Choice {
-                id: remembered.backend,
-                backend,
-            });
+    if let Some((remembered, place)) = read::affinity(&key)
+        && choose::affinity_holds(entry, &remembered, now)
+        && let Found::Backend(backend) = read::backend(remembered.backend, entry.service)
+        && choose::affinity_backend_fits(entry, &backend)
+    {
+        if choose::renews_affinity(&backend) {
+            // SAFETY: the memory stays the map's until the program ends. In the moment since it was checked it may have
+            // become another client's, whose time then begins with this use instead of its own.
+            unsafe { write_volatile(&raw mut (*place).last_used_ns, now) };
         }
+        if let Some(counters) = counters {
+            // SAFETY: see `counters`.
+            unsafe { (*counters).affinity_hits += 1 };
+        }
+        return Some(Choice {
+            id: remembered.backend,
+            backend,
+        });
     }
     // The first choice depends on the client alone, so every node and both paths make the same one.
-    let hash = hash::client(client);
-    let id = if entry.table_len > 0 {
-        by_table(entry, hash)
-    } else {
-        by_slot(entry, hash)
-    };
-    let choice = found(id)?;
+    let choice = go(entry, Way::by_hash(entry, hash::client(client)))?;
     let remember = AffinityEntry {
         last_used_ns: now,
         backend: choice.id,

@@ -18,7 +18,8 @@ use knarr_ebpf_common::{
     ServiceEntry, ServiceKey, SocketOrigin, Stat, mapped, unmapped,
 };
 
-use crate::maps::{self, CONFIG, HAS_SET_RETVAL, NODE_ADDRS, PODS, SERVICES, SOCKETS, count};
+use crate::maps::{self, CONFIG, HAS_SET_RETVAL, NODE_ADDRS, SOCKETS, count};
+use crate::read;
 use crate::select::{self, Spread};
 
 const ECONNREFUSED: i32 = 111;
@@ -139,9 +140,8 @@ fn decide(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
         protocol,
         scope: SCOPE_CLUSTER_IP,
     };
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    if let Some(entry) = unsafe { SERVICES.get(key) } {
-        return translate(ctx, ip, port_be, entry);
+    if let Some(entry) = read::service(&key) {
+        return translate(ctx, ip, port_be, &entry);
     }
     let Some(config) = CONFIG.get(0) else {
         return Verdict::Pass;
@@ -159,9 +159,8 @@ fn decide(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
         protocol,
         scope: SCOPE_NODE_PORT_INTERNAL,
     };
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    match unsafe { SERVICES.get(key) } {
-        Some(entry) => translate(ctx, ip, port_be, entry),
+    match read::service(&key) {
+        Some(entry) => translate(ctx, ip, port_be, &entry),
         None => Verdict::Pass,
     }
 }
@@ -172,8 +171,7 @@ fn is_this_node(ctx: &SockAddrContext, config: &Config, ip: [u8; 4]) -> bool {
     if ip[0] == LOOPBACK || ip == [0; 4] {
         return netns_cookie(ctx) == config.node_netns_cookie;
     }
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    unsafe { NODE_ADDRS.get(mapped(ip)) }.is_some()
+    NODE_ADDRS.get_ptr(mapped(ip)).is_some()
 }
 
 #[inline(always)]
@@ -185,9 +183,8 @@ fn netns_cookie(ctx: &SockAddrContext) -> u64 {
 /// The address that affinity knows the caller by.
 #[inline(always)]
 fn client(ctx: &SockAddrContext) -> Address {
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    if let Some(pod) = unsafe { PODS.get(netns_cookie(ctx)) } {
-        return *pod;
+    if let Some(pod) = read::pod(netns_cookie(ctx)) {
+        return pod;
     }
     match CONFIG.get(0) {
         Some(config) => config.node_ip,
@@ -205,7 +202,7 @@ fn translate(ctx: &SockAddrContext, ip: [u8; 4], port_be: u16, entry: &ServiceEn
     };
     let Some(choice) = select::select(entry, &client, Spread::InTurn, counters) else {
         if let Some(counters) = counters {
-            // SAFETY: this CPU's own element; it lives until the program ends.
+            // SAFETY: see `select::counters`.
             unsafe { (*counters).refused += 1 };
         }
         warn!(
@@ -233,7 +230,7 @@ fn translate(ctx: &SockAddrContext, ip: [u8; 4], port_be: u16, entry: &ServiceEn
         count(Stat::OriginInsertFailed);
     }
     if let Some(counters) = counters {
-        // SAFETY: this CPU's own element; it lives until the program ends.
+        // SAFETY: see `select::counters`.
         unsafe { (*counters).connects += 1 };
     }
     debug!(
@@ -257,13 +254,11 @@ fn called(ctx: &SockAddrContext, peer: [u8; 4]) -> Option<([u8; 4], u16)> {
     if !maps::is_peer(u32::from_ne_bytes(peer), read_port(ctx)) {
         return None;
     }
-    // SAFETY: the memory stays valid until the program ends. It may be given to another socket meanwhile, so what is
-    // checked below is a copy.
-    let origin = *unsafe { SOCKETS.get(cookie(ctx)) }?;
-    if origin.backend_port_be != read_port(ctx) || unmapped(&origin.backend) != peer {
+    let origin = read::origin(cookie(ctx))?;
+    if origin.backend_port_be != read_port(ctx) || origin.backend != peer {
         return None;
     }
-    Some((unmapped(&origin.vip), origin.vip_port_be))
+    Some((origin.vip, origin.vip_port_be))
 }
 
 /// Fails the connect with `ECONNREFUSED`. A kernel before 5.18 cannot say that from here; there the

@@ -11,10 +11,6 @@
 //! ```
 //!
 //! Everything else passes untouched. Attached by `knarr-datapath` by TCX or classic TC; the same code.
-#![allow(
-    clippy::needless_borrows_for_generic_args,
-    reason = "a key that is moved into a map call is copied to the stack, which is 512 bytes"
-)]
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
@@ -26,12 +22,11 @@ use knarr_ebpf_common::{
     ServiceEntry, ServiceKey, Stat, choose, hash, mapped, unmapped,
 };
 
-use crate::maps::{
-    self, BACKENDS, CONFIG, FLOWS, NAT, NODE_ADDRS, SERVICES, Scratch, count, scratch,
-};
+use crate::maps::{self, CONFIG, NODE_ADDRS, Scratch, count, scratch};
 use crate::packet::{
     self, Glance, Inner, Packet, Part, TC_ACT_SHOT, TC_ACT_UNSPEC, Unreadable, reset,
 };
+use crate::read::{self, Found};
 use crate::select::{self, Choice, Spread};
 use crate::{address, flow};
 
@@ -85,8 +80,7 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
     }
     let port = u16::from_be(packet.destination_port_be);
     if is_node_port(config, port) {
-        // SAFETY: entries of a map without preallocation stay valid until the program ends.
-        if unsafe { NODE_ADDRS.get(mapped(packet.destination)) }.is_none() {
+        if NODE_ADDRS.get_ptr(mapped(packet.destination)).is_none() {
             return Ok(TC_ACT_UNSPEC);
         }
         let key = ServiceKey {
@@ -95,11 +89,11 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
             protocol: packet.protocol,
             scope: scope(config, packet.source),
         };
-        // SAFETY: entries of a map without preallocation stay valid until the program ends.
-        return match unsafe { SERVICES.get(key) } {
-            Some(entry) => Ok(from_client(ctx, &mut packet, config, entry)),
-            None => Ok(TC_ACT_UNSPEC),
+        let (Some(entry), Some(scratch)) = (read::service(&key), scratch()) else {
+            return Ok(TC_ACT_UNSPEC);
         };
+        scratch.entry = entry;
+        return Ok(from_client(ctx, &mut packet, config, scratch));
     }
     if is_snat_port(config, port) {
         return Ok(from_remote_backend(ctx, &mut packet));
@@ -134,8 +128,13 @@ fn scope(config: &Config, source: [u8; 4]) -> u8 {
 
 #[inline(never)]
 #[must_use]
-fn from_client(ctx: &TcContext, packet: &mut Packet, config: &Config, entry: &ServiceEntry) -> i32 {
-    verdict(translate_from_client(ctx, packet, config, entry))
+fn from_client(
+    ctx: &TcContext,
+    packet: &mut Packet,
+    config: &Config,
+    scratch: &mut Scratch,
+) -> i32 {
+    verdict(translate_from_client(ctx, packet, config, scratch))
 }
 
 #[inline(always)]
@@ -143,35 +142,30 @@ fn translate_from_client(
     ctx: &TcContext,
     packet: &mut Packet,
     config: &Config,
-    entry: &ServiceEntry,
+    scratch: &mut Scratch,
 ) -> Result<i32, Unreadable> {
     // SAFETY: the helper takes no pointers.
     let now = unsafe { bpf_ktime_get_ns() };
-    let counters = select::counters(entry.service);
-    let Some(scratch) = scratch() else {
-        return Ok(TC_ACT_SHOT);
-    };
+    let counters = select::counters(scratch.entry.service);
     packet.write_key(&mut scratch.packet_key);
-    if let Some(known) = FLOWS.get_ptr_mut(&scratch.packet_key) {
-        // SAFETY: an LRU element may be given to another flow meanwhile. The translation is read from it
-        // once; a packet sent astray that way fails its receiver's checks, as any stray packet does.
-        let known = unsafe { &mut *known };
-        if may_go_on(packet, entry, known, now) {
-            flow::touch_from_client(known, &mut scratch.other_key, packet.tcp_flags, now);
-            let (backend, snat) = (unmapped(&known.backend), unmapped(&known.snat));
-            let (backend_port_be, snat_port_be) = (known.backend_port_be, known.snat_port_be);
-            let flags = known.flags;
+    let known = flow::of_client(&scratch.packet_key, &mut scratch.flow);
+    if let Some(known) = known {
+        if may_go_on(packet, &scratch.entry, &scratch.flow, now) {
+            let Scratch {
+                flow, other_key, ..
+            } = scratch;
+            flow::touch_from_client(known, flow, other_key, packet.tcp_flags, now);
             add(counters, |counters| counters.packets_in += 1);
-            packet.set_destination(ctx, backend, backend_port_be)?;
-            packet.set_source(ctx, snat, snat_port_be)?;
-            return deliver(ctx, packet, flags);
+            packet.set_destination(ctx, unmapped(&flow.backend), flow.backend_port_be)?;
+            packet.set_source(ctx, unmapped(&flow.snat), flow.snat_port_be)?;
+            return deliver(ctx, packet, flow.flags);
         }
-        flow::leave(known, scratch);
+        flow::leave(scratch);
         count(Stat::FlowReselected);
     }
     let counters_or_null = counters.unwrap_or(core::ptr::null_mut());
-    if begin(scratch, config, entry, counters_or_null, now) == NO_BACKEND {
-        return refuse(ctx, packet, entry, counters);
+    if begin(scratch, config, counters_or_null, now) == NO_BACKEND {
+        return refuse(ctx, packet, &scratch.entry, counters);
     }
     let (first, last) = (config.snat_port_first, config.snat_port_last);
     let entered = flow::enter(scratch, first, last, now);
@@ -211,27 +205,22 @@ const NO_BACKEND: i32 = 1;
 /// Chooses a backend for a new flow and describes the flow in `scratch`. A function of its own, for the
 /// stack's sake.
 #[inline(never)]
-fn begin(
-    scratch: &mut Scratch,
-    config: &Config,
-    entry: &ServiceEntry,
-    counters: *mut Counters,
-    now: u64,
-) -> i32 {
+fn begin(scratch: &mut Scratch, config: &Config, counters: *mut Counters, now: u64) -> i32 {
     let hash = hash::flow(&scratch.packet_key);
     let counters = (!counters.is_null()).then_some(counters);
     let client = &scratch.packet_key.source;
-    let Some(choice) = select::select(entry, client, Spread::Hash(hash), counters) else {
+    let spread = Spread::Hash(hash);
+    let Some(choice) = select::select(&scratch.entry, client, spread, counters) else {
         return NO_BACKEND;
     };
-    new_flow(scratch, config, entry, &choice, hash, now);
+    new_flow(scratch, config, &choice, hash, now);
     BEGUN
 }
 
 #[inline(always)]
 fn add(counters: Option<*mut Counters>, change: impl FnOnce(&mut Counters)) {
     if let Some(counters) = counters {
-        // SAFETY: this CPU's own element; it lives until the program ends.
+        // SAFETY: see `select::counters`.
         change(unsafe { &mut *counters });
     }
 }
@@ -243,40 +232,33 @@ fn may_go_on(packet: &Packet, entry: &ServiceEntry, known: &Flow, now: u64) -> b
     if packet.protocol == PROTOCOL_TCP && !packet.opens() {
         return true;
     }
-    // SAFETY: entries of a map without preallocation stay valid until the program ends.
-    let Some(backend) = (unsafe { BACKENDS.get(known.backend_id) }) else {
+    let Found::Backend(backend) = read::backend(known.backend_id, known.service) else {
         return false;
     };
     if packet.protocol == PROTOCOL_TCP {
-        !choose::is_closed(known.flags) && choose::affinity_backend_fits(entry, backend)
+        !choose::is_closed(known.flags) && choose::affinity_backend_fits(entry, &backend)
     } else {
         backend.state != BACKEND_DRAINED && !choose::is_over(known, now)
     }
 }
 
 #[inline(always)]
-fn new_flow(
-    scratch: &mut Scratch,
-    config: &Config,
-    entry: &ServiceEntry,
-    choice: &Choice,
-    hash: u32,
-    now: u64,
-) {
+fn new_flow(scratch: &mut Scratch, config: &Config, choice: &Choice, hash: u32, now: u64) {
     let Scratch {
         flow,
         packet_key: key,
+        entry,
         ..
     } = scratch;
     let local = choice.backend.flags & BACKEND_LOCAL != 0;
     let width = u32::from(config.snat_port_last.saturating_sub(config.snat_port_first)) + 1;
     flow.last_seen_ns = now;
-    // SAFETY: the addresses of keys, flows and backends lie at multiples of four.
+    // SAFETY: the addresses of keys and flows lie at multiples of four.
     unsafe { address::copy(&mut flow.client, &key.source) };
     // SAFETY: as above.
     unsafe { address::copy(&mut flow.called, &key.destination) };
     // SAFETY: as above.
-    unsafe { address::copy(&mut flow.backend, &choice.backend.address) };
+    unsafe { address::set(&mut flow.backend, unmapped(&choice.backend.address)) };
     if local {
         // SAFETY: as above.
         unsafe { address::copy(&mut flow.snat, &key.source) };
@@ -345,15 +327,13 @@ fn translate_from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> Result
         return Ok(TC_ACT_UNSPEC);
     };
     packet.write_key(&mut scratch.packet_key);
-    let Some(known) = NAT.get_ptr_mut(&scratch.packet_key) else {
+    let Some(known) = flow::of_backend(&scratch.packet_key, &mut scratch.flow) else {
         return Ok(TC_ACT_UNSPEC);
     };
-    // SAFETY: as for the client's half in `from_client`.
-    let known = unsafe { &mut *known };
-    if known.flags & FLOW_LOCAL != 0 {
+    if scratch.flow.flags & FLOW_LOCAL != 0 {
         return Ok(TC_ACT_UNSPEC);
     }
-    back_to_client(ctx, packet, known, &mut scratch.other_key)?;
+    back_to_client(ctx, packet, known, scratch)?;
     packet.route(ctx)
 }
 
@@ -378,39 +358,34 @@ fn egress(ctx: &TcContext) -> Result<i32, Unreadable> {
         return Ok(TC_ACT_UNSPEC);
     };
     packet.write_key(&mut scratch.packet_key);
-    let Some(known) = NAT.get_ptr_mut(&scratch.packet_key) else {
+    let Some(known) = flow::of_backend(&scratch.packet_key, &mut scratch.flow) else {
         return Ok(TC_ACT_UNSPEC);
     };
-    // SAFETY: as for the client's half in `from_client`.
-    let known = unsafe { &mut *known };
-    if known.flags & FLOW_LOCAL != 0 {
-        back_to_client(ctx, &mut packet, known, &mut scratch.other_key)?;
+    if scratch.flow.flags & FLOW_LOCAL != 0 {
+        back_to_client(ctx, &mut packet, known, scratch)?;
     }
     Ok(TC_ACT_UNSPEC)
 }
 
+/// Translates a packet of the backend's whose flow is in `scratch.flow`, with its record at `known`.
 #[inline(always)]
 fn back_to_client(
     ctx: &TcContext,
     packet: &mut Packet,
-    known: &mut Flow,
-    key: &mut FlowKey,
+    known: *mut Flow,
+    scratch: &mut Scratch,
 ) -> Result<(), Unreadable> {
     // SAFETY: the helper takes no pointers.
     let now = unsafe { bpf_ktime_get_ns() };
-    let tcp_flags = if packet.part == Part::WithPorts {
-        packet.tcp_flags
-    } else {
-        0
-    };
-    flow::touch_from_backend(known, key, tcp_flags, now);
-    let (called, client) = (unmapped(&known.called), unmapped(&known.client));
-    let (called_port_be, client_port_be) = (known.called_port_be, known.client_port_be);
-    add(select::counters(known.service), |counters| {
+    let Scratch {
+        flow, other_key, ..
+    } = scratch;
+    flow::touch_from_backend(known, flow, other_key, packet.tcp_flags, now);
+    add(select::counters(flow.service), |counters| {
         counters.packets_out += 1;
     });
-    packet.set_source(ctx, called, called_port_be)?;
-    packet.set_destination(ctx, client, client_port_be)
+    packet.set_source(ctx, unmapped(&flow.called), flow.called_port_be)?;
+    packet.set_destination(ctx, unmapped(&flow.client), flow.client_port_be)
 }
 
 /// ICMP errors that arrive: about packets sent on to a remote backend, or about replies to the client.
@@ -429,9 +404,12 @@ fn translate_icmp_in(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unread
         return Ok(TC_ACT_UNSPEC);
     };
     inner.write_reversed_key(&mut scratch.packet_key);
-    let key = &scratch.packet_key;
-    // SAFETY: the record is copied at once.
-    if let Some(flow) = unsafe { NAT.get(key) } {
+    let Scratch {
+        packet_key: key,
+        flow,
+        ..
+    } = scratch;
+    if flow::of_backend(key, flow).is_some() {
         if flow.flags & FLOW_LOCAL != 0 {
             return Ok(TC_ACT_UNSPEC);
         }
@@ -446,8 +424,7 @@ fn translate_icmp_in(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unread
         count(Stat::IcmpTranslated);
         return packet.route(ctx);
     }
-    // SAFETY: the record is copied at once.
-    if let Some(flow) = unsafe { FLOWS.get(key) } {
+    if flow::of_client(key, flow).is_some() {
         let (backend, snat) = (unmapped(&flow.backend), unmapped(&flow.snat));
         let (backend_port_be, snat_port_be) = (flow.backend_port_be, flow.snat_port_be);
         let flags = flow.flags;
@@ -475,10 +452,14 @@ fn translate_icmp_out(ctx: &TcContext, packet: &mut Packet) -> Result<i32, Unrea
         return Ok(TC_ACT_UNSPEC);
     };
     inner.write_reversed_key(&mut scratch.packet_key);
-    // SAFETY: the record is copied at once.
-    let Some(flow) = (unsafe { NAT.get(&scratch.packet_key) }) else {
+    let Scratch {
+        packet_key: key,
+        flow,
+        ..
+    } = scratch;
+    if flow::of_backend(key, flow).is_none() {
         return Ok(TC_ACT_UNSPEC);
-    };
+    }
     if flow.flags & FLOW_LOCAL == 0 {
         return Ok(TC_ACT_UNSPEC);
     }

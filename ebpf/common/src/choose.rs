@@ -73,12 +73,18 @@ pub const fn affinity_holds(entry: &ServiceEntry, affinity: &AffinityEntry, now_
     affinity.last_used_ns + timeout > now_ns
 }
 
+/// Whether a backend can be one of the set at all: of the Service, and of this node where the set is the part that traffic
+/// policy Local leaves.
+#[inline(always)]
+pub const fn belongs(entry: &ServiceEntry, backend: &BackendEntry) -> bool {
+    backend.service == entry.service
+        && (entry.flags & SERVICE_LOCAL_ONLY == 0 || backend.flags & BACKEND_LOCAL != 0)
+}
+
 /// Whether a remembered backend may be used for a new connection of this Service.
 #[inline(always)]
 pub const fn affinity_backend_fits(entry: &ServiceEntry, backend: &BackendEntry) -> bool {
-    backend.service == entry.service
-        && backend.state == wanted_state(entry)
-        && (entry.flags & SERVICE_LOCAL_ONLY == 0 || backend.flags & BACKEND_LOCAL != 0)
+    belongs(entry, backend) && backend.state == wanted_state(entry)
 }
 
 /// Whether using the backend renews the client's affinity: only an active backend does.

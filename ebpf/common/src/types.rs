@@ -393,11 +393,17 @@ pub enum Stat {
     CountersInsertFailed = 14,
     /// A packet's time to live ended here.
     TtlExceeded = 15,
+    /// An element of a map was given to another key while it was read, and was read again.
+    ElementMoved = 16,
+    /// A flow ended because its client opened a direct connection to the backend from the same port.
+    FlowSuperseded = 17,
+    /// A packet of a pod was dropped because its source was not the pod's address.
+    SourceSpoofed = 18,
 }
 
 impl Stat {
     /// Number of statistics, and of entries of `STATS`.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 19;
 
     /// All statistics with the names that metrics use.
     pub const NAMES: [(Stat, &'static str); Self::COUNT as usize] = [
@@ -417,6 +423,9 @@ impl Stat {
         (Stat::IcmpTranslated, "icmp_translated"),
         (Stat::CountersInsertFailed, "counters_insert_failed"),
         (Stat::TtlExceeded, "ttl_exceeded"),
+        (Stat::ElementMoved, "element_moved"),
+        (Stat::FlowSuperseded, "flow_superseded"),
+        (Stat::SourceSpoofed, "source_spoofed"),
     ];
 }
 

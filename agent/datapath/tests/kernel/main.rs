@@ -12,5 +12,6 @@ mod lab;
 mod life;
 mod node_port;
 mod pod_network;
+mod recycle;
 mod socket;
 mod speed;
