@@ -60,6 +60,7 @@ pub enum Glance {
         source: u32,
         source_port_be: u16,
         destination_port_be: u16,
+        protocol: u8,
     },
     /// It has to be parsed: options, fragments, ICMP, or headers that are not in one piece.
     Unclear,
@@ -98,7 +99,31 @@ pub fn glance(ctx: &TcContext) -> Glance {
         source_port_be: unsafe { read_volatile((data + L4) as *const u16) },
         // SAFETY: these bytes are among those that were checked above.
         destination_port_be: unsafe { read_volatile((data + L4 + 2) as *const u16) },
+        protocol,
     }
+}
+
+/// Where a packet goes that may begin something, a datagram or a SYN; for packets whose ports [`glance`] has seen, of
+/// this protocol. No packet pays for this but those that arrive for no NodePort.
+#[inline(always)]
+pub fn beginning(ctx: &TcContext, protocol: u8) -> Option<u32> {
+    const TCP_FLAGS: usize = ETH_LEN + IP_HEADER_MIN + 13;
+    let data = ctx.data();
+    if protocol == PROTOCOL_TCP {
+        if data + TCP_FLAGS + 1 > ctx.data_end() {
+            return None;
+        }
+        // SAFETY: the byte is there, as was just checked; the kernel's verifier proves it again.
+        let flags = unsafe { read_volatile((data + TCP_FLAGS) as *const u8) };
+        if !choose::is_opening(flags) {
+            return None;
+        }
+    }
+    if data + IP_DESTINATION + size_of::<u32>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: these bytes were just checked.
+    Some(unsafe { read_volatile((data + IP_DESTINATION) as *const u32) })
 }
 
 /// An IPv4 packet that may belong to a Service.
@@ -236,6 +261,24 @@ impl Packet {
         self.protocol == PROTOCOL_TCP
             && self.part == Part::WithPorts
             && choose::is_opening(self.tcp_flags)
+    }
+
+    /// Whether the packet may begin something: a SYN, or any datagram.
+    #[inline(always)]
+    pub fn may_begin(&self) -> bool {
+        self.opens() || (self.protocol == PROTOCOL_UDP && self.part == Part::WithPorts)
+    }
+
+    /// Writes down the flow as an answer to this packet would show it.
+    #[inline(always)]
+    pub fn write_reversed_key(&self, key: &mut FlowKey) {
+        // SAFETY: the addresses of a key lie at multiples of four.
+        unsafe { address::set(&mut key.source, self.destination) };
+        // SAFETY: as above.
+        unsafe { address::set(&mut key.destination, self.source) };
+        key.source_port_be = self.destination_port_be;
+        key.destination_port_be = self.source_port_be;
+        key.protocol = self.protocol;
     }
 
     /// Writes down the flow as this packet shows it.

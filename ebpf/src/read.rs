@@ -11,6 +11,9 @@
 //!   but for an element that was given to another key and back again between two instructions of a program.
 //!
 //! What fails the check is read again, [`READS_MAX`] times in all.
+//!
+//! A lookup may also miss a key that is there: it stands on the element that was replaced, which holds another key
+//! already and still points to the end of the old bucket. So a miss that would be an error is looked at again too.
 
 use core::mem::{align_of, offset_of};
 use core::ptr::read_volatile;
@@ -47,29 +50,61 @@ macro_rules! field {
 }
 pub(crate) use field;
 
-/// What answers for an address and port.
-#[inline(always)]
-pub fn service(key: &ServiceKey) -> Option<ServiceEntry> {
+/// How often a lookup has to miss before it is believed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    /// Nearly always there is nothing.
+    Once = 1,
+    /// Nearly always there is something.
+    Twice = 2,
+}
+
+/// What answers for an address and port; 0 where nothing does. A function of its own, for its code is long.
+#[inline(never)]
+fn service_or_zero(key: &ServiceKey, to: &mut ServiceEntry, misses_max: u32) -> u32 {
+    let mut misses = 0;
     for _ in 0..READS_MAX {
-        let found = SERVICES.get_ptr(key)?;
-        let copy = ServiceEntry {
-            set: field!(found, set),
-            service: field!(found, service),
-            generation: field!(found, generation),
-            count: field!(found, count),
-            terminating: field!(found, terminating),
-            affinity_seconds: field!(found, affinity_seconds),
-            table_len: field!(found, table_len),
-            flags: field!(found, flags),
-            reserved: 0,
+        let Some(found) = SERVICES.get_ptr(key) else {
+            misses += 1;
+            if misses == misses_max {
+                return 0;
+            }
+            continue;
         };
+        to.set = field!(found, set);
+        to.service = field!(found, service);
+        to.generation = field!(found, generation);
+        to.count = field!(found, count);
+        to.terminating = field!(found, terminating);
+        to.affinity_seconds = field!(found, affinity_seconds);
+        to.table_len = field!(found, table_len);
+        to.flags = field!(found, flags);
         if SERVICES.get_ptr(key) == Some(found) {
-            return Some(copy);
+            return 1;
         }
         count(Stat::ElementMoved);
     }
-    None
+    0
 }
+
+/// Whether something answers for an address and port, and what that is.
+#[inline(always)]
+pub fn service(key: &ServiceKey, to: &mut ServiceEntry, miss: Miss) -> bool {
+    service_or_zero(key, to, miss as u32) != 0
+}
+
+/// Room for an entry.
+pub const NO_SERVICE: ServiceEntry = ServiceEntry {
+    set: 0,
+    service: 0,
+    generation: 0,
+    count: 0,
+    terminating: 0,
+    affinity_seconds: 0,
+    table_len: 0,
+    flags: 0,
+    reserved: 0,
+};
 
 /// What a lookup of a backend found.
 pub enum Found {

@@ -116,15 +116,93 @@ pub fn select(
     if choose::usable_slots(entry).1 == 0 {
         return None;
     }
-    if entry.affinity_seconds > 0 {
-        return with_affinity(entry, client, counters);
-    }
-    let way = match spread {
-        Spread::InTurn => Way::Slot(turn(counters)),
-        Spread::Hash(hash) => Way::by_hash(entry, hash),
+    let is_sticky = entry.affinity_seconds > 0;
+    let key = AffinityKey {
+        client: *client,
+        service: entry.service,
     };
-    go(entry, way)
+    let mut now = 0;
+    let mut not_this = NO_BACKEND;
+    let way = if is_sticky {
+        // SAFETY: the helper takes no pointers.
+        now = unsafe { bpf_ktime_get_ns() };
+        match recall(entry, &key, now) {
+            Recalled::Kept(choice) => {
+                if let Some(counters) = counters {
+                    // SAFETY: see `counters`.
+                    unsafe { (*counters).affinity_hits += 1 };
+                }
+                return Some(choice);
+            }
+            // Its time is over, so the choice is free again.
+            Recalled::RanOut(before) => {
+                not_this = before;
+                // SAFETY: the helper takes no pointers.
+                Way::Slot(unsafe { bpf_get_prandom_u32() } >> 1)
+            }
+            // The first choice depends on the client alone, so every node and both paths make the same one.
+            Recalled::Nothing => Way::by_hash(entry, hash::client(client)),
+        }
+    } else {
+        match spread {
+            Spread::InTurn => Way::Slot(turn(counters)),
+            Spread::Hash(hash) => Way::by_hash(entry, hash),
+        }
+    };
+    // Once in the code: it is long.
+    let choice = go(entry, way, not_this)?;
+    if is_sticky {
+        remember(&key, choice.id, now);
+    }
+    Some(choice)
 }
+
+#[inline(always)]
+fn remember(key: &AffinityKey, backend: u32, now: u64) {
+    let entry = AffinityEntry {
+        last_used_ns: now,
+        backend,
+        reserved: 0,
+    };
+    if AFFINITY.insert(key, entry, u64::from(BPF_ANY)).is_err() {
+        count(Stat::AffinityInsertFailed);
+    }
+}
+
+/// What `AFFINITY` says of a client.
+enum Recalled {
+    /// It keeps this backend.
+    Kept(Choice),
+    /// It had this backend, until its time was over.
+    RanOut(u32),
+    /// Nothing that holds: no entry, or one of a backend that takes no new connections.
+    Nothing,
+}
+
+#[inline(always)]
+fn recall(entry: &ServiceEntry, key: &AffinityKey, now: u64) -> Recalled {
+    let Some((remembered, place)) = read::affinity(key) else {
+        return Recalled::Nothing;
+    };
+    let id = remembered.backend;
+    if !choose::affinity_holds(entry, &remembered, now) {
+        return Recalled::RanOut(id);
+    }
+    match read::backend(id, entry.service) {
+        Found::Backend(backend) if choose::affinity_backend_fits(entry, &backend) => {
+            if choose::renews_affinity(&backend) {
+                // SAFETY: the memory stays the map's until the program ends. In the moment since it was checked it may
+                // have become another client's, whose time then begins with this use instead of its own.
+                unsafe { write_volatile(&raw mut (*place).last_used_ns, now) };
+            }
+            Recalled::Kept(Choice { id, backend })
+        }
+        _ => Recalled::Nothing,
+    }
+}
+
+/// No backend has this id.
+const NO_BACKEND: u32 = 0;
 
 /// Which of a set's backends is meant.
 #[derive(Clone, Copy)]
@@ -146,29 +224,35 @@ impl Way {
     }
 }
 
+/// The backend that is meant; where that is `not_this` and the set has others, the one in the next slot.
 #[inline(always)]
-fn go(entry: &ServiceEntry, way: Way) -> Option<Choice> {
+fn go(entry: &ServiceEntry, way: Way, not_this: u32) -> Option<Choice> {
+    let (by_hash, mut number) = match way {
+        Way::Slot(number) => (false, number),
+        Way::Table(hash) => (true, hash),
+    };
+    let mut missing = Stat::SlotMissing;
     for _ in 0..READS_MAX {
-        let id = match way {
-            Way::Slot(number) => by_slot(entry, number),
-            Way::Table(hash) => by_table(entry, hash),
+        let id = if by_hash {
+            by_table(entry, number)
+        } else {
+            by_slot(entry, number)
         };
-        let Some(id) = id else {
-            count(Stat::SlotMissing);
-            return None;
-        };
+        let Some(id) = id else { continue };
+        if id == not_this && choose::usable_slots(entry).1 > 1 {
+            number = number.wrapping_add(1);
+            continue;
+        }
         match read::backend(id, entry.service) {
             Found::Backend(backend) if choose::belongs(entry, &backend) => {
                 return Some(Choice { id, backend });
             }
-            Found::Missing => {
-                count(Stat::BackendMissing);
-                return None;
-            }
+            Found::Missing => missing = Stat::BackendMissing,
             // What named it, or it itself, was given away while it was read.
             Found::Backend(_) | Found::Foreign => count(Stat::ElementMoved),
         }
     }
+    count(missing);
     None
 }
 
@@ -182,48 +266,4 @@ fn turn(counters: Option<*mut Counters>) -> u32 {
     let counters = unsafe { &mut *counters };
     counters.next_slot = counters.next_slot.wrapping_add(1);
     counters.next_slot as u32
-}
-
-#[inline(always)]
-fn with_affinity(
-    entry: &ServiceEntry,
-    client: &Address,
-    counters: Option<*mut Counters>,
-) -> Option<Choice> {
-    let key = AffinityKey {
-        client: *client,
-        service: entry.service,
-    };
-    // SAFETY: the helper takes no pointers.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if let Some((remembered, place)) = read::affinity(&key)
-        && choose::affinity_holds(entry, &remembered, now)
-        && let Found::Backend(backend) = read::backend(remembered.backend, entry.service)
-        && choose::affinity_backend_fits(entry, &backend)
-    {
-        if choose::renews_affinity(&backend) {
-            // SAFETY: the memory stays the map's until the program ends. In the moment since it was checked it may have
-            // become another client's, whose time then begins with this use instead of its own.
-            unsafe { write_volatile(&raw mut (*place).last_used_ns, now) };
-        }
-        if let Some(counters) = counters {
-            // SAFETY: see `counters`.
-            unsafe { (*counters).affinity_hits += 1 };
-        }
-        return Some(Choice {
-            id: remembered.backend,
-            backend,
-        });
-    }
-    // The first choice depends on the client alone, so every node and both paths make the same one.
-    let choice = go(entry, Way::by_hash(entry, hash::client(client)))?;
-    let remember = AffinityEntry {
-        last_used_ns: now,
-        backend: choice.id,
-        reserved: 0,
-    };
-    if AFFINITY.insert(key, remember, u64::from(BPF_ANY)).is_err() {
-        count(Stat::AffinityInsertFailed);
-    }
-    Some(choice)
 }

@@ -15,11 +15,11 @@ use aya_ebpf::programs::{SockAddrContext, SockContext};
 use aya_log_ebpf::{debug, warn};
 use knarr_ebpf_common::{
     Address, Config, PROTOCOL_TCP, PROTOCOL_UDP, SCOPE_CLUSTER_IP, SCOPE_NODE_PORT_INTERNAL,
-    ServiceEntry, ServiceKey, SocketOrigin, Stat, mapped, unmapped,
+    ServiceEntry, ServiceKey, SocketOrigin, Stat, choose, mapped, unmapped,
 };
 
 use crate::maps::{self, CONFIG, HAS_SET_RETVAL, NODE_ADDRS, SOCKETS, count};
-use crate::read;
+use crate::read::{self, Miss};
 use crate::select::{self, Spread};
 
 const ECONNREFUSED: i32 = 111;
@@ -140,18 +140,41 @@ fn decide(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
         protocol,
         scope: SCOPE_CLUSTER_IP,
     };
-    if let Some(entry) = read::service(&key) {
-        return translate(ctx, ip, port_be, &entry);
-    }
     let Some(config) = CONFIG.get(0) else {
         return Verdict::Pass;
     };
+    // Connects to pods are many, and a pod's address is no Service's.
+    let miss = if choose::is_in_cluster(config, ip) || ip[0] == LOOPBACK {
+        Miss::Once
+    } else {
+        Miss::Twice
+    };
+    let mut entry = read::NO_SERVICE;
+    if read::service(&key, &mut entry, miss)
+        || node_port(ctx, config, ip, port_be, protocol, &mut entry)
+    {
+        translate(ctx, ip, port_be, &entry)
+    } else {
+        Verdict::Pass
+    }
+}
+
+/// Whether something answers for a NodePort of this node, and what that is.
+#[inline(always)]
+fn node_port(
+    ctx: &SockAddrContext,
+    config: &Config,
+    ip: [u8; 4],
+    port_be: u16,
+    protocol: u8,
+    entry: &mut ServiceEntry,
+) -> bool {
     let port = u16::from_be(port_be);
     if port < config.node_port_first || port > config.node_port_last {
-        return Verdict::Pass;
+        return false;
     }
     if !is_this_node(ctx, config, ip) {
-        return Verdict::Pass;
+        return false;
     }
     let key = ServiceKey {
         vip: [0; 16],
@@ -159,10 +182,7 @@ fn decide(ctx: &SockAddrContext, ip: [u8; 4]) -> Verdict {
         protocol,
         scope: SCOPE_NODE_PORT_INTERNAL,
     };
-    match read::service(&key) {
-        Some(entry) => translate(ctx, ip, port_be, &entry),
-        None => Verdict::Pass,
-    }
+    read::service(&key, entry, Miss::Twice)
 }
 
 /// Whether NodePorts hold on the address: one of the node's own, or loopback when asked by the node.

@@ -10,7 +10,8 @@
 //!            client, source becomes the address called
 //! ```
 //!
-//! Everything else passes untouched. Attached by `knarr-datapath` by TCX or classic TC; the same code.
+//! Everything else passes untouched. A client that talks to a backend directly, from a port that it used for a NodePort
+//! before, ends what the old flow had: see `direct`. Attached by `knarr-datapath` by TCX or classic TC; the same code.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
@@ -26,7 +27,7 @@ use crate::maps::{self, CONFIG, NODE_ADDRS, Scratch, count, scratch};
 use crate::packet::{
     self, Glance, Inner, Packet, Part, TC_ACT_SHOT, TC_ACT_UNSPEC, Unreadable, reset,
 };
-use crate::read::{self, Found};
+use crate::read::{self, Found, Miss};
 use crate::select::{self, Choice, Spread};
 use crate::{address, flow};
 
@@ -62,10 +63,15 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
         Glance::Other => return Ok(TC_ACT_UNSPEC),
         Glance::Ports {
             destination_port_be,
+            protocol,
             ..
         } => {
             let port = u16::from_be(destination_port_be);
-            if !is_node_port(config, port) && !is_snat_port(config, port) {
+            if !is_node_port(config, port)
+                && !is_snat_port(config, port)
+                && !packet::beginning(ctx, protocol)
+                    .is_some_and(|to| maps::is_marked(to, destination_port_be))
+            {
                 return Ok(TC_ACT_UNSPEC);
             }
         }
@@ -79,26 +85,47 @@ fn ingress(ctx: &TcContext) -> Result<i32, Unreadable> {
         return Ok(icmp_in(ctx, &mut packet));
     }
     let port = u16::from_be(packet.destination_port_be);
-    if is_node_port(config, port) {
-        if NODE_ADDRS.get_ptr(mapped(packet.destination)).is_none() {
-            return Ok(TC_ACT_UNSPEC);
-        }
+    if is_node_port(config, port) && NODE_ADDRS.get_ptr(mapped(packet.destination)).is_some() {
         let key = ServiceKey {
             vip: [0; 16],
             port_be: packet.destination_port_be,
             protocol: packet.protocol,
             scope: scope(config, packet.source),
         };
-        let (Some(entry), Some(scratch)) = (read::service(&key), scratch()) else {
-            return Ok(TC_ACT_UNSPEC);
-        };
-        scratch.entry = entry;
-        return Ok(from_client(ctx, &mut packet, config, scratch));
+        if let Some(scratch) = scratch()
+            && read::service(&key, &mut scratch.entry, Miss::Twice)
+        {
+            return Ok(from_client(ctx, &mut packet, config, scratch));
+        }
+    } else if is_snat_port(config, port) {
+        let verdict = from_remote_backend(ctx, &mut packet);
+        if verdict != TC_ACT_UNSPEC {
+            return Ok(verdict);
+        }
     }
-    if is_snat_port(config, port) {
-        return Ok(from_remote_backend(ctx, &mut packet));
-    }
+    direct(&packet);
     Ok(TC_ACT_UNSPEC)
+}
+
+/// A packet that goes to where it was sent. If it begins something with an endpoint of this node, then what a flow had
+/// with the same ends is over: what the endpoint answers must leave as it is.
+#[inline(never)]
+fn direct(packet: &Packet) {
+    let to = u32::from_ne_bytes(packet.destination);
+    if !packet.may_begin() || !maps::is_marked(to, packet.destination_port_be) {
+        return;
+    }
+    let Some(scratch) = scratch() else { return };
+    packet.write_reversed_key(&mut scratch.packet_key);
+    if flow::of_backend(&scratch.packet_key, &mut scratch.flow).is_none() {
+        return;
+    }
+    // SAFETY: the helper takes no pointers.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if scratch.flow.flags & FLOW_LOCAL != 0 && choose::yields_to_direct(&scratch.flow, now) {
+        flow::leave(scratch);
+        count(Stat::FlowSuperseded);
+    }
 }
 
 #[inline(always)]
@@ -114,12 +141,7 @@ fn is_snat_port(config: &Config, port: u16) -> bool {
 /// Pods of the cluster are not "outside": for them traffic policy Local does not count (as kube-proxy has it).
 #[inline(always)]
 fn scope(config: &Config, source: [u8; 4]) -> u8 {
-    if config.cluster_cidr_len > 32 {
-        return SCOPE_NODE_PORT_EXTERNAL;
-    }
-    let differ = u32::from_be_bytes(source) ^ u32::from_be_bytes(config.cluster_cidr);
-    let host_bits = 32 - config.cluster_cidr_len;
-    if u64::from(differ) >> host_bits == 0 {
+    if choose::is_in_cluster(config, source) {
         SCOPE_NODE_PORT_INTERNAL
     } else {
         SCOPE_NODE_PORT_EXTERNAL
@@ -333,8 +355,11 @@ fn translate_from_remote_backend(ctx: &TcContext, packet: &mut Packet) -> Result
     if scratch.flow.flags & FLOW_LOCAL != 0 {
         return Ok(TC_ACT_UNSPEC);
     }
-    back_to_client(ctx, packet, known, scratch)?;
-    packet.route(ctx)
+    match back_to_client(ctx, packet, known, scratch)? {
+        Belongs::Flow => packet.route(ctx),
+        // To a socket of the node's own.
+        Belongs::Other => Ok(TC_ACT_UNSPEC),
+    }
 }
 
 #[inline(always)]
@@ -362,9 +387,19 @@ fn egress(ctx: &TcContext) -> Result<i32, Unreadable> {
         return Ok(TC_ACT_UNSPEC);
     };
     if scratch.flow.flags & FLOW_LOCAL != 0 {
-        back_to_client(ctx, &mut packet, known, scratch)?;
+        // Translated or not, it goes the same way.
+        let _either = back_to_client(ctx, &mut packet, known, scratch)?;
     }
     Ok(TC_ACT_UNSPEC)
+}
+
+/// Whose a packet is that has the backend side of a flow.
+#[must_use]
+enum Belongs {
+    /// The flow's; it is translated.
+    Flow,
+    /// A direct connection's.
+    Other,
 }
 
 /// Translates a packet of the backend's whose flow is in `scratch.flow`, with its record at `known`.
@@ -374,9 +409,16 @@ fn back_to_client(
     packet: &mut Packet,
     known: *mut Flow,
     scratch: &mut Scratch,
-) -> Result<(), Unreadable> {
+) -> Result<Belongs, Unreadable> {
     // SAFETY: the helper takes no pointers.
     let now = unsafe { bpf_ktime_get_ns() };
+    if !choose::is_of_flow(&scratch.flow, packet.tcp_flags, now) {
+        if choose::yields_to_direct(&scratch.flow, now) {
+            flow::leave(scratch);
+            count(Stat::FlowSuperseded);
+        }
+        return Ok(Belongs::Other);
+    }
     let Scratch {
         flow, other_key, ..
     } = scratch;
@@ -385,7 +427,8 @@ fn back_to_client(
         counters.packets_out += 1;
     });
     packet.set_source(ctx, unmapped(&flow.called), flow.called_port_be)?;
-    packet.set_destination(ctx, unmapped(&flow.client), flow.client_port_be)
+    packet.set_destination(ctx, unmapped(&flow.client), flow.client_port_be)?;
+    Ok(Belongs::Flow)
 }
 
 /// ICMP errors that arrive: about packets sent on to a remote backend, or about replies to the client.

@@ -108,6 +108,7 @@ impl Story<'_> {
         };
         let to = match &chosen {
             Some(backend) => backend.describe(),
+            None if entry.affinity_seconds > 0 => "the backend that is chosen so".to_owned(),
             None => "the backend whose turn it is".to_owned(),
         };
         self.say(format!(
@@ -297,7 +298,13 @@ impl Story<'_> {
                 );
                 let backend = self.port.backend(remembered.backend).cloned();
                 if !choose::affinity_holds(entry, &remembered, self.now_ns) {
-                    format!("{name}: its {} s are over", entry.affinity_seconds)
+                    let (_, usable) = choose::usable_slots(entry);
+                    self.say(format!(
+                        "{name}: its {} s are over and the choice is free again. It is random, by slot, and another backend than before \
+                         where there is one ({usable} in all). It is remembered.",
+                        entry.affinity_seconds
+                    ));
+                    return Ok(None);
                 } else {
                     match backend {
                         Some(backend) if choose::affinity_backend_fits(entry, &backend.entry) => {

@@ -6,9 +6,9 @@
 //! explains is what happens.
 
 use crate::types::{
-    AffinityEntry, BACKEND_ACTIVE, BACKEND_LOCAL, BACKEND_TERMINATING, BackendEntry, FLOW_ANSWERED,
-    FLOW_ESTABLISHED, FLOW_FIN_BACKEND, FLOW_FIN_CLIENT, FLOW_RESET, Flow, PROTOCOL_TCP,
-    PROTOCOL_UDP, SERVICE_LOCAL_ONLY, ServiceEntry, TABLE_CHUNK,
+    AffinityEntry, BACKEND_ACTIVE, BACKEND_LOCAL, BACKEND_TERMINATING, BackendEntry, Config,
+    FLOW_ANSWERED, FLOW_ESTABLISHED, FLOW_FIN_BACKEND, FLOW_FIN_CLIENT, FLOW_RESET, Flow,
+    PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_LOCAL_ONLY, ServiceEntry, TABLE_CHUNK,
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -44,6 +44,17 @@ pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
 /// ACK.
 pub const TCP_ACK: u8 = 0x10;
+
+/// Whether an address is one of a pod of the cluster; none is where the range of pods is not known.
+#[inline(always)]
+pub const fn is_in_cluster(config: &Config, address: [u8; 4]) -> bool {
+    if config.cluster_cidr_len > 32 {
+        return false;
+    }
+    let differ = u32::from_be_bytes(address) ^ u32::from_be_bytes(config.cluster_cidr);
+    // Of 64 bits, so that a range of everything (/0) can be shifted away too.
+    (differ as u64) >> (32 - config.cluster_cidr_len) == 0
+}
 
 /// The range of slots that a new connection may use: `(first, count)`; `count` 0 means there is none.
 /// Terminating backends are the fallback when only they are left (KEP-1669).
@@ -173,6 +184,28 @@ pub const fn gives_way(flow: &Flow, tries: u32, now_ns: u64) -> bool {
         && flow.protocol == PROTOCOL_TCP
         && flow.flags & FLOW_ESTABLISHED == 0
         && flow.last_seen_ns + HALF_OPEN_FLOW_SHORT_NS <= now_ns
+}
+
+/// Whether a packet with a flow's backend side is the flow's, and not of a direct connection between the same ends: the
+/// answer to a SYN that the flow has never seen, or a connection that the backend opens itself. A backend that closed or
+/// reset sends what is left of that (FIN, ACK, RST) all the same; it answers no SYN again.
+#[inline(always)]
+pub const fn is_of_flow(flow: &Flow, tcp_flags: u8, now_ns: u64) -> bool {
+    if flow.protocol != PROTOCOL_TCP {
+        return !is_over(flow, now_ns);
+    }
+    if tcp_flags & TCP_SYN == 0 {
+        return true;
+    }
+    tcp_flags & TCP_ACK != 0 && !is_closed(flow.flags)
+}
+
+/// Whether a flow ends when its client talks to the backend directly from the same port. The backend cannot tell the two
+/// apart. An established connection is not given up for that: while the backend has it, no other can come to be.
+/// Datagrams are answered the way that was asked last.
+#[inline(always)]
+pub const fn yields_to_direct(flow: &Flow, now_ns: u64) -> bool {
+    !is_established(flow) || is_over(flow, now_ns)
 }
 
 #[cfg(all(test, feature = "user"))]

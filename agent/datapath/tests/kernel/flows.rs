@@ -79,7 +79,7 @@ fn connections_that_were_never_established_do_not_keep_their_ports() -> Result<(
 }
 
 /// A server in a pod that sends back every byte of one connection.
-fn echo_once(netns: &str, port: u16) -> Result<thread::JoinHandle<Result<()>>> {
+pub fn echo_once(netns: &str, port: u16) -> Result<thread::JoinHandle<Result<()>>> {
     let listener = inside(netns, || Ok(TcpListener::bind(("0.0.0.0", port))?))?;
     Ok(thread::spawn(move || {
         let (mut stream, _) = listener.accept()?;
@@ -89,7 +89,7 @@ fn echo_once(netns: &str, port: u16) -> Result<thread::JoinHandle<Result<()>>> {
     }))
 }
 
-fn says(stream: &mut TcpStream, byte: u8) -> Result<()> {
+pub fn says(stream: &mut TcpStream, byte: u8) -> Result<()> {
     stream.write_all(&[byte])?;
     let mut back = [0_u8];
     stream.read_exact(&mut back)?;

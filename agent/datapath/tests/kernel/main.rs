@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod affinity;
+mod direct;
 mod flows;
 mod lab;
 mod life;

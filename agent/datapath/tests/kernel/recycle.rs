@@ -114,6 +114,10 @@ fn connects_reach_their_own_service(affinity_seconds: u32) -> Result<()> {
             .iter()
             .find(|(name, _)| *name == "element_moved")
     );
+    let errors = ["slot_missing", "backend_missing"];
+    for (name, times) in datapath.stats()? {
+        ensure!(times == 0 || !errors.contains(&name), "{name}: {times}");
+    }
     ensure!(asked > 100 && written > 1_000, "{asked} {written}");
     Ok(())
 }

@@ -183,3 +183,79 @@ fn table_positions_stay_inside() {
     assert_eq!(table_position(512, 511), (7, 63));
     assert_eq!(table_position(512, 512), (0, 0));
 }
+
+#[test]
+fn the_answer_to_a_syn_is_of_a_flow_that_waits_for_one_and_of_no_closed_one() {
+    const SYN_ACK: u8 = TCP_SYN | TCP_ACK;
+    const FIN_ACK: u8 = TCP_FIN | TCP_ACK;
+    let opened = flow(PROTOCOL_TCP, FLOW_LOCAL, 1);
+    assert!(is_of_flow(&opened, SYN_ACK, 2));
+    // A backend that defers its accept answers the same SYN again, after the client's ACK.
+    let established = flow(PROTOCOL_TCP, FLOW_ANSWERED | FLOW_ESTABLISHED, 1);
+    assert!(is_of_flow(&established, SYN_ACK, 2));
+    for flags in [FLOW_RESET, FLOW_FIN_CLIENT | FLOW_FIN_BACKEND] {
+        let closed = flow(PROTOCOL_TCP, flags | FLOW_ANSWERED | FLOW_ESTABLISHED, 1);
+        assert!(!is_of_flow(&closed, SYN_ACK, 2));
+        for late in [FIN_ACK, TCP_ACK, TCP_RST] {
+            assert!(is_of_flow(&closed, late, 2), "what is left of it");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_the_backend_opens_is_of_no_flow() {
+    assert!(!is_of_flow(&flow(PROTOCOL_TCP, FLOW_LOCAL, 1), TCP_SYN, 2));
+}
+
+#[test]
+fn datagrams_after_the_end_of_their_flow_are_not_of_it() {
+    let datagrams = flow(PROTOCOL_UDP, FLOW_LOCAL, 1);
+    assert!(is_of_flow(&datagrams, 0, UDP_FLOW_IDLE_NS));
+    assert!(!is_of_flow(&datagrams, 0, UDP_FLOW_IDLE_NS + 1));
+}
+
+#[test]
+fn every_flow_but_an_established_connection_yields_to_a_direct_one() {
+    let established = flow(PROTOCOL_TCP, FLOW_ANSWERED | FLOW_ESTABLISHED, 1);
+    assert!(!yields_to_direct(&established, 2));
+    assert!(yields_to_direct(&established, ESTABLISHED_FLOW_IDLE_NS + 1));
+    let closed = flow(PROTOCOL_TCP, established.flags | FLOW_RESET, 1);
+    assert!(yields_to_direct(&closed, 2));
+    assert!(yields_to_direct(&flow(PROTOCOL_TCP, FLOW_ANSWERED, 1), 2));
+    assert!(yields_to_direct(&flow(PROTOCOL_UDP, FLOW_ANSWERED, 1), 2));
+}
+
+#[test]
+fn the_range_of_pods_decides_who_is_in_the_cluster() {
+    let config = |cluster_cidr, cluster_cidr_len| Config {
+        cluster_cidr,
+        cluster_cidr_len,
+        ..Config::default()
+    };
+    let pods = config([10, 244, 0, 0], 16);
+    assert!(is_in_cluster(&pods, [10, 244, 255, 1]));
+    assert!(!is_in_cluster(&pods, [10, 245, 0, 1]));
+    assert!(is_in_cluster(&config([0; 4], 0), [198, 18, 0, 9]));
+    assert!(!is_in_cluster(&config([0; 4], 255), [0; 4]), "not known");
+}
+
+#[test]
+fn a_backend_belongs_to_its_service_and_to_a_local_set_only_where_it_is() {
+    let remote = backend(BACKEND_TERMINATING);
+    assert!(belongs(&entry(), &remote), "in whatever state");
+    let other = ServiceEntry {
+        service: 2,
+        ..entry()
+    };
+    assert!(!belongs(&other, &remote));
+    let local = ServiceEntry {
+        flags: SERVICE_LOCAL_ONLY,
+        ..entry()
+    };
+    assert!(!belongs(&local, &remote));
+    let here = BackendEntry {
+        flags: BACKEND_LOCAL,
+        ..remote
+    };
+    assert!(belongs(&local, &here));
+}
