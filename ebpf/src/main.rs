@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The kernel programs of the Service datapath: socket hooks for whatever starts on the node, packet
-//! programs on the uplink for whatever arrives from outside.
+//! programs on the uplink for whatever arrives from outside, and on pods' links for what pods send.
 //!
 //! Each is entry, parse, lookup, verdict. Decisions that need no kernel helper are in `knarr-ebpf-common`,
 //! where they are tested. Built for the BPF target by `cargo xtask build-ebpf`, loaded by
@@ -13,6 +13,7 @@ mod address;
 mod flow;
 mod maps;
 mod packet;
+mod pod;
 mod read;
 mod select;
 mod socket;

@@ -67,6 +67,10 @@ pub static NODE_ADDRS: HashMap<Address, u32> = HashMap::with_max_entries(1_024, 
 #[map]
 pub static PODS: HashMap<u64, Address> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 
+/// Index of a pod's link on the node to the pod's IPv4 address, as it stands in packets.
+#[map]
+pub static VETHS: HashMap<u32, u32> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+
 /// Highest ids ever given: 0 for Services, 1 for backends. Written and read by user space.
 #[map]
 pub static IDS: Array<u32> = Array::with_max_entries(2, 0);

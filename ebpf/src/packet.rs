@@ -28,6 +28,8 @@ pub const TC_ACT_SHOT: i32 = 2;
 
 const ETH_LEN: usize = 14;
 const ETH_P_IP_BE: u32 = 0x0800_u16.to_be() as u32;
+const ETH_P_IPV6_BE: u32 = 0x86dd_u16.to_be() as u32;
+const IPV6_SOURCE: usize = ETH_LEN + 8;
 const IP_FRAGMENT: usize = ETH_LEN + 6;
 const IP_TTL: usize = ETH_LEN + 8;
 const IP_PROTOCOL: usize = ETH_LEN + 9;
@@ -124,6 +126,45 @@ pub fn beginning(ctx: &TcContext, protocol: u8) -> Option<u32> {
     }
     // SAFETY: these bytes were just checked.
     Some(unsafe { read_volatile((data + IP_DESTINATION) as *const u32) })
+}
+
+/// Who says to have sent a packet.
+#[derive(Clone, Copy)]
+pub enum Source {
+    /// This IPv4 address.
+    V4(u32),
+    /// This IPv6 address.
+    V6([u32; 4]),
+    /// It is no IP packet.
+    None,
+    /// It is one, and too short.
+    Unreadable,
+}
+
+/// Reads the source of a packet, in place where it lies in one piece.
+#[inline(always)]
+pub fn source(ctx: &TcContext) -> Source {
+    // SAFETY: the context is valid while the program runs.
+    match unsafe { (*ctx.skb.skb).protocol } {
+        ETH_P_IP_BE => {
+            let data = ctx.data();
+            if data + IP_SOURCE + size_of::<u32>() <= ctx.data_end() {
+                // SAFETY: the bytes are there, as was just checked; the kernel's verifier proves it again.
+                return Source::V4(unsafe { read_volatile((data + IP_SOURCE) as *const u32) });
+            }
+            ctx.load(IP_SOURCE).map_or(Source::Unreadable, Source::V4)
+        }
+        ETH_P_IPV6_BE => ctx.load(IPV6_SOURCE).map_or(Source::Unreadable, Source::V6),
+        _ => Source::None,
+    }
+}
+
+/// Whether an IPv6 source is one whose packets are never forwarded: link-local (RFC 4291, 2.5.6), or none yet.
+#[inline(always)]
+pub fn stays_on_link(source: [u32; 4]) -> bool {
+    const PREFIX_MASK: u32 = 0xffc0_0000_u32.to_be();
+    const PREFIX: u32 = 0xfe80_0000_u32.to_be();
+    source[0] & PREFIX_MASK == PREFIX || source == [0; 4]
 }
 
 /// An IPv4 packet that may belong to a Service.

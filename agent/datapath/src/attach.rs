@@ -7,9 +7,10 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
@@ -80,6 +81,9 @@ pub(crate) const PACKET_PROGRAMS: [(&str, TcAttachType); 2] = [
     ("knarr_egress", TcAttachType::Egress),
 ];
 
+/// The packet program of pods' links, on what arrives from the pod.
+pub(crate) const POD_PROGRAM: &str = "knarr_pod";
+
 /// Our place among classic TC filters.
 const TC_PRIORITY: u16 = 1;
 const TC_HANDLE: TcHandle = TcHandle::new(0, 0x6b6e);
@@ -129,21 +133,32 @@ pub(crate) fn socket(
     pin_link(link, &pin, name)
 }
 
-/// Attaches a packet program to the uplink, or replaces the one that is attached.
+/// Where a packet program of an uplink is pinned.
+pub(crate) fn uplink_pin(link_dir: &Path, name: &str, uplink: &str) -> PathBuf {
+    link_dir.join(format!("{name}-{uplink}"))
+}
+
+/// Where the program of a pod's link is pinned: by the pod's address, which is given out again only when the pod is gone. In
+/// hexadecimal, for a bpffs refuses names with dots.
+pub(crate) fn pod_pin(link_dir: &Path, pod_ip: Ipv4Addr) -> PathBuf {
+    link_dir.join(format!("{POD_PROGRAM}-{:08x}", u32::from(pod_ip)))
+}
+
+/// Attaches a packet program to a link, or replaces the one that is attached. A pin outlives its link; with classic TC
+/// there is none.
 pub(crate) fn packet(
     program: &mut SchedClassifier,
     name: &'static str,
     direction: TcAttachType,
     uplink: &str,
     hook: TcHook,
-    link_dir: &Path,
+    pin: &Path,
 ) -> Result<(), DatapathError> {
     let index = nix::net::if_::if_nametoindex(uplink).map_err(|_| DatapathError::NoUplink {
         name: uplink.to_owned(),
     })?;
-    let pin = link_dir.join(format!("{name}-{uplink}"));
     if hook == TcHook::Classic || !kernel_at_least(6, 6) {
-        drop_pin(&pin);
+        drop_pin(pin);
         return classic(program, name, direction, uplink);
     }
     let fd = program
@@ -155,7 +170,7 @@ pub(crate) fn packet(
             program: name,
             source,
         })?;
-    if replace(&pin, u64::from(index), fd.as_fd(), name)? {
+    if replace(pin, u64::from(index), fd.as_fd(), name)? {
         return Ok(());
     }
     let link = program
@@ -171,7 +186,7 @@ pub(crate) fn packet(
         since: "6.6",
         source: io::ErrorKind::Unsupported.into(),
     })?;
-    pin_link(link, &pin, name)
+    pin_link(link, pin, name)
 }
 
 fn classic(
@@ -242,7 +257,7 @@ fn replace(
     }
 }
 
-fn drop_pin(pin: &Path) {
+pub(crate) fn drop_pin(pin: &Path) {
     if let Err(error) = std::fs::remove_file(pin)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -273,6 +288,24 @@ pub(crate) fn forget_other_uplinks(uplinks: &[String], link_dir: &Path) {
                 .is_some_and(|uplink| !uplinks.iter().any(|known| known == uplink))
         });
         if old {
+            drop_pin(&entry.path());
+        }
+    }
+}
+
+/// Drops the pins of pods' links whose address is not kept. The links themselves are gone: the kernel detaches a program with
+/// its link.
+pub(crate) fn forget_other_pods(is_kept: impl Fn(Ipv4Addr) -> bool, link_dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(link_dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let file = entry.file_name();
+        let pod_ip = file
+            .to_str()
+            .and_then(|file| file.strip_prefix(POD_PROGRAM)?.strip_prefix('-'))
+            .and_then(|ip| u32::from_str_radix(ip, 16).ok());
+        if pod_ip.is_some_and(|ip| !is_kept(ip.into())) {
             drop_pin(&entry.path());
         }
     }

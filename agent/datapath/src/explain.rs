@@ -188,11 +188,7 @@ impl Story<'_> {
     }
 
     fn is_pod_address(&self, address: Ipv4Addr) -> bool {
-        let len = self.config.cluster_cidr_len;
-        len <= 32
-            && (u64::from(u32::from(address) ^ u32::from_be_bytes(self.config.cluster_cidr))
-                >> (32 - len))
-                == 0
+        choose::is_in_cluster(&self.config, address.octets())
     }
 
     fn known_flows(
@@ -227,7 +223,7 @@ impl Story<'_> {
                 v4(&flow.backend),
                 u16::from_be(flow.backend_port_be),
                 if choose::is_closed(flow.flags) {
-                    ", and a new SYN from the same port chooses again"
+                    ", until a new SYN from the same port chooses again or goes to the backend directly"
                 } else {
                     ""
                 }

@@ -21,7 +21,7 @@ use knarr_ebpf_common::{MapOp, SERVICE_NODE_PORT, ServiceEntry, TABLE_CHUNK};
 use crate::apply;
 use crate::config::ProgramLog;
 use crate::error::DatapathError;
-use crate::load::{Datapath, attach_all, load_object, pin_root, pinned_maps};
+use crate::load::{Datapath, attach_all, link_dir, load_object, pin_root, pinned_maps};
 use crate::maps::{self, Maps, Places, Wanted};
 
 /// The first size of each map that grows: some hundred Services. Together they take a quarter of a megabyte.
@@ -208,7 +208,7 @@ impl Datapath {
         for name in targets.keys() {
             copy(name, old, &new, self.cpus)?;
         }
-        let links = pin_root(&self.config.bpf_root).join("links");
+        let links = link_dir(&self.config.bpf_root);
         attach_all(&mut ebpf, &self.config, &links, &new)?;
         for name in ["AFFINITY", "FLOWS", "NAT"] {
             if targets.contains_key(name) {

@@ -21,10 +21,11 @@ use nix::sys::statfs::{FsType, statfs};
 
 use crate::apply::{IDS_BACKEND, IDS_SERVICE};
 use crate::attach;
-use crate::config::{DatapathConfig, MapSizes, ProgramLog};
+use crate::config::{DatapathConfig, MapSizes, ProgramLog, TcHook};
 use crate::error::DatapathError;
 use crate::inspect::Inspector;
 use crate::maps::{self, Maps, Places, SharedMaps, Wanted, map_type};
+use crate::network::PodNetwork;
 use crate::{grow, logs, netns, snat, sys};
 
 /// `BPF_FS_MAGIC` and `CGROUP2_SUPER_MAGIC` of linux/magic.h.
@@ -45,6 +46,11 @@ pub struct Datapath {
 /// Where the pins of this layout are.
 pub fn pin_root(bpf_root: &Path) -> PathBuf {
     bpf_root.join("knarr").join(format!("v{LAYOUT_VERSION}"))
+}
+
+/// Where the links of attached programs are pinned.
+pub(crate) fn link_dir(bpf_root: &Path) -> PathBuf {
+    pin_root(bpf_root).join("links")
 }
 
 pub(crate) fn pinned_maps(bpf_root: &Path) -> PathBuf {
@@ -73,7 +79,7 @@ impl Datapath {
         let object = object.into();
         check_places(config)?;
         let map_dir = pinned_maps(&config.bpf_root);
-        let link_dir = pin_root(&config.bpf_root).join("links");
+        let link_dir = link_dir(&config.bpf_root);
         for directory in [&map_dir, &link_dir] {
             std::fs::create_dir_all(directory).map_err(|source| DatapathError::File {
                 action: "make",
@@ -180,40 +186,66 @@ impl Datapath {
         Ok(())
     }
 
-    /// Tells the socket programs whose sockets those of a network namespace are. Call it again for each
-    /// pod that a restarted agent adopts, then [`Self::retain_pods`].
+    /// Tells the socket programs whose sockets those of a network namespace are, and lets only packets with the pod's own
+    /// address leave its link. Call it again for each pod that a restarted agent adopts, then [`Self::retain_pods`]. Must
+    /// be called in the node's network namespace.
     pub fn set_pod(
         &mut self,
         netns: BorrowedFd<'_>,
-        pod_ip: Ipv4Addr,
+        network: &PodNetwork,
     ) -> Result<(), DatapathError> {
+        let PodNetwork {
+            host_ifname,
+            pod_ip,
+        } = network;
         let cookie = netns::cookie_of(netns)?;
-        self.maps
-            .now()
-            .pods
-            .insert(&cookie, &mapped(pod_ip.octets()))
+        let maps = self.maps.now();
+        maps.pods.insert(&cookie, &mapped(pod_ip.octets()))?;
+        let link = nix::net::if_::if_nametoindex(host_ifname.as_str()).map_err(|errno| {
+            DatapathError::Network {
+                action: "find",
+                object: host_ifname.clone(),
+                source: errno.into(),
+            }
+        })?;
+        // Before the program asks for it, for it drops what comes from a link that it does not know.
+        maps.veths.insert(&link, &packet_word(*pod_ip))?;
+        let program = find(&mut self.ebpf, attach::POD_PROGRAM)?;
+        attach::packet(
+            program,
+            attach::POD_PROGRAM,
+            TcAttachType::Ingress,
+            host_ifname,
+            self.config.tc_hook,
+            &attach::pod_pin(&link_dir(&self.config.bpf_root), *pod_ip),
+        )
     }
 
-    /// Forgets the pod of an address. To be called before the address may be another pod's.
+    /// Forgets the pod of an address, whose link is gone. To be called before the address may be another pod's.
     pub fn forget_pod(&mut self, pod_ip: Ipv4Addr) -> Result<(), DatapathError> {
-        let gone = mapped(pod_ip.octets());
-        for (cookie, ip) in self.maps.now().pods.entries()? {
-            if ip == gone {
-                self.maps.now().pods.remove(&cookie)?;
-            }
-        }
-        Ok(())
+        self.forget_pods(|ip| ip != pod_ip)
     }
 
     /// Forgets pods whose address is not in the list. The list has to be as new as the call: an address
     /// that was given out meanwhile would be forgotten.
     pub fn retain_pods(&mut self, pod_ips: &[Ipv4Addr]) -> Result<(), DatapathError> {
-        let keep: BTreeSet<[u8; 16]> = pod_ips.iter().map(|ip| mapped(ip.octets())).collect();
-        for (cookie, ip) in self.maps.now().pods.entries()? {
-            if !keep.contains(&ip) {
-                self.maps.now().pods.remove(&cookie)?;
+        let keep: BTreeSet<Ipv4Addr> = pod_ips.iter().copied().collect();
+        self.forget_pods(|ip| keep.contains(&ip))
+    }
+
+    fn forget_pods(&mut self, is_kept: impl Fn(Ipv4Addr) -> bool) -> Result<(), DatapathError> {
+        let maps = self.maps.now();
+        for (cookie, ip) in maps.pods.entries()? {
+            if !is_kept(unmapped(&ip).into()) {
+                maps.pods.remove(&cookie)?;
             }
         }
+        for (link, ip) in maps.veths.entries()? {
+            if !is_kept(ip.to_ne_bytes().into()) {
+                maps.veths.remove(&link)?;
+            }
+        }
+        attach::forget_other_pods(is_kept, &link_dir(&self.config.bpf_root));
         Ok(())
     }
 
@@ -246,6 +278,11 @@ impl Datapath {
             ProgramLog::Warn | ProgramLog::Debug => logs::task(&mut self.ebpf).map(Some),
         }
     }
+}
+
+/// An address as it stands in packets.
+fn packet_word(address: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(address.octets())
 }
 
 /// What the maps hold.
@@ -322,6 +359,10 @@ fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
                 wanted: say(asked),
                 path,
             });
+        }
+        if wanted.name == "STATS" && shape.max_entries < Stat::COUNT {
+            // An earlier version counted less. What it counted is lost; what it carries goes on.
+            attach::drop_pin(&path);
         }
         if let Some(max_entries) = wanted.max_entries
             && wanted.map_type != map_type::LRU_HASH
@@ -435,9 +476,14 @@ pub(crate) fn attach_all(
         let program: &mut SchedClassifier = find(ebpf, name)?;
         program.load().map_err(|source| load_error(name, source))?;
         for uplink in &config.uplinks {
-            attach::packet(program, name, direction, uplink, config.tc_hook, link_dir)?;
+            let pin = attach::uplink_pin(link_dir, name, uplink);
+            attach::packet(program, name, direction, uplink, config.tc_hook, &pin)?;
         }
     }
+    // Attached with each pod.
+    let name = attach::POD_PROGRAM;
+    let program: &mut SchedClassifier = find(ebpf, name)?;
+    program.load().map_err(|source| load_error(name, source))?;
     attach::forget_other_uplinks(&config.uplinks, link_dir);
     Ok(())
 }

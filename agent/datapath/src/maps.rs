@@ -72,6 +72,7 @@ pub(crate) fn all(sizes: &MapSizes) -> Vec<Wanted> {
         wanted::<u32, Config>("CONFIG", ARRAY, None),
         wanted::<Address, u32>("NODE_ADDRS", HASH, None),
         wanted::<u64, Address>("PODS", HASH, None),
+        wanted::<u32, u32>("VETHS", HASH, None),
         wanted::<u32, u32>("IDS", ARRAY, None),
         wanted::<u64, SocketOrigin>("SOCKETS", HASH, Some(sizes.sockets)),
         wanted::<u32, MarkChunk>("PEERS", ARRAY, None),
@@ -370,6 +371,7 @@ pub(crate) struct Maps {
     pub(crate) config: Map<u32, Config>,
     pub(crate) node_addrs: Map<Address, u32>,
     pub(crate) pods: Map<u64, Address>,
+    pub(crate) veths: Map<u32, u32>,
     pub(crate) ids: Map<u32, u32>,
 }
 
@@ -391,6 +393,7 @@ impl Maps {
             config: Map::open(places, "CONFIG", "no flag")?,
             node_addrs: Map::open(places, "NODE_ADDRS", "no flag")?,
             pods: Map::open(places, "PODS", "no flag")?,
+            veths: Map::open(places, "VETHS", "no flag")?,
             ids: Map::open(places, "IDS", "no flag")?,
         })
     }

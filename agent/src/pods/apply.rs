@@ -274,9 +274,10 @@ impl Worker {
             .network
             .pod_network_add(netns.as_fd(), &network)
             .await?;
+        let known = network.clone();
         context
             .datapath
-            .call(move |d| d.set_pod(netns.as_fd(), ip))
+            .call(move |d| d.set_pod(netns.as_fd(), &known))
             .await?;
         let name = self.name();
         let named = context

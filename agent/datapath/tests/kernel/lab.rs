@@ -193,10 +193,17 @@ impl Node {
                 .await
                 .map_err(|error| chain(&error))
         })?;
-        if let Some(datapath) = &mut self.datapath {
-            datapath.set_pod(file.as_fd(), ip)?;
-        }
+        self.know_pod(&network)?;
         Ok(netns)
+    }
+
+    /// Tells the datapath of a pod, as an agent does that starts or adopts one.
+    pub fn know_pod(&mut self, network: &PodNetwork) -> Result<()> {
+        let pod = std::fs::File::open(format!("/run/netns/{}", self.pod(network.pod_ip)))?;
+        if let Some(datapath) = &mut self.datapath {
+            inside(&self.netns, || Ok(datapath.set_pod(pod.as_fd(), network)?))?;
+        }
+        Ok(())
     }
 
     /// The namespace of a pod.
@@ -231,6 +238,19 @@ impl Node {
             .iter()
             .find(|(known, _)| *known == name)
             .map_or(0, |(_, value)| *value))
+    }
+}
+
+/// Tries until it succeeds or patience ends.
+pub fn eventually(mut what: impl FnMut() -> Result<()>) -> Result<()> {
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        match what() {
+            Err(_) if std::time::Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
     }
 }
 

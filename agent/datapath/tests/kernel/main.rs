@@ -16,3 +16,4 @@ mod pod_network;
 mod recycle;
 mod socket;
 mod speed;
+mod spoof;
