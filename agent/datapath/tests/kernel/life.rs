@@ -132,7 +132,8 @@ fn an_upgrade_under_load_loses_no_connect_and_adds_no_second_program() -> Result
             TcHook::Auto if has_tcx()? => 0,
             TcHook::Auto | TcHook::Classic => 1,
         };
-        let links_wanted = if filters_wanted == 0 { 7 } else { 5 };
+        // Five of socket programs; with TCX two of the uplink and one of the pod.
+        let links_wanted = if filters_wanted == 0 { 8 } else { 5 };
         ensure!(
             pins.len() == links_wanted && count == filters_wanted,
             "{hook:?}: {pins:?} {filters}"
