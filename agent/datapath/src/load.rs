@@ -21,7 +21,7 @@ use nix::sys::statfs::{FsType, statfs};
 
 use crate::apply::{IDS_BACKEND, IDS_SERVICE};
 use crate::attach;
-use crate::config::{DatapathConfig, MapSizes, ProgramLog, TcHook};
+use crate::config::{DatapathConfig, MapSizes, ProgramLog};
 use crate::error::DatapathError;
 use crate::inspect::Inspector;
 use crate::maps::{self, Maps, Places, SharedMaps, Wanted, map_type};
