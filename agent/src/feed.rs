@@ -71,6 +71,10 @@ enum End {
     Renewed(Arc<Identity>, Channel),
     /// Something broke.
     Lost(String),
+    /// The node joined again.
+    Joined,
+    /// The control plane takes this node's certificate no more.
+    Refused(String),
 }
 
 impl Feed {
@@ -89,14 +93,23 @@ impl Feed {
                 },
             };
             self.metrics.connected(0);
+            let end = match end {
+                End::Refused(message) => self.refused(message).await,
+                end => end,
+            };
             match end {
+                End::Joined => {
+                    self.metrics.refused(None);
+                    last_error.clear();
+                    continue;
+                }
                 End::Shutdown => return,
                 End::Renewed(identity, channel) => {
                     self.identity = identity;
                     ready = Some(channel);
                     continue;
                 }
-                End::Lost(message) => {
+                End::Lost(message) | End::Refused(message) => {
                     if started.elapsed() > STABLE_AFTER {
                         pause_ms = RECONNECT_MS.0;
                         // The same words would tell of another outage.
@@ -125,6 +138,29 @@ impl Feed {
             }
             pause_ms = (pause_ms * 2).min(RECONNECT_MS.1);
         }
+    }
+
+    /// The node was deleted or denied: with a token it joins again, without one a person has to help. Its pods and
+    /// Services go on in either case.
+    async fn refused(&mut self, message: String) -> End {
+        let message = match (&self.join.token, self.join.ca_hash.clone()) {
+            (Some(token), Some(hash)) => {
+                match crate::join::join(&self.join, token.reveal(), &hash).await {
+                    Ok(identity) => {
+                        tracing::warn!("{message}; the node has joined again with its token");
+                        self.identity = identity;
+                        return End::Joined;
+                    }
+                    Err(error) => format!(
+                        "{message}; joining again with this agent's token: {}",
+                        crate::cli::chain(&error.into())
+                    ),
+                }
+            }
+            _ => format!("{message}; {JOIN_AGAIN}"),
+        };
+        self.metrics.refused(Some(message.clone()));
+        End::Refused(message)
     }
 
     async fn connect(&mut self) -> Result<Channel, String> {
@@ -168,7 +204,7 @@ impl Feed {
         };
         let mut incoming = match answer {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return End::Lost(refused(&status)),
+            Ok(Err(status)) => return lost(&status),
             Err(_) => return End::Lost("no answer to hello".to_owned()),
         };
         let (acks, ack) = watch::channel(0);
@@ -198,15 +234,17 @@ impl Feed {
                         message: Some(message),
                     })) => self.take(message, &client, &syncer, &beat).await,
                     Ok(Some(ToNode { message: None })) => {}
-                    Ok(None) => return "the control plane closed the connection".to_owned(),
-                    Err(status) => return refused(&status),
+                    Ok(None) => {
+                        return End::Lost("the control plane closed the connection".to_owned());
+                    }
+                    Err(status) => return lost(&status),
                 }
             }
         };
         // Whichever ends first ends the connection; reports that were not sent are sent by the next one,
         // changes that were not applied come again after the acknowledged version.
         tokio::select! {
-            message = read => End::Lost(message),
+            end = read => end,
             () = write => End::Lost("the control plane stopped listening".to_owned()),
             (identity, channel) = renew => End::Renewed(identity, channel),
             () = shutdown.cancelled() => End::Shutdown,
@@ -223,7 +261,17 @@ fn from(message: from_node::Message) -> FromNode {
 /// How rustls goes on when a connection broke: where its manual explains that to programmers.
 const MANUAL: &str = ": https://docs.rs/";
 
-fn refused(status: &tonic::Status) -> String {
+/// Said at a node that is not let in and has no token to try.
+const JOIN_AGAIN: &str = "run `knarr-control token create` on the control plane and start the agent with the line it prints";
+
+fn lost(status: &tonic::Status) -> End {
+    match status.code() {
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => End::Refused(words(status)),
+        _ => End::Lost(words(status)),
+    }
+}
+
+fn words(status: &tonic::Status) -> String {
     let mut text = format!("{}: {}", status.code(), status.message());
     let mut source = std::error::Error::source(status);
     while let Some(cause) = source {
@@ -240,11 +288,7 @@ fn refused(status: &tonic::Status) -> String {
         status.code(),
         tonic::Code::Unauthenticated | tonic::Code::PermissionDenied
     ) {
-        text.push_str(
-            "; the control plane does not know this node's certificate: run `knarr-control token \
-             create` there, remove the pki directory in the agent's data directory and start the agent \
-             with the line it prints",
-        );
+        text.push_str("; the control plane does not take this node's certificate");
     }
     text
 }
@@ -346,6 +390,7 @@ impl Feed {
         syncer.sync(wish);
         if let Some(to_node::Message::Welcome(welcome)) = whole.message {
             self.metrics.connected(1);
+            self.metrics.refused(None);
             for refusal in NodeRanges::from(&welcome).refused {
                 tracing::error!("the control plane's settings: {refusal}");
             }

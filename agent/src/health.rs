@@ -112,14 +112,15 @@ impl Health {
     }
 }
 
-async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
-    match health.metrics.is_connected() {
-        true => (StatusCode::OK, "ok"),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not connected to the control plane",
-        ),
+async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
+    if health.metrics.is_connected() {
+        return (StatusCode::OK, "ok".to_owned());
     }
+    let mut text = "not connected to the control plane".to_owned();
+    if let Some(why) = health.metrics.refusal() {
+        let _ = write!(text, ": {why}");
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn metrics(State(health): State<Health>) -> (StatusCode, String) {

@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Upper bounds in seconds: from what a start should take to what a person notices.
@@ -15,6 +16,8 @@ const SECONDS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 pub struct Metrics {
     registry: Registry,
     connected: Gauge,
+    /// Why the control plane does not let the node in.
+    refused: Mutex<Option<String>>,
     pods: Gauge,
     actions_failed: Counter,
     journal_errors: Counter,
@@ -74,6 +77,7 @@ impl Default for Metrics {
         Metrics {
             registry,
             connected,
+            refused: Mutex::default(),
             pods,
             actions_failed,
             journal_errors,
@@ -89,6 +93,17 @@ impl Metrics {
     /// 1 while connected.
     pub fn connected(&self, connected: i64) {
         self.connected.set(connected);
+    }
+
+    /// Keeps why the control plane does not let the node in; `None`: it does, or it has not been asked.
+    pub fn refused(&self, why: Option<String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why the control plane does not let the node in.
+    pub fn refusal(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clone()
     }
 
     /// Whether the control plane is connected.

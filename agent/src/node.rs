@@ -135,6 +135,27 @@ fn conditions(pressure: &Pressure, datapath: DatapathState) -> [Condition; 4] {
     ]
 }
 
+/// The reason of the event about a condition that held `before`, or had not been looked at; as kubelet (v1.37): at its
+/// start it tells of memory, disk and process numbers, and of readiness when that changes.
+fn change(condition: &Condition, before: Option<bool>) -> Option<&'static str> {
+    let is_told = match before {
+        Some(before) => before != condition.holds,
+        None => condition.kind != "Ready",
+    };
+    let reason = match (condition.kind, condition.holds) {
+        ("MemoryPressure", true) => "NodeHasInsufficientMemory",
+        ("MemoryPressure", false) => "NodeHasSufficientMemory",
+        ("DiskPressure", true) => "NodeHasDiskPressure",
+        ("DiskPressure", false) => "NodeHasNoDiskPressure",
+        ("PIDPressure", true) => "NodeHasInsufficientPID",
+        ("PIDPressure", false) => "NodeHasSufficientPID",
+        ("Ready", true) => "NodeReady",
+        ("Ready", false) => "NodeNotReady",
+        _ => return None,
+    };
+    is_told.then_some(reason)
+}
+
 /// Makes the Node.
 pub struct NodeReporter {
     machine: Arc<Machine>,
@@ -198,6 +219,10 @@ impl NodeReporter {
     /// Looks once.
     pub async fn look(&mut self, outbox: &Outbox) {
         let (store, data_dir) = (self.runtime.images().clone(), self.data_dir.clone());
+        if self.since.is_empty() {
+            self.events
+                .node(Kind::Normal, "Starting", "Starting kubelet.");
+        }
         let (known, datapath) = (self.images.take(), self.datapath.borrow().clone());
         let (pressure, images, disk_bytes, read) = crate::blocking::run(move || {
             let read = datapath.and_then(|inspector| match read_stats(&inspector) {
@@ -267,6 +292,11 @@ impl NodeReporter {
             false => DatapathState::Down,
         };
         let conditions = conditions(pressure, datapath).map(|c| {
+            let before = self.since.get(c.kind).map(|(held, _)| *held);
+            if let Some(reason) = change(&c, before) {
+                let message = format!("Node {} status is now: {reason}", machine.node_name);
+                self.events.node(Kind::Normal, reason, &message);
+            }
             let since = self.since.entry(c.kind).or_insert((c.holds, now_ms));
             if since.0 != c.holds {
                 *since = (c.holds, now_ms);
@@ -277,8 +307,7 @@ impl NodeReporter {
                 reason: Some(c.reason.to_owned()),
                 message: Some(c.message.to_owned()),
                 last_transition_time: Some(time(since.1)),
-                // Kubernetes moves this with each heartbeat. Here heartbeats are not written, so it only
-                // moves when something else does.
+                // The control plane moves it on: a report is sent when something else has changed.
                 last_heartbeat_time: Some(time(since.1)),
             }
         });
@@ -429,6 +458,34 @@ mod tests {
         inodes_free_percent: 50,
         pids_free_percent: 50,
     };
+
+    #[test]
+    fn conditions_are_told_at_the_start_and_when_they_change() {
+        let told = |datapath, before: Option<bool>| -> Vec<_> {
+            let all = conditions(&FINE, datapath);
+            all.iter().filter_map(|c| change(c, before)).collect()
+        };
+        let fine = [
+            "NodeHasSufficientMemory",
+            "NodeHasNoDiskPressure",
+            "NodeHasSufficientPID",
+        ];
+        assert_eq!(told(DatapathState::Down, None), fine);
+        assert_eq!(told(DatapathState::Down, Some(false)), [""; 0]);
+        assert_eq!(told(DatapathState::Up, Some(false)), ["NodeReady"]);
+        let [memory, ..] = conditions(
+            &Pressure {
+                memory_available: 0,
+                ..FINE
+            },
+            DatapathState::Up,
+        );
+        assert_eq!(
+            change(&memory, Some(false)),
+            Some("NodeHasInsufficientMemory")
+        );
+        assert_eq!(change(&memory, Some(true)), None);
+    }
 
     #[test]
     fn pressure_becomes_a_condition_and_never_unready() {

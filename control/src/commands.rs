@@ -2,6 +2,7 @@
 //! The command line of `knarr-control`: what can be asked of it, logs, signals and exit codes.
 
 mod api;
+mod node;
 mod token;
 
 use std::io::IsTerminal;
@@ -43,6 +44,13 @@ enum Command {
         access: Access,
         #[command(subcommand)]
         command: token::TokenCommand,
+    },
+    /// Takes nodes' certificates back; needs a running control plane
+    Node {
+        #[command(flatten)]
+        access: Access,
+        #[command(subcommand)]
+        command: node::NodeCommand,
     },
     /// Prints the version
     Version,
@@ -104,6 +112,17 @@ fn command(cli: Cli) -> anyhow::Result<()> {
                 .enable_all()
                 .build()?;
             runtime.block_on(token::run(
+                &settings.data_dir(),
+                settings.server.as_deref(),
+                command,
+            ))
+        }
+        Some(Command::Node { access, command }) => {
+            let settings = access.settings()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(node::run(
                 &settings.data_dir(),
                 settings.server.as_deref(),
                 command,

@@ -9,15 +9,23 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use knarr_api::feed::{JoinRequest, NodeCertificate};
 use knarr_api::k8s_openapi::api::core::v1::{Node, Secret};
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 use knarr_api::names;
 use knarr_apiserver::{ApiError, Client};
+use knarr_control_plan::feed::admission;
 use knarr_control_plan::node_lifecycle::{self, Readiness};
+use time::OffsetDateTime;
 
 use crate::clock;
 use crate::feed::{Cause, Enroll, EnrollError, Heartbeats};
-use crate::pki::{Authority, PkiError};
+use crate::pki::{Authority, SigningRequest};
 use crate::tokens::{self, Token};
 
+/// A certificate begins this much later at most; more means that the clock was set back.
+const CLOCK_BACK_MAX: SignedDuration = SignedDuration::from_secs(3);
+/// How often a Node is written again after somebody else changed it first.
+const CONFLICTS_MAX: usize = 8;
 /// Characters of an unusable node name that an error shows.
 const NAME_SHOWN_MAX: usize = 64;
 
@@ -71,35 +79,71 @@ impl Enrollment {
         }
     }
 
-    fn sign(&self, node: &str, csr_pem: &str) -> Result<NodeCertificate, EnrollError> {
-        let now = clock::utc();
+    /// Signs a certificate for the Node that there is.
+    fn sign(&self, node: &Node, request: &SigningRequest) -> Result<NodeCertificate, EnrollError> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (name, uid) = (text(&node.metadata.name), text(&node.metadata.uid));
+        let begins = admission::since(node).unwrap_or(0);
+        let begins = OffsetDateTime::from_unix_timestamp(begins).map_err(unavailable)?;
         let certificate_pem = self
             .authority
-            .sign_node(node, csr_pem, self.lifetime, now)
-            .map_err(|error| match error {
-                PkiError::Request(_) => EnrollError::Request {
-                    node: node.to_owned(),
-                    source: error.into(),
-                },
-                other => unavailable(other),
-            })?;
+            .sign_node(&name, &uid, request, self.lifetime, clock::utc(), begins)
+            .map_err(unavailable)?;
         Ok(NodeCertificate {
             certificate_pem,
             ca_pem: self.authority.certificate_pem().to_owned(),
         })
     }
 
-    /// A token must not take the place of a node that lives; a machine that was set up anew may come back.
-    async fn refuse_living_namesake(&self, name: &str) -> Result<(), EnrollError> {
-        let node = match self.client.get::<Node>(None, name).await {
-            Ok(node) => node,
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(unavailable(error)),
+    async fn node(&self, name: &str) -> Result<Option<Node>, EnrollError> {
+        match self.client.get::<Node>(None, name).await {
+            Ok(node) => Ok(Some(node)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// The Node that a machine joins as: a new one, or the one that there is, for which no certificate of before counts any
+    /// more.
+    async fn admit(&self, name: &str, node: Option<Node>) -> Result<Node, EnrollError> {
+        let Some(mut node) = node else {
+            let metadata = ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            };
+            let node = Node {
+                metadata,
+                ..Node::default()
+            };
+            // Where somebody else was faster, the agent asks again.
+            return self.client.create(&node).await.map_err(unavailable);
         };
+        for _ in 0..CONFLICTS_MAX {
+            let since = admission::next_since(&node, clock::now());
+            begins_now(since).await?;
+            let annotations = node.metadata.annotations.get_or_insert_default();
+            annotations.insert(admission::SINCE.to_owned(), admission::annotation(since));
+            match self.client.update(&node).await {
+                Err(error) if error.is_conflict() => {}
+                result => return result.map_err(unavailable),
+            }
+            node = match self.node(name).await? {
+                Some(node) => node,
+                None => break,
+            };
+        }
+        Err(unavailable(format!("the Node {name} kept changing")))
+    }
+
+    /// A token must not take the place of a node that lives; a machine that was set up anew may come back.
+    fn refuse_living_namesake(&self, name: &str, node: &Node) -> Result<(), EnrollError> {
+        if self.heartbeats.was_cut_off(name) {
+            return Ok(());
+        }
         let now = clock::moment().monotonic;
         let silent = self.heartbeats.heard_ago(name, now);
         let up = now.saturating_duration_since(self.started);
-        match judge(&node, silent, up, self.patience) {
+        match judge(node, silent, up, self.patience) {
             Namesake::Gone => Ok(()),
             Namesake::Connected => Err(EnrollError::Name {
                 name: name.to_owned(),
@@ -113,6 +157,21 @@ impl Enrollment {
             }),
         }
     }
+}
+
+/// Returns when a certificate that begins at `since` can be used: at once, or a second later where certificates were taken
+/// back in this very second. TLS here takes the next second as now.
+async fn begins_now(since: Timestamp) -> Result<(), EnrollError> {
+    let left = since.duration_since(clock::now());
+    if left > CLOCK_BACK_MAX {
+        return Err(unavailable(format!(
+            "the control plane's clock is {} s behind what it was when certificates of this node were taken back last",
+            left.as_secs()
+        )));
+    }
+    let wait = left - SignedDuration::from_secs(1);
+    tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+    Ok(())
 }
 
 /// Whether `node` lives: `silent` is how long ago this process, which is `up` for as long, has heard it.
@@ -175,16 +234,30 @@ impl Enroll for Enrollment {
                 reason: wrong.join(", "),
             });
         }
-        self.refuse_living_namesake(&node_name).await?;
-        self.sign(&node_name, &csr_pem)
+        let request = read_request(&node_name, &csr_pem)?;
+        let node = self.node(&node_name).await?;
+        if let Some(node) = &node {
+            self.refuse_living_namesake(&node_name, node)?;
+        }
+        let node = self.admit(&node_name, node).await?;
+        self.sign(&node, &request)
     }
 
     async fn renew(&self, node: &str, csr_pem: &str) -> Result<NodeCertificate, EnrollError> {
-        // Whether there is a Node does not matter: `kubectl delete node` takes no certificate back. As a kubelet at its
-        // next start, an agent whose Node was deleted makes it again with its next session; what keeps a machine out
-        // is that its agent is stopped until its certificate has ended.
-        self.sign(node, csr_pem)
+        let request = read_request(node, csr_pem)?;
+        // Whether this certificate may be renewed has been judged: the feed asks the Node for every call.
+        match self.node(node).await? {
+            Some(node) => self.sign(&node, &request),
+            None => Err(unavailable(format!("there is no Node {node}"))),
+        }
     }
+}
+
+fn read_request(node: &str, csr_pem: &str) -> Result<SigningRequest, EnrollError> {
+    Authority::read_request(csr_pem).map_err(|error| EnrollError::Request {
+        node: node.to_owned(),
+        source: error.into(),
+    })
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@ use futures::FutureExt;
 use knarr_api::feed::enrollment_server::EnrollmentServer;
 use knarr_api::feed::feed_server::FeedServer;
 use knarr_apiserver::Client;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod admission;
 mod heartbeats;
 mod hooks;
 mod hub;
@@ -75,6 +77,8 @@ pub struct Feed {
     /// Events of nodes that could not be written.
     events_lost: AtomicU64,
     refusals: Refusals,
+    /// Counts the changes of Nodes that were looked at for refused certificates.
+    judged: watch::Sender<u64>,
     /// Sessions and streams.
     tasks: TaskTracker,
     /// Ends them, and those that begin later.
@@ -101,6 +105,7 @@ impl Feed {
             enroll,
             events_lost: AtomicU64::new(0),
             refusals: Refusals::default(),
+            judged: watch::Sender::new(0),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         })

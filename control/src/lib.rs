@@ -158,10 +158,12 @@ async fn run_with_store(
     let settings = loop_settings(config, heartbeats, &pki)?;
     loops::spawn_all(client, settings, shutdown.clone(), &mut tasks)?;
     let stop = shutdown.clone();
+    let feed_for_nodes = feed.clone();
     tasks.spawn(async move {
         stop.cancelled().await;
         feed.end().await;
     });
+    tasks.spawn(feed_for_nodes.follow_nodes(shutdown.clone()));
     let renewal = shutdown.clone();
     let tls = pki.tls();
     tasks.spawn(async move { pki.keep_renewed(renewal).await });

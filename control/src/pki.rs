@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use authority::{Authority, Pair};
+pub use authority::{Authority, Pair, SigningRequest};
 use authority::{Profile, Usage};
 pub use files::{private_dir, write_private, write_public};
 pub use tls::{ADMIN_GROUP, ADMIN_USER};
@@ -90,6 +90,7 @@ impl Pki {
         let server = Profile {
             common_name: "kube-apiserver".to_owned(),
             organization: None,
+            unit: None,
             usage: Usage::Server,
             names: server_names(config),
             lifetime: LIFETIME,
@@ -173,6 +174,7 @@ fn admin_profile() -> Profile {
     Profile {
         common_name: ADMIN_USER.to_owned(),
         organization: Some(ADMIN_GROUP.to_owned()),
+        unit: None,
         usage: Usage::Client,
         names: Vec::new(),
         lifetime: LIFETIME,

@@ -12,6 +12,7 @@ use knarr_api::feed::{Change, PeerRemove, PeerSet, PodRemove, PodSet, change};
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use knarr_api::names::NamespacedName;
 
+pub mod admission;
 mod objects;
 mod own;
 mod pods;

@@ -6,7 +6,7 @@
 //! monotonic clock, because the other one may be set at any time; that one is kept for people. (What people see of a
 //! heartbeat is the node's Lease, which the feed renews in memory as well; see `reports`.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +25,8 @@ struct Signs {
 #[derive(Debug, Default)]
 pub struct Heartbeats {
     nodes: Mutex<HashMap<String, Signs>>,
+    /// Nodes that were connected when their certificates were taken back, and have not been heard since.
+    cut_off: Mutex<HashSet<String>>,
 }
 
 impl Heartbeats {
@@ -39,6 +41,7 @@ impl Heartbeats {
             since: now.monotonic,
             heard: Some(now.wall),
         };
+        self.cut_offs().remove(node);
         let mut nodes = self.nodes();
         match nodes.get_mut(node) {
             Some(known) => *known = signs,
@@ -81,6 +84,24 @@ impl Heartbeats {
     /// `node` is no part of the cluster any more.
     pub fn forget(&self, node: &str) {
         self.nodes().remove(node);
+        self.cut_offs().remove(node);
+    }
+
+    /// The certificates of `node` were taken back: what was heard of it counts no more.
+    pub fn cut_off(&self, node: &str) {
+        self.nodes().remove(node);
+        self.cut_offs().insert(node.to_owned());
+    }
+
+    /// True for a node whose certificates were taken back and that has not been heard since: there is nobody whose place
+    /// another machine could take.
+    pub fn was_cut_off(&self, node: &str) -> bool {
+        self.cut_offs().contains(node)
+    }
+
+    fn cut_offs(&self) -> MutexGuard<'_, HashSet<String>> {
+        // As for the other map.
+        self.cut_off.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

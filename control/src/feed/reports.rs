@@ -48,26 +48,9 @@ fn unavailable(what: &str, error: &ApiError) -> Status {
 }
 
 impl Feed {
-    /// Makes or updates the Node, and waits for its pod ranges.
+    /// Updates the Node, which joining has made, and waits for its pod ranges.
     pub(super) async fn register(&self, node: &str, json: &[u8]) -> Result<Vec<String>, Status> {
         let reported = own_node_of(node, json)?;
-        let existing = match self.client.get::<Node>(None, node).await {
-            Ok(existing) => Some(existing),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(unavailable("cannot read the Node", &error)),
-        };
-        if existing.is_none() {
-            let created = self.client.create(&reported).await;
-            match created {
-                Ok(_) => tracing::info!(node, "registered a new Node"),
-                Err(error) if error.is_already_exists() => {}
-                Err(error) => {
-                    return Err(Status::invalid_argument(format!(
-                        "the Node is refused: {error}"
-                    )));
-                }
-            }
-        }
         self.sessions.reported(node, reported.clone());
         self.write_node(node, &reported)
             .await

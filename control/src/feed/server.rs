@@ -15,17 +15,23 @@ use knarr_api::feed::{
     to_node,
 };
 use knarr_apiserver::PeerIdentity;
+use knarr_apiserver::serve::PeerCertificate;
+use knarr_control_plan::feed::admission::Certificate;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::sessions::Signals;
 use super::{Feed, hub, refusals, session};
 use crate::{chain, clock};
 
 /// Time for the first message of a session. An agent sends it with the call.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// Requests for logs and the like that wait for the agent to be told of them.
+const STREAMS_WAITING_MAX: usize = 16;
 
 /// What is behind a refusal: an error of whoever enrolls.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -96,15 +102,37 @@ pub trait Enroll: Send + Sync {
 /// The generated traits are implemented for this, so that `Feed` needs no `self: Arc` everywhere.
 pub(super) struct Service(pub Arc<Feed>);
 
-fn node_of<T>(request: &Request<T>) -> Result<String, Status> {
+/// A node that has proved to be itself.
+struct Caller {
+    node: String,
+    certificate: Certificate,
+}
+
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let identity = request.extensions().get::<PeerIdentity>();
     let identity = identity.ok_or_else(|| {
         Status::unauthenticated("the node feed needs a node's client certificate")
     })?;
-    identity
+    let node = identity
         .node_name()
         .map(str::to_owned)
-        .ok_or_else(|| Status::permission_denied(format!("{} is no node", identity.user)))
+        .ok_or_else(|| Status::permission_denied(format!("{} is no node", identity.user)))?;
+    let certificate = request.extensions().get::<PeerCertificate>();
+    let certificate = certificate.ok_or_else(|| Status::unauthenticated("no certificate"))?;
+    let certificate = Certificate {
+        uid: certificate.unit.clone(),
+        begins: clock::timestamp(certificate.not_before).as_second(),
+    };
+    Ok(Caller { node, certificate })
+}
+
+impl Service {
+    /// The node that calls, if its certificate still counts.
+    async fn admitted<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = caller(request)?;
+        self.0.admit(&caller.node, &caller.certificate).await?;
+        Ok(caller)
+    }
 }
 
 #[async_trait]
@@ -147,7 +175,7 @@ impl FeedService for Service {
         &self,
         request: Request<Streaming<FromNode>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        let node = node_of(&request)?;
+        let Caller { node, certificate } = self.admitted(&request).await?;
         let unreadable = hub::has_unreadable(&self.0.client)
             .map_err(|error| Status::internal(format!("cannot tell what can be read: {error}")))?;
         if unreadable {
@@ -161,10 +189,21 @@ impl FeedService for Service {
         let feed = self.0.clone();
         let about = node.clone();
         self.0.supervise(about, "session", async move {
-            let session = Started::new(&feed, &node);
+            let session = Started::new(&feed, &node, certificate.clone());
+            // Its Node may have gone before the session could be found and ended.
+            if let Err(status) = feed.admit(&node, &certificate).await {
+                let _ = outbox.try_send(Err(status));
+                return;
+            }
             // Safe to drop: a session that is replaced leaves nothing half-done but reports that the agent
             // sends again on its new connection.
             tokio::select! {
+                biased;
+                () = session.refused.cancelled() => {
+                    // There may be no room; then the agent hears it when it connects again.
+                    let refused = feed.admit(&node, &certificate).await.err();
+                    let _ = outbox.try_send(Err(refused.unwrap_or_else(|| Status::unavailable("the Node was replaced"))));
+                }
                 result = run(session.feed, &node, inbox, outbox.clone()) => {
                     if let Err(status) = result {
                         tracing::warn!(node, %status, "the session ended");
@@ -182,17 +221,19 @@ impl FeedService for Service {
         &self,
         request: Request<Streaming<StreamFrame>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let node = node_of(&request)?;
+        let Caller { node, certificate } = self.admitted(&request).await?;
         let frames = request.into_inner();
         let streams = self.0.streams.clone();
         // The answer is a stream that carries nothing but the end: logs flow one way.
         let (end, ended) = mpsc::channel(1);
         let (about, stopping) = (node.clone(), self.0.stopping.clone());
+        let feed = self.0.clone();
         self.0.supervise(about, "stream", async move {
             // Safe to drop: whoever reads the stream sees it end.
             let served = tokio::select! {
                 served = streams.serve(&node, frames) => served,
                 () = stopping.cancelled() => Err(Status::unavailable("the control plane stops")),
+                status = feed.refused(&node, &certificate) => Err(status),
             };
             if let Err(status) = served {
                 // There is room for one, and this is the first; the agent may have hung up.
@@ -206,7 +247,7 @@ impl FeedService for Service {
         &self,
         request: Request<RenewRequest>,
     ) -> Result<Response<NodeCertificate>, Status> {
-        let node = node_of(&request)?;
+        let Caller { node, .. } = self.admitted(&request).await?;
         let certificate = self
             .0
             .enroll
@@ -267,7 +308,7 @@ async fn run(
     if outbox.send(Ok(ToNode { message })).await.is_err() {
         return Ok(());
     }
-    let (requests, to_open) = mpsc::channel(session::OUTBOX_MAX);
+    let (requests, to_open) = mpsc::channel(STREAMS_WAITING_MAX);
     // Taken back however this ends: a session may be dropped at any await.
     let _connected = feed.streams.connect(node, requests);
     // Safe to drop: the end of either half is the end of the connection.
@@ -283,12 +324,18 @@ struct Started<'a> {
     feed: &'a Arc<Feed>,
     node: &'a str,
     ended: CancellationToken,
+    refused: CancellationToken,
 }
 
 impl<'a> Started<'a> {
-    fn new(feed: &'a Arc<Feed>, node: &'a str) -> Self {
-        let ended = feed.sessions.start(node);
-        Self { feed, node, ended }
+    fn new(feed: &'a Arc<Feed>, node: &'a str, certificate: Certificate) -> Self {
+        let Signals { ended, refused } = feed.sessions.start(node, certificate);
+        Self {
+            feed,
+            node,
+            ended,
+            refused,
+        }
     }
 }
 

@@ -18,8 +18,9 @@ use super::hub::{CHANGES_PER_DELTA_MAX, DELTA_BYTES_MAX};
 use super::lanes::{Lanes, Report};
 use crate::clock;
 
-/// Messages on their way to one agent; a slow agent is told later, never dropped for it.
-pub(super) const OUTBOX_MAX: usize = 16;
+/// Messages on their way to one agent; a slow agent is told later, never dropped for it. Each has up to
+/// [`DELTA_BYTES_MAX`] bytes, so an agent that does not read keeps a few megabytes waiting and no more.
+pub(super) const OUTBOX_MAX: usize = 2;
 /// The agent's half of the conversation.
 pub(super) type Outbox = mpsc::Sender<Result<ToNode, Status>>;
 

@@ -5,13 +5,26 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knarr_api::k8s_openapi::api::core::v1::Node;
+use knarr_control_plan::feed::admission::Certificate;
 use tokio_util::sync::CancellationToken;
 
 struct Session {
     ended: CancellationToken,
+    refused: CancellationToken,
+    /// What the session was opened with.
+    certificate: Certificate,
     acknowledged: u64,
     /// The Node as the agent last described it.
     reported: Option<Node>,
+}
+
+/// What a session is told from outside.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// It is to end.
+    pub(super) ended: CancellationToken,
+    /// It is to end, and its node's certificate counts no more. Cancelled before `ended`.
+    pub(super) refused: CancellationToken,
 }
 
 /// The sessions of this process, by node name.
@@ -25,11 +38,18 @@ impl Sessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a session of `node` and ends the one it had. The token is cancelled when this one is to end.
-    pub(super) fn start(&self, node: &str) -> CancellationToken {
+    /// Starts a session of `node`, opened with `certificate`, and ends the one it had.
+    pub(super) fn start(&self, node: &str, certificate: Certificate) -> Signals {
         let ended = CancellationToken::new();
-        let session = Session {
+        let refused = CancellationToken::new();
+        let signals = Signals {
             ended: ended.clone(),
+            refused: refused.clone(),
+        };
+        let session = Session {
+            ended,
+            refused,
+            certificate,
             acknowledged: 0,
             reported: None,
         };
@@ -37,7 +57,25 @@ impl Sessions {
         if let Some(before) = sessions.insert(node.to_owned(), session) {
             before.ended.cancel();
         }
-        ended
+        signals
+    }
+
+    /// Nodes with a session.
+    pub(super) fn nodes(&self) -> Vec<String> {
+        self.sessions().keys().cloned().collect()
+    }
+
+    /// Ends the node's session where `is_refused` says so of its certificate. True where it ended one.
+    pub(super) fn refuse(&self, node: &str, is_refused: impl FnOnce(&Certificate) -> bool) -> bool {
+        let mut sessions = self.sessions();
+        let refused = sessions
+            .get(node)
+            .is_some_and(|s| is_refused(&s.certificate));
+        if refused && let Some(session) = sessions.remove(node) {
+            session.refused.cancel();
+            session.ended.cancel();
+        }
+        refused
     }
 
     /// The session that `ended` belongs to is over.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rand::RngCore;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -56,11 +56,16 @@ pub(super) enum Usage {
 pub(super) struct Profile {
     pub(super) common_name: String,
     pub(super) organization: Option<String>,
+    /// Organizational unit: the uid of a node's Node.
+    pub(super) unit: Option<String>,
     pub(super) usage: Usage,
     /// DNS names and addresses.
     pub(super) names: Vec<String>,
     pub(super) lifetime: Duration,
 }
+
+/// A node's signing request, of which the key counts and nothing else.
+pub struct SigningRequest(rcgen::PublicKey);
 
 /// The authority that everything in the cluster trusts.
 pub struct Authority {
@@ -168,28 +173,38 @@ impl Authority {
         })
     }
 
-    /// Signs the key in a node's request. Only the key is taken from it: who the certificate is for and
-    /// what for is decided here.
-    pub fn sign_node(
-        &self,
-        node: &str,
-        csr_pem: &str,
-        lifetime: Duration,
-        now: OffsetDateTime,
-    ) -> Result<String, PkiError> {
+    /// Reads a node's signing request.
+    pub fn read_request(csr_pem: &str) -> Result<SigningRequest, PkiError> {
         if csr_pem.len() > REQUEST_BYTES_MAX {
             return Err(PkiError::Request("it is too long".to_owned()));
         }
         let request = CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|error| PkiError::Request(error.to_string()))?;
+        Ok(SigningRequest(request.public_key))
+    }
+
+    /// Signs the key in a node's request, for a certificate that begins at `begins` or later. Only the key is taken from
+    /// the request: who the certificate is for and what for is decided here. `uid` is that of the Node.
+    pub fn sign_node(
+        &self,
+        node: &str,
+        uid: &str,
+        request: &SigningRequest,
+        lifetime: Duration,
+        now: OffsetDateTime,
+        begins: OffsetDateTime,
+    ) -> Result<String, PkiError> {
         let profile = Profile {
             common_name: format!("system:node:{node}"),
             organization: Some("system:nodes".to_owned()),
+            unit: Some(uid.to_owned()),
             usage: Usage::Client,
             names: Vec::new(),
             lifetime,
         };
-        let certificate = sign(&profile, now, &request.public_key, &self.issuer)?;
+        let mut params = params(&profile, now)?;
+        params.not_before = params.not_before.max(begins);
+        let certificate = params.signed_by(&request.0, &self.issuer)?;
         Ok(certificate.pem())
     }
 
@@ -239,10 +254,13 @@ fn names_of(certificate: &X509Certificate<'_>) -> Option<Vec<String>> {
     names.value.general_names.iter().map(text).collect()
 }
 
-fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
+fn name(common_name: &str, organization: Option<&str>, unit: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     if let Some(organization) = organization {
         name.push(DnType::OrganizationName, organization);
+    }
+    if let Some(unit) = unit {
+        name.push(DnType::OrganizationalUnitName, unit);
     }
     name.push(DnType::CommonName, common_name);
     name
@@ -261,7 +279,7 @@ fn ca_params(now: OffsetDateTime) -> Result<CertificateParams, rcgen::Error> {
     params.not_before = now - CLOCK_SKEW;
     params.not_after = now + CA_LIFETIME;
     params.serial_number = Some(serial());
-    params.distinguished_name = name("kubernetes", None);
+    params.distinguished_name = name("kubernetes", None, None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
@@ -282,7 +300,11 @@ fn params(profile: &Profile, now: OffsetDateTime) -> Result<CertificateParams, r
     params.not_before = now - CLOCK_SKEW.min(profile.lifetime / 10);
     params.not_after = now + profile.lifetime;
     params.serial_number = Some(serial());
-    params.distinguished_name = name(&profile.common_name, profile.organization.as_deref());
+    params.distinguished_name = name(
+        &profile.common_name,
+        profile.organization.as_deref(),
+        profile.unit.as_deref(),
+    );
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
@@ -294,13 +316,4 @@ fn params(profile: &Profile, now: OffsetDateTime) -> Result<CertificateParams, r
     }];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
-}
-
-fn sign(
-    profile: &Profile,
-    now: OffsetDateTime,
-    key: &impl PublicKeyData,
-    issuer: &Issuer<'static, KeyPair>,
-) -> Result<Certificate, PkiError> {
-    Ok(params(profile, now)?.signed_by(key, issuer)?)
 }

@@ -327,6 +327,20 @@ impl Cluster {
         assert!(status.is_success(), "{status} {text}");
     }
 
+    /// Runs `knarr-control` with these arguments on the control plane's machine.
+    pub async fn control(&self, arguments: &[&str]) -> String {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_knarr-control"));
+        command
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.dir.path());
+        command.args(["--server", &format!("https://{}", self.address)]);
+        let output = command.output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Names of the objects of a collection.
     pub async fn list(&self, path: &str) -> Vec<String> {
         let (status, list) = self.get(&Identity::Admin, path).await;
@@ -622,6 +636,22 @@ impl Session {
             }
         }
         all
+    }
+
+    /// Reads until the control plane ends the session, and returns its reason.
+    pub async fn until_ended(&mut self) -> Status {
+        let end = async {
+            loop {
+                match self.inbox.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Status::ok("without a reason"),
+                    Err(status) => return status,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end)
+            .await
+            .expect("an end in time")
     }
 
     pub async fn heartbeat(&self) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a node may not do: take another's name, say what is not its own to say; and what does not keep it out.
+//! What a node may not do: take another's name, say what is not its own to say; and what keeps it out.
 
 use std::time::Duration;
 
@@ -35,18 +35,71 @@ async fn after_a_start_a_token_waits_for_the_node_that_was_alive_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleting_a_node_takes_no_certificate_back() {
+async fn deleting_a_node_takes_its_certificates_back_for_good() {
+    let mut cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let first = cluster.join("node-1", &token).await.unwrap();
+    let other = cluster.join("node-2", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &first).await;
+    let renewed = cluster.renew("node-1", &first).await.unwrap();
+    let mut bystander = cluster.connect("node-2", &other).await;
+    bystander.snapshot().await;
+    cluster.delete("/api/v1/nodes/node-1").await;
+    let ended = session.until_ended().await;
+    assert_eq!(ended.code(), tonic::Code::PermissionDenied, "{ended}");
+    assert!(ended.message().contains("was deleted"), "{ended}");
+    refused(&cluster, &[&first, &renewed]).await;
+    assert_eq!(cluster.list("/api/v1/nodes").await, ["node-2"]);
+
+    // Neither a start of the control plane nor a Node of the same name brings them back.
+    drop((session, bystander));
+    cluster.restart().await;
+    refused(&cluster, &[&first, &renewed]).await;
+    let by_hand = json!({"metadata": {"name": "node-1"}});
+    cluster.post("/api/v1/nodes", by_hand).await;
+    refused(&cluster, &[&first, &renewed]).await;
+
+    // A token does, for the machine that has it and for no certificate of before.
+    let again = cluster.join("node-1", &token).await.unwrap();
+    let session = cluster.connect("node-1", &again).await;
+    refused(&cluster, &[&first, &renewed]).await;
+    drop((session, cluster.connect("node-2", &other).await));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denied_node_is_cut_off_and_comes_back_with_a_token() {
     let cluster = Cluster::start().await;
     let token = cluster.token(json!({})).await;
     let node = cluster.join("node-1", &token).await.unwrap();
-    let session = cluster.connect("node-1", &node).await;
-    cluster.delete("/api/v1/nodes/node-1").await;
-    let renewed = cluster.renew("node-1", &node).await.unwrap();
-    drop(session);
-    let again = cluster.connect("node-1", &renewed).await;
+    let mut session = cluster.connect("node-1", &node).await;
+    cluster.control(&["node", "deny", "node-1"]).await;
+    let ended = session.until_ended().await;
+    assert_eq!(ended.code(), tonic::Code::PermissionDenied, "{ended}");
+    assert!(ended.message().contains("taken back"), "{ended}");
+    refused(&cluster, &[&node]).await;
+    // Its Node is there still, for those who look after its pods.
     assert_eq!(cluster.list("/api/v1/nodes").await, ["node-1"]);
-    drop(again);
+    let again = cluster.join("node-1", &token).await.unwrap();
+    let renewed = cluster.renew("node-1", &again).await.unwrap();
+    drop(cluster.connect("node-1", &renewed).await);
     cluster.stop().await;
+}
+
+/// No call of a node is answered to these certificates.
+async fn refused(cluster: &Cluster, certificates: &[&Identity]) {
+    for certificate in certificates {
+        let refusals = [
+            cluster.renew("node-1", certificate).await.unwrap_err(),
+            cluster
+                .try_connect("node-1", certificate)
+                .await
+                .unwrap_err(),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,13 +178,13 @@ async fn until_reason(cluster: &Cluster, name: &str, reason: &str) -> Value {
 async fn a_node_gives_itself_no_role_and_keeps_those_it_was_given() {
     let cluster = Cluster::start().await;
     let token = cluster.token(json!({})).await;
-    let node = cluster.join("node-1", &token).await.unwrap();
     cluster
         .post(
             "/api/v1/nodes",
             json!({"metadata": {"name": "node-1", "labels": {"node-role.kubernetes.io/worker": ""}}}),
         )
         .await;
+    let node = cluster.join("node-1", &token).await.unwrap();
     let metadata = json!({
         "name": "node-1",
         "labels": {
@@ -139,7 +192,7 @@ async fn a_node_gives_itself_no_role_and_keeps_those_it_was_given() {
             "node-role.kubernetes.io/control-plane": "",
             "example.com/disk": "ssd",
         },
-        "annotations": {"a": "b"},
+        "annotations": {"a": "b", "knarr.io/certificates-since": "2000-01-01T00:00:00Z"},
         "finalizers": ["example.com/keep"],
     });
     let session = cluster.connect_as(&node, metadata).await.unwrap();
@@ -152,7 +205,12 @@ async fn a_node_gives_itself_no_role_and_keeps_those_it_was_given() {
             "kubernetes.io/hostname": "node-1",
         })
     );
-    assert!(found["metadata"].get("annotations").is_none(), "{found}");
+    let annotations = found["metadata"]["annotations"].as_object().unwrap();
+    assert_eq!(annotations.len(), 1, "{found}");
+    assert_ne!(
+        annotations["knarr.io/certificates-since"],
+        "2000-01-01T00:00:00Z"
+    );
     assert!(found["metadata"].get("finalizers").is_none(), "{found}");
     drop(session);
     cluster.stop().await;

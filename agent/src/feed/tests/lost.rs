@@ -5,7 +5,7 @@ use std::fmt;
 
 use tonic::{Code, Status};
 
-use super::super::refused;
+use super::super::words;
 
 /// What rustls says when a machine goes without a word, with the page of its manual behind it.
 const CUT_OFF: &str = "peer closed connection without sending TLS close_notify: \
@@ -38,7 +38,7 @@ fn layers(texts: &[&'static str]) -> Layer {
 fn a_cut_connection_is_told_with_every_cause_once_and_without_the_manual() {
     let broken = layers(&["transport error", "connection error", CUT_OFF]);
     assert_eq!(
-        refused(&Status::from_error(Box::new(broken))),
+        words(&Status::from_error(Box::new(broken))),
         "Unknown error: transport error: connection error: peer closed connection without sending TLS close_notify"
     );
     // Other layers say it with their own cause's text in it already.
@@ -48,7 +48,7 @@ fn a_cut_connection_is_told_with_every_cause_once_and_without_the_manual() {
         CUT_OFF,
     ]);
     assert_eq!(
-        refused(&Status::from_error(Box::new(broken))),
+        words(&Status::from_error(Box::new(broken))),
         "Unknown error: h2 protocol error: error reading a body: peer closed connection without sending TLS \
          close_notify"
     );
@@ -59,15 +59,13 @@ fn a_certificate_that_is_not_known_is_told_with_what_to_do_whatever_it_came_with
     let mut status = Status::new(Code::Unauthenticated, "no such node");
     status.set_source(std::sync::Arc::new(layers(&[CUT_OFF])));
     assert_eq!(
-        refused(&status),
+        words(&status),
         "The request does not have valid authentication credentials: no such node: peer closed connection without \
-         sending TLS close_notify; the control plane does not know this node's certificate: run `knarr-control \
-         token create` there, remove the pki directory in the agent's data directory and start the agent with the \
-         line it prints"
+         sending TLS close_notify; the control plane does not take this node's certificate"
     );
     let status = Status::unavailable("the store is not there");
     assert_eq!(
-        refused(&status),
+        words(&status),
         "The service is currently unavailable: the store is not there"
     );
 }

@@ -17,7 +17,7 @@ use rustls::{
     SignatureScheme,
 };
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use crate::PeerIdentity;
 
@@ -26,6 +26,10 @@ use crate::PeerIdentity;
 pub struct PeerCertificate {
     /// The serial number, in lower-case hexadecimal.
     pub serial: String,
+    /// Its organizational unit. A node's certificate has the uid of the Node there.
+    pub unit: Option<String>,
+    /// When it begins.
+    pub not_before: SystemTime,
     /// When it ends; the connection ends then as well.
     pub not_after: SystemTime,
 }
@@ -35,11 +39,21 @@ impl PeerCertificate {
     #[must_use]
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let end = certificate.validity().not_after.timestamp();
-        let end = Duration::from_secs(u64::try_from(end).ok()?);
+        let moment = |time: ASN1Time| {
+            let since = Duration::from_secs(u64::try_from(time.timestamp()).ok()?);
+            SystemTime::UNIX_EPOCH.checked_add(since)
+        };
+        let validity = certificate.validity();
         Some(Self {
             serial: hex(certificate.raw_serial()),
-            not_after: SystemTime::UNIX_EPOCH.checked_add(end)?,
+            unit: certificate
+                .subject()
+                .iter_organizational_unit()
+                .next()
+                .and_then(|unit| unit.as_str().ok())
+                .map(str::to_owned),
+            not_before: moment(validity.not_before)?,
+            not_after: moment(validity.not_after)?,
         })
     }
 }
@@ -92,7 +106,10 @@ impl Tls {
     /// The user of the client's certificate, if the judge says that it proves one now.
     pub(super) fn prove(&self, connection: &ServerConnection) -> Option<Proof> {
         let (own, chain) = connection.peer_certificates()?.split_first()?;
-        match self.judge.verify_client_cert(own, chain, UnixTime::now()) {
+        // A node's new certificate begins with the next second, so that it is newer than what was taken back in this one.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = UnixTime::since_unix_epoch(now.unwrap_or_default() + Duration::from_secs(1));
+        match self.judge.verify_client_cert(own, chain, now) {
             Ok(_) => Some(Proof {
                 identity: PeerIdentity::from_certificate(own)?,
                 certificate: PeerCertificate::read(own)?,
