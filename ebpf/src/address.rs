@@ -60,7 +60,9 @@ pub unsafe fn same(a: &Address, b: &Address) -> bool {
     let (a, b) = (a.as_ptr().cast::<u32>(), b.as_ptr().cast::<u32>());
     (0..4).all(|at| {
         // SAFETY: four words of an array of sixteen bytes, at a multiple of four as the caller says.
-        unsafe { read_volatile(a.wrapping_add(at)) == read_volatile(b.wrapping_add(at)) }
+        let a = unsafe { read_volatile(a.wrapping_add(at)) };
+        // SAFETY: as above.
+        a == unsafe { read_volatile(b.wrapping_add(at)) }
     })
 }
 

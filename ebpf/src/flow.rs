@@ -306,8 +306,10 @@ fn touch(own: *mut Flow, other: Option<*mut Flow>, flow: &mut Flow, flags: u8, n
 /// Whether a record is of this client. Its ports and the last words of its addresses say so: an IPv4 address is no more.
 #[inline(always)]
 fn is_of_client(found: *const Flow, flow: &Flow) -> bool {
-    // SAFETY: fields of the element that the lookup found, named and not read.
-    let (client, called) = unsafe { (&raw const (*found).client, &raw const (*found).called) };
+    // SAFETY: a field of the element that the lookup found, named and not read.
+    let client = unsafe { &raw const (*found).client };
+    // SAFETY: as above.
+    let called = unsafe { &raw const (*found).called };
     field!(found, client_port_be) == flow.client_port_be
         && field!(found, called_port_be) == flow.called_port_be
         && v4(client) == unmapped(&flow.client)
@@ -319,9 +321,13 @@ fn write(to: *mut Flow, flags: u8, seen: u64) {
     let flags = field!(to, flags) | flags;
     // SAFETY: `to` is from a lookup, so it is memory of its map until the program ends. Whose record it is was checked just
     // now; what becomes of a flow that has taken its place since is said at the top.
-    unsafe { write_volatile(&raw mut (*to).flags, flags) };
+    let flags_there = unsafe { &raw mut (*to).flags };
     // SAFETY: as above.
-    unsafe { write_volatile(&raw mut (*to).last_seen_ns, seen) };
+    unsafe { write_volatile(flags_there, flags) };
+    // SAFETY: as above.
+    let seen_there = unsafe { &raw mut (*to).last_seen_ns };
+    // SAFETY: as above.
+    unsafe { write_volatile(seen_there, seen) };
 }
 
 #[inline(always)]

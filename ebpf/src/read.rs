@@ -43,9 +43,10 @@ pub const READS_MAX: u32 = 3;
 /// Reads one field of an element.
 macro_rules! field {
     ($element:expr, $($field:tt)+) => {{
-        // SAFETY: `$element` came from a lookup of this program, so it is memory of its map, in bounds and aligned; the
-        // field is a plain integer, and any bits are one.
-        unsafe { read_volatile(&raw const (*$element).$($field)+) }
+        // SAFETY: `$element` came from a lookup of this program, so it is memory of its map, in bounds and aligned.
+        let field = unsafe { &raw const (*$element).$($field)+ };
+        // SAFETY: as above; the field is a plain integer, and any bits are one.
+        unsafe { core::ptr::read_volatile(field) }
     }};
 }
 pub(crate) use field;
@@ -180,7 +181,9 @@ pub fn origin(cookie: u64) -> Option<Origin> {
     for _ in 0..READS_MAX {
         let found = SOCKETS.get_ptr(cookie)?;
         // SAFETY: a field of the element that the lookup found, named and not read.
-        let (vip, backend) = unsafe { (&raw const (*found).vip, &raw const (*found).backend) };
+        let vip = unsafe { &raw const (*found).vip };
+        // SAFETY: as above.
+        let backend = unsafe { &raw const (*found).backend };
         let copy = Origin {
             vip: v4(vip),
             backend: v4(backend),

@@ -57,8 +57,9 @@ fn counters_or_null(service: u32) -> *mut Counters {
         affinity_hits: 0,
         next_slot: 0,
     };
+    let fresh = &FRESH;
     if COUNTERS
-        .insert(service, &FRESH, u64::from(BPF_NOEXIST))
+        .insert(service, fresh, u64::from(BPF_NOEXIST))
         .is_err()
     {
         count(Stat::CountersInsertFailed);
@@ -193,7 +194,9 @@ fn recall(entry: &ServiceEntry, key: &AffinityKey, now: u64) -> Recalled {
             if choose::renews_affinity(&backend) {
                 // SAFETY: the memory stays the map's until the program ends. In the moment since it was checked it may
                 // have become another client's, whose time then begins with this use instead of its own.
-                unsafe { write_volatile(&raw mut (*place).last_used_ns, now) };
+                let last_used = unsafe { &raw mut (*place).last_used_ns };
+                // SAFETY: as above.
+                unsafe { write_volatile(last_used, now) };
             }
             Recalled::Kept(Choice { id, backend })
         }

@@ -18,15 +18,13 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::{debug, warn};
 use knarr_ebpf_common::{
-    BACKEND_DRAINED, BACKEND_LOCAL, Config, Counters, FLOW_LOCAL, Flow, FlowKey, PROTOCOL_ICMP,
+    BACKEND_DRAINED, BACKEND_LOCAL, Config, Counters, FLOW_LOCAL, Flow, PROTOCOL_ICMP,
     PROTOCOL_TCP, SCOPE_NODE_PORT_EXTERNAL, SCOPE_NODE_PORT_INTERNAL, SERVICE_DROP_WHEN_EMPTY,
     ServiceEntry, ServiceKey, Stat, choose, hash, mapped, unmapped,
 };
 
 use crate::maps::{self, CONFIG, NODE_ADDRS, Scratch, count, scratch};
-use crate::packet::{
-    self, Glance, Inner, Packet, Part, TC_ACT_SHOT, TC_ACT_UNSPEC, Unreadable, reset,
-};
+use crate::packet::{self, Glance, Inner, Packet, TC_ACT_SHOT, TC_ACT_UNSPEC, Unreadable, reset};
 use crate::read::{self, Found, Miss};
 use crate::select::{self, Choice, Spread};
 use crate::{address, flow};
