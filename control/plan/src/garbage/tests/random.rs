@@ -92,11 +92,11 @@ impl World {
             .filter(|object| object.leaving == Leaving::Plain)
             .map(|object| object.uid.to_string())
             .collect();
-        if self.queue.is_empty() || self.random.random_bool(0.2) {
-            if let Some(uid) = ending.choose(&mut self.random) {
-                self.end(uid);
-                return true;
-            }
+        if (self.queue.is_empty() || self.random.random_bool(0.2))
+            && let Some(uid) = ending.choose(&mut self.random)
+        {
+            self.end(uid);
+            return true;
         }
         if self.queue.is_empty() {
             return false;
