@@ -2,7 +2,7 @@
 //! The decisions at their edges.
 
 use super::*;
-use crate::types::mapped;
+use crate::types::{FLOW_LOCAL, mapped};
 
 fn entry() -> ServiceEntry {
     ServiceEntry {
