@@ -25,7 +25,7 @@ pub mod health;
 pub mod join;
 pub mod logging;
 pub mod machine;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 mod object;

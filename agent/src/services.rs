@@ -6,6 +6,7 @@
 
 use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
 use crate::events::{Events, Kind};
+use crate::memory::Bursts;
 use crate::metrics::Metrics;
 use crate::ranges::NodeRanges;
 use knarr_agent_plan::services::{
@@ -31,9 +32,6 @@ use purges::Purges;
 const COALESCE: Duration = Duration::from_millis(2);
 /// After an operation failed, the maps are read again and compared with what is wanted.
 const RESYNC_AFTER: Duration = Duration::from_secs(5);
-
-/// So many operations at once leave memory that is worth giving back: some hundred kilobytes.
-const BURST: usize = 1_000;
 
 /// How often the preparation of the node is tried again.
 const PREPARE_TRIES: u32 = 5;
@@ -97,8 +95,8 @@ pub struct Services {
     pub node_ip: Ipv4Addr,
     /// Notified when the kernel may have dropped routes.
     pub links: Arc<Notify>,
-    /// Notified after many changes at once.
-    pub bursts: Arc<Notify>,
+    /// Counts changes, after many of which memory is given back.
+    pub bursts: Arc<Bursts>,
 }
 
 /// Whether the maps are known to hold what the table thinks.
@@ -299,9 +297,7 @@ impl Services {
         tracing::debug!(operations = plan.ops.len(), "programming Services");
         // The order of a removal: flip, keep while terminating, delete the backend, then purge what leads to
         // it. The purge walks whole maps and must not keep the next change waiting.
-        if plan.ops.len() >= BURST {
-            self.bursts.notify_one();
-        }
+        self.bursts.add(plan.ops.len());
         let (ops, gone) = knarr_datapath::split_purges(plan.ops);
         let done = self.datapath.call(move |d| d.apply(&ops)).await;
         purges.add(gone);

@@ -170,7 +170,8 @@ pub async fn run(
         tasks.spawn(feed);
         report(&mut reporter, &mut tasks, &outbox, &shutdown);
     }
-    let (links, bursts) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let links = Arc::new(Notify::new());
+    let bursts = Arc::new(crate::memory::Bursts::default());
     let services = Services {
         desired: desired.clone(),
         datapath: datapath.clone(),
