@@ -30,7 +30,9 @@ pub fn joins(stage: &mut Stage) -> anyhow::Result<()> {
     )?;
     first.eventually(
         "pods run on both nodes",
-        "kubectl scale deployment web --replicas=4 && kubectl rollout status deployment/web --timeout=50s",
+        // The scheduler may like the first node better, where the image has been longer.
+        "kubectl cordon first && kubectl scale deployment web --replicas=4 && \
+         kubectl rollout status deployment/web --timeout=50s && kubectl uncordon first",
         LIMIT,
     )?;
     let nodes = first.ok(
