@@ -307,7 +307,8 @@ impl NodeReporter {
                 reason: Some(c.reason.to_owned()),
                 message: Some(c.message.to_owned()),
                 last_transition_time: Some(time(since.1)),
-                // The control plane moves it on: a report is sent when something else has changed.
+                // Kubernetes moves this with each heartbeat. Here heartbeats are not written, so it only
+                // moves when something else does.
                 last_heartbeat_time: Some(time(since.1)),
             }
         });
