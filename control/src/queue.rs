@@ -33,6 +33,9 @@ pub enum Outcome {
     Retry,
 }
 
+/// Keys that a queue keeps room for without need.
+const KEPT_CAPACITY: usize = 256;
+
 #[derive(Debug)]
 struct State<K> {
     ready: VecDeque<K>,
@@ -56,6 +59,18 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
         }
         self.due.insert(key.clone(), due);
         self.delayed.push(Reverse((due, key)));
+    }
+
+    /// Gives the room of a burst of keys back once they are gone.
+    fn shrink(&mut self) {
+        if self.ready.is_empty() && self.ready.capacity() > KEPT_CAPACITY {
+            self.ready.shrink_to_fit();
+            self.queued.shrink_to_fit();
+        }
+        if self.delayed.is_empty() && self.delayed.capacity() > KEPT_CAPACITY {
+            self.delayed.shrink_to_fit();
+            self.due.shrink_to_fit();
+        }
     }
 }
 
@@ -195,6 +210,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Queue<K> {
         if state.again.remove(key) && state.queued.insert(key.clone()) {
             state.ready.push_back(key.clone());
         }
+        state.shrink();
         drop(state);
         self.wake.notify_one();
     }

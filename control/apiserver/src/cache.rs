@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -18,6 +19,13 @@ use crate::registry::Kind;
 const WINDOW_EVENTS_MAX: usize = 8192;
 /// Bytes of objects that such events may keep alive, per resource.
 const WINDOW_BYTES_MAX: usize = 8 << 20;
+/// Events stay for this long at least, within the bounds above: longer than a client that reads nothing is without a
+/// new version (a bookmark's or its reconnect's), as far as the memory goes back soon after a burst.
+const WINDOW_AGE: Duration = Duration::from_secs(40);
+/// Events that hold no more than this stay without regard to their age.
+const WINDOW_BYTES_KEPT: usize = 512 << 10;
+/// What an event and its object hold beside the object's bytes: metadata in pieces, and their places.
+const EVENT_OVERHEAD_BYTES: usize = 600;
 /// Events that a reader takes under one hold of the lock.
 const BATCH_MAX: usize = 256;
 
@@ -70,12 +78,19 @@ struct Gap {
     until: u64,
 }
 
+/// An event in the window.
+#[derive(Debug)]
+struct Kept {
+    event: Arc<CacheEvent>,
+    since: Instant,
+}
+
 #[derive(Debug)]
 struct State {
     objects: BTreeMap<Box<str>, Arc<Object>>,
     /// How many of them each namespace has; none is 0.
     counts: HashMap<Box<str>, usize>,
-    window: VecDeque<Arc<CacheEvent>>,
+    window: VecDeque<Kept>,
     window_bytes: usize,
     /// Sequence number of the first event in the window.
     first: u64,
@@ -235,24 +250,33 @@ impl ResourceCache {
     fn push(&self, mut state: std::sync::RwLockWriteGuard<'_, State>, event: Arc<CacheEvent>) {
         state.revision = state.revision.max(event.revision);
         state.window_bytes += held_bytes(&event);
-        state.window.push_back(event);
-        while state.window.len() > WINDOW_EVENTS_MAX || state.window_bytes > WINDOW_BYTES_MAX {
-            let Some(old) = state.window.pop_front() else {
-                break;
-            };
-            state.window_bytes -= held_bytes(&old);
-            state.first += 1;
-            state.floor = state.floor.max(old.revision);
-        }
-        // A gap whose beginning has left the window: nobody may start before its end.
-        let floor = state.floor;
-        while state.gaps.front().is_some_and(|gap| gap.after < floor) {
-            if let Some(gap) = state.gaps.pop_front() {
-                state.floor = state.floor.max(gap.until);
-            }
-        }
+        state.window.push_back(Kept {
+            event,
+            since: Instant::now(),
+        });
+        state.forget_while(|state| {
+            state.window.len() > WINDOW_EVENTS_MAX || state.window_bytes > WINDOW_BYTES_MAX
+        });
         drop(state);
         self.next.send_modify(|next| *next += 1);
+    }
+
+    /// Forgets events that are old at `now` and hold more than is kept of every age. Whether there is more than that
+    /// still, so that it is worth coming again.
+    pub(crate) fn trim(&self, now: Instant) -> bool {
+        let is_large = |state: &State| state.window_bytes > WINDOW_BYTES_KEPT;
+        if !is_large(&self.read()) {
+            return false;
+        }
+        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        state.forget_while(|state| {
+            let oldest = state.window.front();
+            let is_old = |kept: &Kept| now.saturating_duration_since(kept.since) > WINDOW_AGE;
+            is_large(state) && oldest.is_some_and(is_old)
+        });
+        let needed = state.window.len() * 2;
+        state.window.shrink_to(needed);
+        is_large(&state)
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Object>> {
@@ -313,7 +337,9 @@ impl ResourceCache {
                 oldest: gap.until,
             });
         }
-        let skipped = state.window.partition_point(|e| e.revision <= revision);
+        let skipped = state
+            .window
+            .partition_point(|kept| kept.event.revision <= revision);
         Ok(state.first + skipped as u64)
     }
 
@@ -326,16 +352,39 @@ impl ResourceCache {
             .iter()
             .skip(skip)
             .take(BATCH_MAX)
-            .cloned()
+            .map(|kept| Arc::clone(&kept.event))
             .collect())
     }
 }
 
 fn held_bytes(event: &CacheEvent) -> usize {
-    event.object.bytes.len()
+    // A deletion holds the object's last state, which nothing else does, beside the copy with the new version.
+    let last = event
+        .previous
+        .as_ref()
+        .filter(|_| event.kind == CacheEventKind::Deleted);
+    event.object.bytes.len() + last.map_or(0, |last| last.bytes.len()) + EVENT_OVERHEAD_BYTES
 }
 
 impl State {
+    /// Takes the oldest events out of the window for as long as `too_much` says so.
+    fn forget_while(&mut self, too_much: impl Fn(&Self) -> bool) {
+        while too_much(self) {
+            let Some(Kept { event: old, .. }) = self.window.pop_front() else {
+                break;
+            };
+            self.window_bytes -= held_bytes(&old);
+            self.first += 1;
+            self.floor = self.floor.max(old.revision);
+        }
+        // A gap whose beginning has left the window: nobody may start before its end.
+        while self.gaps.front().is_some_and(|gap| gap.after < self.floor) {
+            if let Some(gap) = self.gaps.pop_front() {
+                self.floor = self.floor.max(gap.until);
+            }
+        }
+    }
+
     fn count(&self, namespace: Option<&str>) -> usize {
         match namespace {
             None => self.objects.len(),

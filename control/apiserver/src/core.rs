@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use knarr_store::{EventKind, KeyValue, Range, Revision, Store, StoreError, WatchBatch};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::allocations::Allocations;
 use crate::cache::{Cache, ResourceCache};
@@ -25,6 +26,8 @@ use crate::{ApiConfig, ApiError, OpenError, PartDied};
 const FRESH_MS_MAX: u64 = 3_000;
 /// Pause before the store's watch is opened again after an error.
 const REWATCH_MS: u64 = 200;
+/// Time between two looks at how old the caches' events are, while they hold much.
+const TRIM_S: u64 = 5;
 /// History older than this is compacted, as kube-apiserver's `--etcd-compaction-interval`.
 const COMPACTION_INTERVAL_S: u64 = 300;
 
@@ -343,13 +346,27 @@ enum End {
     StoreClosed,
 }
 
-/// Applies the store's changes for as long as anybody holds the core.
+/// Applies the store's changes for as long as anybody holds the core, and takes old ones out of the windows of the caches.
+/// While nothing changes and the windows are small it only waits.
 async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStream) -> End {
+    let mut trim_at = None;
     loop {
-        let item = feed.next().await;
+        let item = tokio::select! {
+            // Waiting for an item loses none when dropped, and the other arm only waits for a moment.
+            item = feed.next() => Some(item),
+            () = moment(trim_at) => None,
+        };
         let Some(core) = core.upgrade() else {
             return End::Unused;
         };
+        let Some(item) = item else {
+            let now = std::time::Instant::now();
+            // All of them, also after the first that is large.
+            let large = core.caches.iter().filter(|cache| cache.trim(now)).count();
+            trim_at = (large > 0).then(|| Instant::now() + Duration::from_secs(TRIM_S));
+            continue;
+        };
+        trim_at.get_or_insert_with(|| Instant::now() + Duration::from_secs(TRIM_S));
         match item {
             Some(Ok(batch)) => core.apply(batch),
             Some(Err(StoreError::Closed)) | None => return End::StoreClosed,
@@ -361,6 +378,13 @@ async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStrea
                 }
             }
         }
+    }
+}
+
+async fn moment(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,6 +6,7 @@
 //! hub of the control plane is the caller; nothing here knows about connections, versions or time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use knarr_api::feed::{Change, PeerRemove, PeerSet, PodRemove, PodSet, change};
@@ -238,21 +239,44 @@ impl FeedView {
         })
     }
 
-    /// Everything that `node` has to know, in an order that needs nothing later.
-    pub fn snapshot(&self, node: &str) -> Vec<Change> {
+    /// A part of what every node has to know of Services: whole ones after the one named, until there are `enough`
+    /// changes. With it the name of the last, where more follow.
+    pub fn snapshot_services(
+        &self,
+        after: Option<&NamespacedName>,
+        enough: usize,
+    ) -> (Vec<Change>, Option<NamespacedName>) {
+        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self
+            .services
+            .range::<NamespacedName, _>((first, Bound::Unbounded))
+            .peekable();
+        let mut changes = Vec::new();
+        while let Some((name, service)) = rest.next() {
+            let told = service.snapshot().into_iter().map(|change| Change {
+                change: Some(change),
+            });
+            changes.extend(told);
+            if changes.len() >= enough && rest.peek().is_some() {
+                return (changes, Some(name.clone()));
+            }
+        }
+        (changes, None)
+    }
+
+    /// Everything else that `node` has to know, in an order that needs nothing later.
+    pub fn snapshot_of_node(&self, node: &str) -> Vec<Change> {
         let peers = self
             .peers
             .iter()
             .filter(|(name, _)| &***name != node)
             .map(|(_, peer)| change::Change::PeerSet(peer.clone()));
-        let services = self.services.values().flat_map(ServiceView::snapshot);
         let pods = self
             .pods
             .values()
             .filter(|pod| &*pod.node == node)
             .map(PodView::to_change);
         peers
-            .chain(services)
             .chain(self.objects.snapshot(node))
             .chain(pods)
             .map(|change| Change {

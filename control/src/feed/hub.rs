@@ -150,10 +150,24 @@ impl Hub {
         state.log.since(version, node, limits, &state.view)
     }
 
-    /// Everything `node` has to know, and the version it is true for.
-    pub(super) fn snapshot(&self, node: &str) -> (u64, Vec<Change>) {
+    /// The version of what is known now.
+    pub(super) fn version(&self) -> u64 {
+        self.state().log.version()
+    }
+
+    /// A part of what every node has to know of Services, and where the next part starts; see
+    /// [`FeedView::snapshot_services`].
+    pub(super) fn snapshot_services(
+        &self,
+        after: Option<&NamespacedName>,
+    ) -> (Vec<Change>, Option<NamespacedName>) {
         let state = self.state();
-        (state.log.version(), state.view.snapshot(node))
+        state.view.snapshot_services(after, CHANGES_PER_DELTA_MAX)
+    }
+
+    /// Everything else `node` has to know.
+    pub(super) fn snapshot_of_node(&self, node: &str) -> Vec<Change> {
+        self.state().view.snapshot_of_node(node)
     }
 
     /// True when this pod is bound to `node`.
@@ -218,6 +232,10 @@ impl Hub {
                 let name = name_of(&event.object);
                 if event.kind == CacheEventKind::Deleted {
                     known.remove(&name);
+                    if known.len() < known.capacity() / 8 {
+                        // What a namespace full of objects needed is not kept for ever.
+                        known.shrink_to(known.len() * 2);
+                    }
                     self.change(|view| followed.forget(view, &name));
                 } else {
                     known.insert(name);

@@ -106,21 +106,39 @@ fn part_of(changes: &[Change]) -> usize {
     fits.count().max(1).min(changes.len())
 }
 
+/// Sends what the node has to know part by part. Each part is read when the one before is on its way, so that nothing holds
+/// ten thousand Services at once, for many nodes that connect together. A part may show what changed after `version`;
+/// the deltas that follow `version` say it again, which changes nothing.
 async fn tell_everything(feed: &Feed, node: &str, outbox: &Outbox) -> Option<u64> {
-    let (version, mut changes) = feed.hub.snapshot(node);
-    tracing::info!(
-        node,
-        version,
-        changes = changes.len(),
-        "sending a full snapshot"
-    );
+    let version = feed.hub.version();
+    tracing::info!(node, version, "sending a full snapshot");
+    let mut after = None;
+    loop {
+        let (changes, next) = feed.hub.snapshot_services(after.as_ref());
+        if !changes.is_empty() {
+            tell_parts(version, changes, Snapshot::Part, outbox).await?;
+        }
+        match next {
+            Some(name) => after = Some(name),
+            None => break,
+        }
+    }
+    let changes = feed.hub.snapshot_of_node(node);
+    tell_parts(version, changes, Snapshot::Last, outbox).await?;
+    Some(version)
+}
+
+/// Sends changes in messages of bounded size, the last of them (there is always one) marked `last`.
+async fn tell_parts(
+    version: u64,
+    mut changes: Vec<Change>,
+    last: Snapshot,
+    outbox: &Outbox,
+) -> Option<()> {
     loop {
         let rest = changes.split_off(part_of(&changes));
-        let snapshot = if rest.is_empty() {
-            Snapshot::Last
-        } else {
-            Snapshot::Part
-        };
+        let is_end = rest.is_empty();
+        let snapshot = if is_end { last } else { Snapshot::Part };
         let delta = Delta {
             version,
             changes,
@@ -130,8 +148,8 @@ async fn tell_everything(feed: &Feed, node: &str, outbox: &Outbox) -> Option<u64
             .send(Ok(message(to_node::Message::Delta(delta))))
             .await
             .ok()?;
-        if rest.is_empty() {
-            return Some(version);
+        if is_end {
+            return Some(());
         }
         changes = rest;
     }

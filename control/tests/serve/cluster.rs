@@ -165,6 +165,21 @@ impl Cluster {
         }
     }
 
+    /// Anonymous memory of the program, in bytes.
+    pub fn anonymous_bytes(&self) -> u64 {
+        let Running::Process(child) = &self.running else {
+            panic!("it runs inside this process");
+        };
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .unwrap();
+        kib.parse::<u64>().unwrap() * 1024
+    }
+
     /// Starts the killed program again.
     pub async fn start_again(&mut self) {
         self.running.end().await;

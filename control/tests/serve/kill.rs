@@ -68,7 +68,7 @@ fn node_port_service(name: &str) -> Value {
 }
 
 /// The answer to a request that succeeds; nothing once the connection is broken.
-async fn ask(
+pub(super) async fn ask(
     connection: &mut SendRequest<Full<Bytes>>,
     method: Method,
     path: &str,
@@ -82,6 +82,8 @@ async fn ask(
         .header("content-type", "application/json")
         .body(Full::new(content))
         .unwrap();
+    // The answer before this may have been read whole before the connection was ready for another request.
+    connection.ready().await.ok()?;
     let response = connection.send_request(request).await.ok()?;
     let status = response.status();
     let answer = response.into_body().collect().await.ok()?.to_bytes();

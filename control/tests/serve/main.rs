@@ -5,6 +5,7 @@
 mod attack;
 mod cluster;
 mod kill;
+mod memory;
 mod nodes;
 
 use std::time::{Duration, Instant};

@@ -3,7 +3,12 @@
 
 use std::sync::Arc;
 
-use super::{Cache, CacheEventKind, Lagged, ResourceCache, WINDOW_EVENTS_MAX};
+use std::time::Instant;
+
+use super::{
+    Cache, CacheEventKind, EVENT_OVERHEAD_BYTES, Lagged, ResourceCache, WINDOW_AGE,
+    WINDOW_BYTES_KEPT, WINDOW_EVENTS_MAX,
+};
 use crate::object::Object;
 use crate::registry;
 
@@ -99,6 +104,71 @@ fn a_reader_that_falls_behind_is_told_and_the_window_stays_bounded() {
     assert_eq!(slow.try_next().expect_err("it fell behind"), Lagged);
     assert!(cache.watch_from(0).is_err());
     assert!(cache.watch_from(1).is_ok());
+}
+
+#[test]
+fn old_events_go_where_they_hold_much_and_stay_where_they_do_not() {
+    let cache = cache();
+    let (_, mut slow) = cache.watch();
+    for revision in 1..=4000 {
+        cache.0.put(object("a", "one", revision));
+    }
+    let now = Instant::now();
+    assert!(cache.0.trim(now), "there is much");
+    assert!(cache.watch_from(0).is_ok(), "but nothing of it is old");
+    assert!(!cache.0.trim(now + WINDOW_AGE * 2));
+    let oldest = cache.watch_from(0).expect_err("they are gone").oldest;
+    let kept = usize::try_from(4000 - oldest).expect("few") * EVENT_OVERHEAD_BYTES;
+    assert!(
+        (WINDOW_BYTES_KEPT / 2..=WINDOW_BYTES_KEPT).contains(&kept),
+        "{kept}"
+    );
+    assert_eq!(slow.try_next().expect_err("it fell behind"), Lagged);
+    // What is left stays, however old it gets.
+    assert!(!cache.0.trim(now + WINDOW_AGE * 1000));
+    assert!(cache.watch_from(oldest).is_ok());
+}
+
+#[test]
+fn namespaces_are_counted_as_objects_come_and_go() {
+    let cache = cache();
+    let filled = ["a/x", "a/y", "a-b/x", "b/x"];
+    let split = |key: &str| {
+        key.split_once('/')
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+    };
+    let objects = filled.iter().filter_map(|key| split(key));
+    let objects = objects.map(|(namespace, name)| object(&namespace, &name, 1));
+    cache.0.fill(objects.collect(), 1);
+    let check = || {
+        for namespace in ["a", "a-b", "b", "c"] {
+            let listed = cache.list_namespace(namespace).len();
+            assert_eq!(cache.0.count(Some(namespace)), listed, "{namespace}");
+            for limit in [0, 1, 2, 9] {
+                let (first, count) = cache.0.first(Some(namespace), limit);
+                assert_eq!((first.objects.len(), count), (listed.min(limit), listed));
+            }
+        }
+        assert_eq!(cache.0.count(None), cache.len());
+        assert_eq!(cache.0.first(None, 2).0.objects.len(), cache.len().min(2));
+    };
+    check();
+    let steps = [
+        "+a/x", "-a/x", "+c/z", "-a/y", "-a/y", "+a/y", "-b/x", "-c/z", "-a-b/x",
+    ];
+    for (step, revision) in steps.iter().zip(2..) {
+        let (sign, key) = step.split_at(1);
+        match split(key) {
+            Some((namespace, name)) if sign == "+" => {
+                cache.0.put(object(&namespace, &name, revision));
+            }
+            _ => drop(cache.0.remove(key, revision)),
+        }
+        check();
+    }
+    // A refill is counted as well.
+    cache.0.refill(vec![object("c", "new", 20)], 11, 20);
+    check();
 }
 
 #[test]

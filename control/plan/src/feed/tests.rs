@@ -48,6 +48,67 @@ fn refers_to_map() -> Value {
     json!({"containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "settings"}}]}]})
 }
 
+/// Everything that a node is told.
+fn snapshot(view: &FeedView, node: &str) -> Vec<Change> {
+    let (mut changes, next) = view.snapshot_services(None, usize::MAX);
+    assert_eq!(next, None);
+    changes.extend(view.snapshot_of_node(node));
+    changes
+}
+
+#[test]
+fn services_are_told_in_parts_that_make_the_whole_while_others_come_and_go() {
+    let mut view = FeedView::default();
+    let mut add = |view: &mut FeedView, name: &str, ports: u32| {
+        let ports: Vec<_> = (0..ports)
+            .map(|n| json!({"name": format!("p{n}"), "port": 80 + n}))
+            .collect();
+        let slice: EndpointSlice = parse(json!({
+            "metadata": {
+                "namespace": "default", "name": format!("{name}-1"),
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.244.0.9"], "conditions": {"ready": true}}],
+            "ports": ports,
+        }));
+        let service: Service = parse(json!({
+            "metadata": {"namespace": "default", "name": name, "uid": name},
+            "spec": {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ports": ports},
+        }));
+        view.observe_service(&service);
+        view.observe_slice(&slice);
+    };
+    let names: Vec<_> = (0..20).map(|n| format!("s{n:02}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        add(&mut view, name, 1 + n as u32 % 4);
+    }
+    let whole = view.snapshot_services(None, usize::MAX).0;
+    for enough in [1, 2, 7, 40, 1000] {
+        let mut told = Vec::new();
+        let mut after = None;
+        loop {
+            let (part, next) = view.snapshot_services(after.as_ref(), enough);
+            // Whole Services, and no more than the one that fills the part.
+            assert!(part.len() < enough + 5, "{} of {enough}", part.len());
+            let first = part.first().and_then(|change| change.change.as_ref());
+            assert!(matches!(first, Some(C::ServiceSet(_))), "{first:?}");
+            told.extend(part);
+            match next {
+                Some(name) => after = Some(name),
+                None => break,
+            }
+        }
+        assert_eq!(told, whole, "parts of {enough}");
+    }
+    // What goes on after a Service that is gone meanwhile starts with the one behind it.
+    let (_, after) = view.snapshot_services(None, 1);
+    view.forget_service(after.as_ref().unwrap());
+    view.forget_slice(&NamespacedName::new("default", "s00-1"));
+    let (rest, _) = view.snapshot_services(after.as_ref(), usize::MAX);
+    assert_eq!(rest, view.snapshot_services(None, usize::MAX).0);
+}
+
 fn settings() -> ObjectKey {
     ObjectKey {
         kind: ObjectKind::ConfigMap,
@@ -71,8 +132,8 @@ fn a_pod_is_told_to_its_own_node_once_it_is_bound() {
     let name = NamespacedName::new("default", "web");
     assert_eq!(view.node_of_pod(&name, "u1").map(|n| &**n), Some("node-1"));
     assert_eq!(view.node_of_pod(&name, "u2"), None);
-    assert_eq!(view.snapshot("node-1").len(), 1);
-    assert_eq!(view.snapshot("node-2"), []);
+    assert_eq!(snapshot(&view, "node-1").len(), 1);
+    assert_eq!(snapshot(&view, "node-2"), []);
 }
 
 #[test]
@@ -85,7 +146,7 @@ fn a_status_that_a_node_reported_is_not_told_back_to_it() {
     view.report_pod(&name, "u1", running.status.as_ref().unwrap());
     assert_eq!(view.observe_pod(&running, json.clone()), []);
     // A node that asks for everything gets the newest.
-    let snapshot = view.snapshot("node-1");
+    let snapshot = snapshot(&view, "node-1");
     assert_eq!(
         snapshot[0].change,
         Some(C::PodSet(PodSet {
@@ -319,7 +380,7 @@ fn endpoints_wait_for_their_service() {
     assert!(matches!(&told[0].1, C::ServiceSet(set) if set.ports[0].node_port == 30080));
     assert!(matches!(&told[1].1, C::EndpointSet(set) if set.ready && set.port == 8080));
     assert_eq!(view.observe_service(&service("u1", json!({}))), []);
-    assert_eq!(view.snapshot("any").len(), 2);
+    assert_eq!(snapshot(&view, "any").len(), 2);
 }
 
 #[test]
@@ -412,8 +473,8 @@ fn nodes_are_told_about_each_other_once_they_have_a_pod_range() {
         view.observe_node(&node("node-1", Some("10.244.0.0/24"))),
         []
     );
-    assert_eq!(view.snapshot("node-1"), []);
-    assert_eq!(view.snapshot("node-2").len(), 1);
+    assert_eq!(snapshot(&view, "node-1"), []);
+    assert_eq!(snapshot(&view, "node-2").len(), 1);
     assert_eq!(view.forget_node("node-1").len(), 1);
     assert_eq!(view.forget_node("node-1"), []);
 }
