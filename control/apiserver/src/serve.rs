@@ -32,8 +32,14 @@ use tls::Proof;
 
 /// Open connections; beyond this new ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8192;
-/// Connections that have proved nothing, in a TLS handshake or after it. The rest of [`CONNECTIONS_MAX`] is kept for those
-/// who hold certificates. Each takes about 60 KB at most, see the bounds of [`guest_builder`].
+/// Connections in a TLS handshake, which is some milliseconds for each honest client and [`HANDSHAKE_MS_MAX`] for others.
+/// Each takes some ten KB.
+const HANDSHAKES_MAX: usize = 1024;
+/// One source address may be in one in this many of those handshakes. A client that holds a certificate shows it only in
+/// its handshake, and a load test or a proxy opens hundreds of connections at the same moment.
+const HANDSHAKE_SHARE: usize = 2;
+/// Connections that have proved nothing in their handshake. The rest of [`CONNECTIONS_MAX`] is kept for those who hold
+/// certificates. Each takes about 60 KB at most, see the bounds of [`guest_builder`].
 pub const ANONYMOUS_CONNECTIONS_MAX: usize = 512;
 /// One source address may have one in this many of those places: several machines behind one address can join at
 /// once, and no address can take all.
@@ -95,6 +101,10 @@ pub async fn serve(
         router,
         shutdown,
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        handshakes: Pool::new(Places {
+            total: HANDSHAKES_MAX,
+            each: HANDSHAKES_MAX.div_ceil(HANDSHAKE_SHARE),
+        }),
         guests: Pool::new(Places {
             total: anonymous_max,
             each: anonymous_max.div_ceil(SOURCE_SHARE),
@@ -130,7 +140,9 @@ struct Server {
     router: Router,
     shutdown: CancellationToken,
     connections: Arc<Semaphore>,
-    /// Connections that have proved nothing, by source.
+    /// Connections in a TLS handshake, by source.
+    handshakes: Arc<Pool<Source>>,
+    /// Connections that have proved nothing in it, by source.
     guests: Arc<Pool<Source>>,
     /// Connections of nodes, by name.
     nodes: Arc<Pool<String>>,
@@ -149,7 +161,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         let Ok(permit) = permit else { return };
         tokio::select! {
             // Both only wait.
-            () = server.guests.room() => {}
+            () = server.handshakes.room() => {}
             () = server.shutdown.cancelled() => return,
         }
         let accepted = tokio::select! {
@@ -160,7 +172,7 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 let peer = peer.ip();
-                let place = server.guests.enter(peer.into(), Instant::now());
+                let place = server.handshakes.enter(peer.into(), Instant::now());
                 connections
                     .0
                     .spawn(connection(Arc::clone(&server), stream, peer, place, permit));
@@ -200,16 +212,50 @@ async fn connection(
     _permit: OwnedSemaphorePermit,
 ) {
     let ended = place.ended();
-    tokio::select! {
-        // Safe to drop: all that a connection has in hand belongs to a client that is cut off.
-        () = admitted(&server, stream, peer, place) => {}
+    let shaken = tokio::select! {
+        // Safe to drop, here and below: all that a connection has in hand belongs to a client that is cut off.
+        shaken = shake_hands(&server, stream, peer) => shaken,
         () = ended.cancelled() => {
-            tracing::debug!(%peer, "a connection without a certificate made room for another one");
+            tracing::debug!(%peer, "a TLS handshake made room for another one");
+            return;
+        }
+    };
+    drop(place);
+    let Some((stream, proof)) = shaken else {
+        return;
+    };
+    let Some(proof) = proof else {
+        let place = server.guests.enter(peer.into(), Instant::now());
+        let ended = place.ended();
+        tokio::select! {
+            () = serve_guest(&server, stream, peer, place) => {}
+            () = ended.cancelled() => {
+                tracing::debug!(%peer, "a connection without a certificate made room for another one");
+            }
+        }
+        return;
+    };
+    let Some(node) = proof.identity.node_name().map(str::to_owned) else {
+        return serve_proven(&server, stream, proof).await;
+    };
+    let place = server.nodes.enter(node.clone(), Instant::now());
+    let ended = place.ended();
+    tokio::select! {
+        // An agent repeats what was not acknowledged.
+        () = serve_proven(&server, stream, proof) => {}
+        () = ended.cancelled() => {
+            // A node could fill the log with it.
+            tracing::debug!(node, %peer, "the node has {NODE_CONNECTIONS_MAX} connections and opened another one: its oldest is closed");
         }
     }
 }
 
-async fn admitted(server: &Arc<Server>, stream: TcpStream, peer: IpAddr, place: Place<Source>) {
+/// The TLS handshake, and what the client has proved in it. None where it failed.
+async fn shake_hands(
+    server: &Server,
+    stream: TcpStream,
+    peer: IpAddr,
+) -> Option<(Stream, Option<Proof>)> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
@@ -218,32 +264,18 @@ async fn admitted(server: &Arc<Server>, stream: TcpStream, peer: IpAddr, place: 
         Duration::from_millis(HANDSHAKE_MS_MAX),
         tls.acceptor().accept(stream),
     );
-    let stream = match handshake.await {
-        Ok(Ok(stream)) => stream,
+    match handshake.await {
+        Ok(Ok(stream)) => {
+            let proof = tls.prove(stream.get_ref().1);
+            Some((stream, proof))
+        }
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "TLS handshake failed");
-            return;
+            None
         }
         Err(_) => {
             tracing::debug!(%peer, "TLS handshake took too long");
-            return;
-        }
-    };
-    let Some(proof) = tls.prove(stream.get_ref().1) else {
-        return serve_guest(server, stream, peer, place).await;
-    };
-    place.leave();
-    let Some(node) = proof.identity.node_name().map(str::to_owned) else {
-        return serve_proven(server, stream, proof).await;
-    };
-    let place = server.nodes.enter(node.clone(), Instant::now());
-    let ended = place.ended();
-    tokio::select! {
-        // As above; an agent says again what was not acknowledged.
-        () = serve_proven(server, stream, proof) => {}
-        () = ended.cancelled() => {
-            // A node could fill the log with it.
-            tracing::debug!(node, %peer, "the node has {NODE_CONNECTIONS_MAX} connections and opened another one: its oldest is closed");
+            None
         }
     }
 }

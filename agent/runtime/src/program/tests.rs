@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Tests of programs in sealed memory and of the limits of mounts.
+
 use super::*;
 use std::io::Write;
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Tests of the bound on log lines about refused joins.
 
 use super::*;
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Tests of how long a connection without a certificate may stay.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Tests of the places for connections: fixed cases, and random arrivals and departures.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Tests of which certificates a Node accepts.
 
 use serde_json::{Value, json};
 
