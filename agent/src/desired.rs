@@ -89,6 +89,16 @@ impl ObjectEntry {
     }
 }
 
+/// Whether the scheduler puts new pods on this node: `spec.unschedulable` of its Node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheduling {
+    /// It does.
+    #[default]
+    Schedulable,
+    /// It does not.
+    Unschedulable,
+}
+
 /// The whole desired state.
 #[derive(Default)]
 pub struct State {
@@ -100,6 +110,8 @@ pub struct State {
     endpoints: BTreeMap<PackedKey, PackedEndpoint>,
     peers: BTreeMap<String, PeerSet>,
     objects: BTreeMap<ObjectKey, Arc<ObjectEntry>>,
+    /// Whether this node gets new pods.
+    scheduling: Scheduling,
     /// What the snapshot that is arriving has named so far.
     snapshot: Option<Seen>,
     touched_pods: TouchedPods,
@@ -113,6 +125,7 @@ struct Seen {
     endpoints: BTreeSet<PackedKey>,
     peers: BTreeSet<String>,
     objects: BTreeSet<ObjectKey>,
+    scheduling: Scheduling,
 }
 
 fn owned(bytes: &bytes::Bytes) -> bytes::Bytes {
@@ -179,6 +192,7 @@ impl State {
             self.objects.remove(&key);
             self.touched_pods.namespaces.insert(key.1);
         }
+        self.scheduling = seen.scheduling;
         self.touched_pods.complete = true;
         self.touched_services.complete = true;
     }
@@ -279,6 +293,15 @@ impl State {
                 self.objects.remove(&key);
                 self.touched_pods.namespaces.insert(key.1);
             }
+            Kind::NodeSet(set) => {
+                self.scheduling = match set.unschedulable {
+                    true => Scheduling::Unschedulable,
+                    false => Scheduling::Schedulable,
+                };
+                if let Some(seen) = seen {
+                    seen.scheduling = self.scheduling;
+                }
+            }
         }
     }
 }
@@ -306,6 +329,7 @@ pub struct Desired {
     state: Mutex<State>,
     pods: watch::Sender<u64>,
     services: watch::Sender<u64>,
+    scheduling: watch::Sender<Scheduling>,
 }
 
 impl Desired {
@@ -322,6 +346,7 @@ impl Desired {
         state.touched_pods.complete = state.resume.is_some();
         state.touched_services.complete = state.resume.is_some();
         let desired = Desired {
+            scheduling: watch::Sender::new(state.scheduling),
             state: Mutex::new(state),
             pods: watch::Sender::new(0),
             services: watch::Sender::new(0),
@@ -336,14 +361,20 @@ impl Desired {
 
     /// Takes in a message and wakes whoever it concerns.
     pub fn apply(&self, message: &Message) {
-        let (pods, services) = {
+        let (pods, services, scheduling) = {
             let mut state = self.lock();
             state.apply(message);
             (
                 !state.touched_pods.is_empty(),
                 !state.touched_services.is_empty(),
+                state.scheduling,
             )
         };
+        self.scheduling.send_if_modified(|known| {
+            let changed = *known != scheduling;
+            *known = scheduling;
+            changed
+        });
         if pods {
             self.pods.send_modify(|n| *n = n.wrapping_add(1));
         }
@@ -388,6 +419,11 @@ impl Desired {
         let mut receiver = self.services.subscribe();
         receiver.mark_changed();
         receiver
+    }
+
+    /// Whether this node gets new pods: what was last told, also before a restart.
+    pub fn watch_scheduling(&self) -> watch::Receiver<Scheduling> {
+        self.scheduling.subscribe()
     }
 
     /// What was touched since the last call.

@@ -4,6 +4,7 @@
 //!
 //! Not here: the heartbeat itself (`feed`). Spawned once by `run`.
 
+use crate::desired::Scheduling;
 use crate::events::{Events, Kind};
 use crate::machine::{Machine, meminfo};
 use crate::outbox::Outbox;
@@ -156,6 +157,15 @@ fn change(condition: &Condition, before: Option<bool>) -> Option<&'static str> {
     is_told.then_some(reason)
 }
 
+/// The reason of the event about a changed `spec.unschedulable`.
+fn scheduling_change(before: Scheduling, now: Scheduling) -> Option<&'static str> {
+    let reason = match now {
+        Scheduling::Schedulable => "NodeSchedulable",
+        Scheduling::Unschedulable => "NodeNotSchedulable",
+    };
+    (before != now).then_some(reason)
+}
+
 /// Makes the Node.
 pub struct NodeReporter {
     machine: Arc<Machine>,
@@ -164,6 +174,9 @@ pub struct NodeReporter {
     max_pods: u32,
     data_dir: PathBuf,
     datapath: watch::Receiver<OpenDatapath>,
+    scheduling: watch::Receiver<Scheduling>,
+    /// What was last told of scheduling.
+    told: Scheduling,
     events: Arc<Events>,
     /// The programs' statistics at the last look; none before the first.
     stats: Stats,
@@ -182,8 +195,11 @@ impl NodeReporter {
         max_pods: u32,
         data_dir: PathBuf,
         datapath: watch::Receiver<OpenDatapath>,
+        scheduling: watch::Receiver<Scheduling>,
         events: Arc<Events>,
     ) -> NodeReporter {
+        // What was known before a restart was told before it.
+        let told = *scheduling.borrow();
         NodeReporter {
             machine,
             runtime,
@@ -191,6 +207,8 @@ impl NodeReporter {
             max_pods,
             data_dir,
             datapath,
+            told,
+            scheduling,
             events,
             stats: Stats::new(),
             images: None,
@@ -207,9 +225,15 @@ impl NodeReporter {
                     std::future::pending::<()>().await;
                 }
             };
+            let rescheduled = async {
+                if self.scheduling.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
             // Every arm only waits.
             tokio::select! {
                 () = changed => {}
+                () = rescheduled => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = shutdown.cancelled() => return,
             }
@@ -223,6 +247,7 @@ impl NodeReporter {
             self.events
                 .node(Kind::Normal, "Starting", "Starting kubelet.");
         }
+        self.tell_scheduling();
         let (known, datapath) = (self.images.take(), self.datapath.borrow().clone());
         let (pressure, images, disk_bytes, read) = crate::blocking::run(move || {
             let read = datapath.and_then(|inspector| match read_stats(&inspector) {
@@ -257,6 +282,18 @@ impl NodeReporter {
             self.events
                 .node(Kind::Warning, overflow.reason, &overflow.message);
         }
+    }
+
+    /// Tells of a changed `spec.unschedulable`, as kubelet (v1.37). That one says after each start that a node is not
+    /// schedulable; here only a change is told.
+    fn tell_scheduling(&mut self) {
+        let now = *self.scheduling.borrow_and_update();
+        let before = std::mem::replace(&mut self.told, now);
+        let Some(reason) = scheduling_change(before, now) else {
+            return;
+        };
+        let message = format!("Node {} status is now: {reason}", self.machine.node_name);
+        self.events.node(Kind::Normal, reason, &message);
     }
 
     fn node(
@@ -307,8 +344,8 @@ impl NodeReporter {
                 reason: Some(c.reason.to_owned()),
                 message: Some(c.message.to_owned()),
                 last_transition_time: Some(time(since.1)),
-                // Kubernetes moves this with each heartbeat. Here heartbeats are not written, so it only
-                // moves when something else does.
+                // The control plane puts the time in at which it hears of this: a report that says the same again is
+                // the same.
                 last_heartbeat_time: Some(time(since.1)),
             }
         });
@@ -486,6 +523,20 @@ mod tests {
             Some("NodeHasInsufficientMemory")
         );
         assert_eq!(change(&memory, Some(true)), None);
+    }
+
+    #[test]
+    fn scheduling_is_told_when_it_changes() {
+        use Scheduling::{Schedulable, Unschedulable};
+        let told = [
+            (Schedulable, Schedulable),
+            (Schedulable, Unschedulable),
+            (Unschedulable, Unschedulable),
+            (Unschedulable, Schedulable),
+        ]
+        .map(|(before, now)| scheduling_change(before, now));
+        let (yes, no) = (Some("NodeSchedulable"), Some("NodeNotSchedulable"));
+        assert_eq!(told, [None, no, None, yes]);
     }
 
     #[test]

@@ -108,6 +108,7 @@ pub async fn run(
         options.max_pods.unwrap_or(MAX_PODS_DEFAULT),
         data_dir.clone(),
         datapath_open,
+        desired.watch_scheduling(),
         events.clone(),
     ));
     look(&mut reporter, &outbox).await;

@@ -196,10 +196,13 @@ pub fn spawn_all(
         wake.mirror,
         wake.endpoints,
     ));
+    // Read before anybody is served: every other Node comes later, and is told of.
+    let known = node_lifecycle::Known::of(&client)?;
     tasks.spawn(node_lifecycle::run(
         context("node-controller"),
         heartbeats,
         grace,
+        known,
         nodes.clone(),
         pods.clone(),
         silent_nodes,

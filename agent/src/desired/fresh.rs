@@ -3,9 +3,10 @@
 //!
 //! Not here: the file (`disk`).
 
-use super::{ObjectKey, PackedKey, ServiceKey, State, packed};
+use super::{ObjectKey, PackedKey, Scheduling, ServiceKey, State, packed};
 use knarr_api::feed::{
-    Change, Delta, PodSet, Snapshot, ToNode, Welcome, change::Change as Kind, to_node::Message,
+    Change, Delta, NodeSet, PodSet, Snapshot, ToNode, Welcome, change::Change as Kind,
+    to_node::Message,
 };
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -21,6 +22,7 @@ pub(super) struct Cursor {
 
 enum Next {
     Welcome,
+    Node,
     Objects(Option<ObjectKey>),
     Pods(Option<String>),
     Services(Option<ServiceKey>),
@@ -48,7 +50,7 @@ impl Cursor {
             let (changes, next) = match &self.next {
                 Next::Nothing => return None,
                 Next::Welcome => {
-                    self.next = Next::Objects(None);
+                    self.next = Next::Node;
                     let welcome = Welcome {
                         resumed: false,
                         ..state.welcome.clone()?
@@ -58,6 +60,14 @@ impl Cursor {
                 Next::Last => {
                     self.next = Next::Nothing;
                     return Some(self.delta(Vec::new(), Snapshot::Last));
+                }
+                Next::Node => {
+                    let unschedulable = state.scheduling == Scheduling::Unschedulable;
+                    let change = Change {
+                        change: Some(Kind::NodeSet(NodeSet { unschedulable })),
+                    };
+                    let changes = unschedulable.then_some(change).into_iter().collect();
+                    (changes, Next::Objects(None))
                 }
                 Next::Objects(after) => {
                     let set = |_: &ObjectKey, entry: &_| {

@@ -3,7 +3,7 @@
 use super::*;
 use knarr_api::feed::ToNode;
 use knarr_api::feed::{
-    EndpointRemove, ObjectRemove, PodRemove, PodSet, ServicePort, ServiceRemove,
+    EndpointRemove, NodeSet, ObjectRemove, PodRemove, PodSet, ServicePort, ServiceRemove,
 };
 
 fn welcome(epoch: &str, resumed: bool) -> ToNode {
@@ -195,6 +195,46 @@ fn a_snapshot_removes_what_it_does_not_name() {
     assert!(services.services.iter().all(|(_, value)| value.is_none()));
     assert_eq!((services.services.len(), services.endpoints.len()), (1, 2));
     assert_eq!(desired.resume(), Some(("e2".into(), 3)));
+}
+
+#[test]
+fn whether_the_node_gets_new_pods_is_known_after_a_restart_and_a_snapshot_without_it_says_that_it_does()
+ {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let set = |unschedulable| Kind::NodeSet(NodeSet { unschedulable });
+    let told = |desired: &Desired| *desired.watch_scheduling().borrow();
+    let (desired, mut journal) = Desired::open(dir.path()).expect("opens");
+    let mut watched = desired.watch_scheduling();
+    assert_eq!(told(&desired), Scheduling::Schedulable);
+    let connected = [
+        welcome("e1", false),
+        delta(5, Snapshot::Last, vec![pod("a")]),
+        delta(6, Snapshot::None, vec![set(true)]),
+    ];
+    feed(&desired, &mut journal, &connected);
+    assert!(watched.has_changed().expect("watched"));
+    assert_eq!(told(&desired), Scheduling::Unschedulable);
+    // From the messages themselves, and from a file that was written afresh.
+    drop((desired, journal));
+    let (desired, mut journal) = Desired::open(dir.path()).expect("opens");
+    assert_eq!(told(&desired), Scheduling::Unschedulable);
+    desired.compact(&mut journal).expect("compacts");
+    drop((desired, journal));
+    let (desired, mut journal) = Desired::open(dir.path()).expect("opens");
+    assert_eq!(told(&desired), Scheduling::Unschedulable);
+    let again = [
+        welcome("e2", false),
+        delta(1, Snapshot::Part, vec![set(true)]),
+        delta(1, Snapshot::Last, vec![pod("a")]),
+    ];
+    feed(&desired, &mut journal, &again);
+    assert_eq!(told(&desired), Scheduling::Unschedulable);
+    let without = [
+        welcome("e3", false),
+        delta(1, Snapshot::Last, vec![pod("a")]),
+    ];
+    feed(&desired, &mut journal, &without);
+    assert_eq!(told(&desired), Scheduling::Schedulable);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use knarr_api::feed::{Change, PeerRemove, PeerSet, PodRemove, PodSet, change};
+use knarr_api::feed::{Change, NodeSet, PeerRemove, PeerSet, PodRemove, PodSet, change};
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use knarr_api::names::NamespacedName;
 
@@ -23,7 +23,7 @@ mod services;
 pub use objects::{ObjectKey, ObjectKind};
 pub use own::{OwnNode, own_event, own_node, plan_event};
 pub use pods::PodView;
-pub use reports::{NodeWrites, plan_node, plan_pod_status};
+pub use reports::{NodeWrites, must_show_heartbeat, plan_node, plan_pod_status, show_heartbeat};
 pub use services::EndpointKey;
 
 use objects::ObjectViews;
@@ -108,6 +108,8 @@ pub struct FeedView {
     /// Which Service an EndpointSlice belongs to, so that its removal finds its endpoints again.
     slices: HashMap<NamespacedName, NamespacedName>,
     peers: BTreeMap<Arc<str>, PeerSet>,
+    /// Nodes that get no new pods.
+    unschedulable: BTreeSet<Arc<str>>,
 }
 
 impl FeedView {
@@ -175,9 +177,27 @@ impl FeedView {
         self.objects.observe(key, json)
     }
 
-    /// Takes in a Node as it is now: an address and pod range that the other nodes route to.
+    /// Takes in a Node as it is now: an address and pod range that the other nodes route to, and what the node itself is
+    /// told of its object.
     pub fn observe_node(&mut self, node: &Node) -> Vec<Outgoing> {
         let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
+        let mut out = Vec::from_iter(self.observe_own(&name, node));
+        out.extend(self.observe_peer(name, node));
+        out
+    }
+
+    fn observe_own(&mut self, name: &Arc<str>, node: &Node) -> Option<Outgoing> {
+        let spec = node.spec.as_ref();
+        let unschedulable = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+        let changed = match unschedulable {
+            true => self.unschedulable.insert(name.clone()),
+            false => self.unschedulable.remove(name),
+        };
+        let set = change::Change::NodeSet(NodeSet { unschedulable });
+        changed.then(|| Outgoing::node(name, set))
+    }
+
+    fn observe_peer(&mut self, name: Arc<str>, node: &Node) -> Vec<Outgoing> {
         let addresses = node
             .status
             .iter()
@@ -195,7 +215,7 @@ impl FeedView {
                 .unwrap_or_default(),
         };
         if peer.addresses.is_empty() || peer.pod_cidrs.is_empty() {
-            return self.forget_node(&name);
+            return self.forget_peer(&name);
         }
         if self.peers.get(&name) == Some(&peer) {
             return Vec::new();
@@ -209,6 +229,11 @@ impl FeedView {
 
     /// Takes in that there is no such node any more.
     pub fn forget_node(&mut self, name: &str) -> Vec<Outgoing> {
+        self.unschedulable.remove(name);
+        self.forget_peer(name)
+    }
+
+    fn forget_peer(&mut self, name: &str) -> Vec<Outgoing> {
         let Some((name, peer)) = self.peers.remove_entry(name) else {
             return Vec::new();
         };
@@ -276,7 +301,10 @@ impl FeedView {
             .values()
             .filter(|pod| &*pod.node == node)
             .map(PodView::to_change);
-        peers
+        let unschedulable = self.unschedulable.contains(node);
+        let own = unschedulable.then_some(change::Change::NodeSet(NodeSet { unschedulable }));
+        own.into_iter()
+            .chain(peers)
             .chain(self.objects.snapshot(node))
             .chain(pods)
             .map(|change| Change {

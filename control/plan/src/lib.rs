@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod feed;
 pub mod garbage;
 pub mod namespace;
+pub mod node_events;
 pub mod node_lifecycle;
 pub mod owners;
 pub mod pod_cidr;

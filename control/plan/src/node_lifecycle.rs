@@ -12,6 +12,7 @@ use knarr_api::k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, P
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::node_events::NodeNews;
 use crate::pods::{NODE_LOST, PodView};
 use crate::replica_set::PodRef;
 use crate::scheduler::{TaintView, TolerationView};
@@ -20,7 +21,7 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Conditions that only the node can know.
-const OF_NODE: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+pub(crate) const OF_NODE: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 /// Conditions that keep new pods away while they are `True`.
 const PRESSURES: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
@@ -75,6 +76,8 @@ pub fn readiness(node: &Node) -> Readiness {
 pub struct HealthPlan {
     /// All conditions of the node as they have to be; `None` when nothing changes.
     pub conditions: Option<Vec<NodeCondition>>,
+    /// What people are told with that. A node that was not ready before says nothing new (as upstream).
+    pub news: Option<NodeNews>,
     /// Look again after this time; `None` when only a report of the node can change anything.
     pub again_after: Option<Duration>,
 }
@@ -85,8 +88,8 @@ pub fn plan_health(node: &Node, silence: Duration, grace: Duration, now: Timesta
     let left = grace.saturating_sub(silence_of(node, silence, grace, now));
     if !left.is_zero() {
         return HealthPlan {
-            conditions: None,
             again_after: Some(left),
+            ..HealthPlan::default()
         };
     }
     let old = node
@@ -118,8 +121,10 @@ pub fn plan_health(node: &Node, silence: Duration, grace: Duration, now: Timesta
         }
         changed = true;
     }
+    let was_ready = readiness(node) == Readiness::Ready;
     HealthPlan {
         conditions: changed.then_some(conditions),
+        news: was_ready.then_some(NodeNews::NotReady),
         again_after: None,
     }
 }

@@ -16,8 +16,10 @@ use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, DeleteParams};
 use knarr_control_plan::feed::{
-    OwnNode, own_event, own_node, plan_event, plan_node, plan_pod_status,
+    OwnNode, must_show_heartbeat, own_event, own_node, plan_event, plan_node, plan_pod_status,
+    show_heartbeat,
 };
+use serde_json::Value;
 use tonic::Status;
 
 use super::Feed;
@@ -111,11 +113,12 @@ impl Feed {
         if let Err(error) = self.renew_lease_in_memory(node).await {
             tracing::warn!(node, %error, "the node's Lease was not renewed");
         }
-        self.revive_node(node).await;
+        self.show_heard(node).await;
     }
 
-    /// A node that was taken for dead and is heard again gets its last reported status back.
-    async fn revive_node(&self, node: &str) {
+    /// Shows the heartbeat in the Node's conditions, now and then. A node that was taken for dead and is heard again gets
+    /// its last reported status back.
+    async fn show_heard(&self, node: &str) {
         let Ok(cache) = self.client.cache_of::<Node>() else {
             return;
         };
@@ -133,6 +136,16 @@ impl Feed {
             .filter(|condition| condition.status == "Unknown")
             .count()
             > 0;
+        let now = clock::now();
+        if !lost && must_show_heartbeat(&current, now) {
+            let show = |node: &mut Value| show_heartbeat(node, now);
+            match self.client.write_in_memory::<Node>(None, node, show).await {
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(node, %error, "the heartbeat time of the node's conditions was not changed");
+                }
+                _ => {}
+            }
+        }
         if !lost {
             return;
         }
@@ -160,7 +173,7 @@ impl Feed {
 
     async fn try_write_node(&self, node: &str, reported: &Node) -> Result<(), ApiError> {
         let mut current = self.client.get::<Node>(None, node).await?;
-        let writes = plan_node(&current, reported);
+        let writes = plan_node(&current, reported, clock::now());
         if let Some(metadata) = writes.metadata {
             current = self.client.update(&metadata).await?;
         }

@@ -4,13 +4,16 @@
 //! `knarr_control_plan::node_lifecycle` decides. Heartbeats are read from memory; the only timers are the
 //! end of a node's grace and of a pod's toleration.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{ApiError, DeleteParams};
+use knarr_apiserver::{ApiError, Client, DeleteParams};
+use knarr_control_plan::node_events::{NodeNews, plan_news};
 use knarr_control_plan::node_lifecycle::{
     self, Disruption, Readiness, disrupted_status, found_status, plan_evictions, plan_found,
     plan_health, plan_taints, plan_unready, unready_status,
@@ -35,10 +38,35 @@ pub(super) type NodeQueue = Queue<String>;
 /// A status made of another; `None` where nothing changes.
 type StatusChange = fn(&PodStatus, Timestamp) -> Option<PodStatus>;
 
+/// Uids of the Nodes that were told of, by name. As many as there are Nodes.
+pub(super) struct Known(Mutex<HashMap<String, String>>);
+
+impl Known {
+    /// The Nodes that are there now.
+    pub(super) fn of(client: &Client) -> Result<Self, ApiError> {
+        let nodes = client.cache_of::<Node>()?.list();
+        let uids = nodes
+            .iter()
+            .map(|node| (node.meta.name.to_string(), node.meta.uid.to_string()));
+        Ok(Self(Mutex::new(uids.collect())))
+    }
+
+    /// Takes in which uid a name has now, and returns which it had.
+    fn replace(&self, name: &str, uid: Option<&str>) -> Option<String> {
+        // A panic while it is held leaves the map whole.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match uid {
+            Some(uid) => known.insert(name.to_owned(), uid.to_owned()),
+            None => known.remove(name),
+        }
+    }
+}
+
 struct Loop {
     context: Context,
     heartbeats: Arc<Heartbeats>,
     grace: Duration,
+    known: Known,
     nodes: Nodes,
     pods: Informer<PodView>,
 }
@@ -48,6 +76,7 @@ pub(super) async fn run(
     context: Context,
     heartbeats: Arc<Heartbeats>,
     grace: Duration,
+    known: Known,
     nodes: Nodes,
     pods: Informer<PodView>,
     queue: NodeQueue,
@@ -59,6 +88,7 @@ pub(super) async fn run(
         context,
         heartbeats,
         grace,
+        known,
         nodes,
         pods,
     });
@@ -105,10 +135,12 @@ impl Loop {
             Ok(node) => node,
             Err(error) if error.is_not_found() => {
                 self.heartbeats.forget(name);
+                self.tell_registration(name, None);
                 return Ok(Outcome::Done);
             }
             Err(error) => return Err(error),
         };
+        self.tell_registration(name, node.metadata.uid.as_deref());
         let now = clock::now();
         let silence = self.heartbeats.silence(name, clock::moment().monotonic);
         let health = plan_health(&node, silence, self.grace, now);
@@ -116,9 +148,10 @@ impl Loop {
             tracing::warn!(node = name, "the node is not heard any more");
             node.status.get_or_insert_default().conditions = Some(conditions);
             node = client.update_status(&node).await?;
-            let about = super::reference("v1", "Node", &node.metadata);
-            let message = format!("Node {name} status is now: NodeNotReady");
-            self.context.recorder.normal(about, "NodeNotReady", message);
+            if let Some(news) = health.news {
+                let uid = node.metadata.uid.as_deref().unwrap_or_default();
+                self.tell(name, uid, news);
+            }
         }
         self.wake_others(name, &node, queue);
         if let Some(taints) = plan_taints(&node, self.disruption(name, &node), now) {
@@ -146,6 +179,26 @@ impl Loop {
             .flatten()
             .min();
         Ok(next.map_or(Outcome::Done, Outcome::After))
+    }
+
+    /// Tells of a Node that came or went.
+    fn tell_registration(&self, name: &str, uid: Option<&str>) {
+        let before = self.known.replace(name, uid);
+        for (news, uid) in plan_news(before.as_deref(), uid) {
+            self.tell(name, uid, news);
+        }
+    }
+
+    fn tell(&self, name: &str, uid: &str, news: NodeNews) {
+        let meta = ObjectMeta {
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let about = super::reference("v1", "Node", &meta);
+        self.context
+            .recorder
+            .normal(about, news.reason(), news.message(name));
     }
 
     /// Whether any node is ready, with `node` as it is now.

@@ -284,11 +284,15 @@ impl Cluster {
                 .await
                 .unwrap();
         let connection = tokio::spawn(connection);
+        let content = match method {
+            Method::PATCH => "application/strategic-merge-patch+json",
+            _ => "application/json",
+        };
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "localhost")
-            .header("content-type", "application/json")
+            .header("content-type", content)
             .header("accept", "application/json");
         if let Identity::Bearer(token) = identity {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -331,6 +335,15 @@ impl Cluster {
             .await;
         let text = String::from_utf8_lossy(&answer);
         assert_eq!(status, StatusCode::CREATED, "{text}");
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    pub async fn patch(&self, path: &str, patch: Value) -> Value {
+        let (status, answer) = self
+            .request(&Identity::Admin, Method::PATCH, path, Some(patch))
+            .await;
+        let text = String::from_utf8_lossy(&answer);
+        assert_eq!(status, StatusCode::OK, "{text}");
         serde_json::from_slice(&answer).unwrap()
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use knarr_api::feed::change;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Identity};
@@ -230,4 +231,171 @@ async fn what_no_node_is_told_of_may_be_unreadable_and_what_it_is_told_of_may_no
     assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
     assert!(refused.message().contains("cannot be read"), "{refused}");
     cluster.stop().await;
+}
+
+/// Waits until as many events about Nodes have been written, and returns message and uid of each.
+async fn until_node_events(cluster: &Cluster, wanted: usize) -> Vec<(String, String)> {
+    let path = format!("{EVENTS}?fieldSelector=involvedObject.kind=Node,source=node-controller");
+    let seen = async {
+        loop {
+            let (_, list) = cluster.get(&Identity::Admin, &path).await;
+            let items = list["items"].as_array().cloned().unwrap_or_default();
+            if items.len() >= wanted {
+                return items;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let events = tokio::time::timeout(Duration::from_secs(20), seen)
+        .await
+        .unwrap_or_else(|_| panic!("there are no {wanted} events"));
+    let text = |event: &Value, field: &str| event[field].as_str().unwrap().to_owned();
+    let mut told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            assert_eq!(event["count"], 1, "{event}");
+            (
+                text(event, "message"),
+                text(&event["involvedObject"], "uid"),
+            )
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_come_and_go_are_told_of_once_and_not_by_a_start() {
+    let mut cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let uid_of = async |cluster: &Cluster, name: &str| {
+        let path = format!("/api/v1/nodes/{name}");
+        let (_, node) = cluster.get(&Identity::Admin, &path).await;
+        node["metadata"]["uid"].as_str().unwrap().to_owned()
+    };
+    let came = |name: &str, uid: &str| {
+        let text = format!("Node {name} event: Registered Node {name} in Controller");
+        (text, uid.to_owned())
+    };
+    cluster.join("node-1", &token).await.unwrap();
+    let first = uid_of(&cluster, "node-1").await;
+    let told = until_node_events(&cluster, 1).await;
+    assert_eq!(told, [came("node-1", &first)]);
+    cluster.restart().await;
+    cluster.join("node-2", &token).await.unwrap();
+    let second = uid_of(&cluster, "node-2").await;
+    let told = until_node_events(&cluster, 2).await;
+    assert_eq!(told, [came("node-1", &first), came("node-2", &second)]);
+    cluster.delete("/api/v1/nodes/node-1").await;
+    let went = "Node node-1 event: Removing Node node-1 from Controller".to_owned();
+    let told = until_node_events(&cluster, 3).await;
+    let mut wanted = [
+        came("node-1", &first),
+        came("node-2", &second),
+        (went, first),
+    ];
+    wanted.sort();
+    assert_eq!(told, wanted);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_told_that_it_was_cordoned() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let identity = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &identity).await;
+    session.snapshot().await;
+    cordon(&cluster, true).await;
+    session
+        .until(|change| matches!(change, change::Change::NodeSet(set) if set.unschedulable))
+        .await;
+    drop(session);
+    let mut session = cluster.connect("node-1", &identity).await;
+    let snapshot = session.snapshot().await;
+    let said = snapshot.iter().any(
+        |change| matches!(&change.change, Some(change::Change::NodeSet(set)) if set.unschedulable),
+    );
+    assert!(said, "{snapshot:?}");
+    cordon(&cluster, false).await;
+    session
+        .until(|change| matches!(change, change::Change::NodeSet(set) if !set.unschedulable))
+        .await;
+    cluster.stop().await;
+}
+
+/// Sets `spec.unschedulable` of node-1.
+async fn cordon(cluster: &Cluster, unschedulable: bool) {
+    let patch = json!({"spec": {"unschedulable": unschedulable}});
+    cluster.patch("/api/v1/nodes/node-1", patch).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_are_shown_in_the_conditions_of_the_node_without_a_write_and_only_while_they_come()
+ {
+    const NODE: &str = "/api/v1/nodes/node-1";
+    const STATUS: &str = "/api/v1/nodes/node-1/status";
+    let old = "2026-01-01T00:00:00Z";
+    let mut cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let identity = cluster.join("node-1", &token).await.unwrap();
+    drop(cluster.connect("node-1", &identity).await);
+    let patch = json!({"status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": old}]}});
+    let aged = cluster.patch(STATUS, patch).await;
+    assert_eq!(shown(&aged), old, "{aged}");
+    // Neither a start nor a connection is a heartbeat that is shown.
+    cluster.restart().await;
+    let session = cluster.connect("node-1", &identity).await;
+    let (_, node) = cluster.get(&Identity::Admin, NODE).await;
+    assert_eq!(shown(&node), old, "{node}");
+    // What the connection makes the control plane write is written; the first heartbeat reserves versions.
+    session.heartbeat().await;
+    let refreshed = until_shown_after(&cluster, old).await;
+    let aged = cluster
+        .patch(
+            STATUS,
+            json!({"status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": old}]}}),
+        )
+        .await;
+    assert_eq!(shown(&aged), old);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = cluster.metric("knarr_store_commits_total").await;
+    let (_, node) = cluster.get(&Identity::Admin, NODE).await;
+    session.heartbeat().await;
+    let again = until_shown_after(&cluster, old).await;
+    assert!(shown(&again) >= shown(&refreshed), "{again}");
+    assert_eq!(cluster.metric("knarr_store_commits_total").await, before);
+    // Lists and watches see it as reads do.
+    let (_, list) = cluster.get(&Identity::Admin, "/api/v1/nodes").await;
+    assert_eq!(shown(&list["items"][0]), shown(&again));
+    let version = node["metadata"]["resourceVersion"].as_str().unwrap();
+    let watch = format!("/api/v1/nodes?watch=true&timeoutSeconds=1&resourceVersion={version}");
+    let (_, told) = cluster.get_text(&Identity::Admin, &watch).await;
+    assert_eq!(told.matches("\"type\":\"MODIFIED\"").count(), 1, "{told}");
+    assert!(told.contains(shown(&again)), "{told}");
+    cluster.stop().await;
+}
+
+/// The heartbeat time of the `Ready` condition.
+fn shown(node: &Value) -> &str {
+    let conditions = node["status"]["conditions"].as_array().unwrap();
+    let ready = conditions
+        .iter()
+        .find(|condition| condition["type"] == "Ready");
+    ready.unwrap()["lastHeartbeatTime"].as_str().unwrap()
+}
+
+async fn until_shown_after(cluster: &Cluster, old: &str) -> Value {
+    let seen = async {
+        loop {
+            let (_, node) = cluster.get(&Identity::Admin, "/api/v1/nodes/node-1").await;
+            if shown(&node) != old {
+                return node;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), seen)
+        .await
+        .expect("the heartbeat is shown")
 }

@@ -4,6 +4,17 @@
 use knarr_api::k8s_openapi::api::core::v1::{
     Node, NodeCondition, NodeStatus, PodCondition, PodStatus,
 };
+use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use serde_json::{Value, json};
+
+use crate::node_lifecycle::OF_NODE;
+
+/// How old the heartbeat time of a node's conditions becomes while its heartbeats arrive. kubelet writes its status every
+/// five minutes where nothing changes (`nodeStatusReportFrequency`, v1.37). A heartbeat that comes just before this
+/// age is not shown, so it is less than that by more than the time between two heartbeats.
+const SHOWN_HEARTBEAT_AGE_MAX: SignedDuration = SignedDuration::from_mins(4);
 
 /// Pod conditions that a node speaks for; others belong to the control plane or to other controllers.
 const POD_CONDITIONS: [&str; 6] = [
@@ -77,8 +88,44 @@ pub struct NodeWrites {
     pub status: Option<NodeStatus>,
 }
 
-/// Compares a Node with what the node itself reported. Labels that others set stay.
-pub fn plan_node(current: &Node, reported: &Node) -> NodeWrites {
+/// Whether a heartbeat that arrives at `now` has to be shown in the Node's conditions: the last that they show is too
+/// old, or, because the clock was set, too far in the future. A node that counts as silent gets its whole last report
+/// back instead.
+pub fn must_show_heartbeat(node: &Node, now: Timestamp) -> bool {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let mut own =
+        conditions.filter(|condition| shows_heartbeats(&condition.type_, &condition.status));
+    own.any(|condition| {
+        let shown = condition.last_heartbeat_time.as_ref();
+        shown.is_none_or(|shown| now.duration_since(shown.0).abs() >= SHOWN_HEARTBEAT_AGE_MAX)
+    })
+}
+
+/// Shows a heartbeat that arrived at `now` in the JSON of a Node.
+pub fn show_heartbeat(node: &mut Value, now: Timestamp) {
+    let conditions = node.pointer_mut("/status/conditions");
+    for condition in conditions
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        let text = |field: &str| condition[field].as_str().unwrap_or_default();
+        if shows_heartbeats(text("type"), text("status")) {
+            condition["lastHeartbeatTime"] = json!(Time(now));
+        }
+    }
+}
+
+/// True for a condition that the node itself speaks for and has not fallen silent about.
+fn shows_heartbeats(type_: &str, status: &str) -> bool {
+    OF_NODE.contains(&type_) && status != "Unknown"
+}
+
+/// Compares a Node with what the node itself reported, and said at `now` if not before. Labels that others set stay.
+pub fn plan_node(current: &Node, reported: &Node, now: Timestamp) -> NodeWrites {
     let mut node = current.clone();
     let labels = node.metadata.labels.get_or_insert_default();
     for (key, value) in reported.metadata.labels.iter().flatten() {
@@ -88,17 +135,19 @@ pub fn plan_node(current: &Node, reported: &Node) -> NodeWrites {
         && !(current.metadata.labels.is_none()
             && node.metadata.labels.as_ref().is_some_and(|l| l.is_empty()));
     let was = current.status.clone().unwrap_or_default();
-    let planned = plan_node_status(&was, &reported.status.clone().unwrap_or_default());
+    let planned = plan_node_status(&was, &reported.status.clone().unwrap_or_default(), now);
     NodeWrites {
         metadata: changed.then_some(node),
         status: (!same_status(&was, &planned)).then_some(planned),
     }
 }
 
-fn plan_node_status(was: &NodeStatus, reported: &NodeStatus) -> NodeStatus {
+fn plan_node_status(was: &NodeStatus, reported: &NodeStatus, now: Timestamp) -> NodeStatus {
     let mut conditions: Vec<NodeCondition> = Vec::new();
     for condition in reported.conditions.iter().flatten() {
         let mut condition = condition.clone();
+        // The node says when each condition began, and with every report that it holds now.
+        condition.last_heartbeat_time = Some(Time(now));
         let old = was
             .conditions
             .iter()

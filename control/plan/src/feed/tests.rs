@@ -59,7 +59,7 @@ fn snapshot(view: &FeedView, node: &str) -> Vec<Change> {
 #[test]
 fn services_are_told_in_parts_that_make_the_whole_while_others_come_and_go() {
     let mut view = FeedView::default();
-    let mut add = |view: &mut FeedView, name: &str, ports: u32| {
+    let add = |view: &mut FeedView, name: &str, ports: u32| {
         let ports: Vec<_> = (0..ports)
             .map(|n| json!({"name": format!("p{n}"), "port": 80 + n}))
             .collect();
@@ -477,4 +477,41 @@ fn nodes_are_told_about_each_other_once_they_have_a_pod_range() {
     assert_eq!(snapshot(&view, "node-2").len(), 1);
     assert_eq!(view.forget_node("node-1").len(), 1);
     assert_eq!(view.forget_node("node-1"), []);
+}
+
+#[test]
+fn a_node_is_told_when_it_becomes_unschedulable_and_when_it_is_not_any_more() {
+    let mut view = FeedView::default();
+    let with = |unschedulable: bool| {
+        let mut node = node("node-1", None);
+        node.spec.get_or_insert_default().unschedulable = unschedulable.then_some(true);
+        node
+    };
+    let told = |view: &mut FeedView, unschedulable| {
+        let mut told = plain(view.observe_node(&with(unschedulable))).into_iter();
+        let first = told.next().map(|(to, change)| match change {
+            C::NodeSet(set) => (to, set.unschedulable),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.next(), None);
+        first
+    };
+    let in_snapshot = |view: &FeedView, node: &str| {
+        view.snapshot_of_node(node)
+            .into_iter()
+            .find_map(|change| match change.change {
+                Some(C::NodeSet(set)) => Some(set.unschedulable),
+                _ => None,
+            })
+    };
+    assert_eq!(told(&mut view, false), None);
+    assert_eq!(in_snapshot(&view, "node-1"), None);
+    assert_eq!(told(&mut view, true), Some(("node-1".to_owned(), true)));
+    assert_eq!(told(&mut view, true), None);
+    assert_eq!(in_snapshot(&view, "node-1"), Some(true));
+    assert_eq!(in_snapshot(&view, "node-2"), None);
+    assert_eq!(told(&mut view, false), Some(("node-1".to_owned(), false)));
+    told(&mut view, true);
+    view.forget_node("node-1");
+    assert_eq!(in_snapshot(&view, "node-1"), None);
 }

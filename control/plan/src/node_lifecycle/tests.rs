@@ -56,13 +56,13 @@ fn a_node_is_unknown_only_after_its_grace_and_is_told_once() {
     assert_eq!(
         plan,
         HealthPlan {
-            conditions: None,
-            again_after: Some(Duration::from_secs(1))
+            again_after: Some(Duration::from_secs(1)),
+            ..HealthPlan::default()
         }
     );
-    let conditions = plan_health(&node, Duration::from_secs(40), GRACE, at(40))
-        .conditions
-        .unwrap();
+    let plan = plan_health(&node, Duration::from_secs(40), GRACE, at(40));
+    assert_eq!(plan.news, Some(NodeNews::NotReady));
+    let conditions = plan.conditions.unwrap();
     let told: Vec<_> = conditions
         .iter()
         .map(|c| {
@@ -91,6 +91,17 @@ fn a_node_is_unknown_only_after_its_grace_and_is_told_once() {
 }
 
 #[test]
+fn of_a_silent_node_that_was_not_ready_before_nothing_is_told() {
+    let mut of_name_only = node("False", json!({}));
+    of_name_only.status = None;
+    for node in [node("False", json!({})), of_name_only] {
+        let plan = plan_health(&node, GRACE, GRACE, at(40));
+        assert!(plan.conditions.is_some());
+        assert_eq!(plan.news, None);
+    }
+}
+
+#[test]
 fn a_new_node_has_its_grace_from_its_creation() {
     let mut node = node("True", json!({}));
     node.metadata.creation_timestamp = Some(Time(at(100)));
@@ -98,8 +109,8 @@ fn a_new_node_has_its_grace_from_its_creation() {
     assert_eq!(
         plan,
         HealthPlan {
-            conditions: None,
-            again_after: Some(Duration::from_secs(20))
+            again_after: Some(Duration::from_secs(20)),
+            ..HealthPlan::default()
         }
     );
 }

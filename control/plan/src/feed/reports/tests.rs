@@ -59,6 +59,10 @@ fn node(labels: Value, status: Value) -> Node {
     parse(json!({"metadata": {"name": "node-1", "labels": labels}, "status": status}))
 }
 
+fn at(time: &str) -> Timestamp {
+    time.parse().unwrap()
+}
+
 fn ready(status: &str, transition: &str, heartbeat: &str) -> Value {
     json!({"conditions": [{"type": "Ready", "status": status,
         "lastTransitionTime": transition, "lastHeartbeatTime": heartbeat}]})
@@ -74,7 +78,68 @@ fn a_heartbeat_time_alone_is_no_change() {
         json!({"a": "b"}),
         ready("True", "2026-02-01T00:00:00Z", "2026-02-01T00:00:00Z"),
     );
-    assert_eq!(plan_node(&current, &reported), NodeWrites::default());
+    assert_eq!(
+        plan_node(&current, &reported, at("2026-03-01T00:00:00Z")),
+        NodeWrites::default()
+    );
+}
+
+#[test]
+fn a_report_shows_when_it_came_and_never_an_older_heartbeat() {
+    let shown = "2026-02-01T00:00:00Z";
+    let current = node(json!({}), ready("True", shown, shown));
+    // An agent says when the condition began.
+    let mut status = ready("True", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
+    status["images"] = json!([{"names": ["new"]}]);
+    let now = at("2026-03-01T00:00:00Z");
+    let writes = plan_node(&current, &node(json!({}), status), now);
+    let conditions = writes.status.unwrap().conditions.unwrap();
+    assert_eq!(conditions[0].last_heartbeat_time, Some(Time(now)));
+    assert_eq!(conditions[0].last_transition_time, Some(Time(at(shown))));
+}
+
+#[test]
+fn a_heartbeat_is_shown_at_least_every_five_minutes_and_not_each_time() {
+    let shown = "2026-01-01T00:10:00Z";
+    let current = node(json!({}), ready("True", shown, shown));
+    let longest = SignedDuration::from_secs(20);
+    assert!(SHOWN_HEARTBEAT_AGE_MAX + longest < SignedDuration::from_mins(5));
+    for (now, wanted) in [
+        ("2026-01-01T00:10:10Z", false),
+        ("2026-01-01T00:13:59Z", false),
+        ("2026-01-01T00:14:00Z", true),
+        // The clock was set.
+        ("2026-01-01T00:09:00Z", false),
+        ("2026-01-01T00:05:00Z", true),
+    ] {
+        assert_eq!(must_show_heartbeat(&current, at(now)), wanted, "{now}");
+    }
+    let silent = node(json!({}), ready("Unknown", shown, shown));
+    assert!(!must_show_heartbeat(&silent, at("2026-01-01T01:00:00Z")));
+    assert!(!must_show_heartbeat(
+        &node(json!({}), json!({})),
+        at("2026-01-01T01:00:00Z")
+    ));
+}
+
+#[test]
+fn a_shown_heartbeat_changes_the_times_of_the_nodes_own_conditions_alone() {
+    let old = "2026-01-01T00:00:00Z";
+    let mut object = json!({"metadata": {"name": "node-1"}, "status": {"images": [], "conditions": [
+        {"type": "Ready", "status": "False", "lastTransitionTime": old, "lastHeartbeatTime": old},
+        {"type": "PIDPressure", "status": "Unknown", "lastHeartbeatTime": old},
+        {"type": "NetworkUnavailable", "status": "False", "lastHeartbeatTime": old},
+        {"type": "DiskPressure", "status": "False"},
+    ]}});
+    let mut wanted = object.clone();
+    let new = "2026-01-01T00:20:00Z";
+    wanted["status"]["conditions"][0]["lastHeartbeatTime"] = json!(new);
+    wanted["status"]["conditions"][3]["lastHeartbeatTime"] = json!(new);
+    show_heartbeat(&mut object, at(new));
+    assert_eq!(object, wanted);
+    let mut empty = json!({"metadata": {"name": "node-1"}});
+    show_heartbeat(&mut empty, at(new));
+    assert_eq!(empty, json!({"metadata": {"name": "node-1"}}));
 }
 
 #[test]
@@ -87,7 +152,7 @@ fn a_node_that_comes_back_is_ready_again() {
         json!({}),
         ready("True", "2026-02-01T00:00:00Z", "2026-02-01T00:00:00Z"),
     );
-    let writes = plan_node(&current, &reported);
+    let writes = plan_node(&current, &reported, at("2026-03-01T00:00:00Z"));
     let conditions = writes.status.unwrap().conditions.unwrap();
     assert_eq!(conditions[0].status, "True");
     assert_eq!(
@@ -107,7 +172,7 @@ fn labels_of_people_and_conditions_of_controllers_stay() {
         json!({"kubernetes.io/hostname": "node-1"}),
         ready("True", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
     );
-    let writes = plan_node(&current, &reported);
+    let writes = plan_node(&current, &reported, at("2026-03-01T00:00:00Z"));
     let labels = writes.metadata.unwrap().metadata.labels.unwrap();
     assert_eq!(labels.len(), 2);
     assert_eq!(writes.status.unwrap().conditions.unwrap().len(), 2);

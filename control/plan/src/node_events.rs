@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What people are told about Nodes: when one comes and when one goes.
+//!
+//! Reasons and messages are those of kube-controller-manager's `node-lifecycle` controller (v1.37). That controller says
+//! `RegisteredNode` of every Node at each of its starts. Here a Node that was there before the start counts as told: a
+//! start of the control plane writes nothing about nodes. What a silent node's events are is decided by
+//! [`crate::node_lifecycle::plan_health`].
+
+/// What happened to a Node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeNews {
+    /// It is part of the cluster from now on.
+    Registered,
+    /// It is gone.
+    Removing,
+    /// It was ready and is not heard any more.
+    NotReady,
+}
+
+impl NodeNews {
+    /// The event's reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Registered => "RegisteredNode",
+            Self::Removing => "RemovingNode",
+            Self::NotReady => "NodeNotReady",
+        }
+    }
+
+    /// The event's message about the Node of this name.
+    pub fn message(self, node: &str) -> String {
+        match self {
+            Self::Registered => {
+                format!("Node {node} event: Registered Node {node} in Controller")
+            }
+            Self::Removing => format!("Node {node} event: Removing Node {node} from Controller"),
+            Self::NotReady => format!("Node {node} status is now: {}", self.reason()),
+        }
+    }
+}
+
+/// What to say of a name, by the uid of the Node that had it when it was last looked at and of the one that has it now.
+/// With each the uid that it is about. A Node that was deleted and made again between two looks goes and comes.
+pub fn plan_news<'a>(known: Option<&'a str>, now: Option<&'a str>) -> Vec<(NodeNews, &'a str)> {
+    if known == now {
+        return Vec::new();
+    }
+    let gone = known.map(|uid| (NodeNews::Removing, uid));
+    let came = now.map(|uid| (NodeNews::Registered, uid));
+    gone.into_iter().chain(came).collect()
+}
+
+#[cfg(test)]
+mod tests;
