@@ -204,7 +204,7 @@ fn whether_the_node_gets_new_pods_is_known_after_a_restart_and_a_snapshot_withou
     let set = |unschedulable| Kind::NodeSet(NodeSet { unschedulable });
     let told = |desired: &Desired| *desired.watch_scheduling().borrow();
     let (desired, mut journal) = Desired::open(dir.path()).expect("opens");
-    let mut watched = desired.watch_scheduling();
+    let watched = desired.watch_scheduling();
     assert_eq!(told(&desired), Scheduling::Schedulable);
     let connected = [
         welcome("e1", false),

@@ -7,6 +7,7 @@ mod affinity;
 mod agent_faults;
 mod chaos;
 mod control_faults;
+mod deleted_node;
 mod explain;
 mod full_disk;
 mod host_faults;
