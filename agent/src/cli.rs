@@ -93,6 +93,7 @@ fn shim(args: Vec<OsString>) -> ExitCode {
 }
 
 fn run(options: RunOptions) -> anyhow::Result<()> {
+    knarr_datapath::keep_memory_together();
     let options = options.with_file()?;
     crate::logging::init(options.log.as_deref(), options.bpf_log.as_deref())?;
     let machine = crate::machine::Machine::examine(&options)?;
