@@ -166,6 +166,14 @@ fn scheduling_change(before: Scheduling, now: Scheduling) -> Option<&'static str
     (before != now).then_some(reason)
 }
 
+/// What the Node follows besides the machine.
+pub struct Watched {
+    /// Whether pods can have a network.
+    pub datapath: watch::Receiver<OpenDatapath>,
+    /// Whether the node gets new pods.
+    pub scheduling: watch::Receiver<Scheduling>,
+}
+
 /// Makes the Node.
 pub struct NodeReporter {
     machine: Arc<Machine>,
@@ -194,10 +202,13 @@ impl NodeReporter {
         labels: Vec<(String, String)>,
         max_pods: u32,
         data_dir: PathBuf,
-        datapath: watch::Receiver<OpenDatapath>,
-        scheduling: watch::Receiver<Scheduling>,
+        watched: Watched,
         events: Arc<Events>,
     ) -> NodeReporter {
+        let Watched {
+            datapath,
+            scheduling,
+        } = watched;
         // What was known before a restart was told before it.
         let told = *scheduling.borrow();
         NodeReporter {

@@ -12,7 +12,7 @@ use crate::health::{Health, HealthListener};
 use crate::join::JoinConfig;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
-use crate::node::{NodeReporter, OpenDatapath};
+use crate::node::{NodeReporter, OpenDatapath, Watched};
 use crate::outbox::Outbox;
 use crate::pods::ipam::Ipam;
 use crate::pods::live::Live;
@@ -107,8 +107,10 @@ pub async fn run(
         labels,
         options.max_pods.unwrap_or(MAX_PODS_DEFAULT),
         data_dir.clone(),
-        datapath_open,
-        desired.watch_scheduling(),
+        Watched {
+            datapath: datapath_open,
+            scheduling: desired.watch_scheduling(),
+        },
         events.clone(),
     ));
     look(&mut reporter, &outbox).await;
