@@ -18,22 +18,31 @@ const COALESCE: Duration = Duration::from_millis(20);
 /// Before notifications are asked for again, when their socket broke.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// Runs until `shutdown`. `links` is notified when routes may be gone.
-pub async fn follow(datapath: SharedDatapath, links: Arc<Notify>, shutdown: CancellationToken) {
-    // What is dropped at the end waits, or reads addresses.
+/// Who waits for changes. Each holds one notification until somebody waits for it.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting {
+    /// Routes may be gone.
+    pub links: Arc<Notify>,
+    /// The node may have other addresses.
+    pub addresses: Arc<Notify>,
+}
+
+/// Runs until `shutdown`.
+pub async fn follow(datapath: SharedDatapath, waiting: Waiting, shutdown: CancellationToken) {
+    // Safe to drop: both arms only wait or read.
     tokio::select! {
-        () = look_at_changes(&datapath, &links) => {}
+        () = look_at_changes(&datapath, &waiting) => {}
         () = shutdown.cancelled() => {}
     }
 }
 
-async fn look_at_changes(datapath: &SharedDatapath, links: &Notify) {
+async fn look_at_changes(datapath: &SharedDatapath, waiting: &Waiting) {
     loop {
         match NetworkChanges::open() {
             Ok(mut changes) => {
-                look(datapath, links, Changed::ALL).await;
+                look(datapath, waiting, Changed::ALL).await;
                 while let Some(changed) = next(&mut changes).await {
-                    look(datapath, links, changed).await;
+                    look(datapath, waiting, changed).await;
                 }
                 tracing::debug!("the socket for changes of addresses is opened again");
                 tokio::time::sleep(REOPEN_AFTER).await;
@@ -44,7 +53,7 @@ async fn look_at_changes(datapath: &SharedDatapath, links: &Notify) {
                     crate::cli::chain(&error.into()),
                     LOOK_EVERY.as_secs()
                 );
-                look(datapath, links, Changed::ALL).await;
+                look(datapath, waiting, Changed::ALL).await;
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         }
@@ -60,13 +69,14 @@ async fn next(changes: &mut NetworkChanges) -> Option<Changed> {
     changed
 }
 
-async fn look(datapath: &SharedDatapath, links: &Notify, changed: Changed) {
+async fn look(datapath: &SharedDatapath, waiting: &Waiting, changed: Changed) {
     if changed.links {
-        links.notify_one();
+        waiting.links.notify_one();
     }
     if !changed.addresses {
         return;
     }
+    waiting.addresses.notify_one();
     if let Err(error) = datapath.call(|d| d.refresh_node_addresses()).await {
         tracing::warn!(
             "the node's addresses, for NodePorts: {}",

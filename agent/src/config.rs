@@ -29,8 +29,8 @@ pub const POD_PIDS_DEFAULT: i64 = 4096;
 /// The smallest log file: a few of the longest lines.
 const LOG_BYTES_MIN: u64 = 64 << 10;
 
-/// Options of `run`, as given. Every one can stand in the configuration file under its long name; `image`
-/// and `service` read the same file for those that they share.
+/// Options of `run`, as given. Every one can stand in the configuration file under its long name; `image`,
+/// `service` and `datapath` read the same file for those that they share.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct RunOptions {

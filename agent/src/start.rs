@@ -40,10 +40,11 @@ use tokio_util::sync::CancellationToken;
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the lock of an agent that was just killed may still be there.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is looked whether the machine still has the node's address. A change that was seen twice counts.
-const ADDRESS_EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked at.
+/// How often the lock is tried within [`LOCK_WITHIN`].
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// A link that is being set up may have an address for a moment only: another address counts when the machine has it
+/// this long.
+const ADDRESS_SETTLES: Duration = Duration::from_secs(5);
 /// What this process runs, also when its file was replaced by another version's.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Kubernetes' NodePort range, used until the control plane says its own.
@@ -173,7 +174,7 @@ pub async fn run(
         tasks.spawn(feed);
         report(&mut reporter, &mut tasks, &outbox, &shutdown);
     }
-    let links = Arc::new(Notify::new());
+    let waiting = crate::addresses::Waiting::default();
     let bursts = Arc::new(crate::memory::Bursts::default());
     let services = Services {
         desired: desired.clone(),
@@ -185,14 +186,15 @@ pub async fn run(
         data_dir: data_dir.clone(),
         node_name: machine.node_name.clone(),
         node_ip: machine.node_ip,
-        links: links.clone(),
+        links: waiting.links.clone(),
         bursts: bursts.clone(),
     };
     let services = services.run(shutdown.clone());
     tasks.spawn(async move { services.await.context("the Service loop ended") });
-    let moves = until_address_moves(options.clone(), machine.node_ip, shutdown.clone());
+    let changes = waiting.addresses.clone();
+    let moves = until_address_moves(options.clone(), machine.node_ip, changes, shutdown.clone());
     tasks.spawn(moves);
-    let addresses = crate::addresses::follow(datapath.clone(), links, shutdown.clone());
+    let addresses = crate::addresses::follow(datapath.clone(), waiting, shutdown.clone());
     tasks.spawn(finish(addresses));
     tasks.spawn(finish(crate::memory::follow(bursts, shutdown.clone())));
     let health = Health {
@@ -235,28 +237,35 @@ pub async fn run(
 async fn until_address_moves(
     options: RunOptions,
     node_ip: Ipv4Addr,
+    changes: Arc<Notify>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let options = Arc::new(options);
-    let mut seen = None;
+    let moved = async || {
+        let asked = options.clone();
+        crate::blocking::run(move || crate::machine::moved_address(&asked, node_ip)).await
+    };
     loop {
         // Both arms only wait.
         tokio::select! {
-            () = tokio::time::sleep(ADDRESS_EVERY) => {}
+            () = changes.notified() => {}
             () = shutdown.cancelled() => return Ok(()),
         }
-        let asked = options.clone();
-        let look = move || crate::machine::moved_address(&asked, node_ip);
-        let moved = crate::blocking::run(look).await;
-        // A link that is being set up anew may have an address for a moment only.
-        if let Some(address) = moved
-            && seen == moved
-        {
+        let Some(address) = moved().await else {
+            continue;
+        };
+        // As above.
+        tokio::select! {
+            () = tokio::time::sleep(ADDRESS_SETTLES) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        if moved().await == Some(address) {
             anyhow::bail!(
                 "this machine has the address {address} in place of {node_ip}: the agent ends, and starts again as a node with that address"
             );
         }
-        seen = moved;
+        // It changed again meanwhile.
+        changes.notify_one();
     }
 }
 

@@ -11,7 +11,7 @@ use knarr_api::feed::Change;
 use knarr_control_plan::feed::{Audience, Body, FeedView, Outgoing};
 use prost::Message;
 
-/// A rolling restart of a few hundred pods fits; a longer absence costs one snapshot.
+/// A rolling restart of two hundred pods fits; a longer absence costs one snapshot.
 const ENTRIES_MAX: usize = 4_096;
 /// Keeps the log's share of the idle process small.
 const BYTES_MAX: usize = 2 * 1024 * 1024;

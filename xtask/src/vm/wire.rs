@@ -31,8 +31,7 @@ while read -r id limit script; do
   printf '%s %s %s\n' "$id" "$?" "$(tail -c 300000 /run/test-wire.out | base64 -w0)"
 done
 "#;
-/// Started as early as other services, so that a boot that does not come to its end can be looked at. `KillMode` lets a
-/// command restart the wire's own machine.
+/// Started as early as other services, so that a boot that does not come to its end can be looked at.
 pub const UNIT: &str = "# SPDX-License-Identifier: Apache-2.0
 [Unit]
 Description=Commands of the tests
