@@ -135,10 +135,8 @@ pub enum Source {
     V4(u32),
     /// This IPv6 address.
     V6([u32; 4]),
-    /// It is no IP packet.
-    None,
-    /// It is one, and too short.
-    Unreadable,
+    /// It is of another protocol, or too short.
+    Unknown,
 }
 
 /// Reads the source of a packet, in place where it lies in one piece.
@@ -152,10 +150,10 @@ pub fn source(ctx: &TcContext) -> Source {
                 // SAFETY: the bytes are there, as was just checked; the kernel's verifier proves it again.
                 return Source::V4(unsafe { read_volatile((data + IP_SOURCE) as *const u32) });
             }
-            ctx.load(IP_SOURCE).map_or(Source::Unreadable, Source::V4)
+            ctx.load(IP_SOURCE).map_or(Source::Unknown, Source::V4)
         }
-        ETH_P_IPV6_BE => ctx.load(IPV6_SOURCE).map_or(Source::Unreadable, Source::V6),
-        _ => Source::None,
+        ETH_P_IPV6_BE => ctx.load(IPV6_SOURCE).map_or(Source::Unknown, Source::V6),
+        _ => Source::Unknown,
     }
 }
 

@@ -21,9 +21,10 @@ pub fn knarr_pod(ctx: TcContext) -> i32 {
         Source::V4(address) => is_address_of(&ctx, address),
         // Pods have no IPv6 addresses but those that the kernel never forwards.
         Source::V6(address) => packet::stays_on_link(address),
-        // Not IP, so it is not forwarded.
-        Source::None => true,
-        Source::Unreadable => false,
+        // It may be an IP packet with two VLAN tags: the kernel takes one off before this program and another one of id 0
+        // after it, and then routes what is inside (`__netif_receive_skb_core`, net/core/dev.c). A pod has no use for
+        // any other protocol, not even ARP, for both ends know their neighbour.
+        Source::Unknown => false,
     };
     if is_own {
         return TC_ACT_UNSPEC;

@@ -397,7 +397,7 @@ pub enum Stat {
     ElementMoved = 16,
     /// A flow ended because its client opened a direct connection to the backend from the same port.
     FlowSuperseded = 17,
-    /// A packet of a pod was dropped because its source was not the pod's address.
+    /// A packet of a pod was dropped because its source was not the pod's address, or because it was no IP packet.
     SourceSpoofed = 18,
 }
 

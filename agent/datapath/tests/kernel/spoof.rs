@@ -2,9 +2,11 @@
 //! What a pod sends has the pod's own address, or it arrives nowhere.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, ensure};
 use knarr_datapath::{PodNetwork, TcHook};
+use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use crate::lab::{Lab, PATIENCE, ask_tcp, inside, run};
 
@@ -57,6 +59,71 @@ fn assume(netns: &str, addresses: &[Ipv4Addr]) -> Result<()> {
     Ok(())
 }
 
+/// Tags in the order of the frame, each of VLAN 0, which means no VLAN at all.
+const VLAN_TAGS: [&[u16]; 7] = [
+    &[],
+    &[S_TAG],
+    &[C_TAG],
+    &[S_TAG, C_TAG],
+    &[C_TAG, C_TAG],
+    &[S_TAG, S_TAG],
+    &[S_TAG, C_TAG, C_TAG],
+];
+/// 802.1ad.
+const S_TAG: u16 = 0x88a8;
+/// 802.1Q.
+const C_TAG: u16 = 0x8100;
+
+fn link_address(link: &str) -> Result<LinkAddr> {
+    let all = nix::ifaddrs::getifaddrs()?.filter(|found| found.interface_name == link);
+    all.filter_map(|found| found.address?.as_link_addr().copied())
+        .next()
+        .with_context(|| format!("{link} has no hardware address"))
+}
+
+fn hardware_address(netns: &str, link: &str) -> Result<[u8; 6]> {
+    let address = inside(netns, || link_address(link))?;
+    address.addr().context("an Ethernet address")
+}
+
+/// Sends a datagram to [`PORT`] as a whole frame from `eth0` of this namespace.
+fn send_frame(gateway: [u8; 6], tags: &[u16], from: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
+    const TAG_OF_NO_VLAN: [u8; 2] = [0, 0];
+    const IPV4: [u8; 2] = [0x08, 0x00];
+    let eth0 = link_address("eth0")?;
+    let mut header = [
+        0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    header[12..16].copy_from_slice(&from.octets());
+    header[16..20].copy_from_slice(&to.octets());
+    let sum: u32 = header
+        .chunks_exact(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let mut frame = Vec::new();
+    frame.extend(gateway);
+    frame.extend(eth0.addr().context("an Ethernet address")?);
+    for tag in tags {
+        frame.extend(tag.to_be_bytes());
+        frame.extend(TAG_OF_NO_VLAN);
+    }
+    frame.extend(IPV4);
+    frame.extend(header);
+    // UDP, without a checksum.
+    frame.extend([PORT.to_be_bytes(), PORT.to_be_bytes(), [0, 10], [0, 0]].concat());
+    frame.extend(b"me");
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    sendto(socket.as_raw_fd(), &frame, &eth0, MsgFlags::empty())?;
+    Ok(())
+}
+
 fn network_of(pod: Ipv4Addr) -> PodNetwork {
     PodNetwork {
         host_ifname: PodNetwork::host_ifname(&format!("{:012x}", u32::from(pod))),
@@ -84,6 +151,21 @@ fn only_its_own_address_leaves_a_pod(hook: TcHook) -> Result<()> {
     }
     let dropped = lab.one.stat("source_spoofed")?;
     ensure!(dropped >= 6, "{dropped}");
+    let at = receiver(lab.two.pod(c))?;
+    let gateway = hardware_address(&lab.one.netns, &network_of(a).host_ifname)?;
+    inside(lab.one.pod(a), || {
+        for tags in VLAN_TAGS {
+            send_frame(gateway, tags, NOBODYS, c)?;
+        }
+        Ok(())
+    })?;
+    let sources = arrived(lab.one.pod(a), &[], a, c, &at)?;
+    ensure!(
+        sources == [IpAddr::V4(a)],
+        "{hook:?}, with VLAN tags: {sources:?}"
+    );
+    let dropped = lab.one.stat("source_spoofed")? - dropped;
+    ensure!(dropped >= VLAN_TAGS.len() as u64, "{dropped}");
     // And a pod does not speak as another one.
     lab.servers.clear();
     run(&[
@@ -97,7 +179,6 @@ fn only_its_own_address_leaves_a_pod(hook: TcHook) -> Result<()> {
         "eth0",
     ])?;
     assume(lab.one.pod(a), &[b])?;
-    let at = receiver(lab.two.pod(c))?;
     let sources = arrived(lab.one.pod(a), &[b], a, c, &at)?;
     ensure!(sources == [IpAddr::V4(a)], "{sources:?}");
     Ok(())
