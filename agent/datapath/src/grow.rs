@@ -21,7 +21,7 @@ use knarr_ebpf_common::{MapOp, SERVICE_NODE_PORT, ServiceEntry, TABLE_CHUNK};
 use crate::apply;
 use crate::config::ProgramLog;
 use crate::error::DatapathError;
-use crate::load::{Datapath, attach_all, link_dir, load_object, pin_root, pinned_maps};
+use crate::load::{Datapath, attach_all, link_dir, load_all, load_object, pin_root, pinned_maps};
 use crate::maps::{self, Maps, Places, Wanted};
 
 /// The first size of each map that grows: some hundred Services. Together they take a quarter of a megabyte.
@@ -118,7 +118,7 @@ impl Datapath {
             MapOp::SetService { entry, .. } => Some(entry),
             _ => None,
         });
-        self.grow(&needs_of(flips))?;
+        self.grow_in_advance(&needs_of(flips));
         let result = apply::apply(&self.maps.now(), ops);
         if !matches!(result, Err(DatapathError::MapFull { .. })) {
             return result;
@@ -136,18 +136,68 @@ impl Datapath {
         }
         // One counter for each Service port.
         needs.insert("COUNTERS", needs["SERVICES"]);
-        match self.grow(&needs)? {
+        match self.grow(&needs) {
             // Whatever was carried out already is the same the second time.
-            Grown::Yes => apply::apply(&self.maps.now(), ops),
-            Grown::No => result,
+            Ok(Grown::Yes) => apply::apply(&self.maps.now(), ops),
+            Ok(Grown::No) => result,
+            // All that fitted was carried out, so the full map is what is reported.
+            Err(error) => {
+                warn_of_growth(&error);
+                result
+            }
         }
     }
 
-    /// What an earlier agent left may need larger maps than it was allowed.
-    pub(crate) fn grow_for_known(&mut self) -> Result<(), DatapathError> {
-        let services = self.maps.now().services.entries()?;
-        self.grow(&needs_of(services.iter().map(|(_, entry)| entry)))?;
-        Ok(())
+    /// Grows maps that kernel programs will fill. Without it these hold less; that is no reason to hold back the
+    /// operations, by which dead endpoints go. It is tried again with the next change of such a Service.
+    fn grow_in_advance(&mut self, needs: &Needs) {
+        if let Err(error) = self.grow(needs) {
+            warn_of_growth(&error);
+        }
+    }
+
+    /// What an earlier agent left may need larger maps than it was allowed, or may have maps that nothing needs: earlier
+    /// versions made all of them at full size.
+    pub(crate) fn fit_to_known(&mut self) {
+        let services = match self.maps.now().services.entries() {
+            Ok(services) => services,
+            Err(error) => return warn_of_growth(&error),
+        };
+        let needs = needs_of(services.iter().map(|(_, entry)| entry));
+        self.grow_in_advance(&needs);
+        if let Err(error) = self.shrink_all_but(&needs) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "maps that nothing needs stay large"
+            );
+        }
+    }
+
+    fn shrink_all_but(&mut self, needs: &Needs) -> Result<(), DatapathError> {
+        // See `first_size`.
+        if self.config.log != ProgramLog::Off {
+            return Ok(());
+        }
+        let old = self.maps.now();
+        let present: Needs = [
+            ("AFFINITY", old.affinity.max_entries),
+            ("FLOWS", old.flows.max_entries),
+            ("NAT", old.nat.max_entries),
+        ]
+        .into();
+        let targets: Needs = maps::all(&self.config.sizes)
+            .iter()
+            .filter(|map| !needs.contains_key(map.name))
+            .filter_map(|map| {
+                let first = first_size(map, self.config.log)?;
+                (*present.get(map.name)? > first).then_some((map.name, first))
+            })
+            .collect();
+        if targets.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(?targets, "maps that nothing needs are made small");
+        self.replace(&targets)
     }
 
     fn grow(&mut self, needs: &Needs) -> Result<Grown, DatapathError> {
@@ -178,11 +228,15 @@ impl Datapath {
             return Ok(Grown::No);
         }
         tracing::debug!(?targets, "maps grow");
-        self.replace(&old, &targets)?;
+        drop(old);
+        self.replace(&targets)?;
         Ok(Grown::Yes)
     }
 
-    fn replace(&mut self, old: &Maps, targets: &Needs) -> Result<(), DatapathError> {
+    fn replace(&mut self, targets: &Needs) -> Result<(), DatapathError> {
+        let shared = self.maps.clone();
+        let _turn = shared.turn();
+        let old = &*shared.now();
         let map_dir = pinned_maps(&self.config.bpf_root);
         let larger = growing(&self.config.bpf_root);
         let file_error = |action: &'static str, path: &Path| {
@@ -208,21 +262,60 @@ impl Datapath {
         for name in targets.keys() {
             copy(name, old, &new, self.cpus)?;
         }
+        load_all(&mut ebpf)?;
         let links = link_dir(&self.config.bpf_root);
-        attach_all(&mut ebpf, &self.config, &links, &new)?;
-        for name in ["AFFINITY", "FLOWS", "NAT"] {
-            if targets.contains_key(name) {
-                copy(name, old, &new, self.cpus)?;
-            }
-        }
-        for name in targets.keys() {
-            let path = larger.join(name);
-            std::fs::rename(&path, map_dir.join(name)).map_err(file_error("rename", &path))?;
+        let swapped = attach_all(&mut ebpf, &self.config, &links, &new)
+            .and_then(|()| add_new(targets, old, &new))
+            .and_then(|()| {
+                targets.keys().try_for_each(|name| {
+                    let path = larger.join(name);
+                    std::fs::rename(&path, map_dir.join(name)).map_err(file_error("rename", &path))
+                })
+            });
+        if let Err(error) = swapped {
+            self.go_back(targets, &links, &new);
+            return Err(error);
         }
         self.ebpf = ebpf;
         self.maps.replace(new);
         Ok(())
     }
+
+    /// Attaches the programs of the old maps again, where those of the new ones could not all be attached: some of them may
+    /// be, and would look into maps that are not written any more.
+    fn go_back(&mut self, targets: &Needs, links: &Path, new: &Maps) {
+        let old = self.maps.now();
+        // The uplink that is missing is missing for these too. They come last, and all others are attached by then.
+        if let Err(error) = attach_all(&mut self.ebpf, &self.config, links, &old) {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "attaching the programs of before"
+            );
+        }
+        if let Err(error) = add_new(targets, new, &old) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "some flows of this moment are lost"
+            );
+        }
+    }
+}
+
+fn warn_of_growth(error: &DatapathError) {
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "maps cannot grow and are used as they are"
+    );
+}
+
+/// Adds what programs wrote into the old maps after these were copied.
+fn add_new(targets: &Needs, from: &Maps, to: &Maps) -> Result<(), DatapathError> {
+    targets.keys().try_for_each(|name| match *name {
+        "AFFINITY" => to.affinity.add_from(&from.affinity),
+        "FLOWS" => to.flows.add_from(&from.flows),
+        "NAT" => to.nat.add_from(&from.nat),
+        _ => Ok(()),
+    })
 }
 
 /// Whether any map was replaced.

@@ -200,8 +200,9 @@ impl Inspector {
     }
 
     /// Deletes affinity entries and flows that lead to these backends. Only for ids that no slot names any
-    /// more; they are not used again, so it may run beside anything else.
+    /// more; they are not used again, so it may run beside anything else. Only maps do not grow meanwhile.
     pub fn purge_backends(&self, gone: &HashSet<u32>) -> Result<(), DatapathError> {
+        let _turn = self.maps.turn();
         apply::purge_backends(&self.maps.now(), gone)
     }
 

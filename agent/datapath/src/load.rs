@@ -124,6 +124,7 @@ impl Datapath {
             path: path.into(),
             source,
         })?;
+        load_all(&mut ebpf)?;
         attach_all(&mut ebpf, config, &link_dir, &maps)?;
         let mut datapath = Self {
             maps: SharedMaps::new(maps),
@@ -132,7 +133,7 @@ impl Datapath {
             config: config.clone(),
             object,
         };
-        datapath.grow_for_known()?;
+        datapath.fit_to_known();
         datapath.refresh_node_addresses()?;
         Ok(datapath)
     }
@@ -446,6 +447,25 @@ fn mark_known(maps: &Maps) -> Result<(), DatapathError> {
     Ok(())
 }
 
+/// Gives all programs to the kernel, before any of them takes the place of an attached one.
+pub(crate) fn load_all(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let name = attach::RELEASE_PROGRAM;
+    let program: &mut CgroupSock = find(ebpf, name)?;
+    program.load().map_err(|source| load_error(name, source))?;
+    for name in attach::SOCKET_PROGRAMS {
+        let program: &mut CgroupSockAddr = find(ebpf, name)?;
+        program.load().map_err(|source| load_error(name, source))?;
+    }
+    let of_uplinks = attach::PACKET_PROGRAMS.map(|(name, _)| name);
+    // The last one is attached with each pod.
+    for name in of_uplinks.into_iter().chain([attach::POD_PROGRAM]) {
+        let program: &mut SchedClassifier = find(ebpf, name)?;
+        program.load().map_err(|source| load_error(name, source))?;
+    }
+    Ok(())
+}
+
+/// Attaches loaded programs, in the place of those that are attached.
 pub(crate) fn attach_all(
     ebpf: &mut Ebpf,
     config: &DatapathConfig,
@@ -461,11 +481,9 @@ pub(crate) fn attach_all(
     // What a connect writes down is taken out at the socket's end, so whoever does that comes first.
     let name = attach::RELEASE_PROGRAM;
     let program: &mut CgroupSock = find(ebpf, name)?;
-    program.load().map_err(|source| load_error(name, source))?;
     attach::socket(program, name, &cgroup, &config.cgroup_root, link_dir)?;
     for name in attach::SOCKET_PROGRAMS {
         let program: &mut CgroupSockAddr = find(ebpf, name)?;
-        program.load().map_err(|source| load_error(name, source))?;
         attach::socket(program, name, &cgroup, &config.cgroup_root, link_dir)?;
     }
     for (name, direction) in attach::PACKET_PROGRAMS {
@@ -474,16 +492,11 @@ pub(crate) fn attach_all(
             mark_known(maps)?;
         }
         let program: &mut SchedClassifier = find(ebpf, name)?;
-        program.load().map_err(|source| load_error(name, source))?;
         for uplink in &config.uplinks {
             let pin = attach::uplink_pin(link_dir, name, uplink);
             attach::packet(program, name, direction, uplink, config.tc_hook, &pin)?;
         }
     }
-    // Attached with each pod.
-    let name = attach::POD_PROGRAM;
-    let program: &mut SchedClassifier = find(ebpf, name)?;
-    program.load().map_err(|source| load_error(name, source))?;
     attach::forget_other_uplinks(&config.uplinks, link_dir);
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use knarr_ebpf_common::{
     Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
@@ -18,7 +18,7 @@ use knarr_ebpf_common::{
 
 use crate::config::MapSizes;
 use crate::error::DatapathError;
-use crate::sys::{self, Cursor};
+use crate::sys::{self, Cursor, Known};
 
 /// Entries handed to the kernel in one call: large enough that the calls do not show, small enough that
 /// buffers stay below a few megabytes.
@@ -100,23 +100,36 @@ impl Places<'_> {
 
 /// The maps of now: they are replaced by larger ones while readers are at work.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedMaps(Arc<RwLock<Arc<Maps>>>);
+pub(crate) struct SharedMaps {
+    now: Arc<RwLock<Arc<Maps>>>,
+    /// Held while entries are copied into other maps, and while they are purged.
+    whole: Arc<Mutex<()>>,
+}
 
 impl SharedMaps {
     pub(crate) fn new(maps: Maps) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(maps))))
+        Self {
+            now: Arc::new(RwLock::new(Arc::new(maps))),
+            whole: Arc::default(),
+        }
+    }
+
+    /// A turn for what deletes entries beside the agent's own writes, or replaces maps: what is purged in maps that are
+    /// just being copied would be in the copy for ever. Ask for [`Self::now`] after it.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The maps of now.
     pub(crate) fn now(&self) -> Arc<Maps> {
-        self.0
+        self.now
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
     pub(crate) fn replace(&self, maps: Maps) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(maps);
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(maps);
     }
 }
 
@@ -180,7 +193,8 @@ impl<K: Plain, V: Plain> Map<K, V> {
 
     /// Writes one entry.
     pub(crate) fn insert(&self, key: &K, value: &V) -> Result<(), DatapathError> {
-        sys::map_update(self.fd.as_fd(), key, std::slice::from_ref(value))
+        let value = std::slice::from_ref(value);
+        sys::map_update(self.fd.as_fd(), key, value, Known::Replace)
             .map_err(|source| self.error("write", source))
     }
 
@@ -210,26 +224,31 @@ impl<K: Plain, V: Plain> Map<K, V> {
         }
     }
 
-    /// Copies all entries of another map of the same kind; those that are there already stay as they are.
+    /// Copies all entries of another map of the same kind into this one, which no program uses yet.
     pub(crate) fn fill_from(&self, old: &Self) -> Result<(), DatapathError> {
+        old.visit(|keys, values| self.insert_all(keys, values).map_err(|(_, error)| error))
+    }
+
+    /// Adds what another map of the same kind has more than this one, which programs use: what these write meanwhile is
+    /// newer and stays.
+    pub(crate) fn add_from(&self, old: &Self) -> Result<(), DatapathError> {
         old.visit(|keys, values| {
-            let mut fresh = (Vec::new(), Vec::new());
             for (key, value) in keys.iter().zip(values) {
-                if self.get(key)?.is_none() {
-                    fresh.0.push(*key);
-                    fresh.1.push(*value);
+                let value = std::slice::from_ref(value);
+                match sys::map_update(self.fd.as_fd(), key, value, Known::Keep) {
+                    Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                    result => result.map_err(|source| self.error("write", source))?,
                 }
             }
-            self.insert_all(&fresh.0, &fresh.1)
-                .map_err(|(_, error)| error)
+            Ok(())
         })
     }
 
-    /// The same for a per-CPU map.
+    /// As [`Self::fill_from`], for a per-CPU map.
     pub(crate) fn fill_from_per_cpu(&self, old: &Self, cpus: usize) -> Result<(), DatapathError> {
         for key in old.keys()? {
             if let Some(values) = old.lookup_per_cpu(&key, cpus)? {
-                sys::map_update(self.fd.as_fd(), &key, &values)
+                sys::map_update(self.fd.as_fd(), &key, &values, Known::Replace)
                     .map_err(|source| self.error("write", source))?;
             }
         }

@@ -179,16 +179,27 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     Ok(())
 }
 
+/// What becomes of an entry that is there already: `BPF_ANY` and `BPF_NOEXIST` of linux/bpf.h.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Known {
+    /// It gets the new value.
+    Replace = 0,
+    /// It stays, and the call fails with `EEXIST`.
+    Keep = 1,
+}
+
 /// Writes one entry.
 pub(crate) fn map_update<K: Plain, V: Plain>(
     map: BorrowedFd<'_>,
     key: &K,
     value: &[V],
+    known: Known,
 ) -> io::Result<()> {
     let mut attr = ElementAttr {
         map_fd: raw(map),
         key: address(key),
         value: value.as_ptr() as u64,
+        flags: known as u64,
         ..ElementAttr::default()
     };
     bpf(Command::MapUpdate, &mut attr)?;

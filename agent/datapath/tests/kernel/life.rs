@@ -540,3 +540,131 @@ fn maps_begin_small_and_grow_under_load_without_a_lost_connect() -> Result<()> {
     inside(&lab.one.netns, || ask_tcp(vip()))?;
     Ok(())
 }
+
+#[test]
+fn maps_that_cannot_grow_without_the_uplink_hold_no_endpoint_back() -> Result<()> {
+    /// Services, of which the first map holds 2,048.
+    const MORE_THAN_FIRST: u16 = 2_200;
+    let mut lab = Lab::bare()?;
+    let limits = MapSizes::default();
+    lab.one.sizes = limits;
+    lab.one.open()?;
+    let pods = [lab.pod(1, 2)?, lab.pod(1, 3)?];
+    let inspector = lab.one.datapath().inspector();
+    let before = sizes(&inspector)?;
+    let netns = lab.one.netns.clone();
+    let rename = |from: &str, to: &str| -> Result<()> {
+        run(&["ip", "-n", &netns, "link", "set", from, "down"])?;
+        run(&["ip", "-n", &netns, "link", "set", from, "name", to])?;
+        run(&["ip", "-n", &netns, "link", "set", to, "up"])?;
+        Ok(())
+    };
+    rename("eth0", "away")?;
+    let mut sticky = service(ServiceProtocol::Tcp);
+    sticky.affinity_seconds = 60;
+    lab.one.table.set_service(sticky);
+    lab.one.table.set_endpoint(endpoint(pods[0]));
+    lab.one.sync()?;
+    ensure!(sizes(&inspector)? == before, "maps grew without an uplink");
+    ensure!(inside(&netns, || ask_tcp(vip()))?.server == pods[0]);
+    lab.one.table.set_endpoint(endpoint(pods[1]));
+    lab.one.table.remove_endpoint(&endpoint(pods[0]).key());
+    lab.one.sync()?;
+    ensure!(inside(&netns, || ask_tcp(vip()))?.server == pods[1]);
+    lab.one.later()?;
+    ensure!(lab.one.datapath().restore()?.backends.len() == 1);
+    // A map that is full is an error, and the sockets see what is written nevertheless.
+    for number in 0..MORE_THAN_FIRST {
+        let [high, low] = number.to_be_bytes();
+        let mut other = service(ServiceProtocol::Tcp);
+        other.name.name = format!("s{number}");
+        other.cluster_ips = vec![Ipv4Addr::new(10, 97, high, low).into()];
+        other.ports[0].node_port = None;
+        lab.one.table.set_service(other);
+    }
+    let full = |result: Result<usize>| -> Result<()> {
+        let error = result.err().context("more than the map holds")?;
+        let full = error.downcast_ref::<DatapathError>();
+        ensure!(
+            matches!(full, Some(DatapathError::MapFull { .. })),
+            "{error:?}"
+        );
+        Ok(())
+    };
+    full(lab.one.sync())?;
+    let contents = lab.one.datapath().restore()?;
+    lab.one.table.resync(&contents);
+    lab.one.table.set_endpoint(endpoint(pods[0]));
+    lab.one.table.remove_endpoint(&endpoint(pods[1]).key());
+    full(lab.one.sync())?;
+    ensure!(inside(&netns, || ask_tcp(vip()))?.server == pods[0]);
+    let remembered = |inspector: &Inspector| -> Result<Vec<u32>> {
+        let all = inspector.affinities()?;
+        Ok(all.into_iter().map(|(_, entry)| entry.backend).collect())
+    };
+    let known = remembered(&inspector)?;
+    ensure!(known.len() == 1, "{known:?}");
+
+    // The next change of such a Service tries again, and takes along what the small maps hold.
+    rename("away", "eth0")?;
+    let contents = lab.one.datapath().restore()?;
+    lab.one.table.resync(&contents);
+    lab.one.table.set_endpoint(endpoint(pods[1]));
+    lab.one.sync()?;
+    let after = sizes(&inspector)?;
+    ensure!(after["FLOWS"] == limits.flows && after["AFFINITY"] == limits.affinity);
+    ensure!(remembered(&inspector)? == known, "{known:?}");
+    ensure!(inside(&netns, || ask_tcp(vip()))?.server == pods[0]);
+    let to = (lab.one.ip, NODE_PORT);
+    lab.outside(|| ask_tcp(to))?;
+    Ok(())
+}
+
+#[test]
+fn maps_of_an_earlier_version_shrink_when_no_service_needs_them() -> Result<()> {
+    const FIRST: u32 = 128;
+    let mut lab = Lab::bare()?;
+    let limits = MapSizes::default();
+    lab.one.sizes = limits;
+    // With a log maps begin at full size, as they did in earlier versions.
+    lab.one.log = ProgramLog::Debug;
+    lab.one.open()?;
+    let pod = lab.pod(1, 2)?;
+    lab.one.table.set_service(service(ServiceProtocol::Tcp));
+    lab.one.table.set_endpoint(endpoint(pod));
+    lab.one.sync()?;
+    let of_now = |lab: &Lab| -> Result<[u32; 3]> {
+        let found = sizes(&Inspector::open(&lab.one.bpf_root)?)?;
+        Ok(["FLOWS", "NAT", "AFFINITY"].map(|name| found[name]))
+    };
+    let full = [limits.flows, limits.flows, limits.affinity];
+    ensure!(of_now(&lab)? == full);
+
+    lab.one.log = ProgramLog::Off;
+    lab.one.datapath = None;
+    lab.one.open()?;
+    let found = of_now(&lab)?;
+    ensure!(found == [limits.flows, limits.flows, FIRST], "{found:?}");
+    let to = (lab.one.ip, NODE_PORT);
+    lab.outside(|| ask_tcp(to))?;
+
+    let mut inner = service(ServiceProtocol::Tcp);
+    inner.ports[0].node_port = None;
+    lab.one.table.replace(vec![inner], vec![endpoint(pod)]);
+    lab.one.sync()?;
+    lab.one.later()?;
+    lab.one.datapath = None;
+    lab.one.open()?;
+    let found = of_now(&lab)?;
+    ensure!(found == [FIRST; 3], "{found:?}");
+    inside(&lab.one.netns, || ask_tcp(vip()))?;
+
+    lab.one
+        .table
+        .replace(vec![service(ServiceProtocol::Tcp)], vec![endpoint(pod)]);
+    lab.one.sync()?;
+    let found = of_now(&lab)?;
+    ensure!(found == [limits.flows, limits.flows, FIRST], "{found:?}");
+    lab.outside(|| ask_tcp(to))?;
+    Ok(())
+}
