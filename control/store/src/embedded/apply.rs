@@ -179,6 +179,16 @@ impl<'txn> Writer<'txn> {
         Ok(())
     }
 
+    /// Writes down that no revision after the head was given out, and whether there was need to.
+    pub(super) fn release(&mut self) -> Result<bool, StoreError> {
+        if self.reserved <= self.head {
+            return Ok(false);
+        }
+        let meta = &mut self.tables.meta;
+        meta.insert(RESERVED, self.head.0).map_err(engine_error)?;
+        Ok(true)
+    }
+
     fn reserve(&mut self) {
         self.reserved = Revision(self.head.0.saturating_add(RESERVED_REVISIONS));
         self.dirty = Dirty::Changed;

@@ -121,6 +121,15 @@ pub(super) async fn run(
     };
     requests.close();
     shared.hub.close();
+    let releasing = shared.clone();
+    tokio::task::spawn_blocking(move || {
+        // Without it the head jumps at the next start, as after a crash.
+        if let Err(error) = release(&releasing) {
+            let error = error.with_causes();
+            tracing::warn!(%error, "the store's reserved revisions could not be given back");
+        }
+    })
+    .await?;
     // Whoever opens the file again may be waiting for the disk.
     tokio::task::spawn_blocking(move || shared.close_database()).await?;
     if let Some(done) = closed {
@@ -264,6 +273,22 @@ fn apply_group(
         }
     }
     result
+}
+
+/// Gives back the revisions that were reserved and not given out, so that clients can go on after an orderly restart where
+/// they were.
+fn release(shared: &Shared) -> Result<(), StoreError> {
+    let database = shared.database()?;
+    let txn = database.begin_write().map_err(engine_error)?;
+    let tables = Tables::open(&txn).map_err(engine_error)?;
+    let mut writer = Writer::new(tables, &shared.overlay)?;
+    let released = writer.release()?;
+    drop(writer);
+    if released {
+        txn.commit().map_err(engine_error)
+    } else {
+        txn.abort().map_err(engine_error)
+    }
 }
 
 /// Does one request. Returns an error only if the whole group is lost.

@@ -92,7 +92,7 @@ async fn volatile_and_durable_changes_compare_and_swap_with_each_other() {
 }
 
 #[tokio::test]
-async fn after_a_crash_no_revision_is_given_out_again() {
+async fn after_a_restart_no_revision_is_given_out_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut seen = Revision(0);
     for restart in 0..3 {
@@ -102,7 +102,6 @@ async fn after_a_crash_no_revision_is_given_out_again() {
         for n in 0..10 {
             seen = put_volatile(&store, "lease", &n.to_string()).await;
         }
-        // Closed without another write, which is what a crash leaves.
         store.close().await;
         let store = open(dir.path());
         assert_eq!(
@@ -118,6 +117,39 @@ async fn after_a_crash_no_revision_is_given_out_again() {
         seen = next;
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn after_an_orderly_restart_a_watch_goes_on_at_the_head_and_after_a_crash_it_jumps() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, "lease", "durable").await;
+    let seen = put_volatile(&store, "lease", "1").await;
+    let crashed = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
+    }
+    store.close().await;
+    for restart in 0..2 {
+        let store = open(dir.path());
+        assert_eq!(store.stats().revision, seen, "restart {restart}");
+        store.close().await;
+    }
+    let store = open(dir.path());
+    let mut watch = store
+        .watch("lease".into(), Bytes::new(), seen.next())
+        .await
+        .unwrap();
+    let renewed = put_volatile(&store, "lease", "2").await;
+    assert_eq!(renewed, seen.next());
+    assert_eq!(next(&mut watch).await.revision, renewed);
+
+    let store = open(crashed.path());
+    assert!(
+        store.stats().revision > seen,
+        "the file does not tell how far it got"
+    );
 }
 
 #[tokio::test]
