@@ -18,8 +18,8 @@ const PROGRAMS: [(&str, &str); 3] = [
 pub const QEMU: &str = "qemu-system-x86_64";
 /// What QEMU reads at run time and Debian only recommends: firmware of the machine and of its network card.
 const FIRMWARE: [&str; 2] = ["seabios", "ipxe-qemu"];
-/// The oldest major version that is known not to hang.
-const QEMU_MAJOR_MIN: u32 = 9;
+/// The oldest major version that is known not to hang and has `reconnect-ms` of `-netdev stream` (since 9.2).
+const QEMU_MAJOR_MIN: u32 = 10;
 /// The Debian release whose own QEMU is too old.
 const OLD_RELEASE: &str = "bookworm";
 
