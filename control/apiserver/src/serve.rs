@@ -44,7 +44,7 @@ pub const ANONYMOUS_CONNECTIONS_MAX: usize = 512;
 /// One source address may have one in this many of those places: several machines behind one address can join at
 /// once, and no address can take all.
 const SOURCE_SHARE: usize = 8;
-/// Connections of one node. An agent needs one, and a second while it changes its certificate.
+/// Connections with one certificate of a node. An agent needs one, and a second for a moment when it connects again.
 const NODE_CONNECTIONS_MAX: usize = 16;
 /// Time for a TLS handshake.
 const HANDSHAKE_MS_MAX: u64 = 10_000;
@@ -52,6 +52,8 @@ const HANDSHAKE_MS_MAX: u64 = 10_000;
 const HEAD_MS_MAX: u64 = 30_000;
 /// Requests at once on one HTTP/2 connection, as Go's server allows.
 const STREAMS_MAX: u32 = 250;
+/// Requests at once on one connection of a node: its session, and a stream for each open log, exec or port-forward.
+const NODE_STREAMS_MAX: u32 = 128;
 /// Requests that were reset before they were looked at; then the connection ends. hyper's own bound, said here because it
 /// is what ends a reset storm (CVE-2023-44487).
 const RESETS_WAITING_MAX: usize = 20;
@@ -144,7 +146,8 @@ struct Server {
     handshakes: Arc<Pool<Source>>,
     /// Connections that have proved nothing in it, by source.
     guests: Arc<Pool<Source>>,
-    /// Connections of nodes, by name.
+    /// Connections of nodes, by the serial number of the certificate. By name, a machine whose certificate was taken back
+    /// could end the connections of the one that has the name now.
     nodes: Arc<Pool<String>>,
 }
 
@@ -238,14 +241,16 @@ async fn connection(
     let Some(node) = proof.identity.node_name().map(str::to_owned) else {
         return serve_proven(&server, stream, proof).await;
     };
-    let place = server.nodes.enter(node.clone(), Instant::now());
+    let place = server
+        .nodes
+        .enter(proof.certificate.serial.clone(), Instant::now());
     let ended = place.ended();
     tokio::select! {
         // An agent repeats what was not acknowledged.
         () = serve_proven(&server, stream, proof) => {}
         () = ended.cancelled() => {
             // A node could fill the log with it.
-            tracing::debug!(node, %peer, "the node has {NODE_CONNECTIONS_MAX} connections and opened another one: its oldest is closed");
+            tracing::debug!(node, %peer, "the node has {NODE_CONNECTIONS_MAX} connections with this certificate and opened another one: its oldest is closed");
         }
     }
 }
@@ -289,6 +294,10 @@ async fn serve_proven(server: &Arc<Server>, stream: Stream, proof: Proof) {
         certificate,
     } = proof;
     let ends = certificate.not_after;
+    let streams = match identity.node_name() {
+        Some(_) => NODE_STREAMS_MAX,
+        None => STREAMS_MAX,
+    };
     let (router, signal) = (
         server.router.clone(),
         ShutdownSignal(server.shutdown.clone()),
@@ -305,7 +314,7 @@ async fn serve_proven(server: &Arc<Server>, stream: Stream, proof: Proof) {
             Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
         }
     });
-    let builder = proven_builder();
+    let builder = proven_builder(streams);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
@@ -388,7 +397,7 @@ async fn certificate_ended(ends: SystemTime) {
     }
 }
 
-fn proven_builder() -> auto::Builder<TokioExecutor> {
+fn proven_builder(streams: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -397,7 +406,7 @@ fn proven_builder() -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(streams)
         .max_pending_accept_reset_streams(RESETS_WAITING_MAX)
         .max_local_error_reset_streams(RESETS_FOR_ERRORS_MAX)
         .keep_alive_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S))

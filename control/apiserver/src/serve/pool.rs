@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bounded places for connections, shared fairly between those who hold them.
 //!
-//! A holder is a source address while a connection has proved nothing, and a node's name afterwards. A newcomer is never
+//! A holder is a source address while a connection has proved nothing, and a node's certificate afterwards. A newcomer is never
 //! turned away: where its holder has no place left, that holder's oldest connection ends. Where all places are taken,
 //! the oldest of the holder with most of them ends. So one who takes all that it can get crowds out itself.
 

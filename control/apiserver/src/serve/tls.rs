@@ -5,7 +5,6 @@
 //! it may ask for health like everybody and gets a 401 for the rest, as Kubernetes has it. A failed handshake would tell it
 //! less. So the handshake takes every certificate whose key the client has, and the certificate is judged afterwards.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +34,7 @@ pub struct PeerCertificate {
 }
 
 impl PeerCertificate {
-    /// Reads serial number and end of a certificate.
+    /// Reads the serial number, the organizational unit and the two ends of a certificate. `None` where it is none.
     #[must_use]
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
@@ -45,7 +44,7 @@ impl PeerCertificate {
         };
         let validity = certificate.validity();
         Some(Self {
-            serial: hex(certificate.raw_serial()),
+            serial: hex::encode(certificate.raw_serial()),
             unit: certificate
                 .subject()
                 .iter_organizational_unit()
@@ -56,15 +55,6 @@ impl PeerCertificate {
             not_after: moment(validity.not_after)?,
         })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 /// What a client has proved.
