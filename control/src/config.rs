@@ -26,8 +26,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(10);
 const NODE_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// No node certificate is shorter than this: renewal needs time before its end.
 const NODE_CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(60);
-/// With less, a few slow handshakes would hold up everybody; with more, too few of the server's connections would be left
-/// for clients with certificates.
+/// With less, a few machines that join would hold up each other; with more, too few of the server's connections would be
+/// left for clients with certificates.
 const ANONYMOUS_CONNECTIONS_RANGE: std::ops::RangeInclusive<usize> = 64..=4096;
 /// Less history than this does not hold a few versions of the largest objects.
 const HISTORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
@@ -457,8 +457,8 @@ impl Config {
         }
         if !ANONYMOUS_CONNECTIONS_RANGE.contains(&self.anonymous_connections_max) {
             return Err(conflict(format!(
-                "--anonymous-connections-max {} must be from {} to {}: every TLS handshake needs such a place, and most \
-                 places are kept for clients with certificates",
+                "--anonymous-connections-max {} must be from {} to {}: the rest of the server's 8192 connections is \
+                 kept for clients with certificates",
                 self.anonymous_connections_max,
                 ANONYMOUS_CONNECTIONS_RANGE.start(),
                 ANONYMOUS_CONNECTIONS_RANGE.end(),

@@ -3,6 +3,7 @@
 //!
 //! Called by the node feed's server; what a token must be is `tokens`, what is signed is `pki`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,7 +80,7 @@ impl Enrollment {
         }
     }
 
-    /// Signs a certificate for the Node that there is.
+    /// Signs a certificate that `node` accepts.
     fn sign(&self, node: &Node, request: &SigningRequest) -> Result<NodeCertificate, EnrollError> {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (name, uid) = (text(&node.metadata.name), text(&node.metadata.uid));
@@ -107,8 +108,11 @@ impl Enrollment {
     /// more.
     async fn admit(&self, name: &str, node: Option<Node>) -> Result<Node, EnrollError> {
         let Some(mut node) = node else {
+            // A certificate of before certificates had uids would count for every Node of the name.
+            let since = admission::annotation(clock::now());
             let metadata = ObjectMeta {
                 name: Some(name.to_owned()),
+                annotations: Some(BTreeMap::from([(admission::SINCE.to_owned(), since)])),
                 ..ObjectMeta::default()
             };
             let node = Node {
@@ -243,13 +247,9 @@ impl Enroll for Enrollment {
         self.sign(&node, &request)
     }
 
-    async fn renew(&self, node: &str, csr_pem: &str) -> Result<NodeCertificate, EnrollError> {
-        let request = read_request(node, csr_pem)?;
-        // Whether this certificate may be renewed has been judged: the feed asks the Node for every call.
-        match self.node(node).await? {
-            Some(node) => self.sign(&node, &request),
-            None => Err(unavailable(format!("there is no Node {node}"))),
-        }
+    fn renew(&self, judged: &Node, csr_pem: &str) -> Result<NodeCertificate, EnrollError> {
+        let name = judged.metadata.name.as_deref().unwrap_or_default();
+        self.sign(judged, &read_request(name, csr_pem)?)
     }
 }
 

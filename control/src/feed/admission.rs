@@ -19,8 +19,12 @@ fn status(refusal: &Refusal) -> Status {
 }
 
 impl Feed {
-    /// Whether a certificate of `node` opens the feed now.
-    pub(super) async fn admit(&self, node: &str, certificate: &Certificate) -> Result<(), Status> {
+    /// The Node, if a certificate of `node` opens the feed now.
+    pub(super) async fn admit(
+        &self,
+        node: &str,
+        certificate: &Certificate,
+    ) -> Result<Node, Status> {
         let present = match self.client.get::<Node>(None, node).await {
             Ok(present) => Some(present),
             Err(error) if error.is_not_found() => None,
@@ -30,7 +34,9 @@ impl Feed {
                 )));
             }
         };
-        admission::judge(node, present.as_ref(), certificate).map_err(|refusal| status(&refusal))
+        admission::judge(node, present.as_ref(), certificate)
+            .map_err(|refusal| status(&refusal))?;
+        present.ok_or_else(|| status(&Refusal::Deleted(node.to_owned())))
     }
 
     /// Returns when a certificate of `node` is refused.

@@ -3,12 +3,12 @@
 //! idle cluster rest.
 //!
 //! The feed server writes here; node lifecycle reads it to tell a dead node from a living one. Silence is measured by the
-//! monotonic clock, because the other one may be set at any time; that one is kept for people. (What people see of a
+//! monotonic clock, because the other one may be set at any time. (What people see of a
 //! heartbeat is the node's Lease, which the feed renews in memory as well; see `reports`.)
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::clock::Moment;
 
@@ -17,8 +17,8 @@ use crate::clock::Moment;
 struct Signs {
     /// From when its silence counts: last heard, or first waited for.
     since: Instant,
-    /// When it was last heard, by the clock that people read.
-    heard: Option<SystemTime>,
+    /// Whether it was heard at all.
+    heard: bool,
 }
 
 /// Last signs of life, by node name.
@@ -39,7 +39,7 @@ impl Heartbeats {
     pub fn beat(&self, node: &str, now: Moment) {
         let signs = Signs {
             since: now.monotonic,
-            heard: Some(now.wall),
+            heard: true,
         };
         self.cut_offs().remove(node);
         let mut nodes = self.nodes();
@@ -51,15 +51,10 @@ impl Heartbeats {
         }
     }
 
-    /// When `node` was last heard by this process; `None` when it was not.
-    pub fn heard(&self, node: &str) -> Option<SystemTime> {
-        self.nodes().get(node)?.heard
-    }
-
     /// How long ago `node` was last heard by this process; `None` when it was not.
     pub fn heard_ago(&self, node: &str, now: Instant) -> Option<Duration> {
         let nodes = self.nodes();
-        let signs = nodes.get(node).filter(|signs| signs.heard.is_some())?;
+        let signs = nodes.get(node).filter(|signs| signs.heard)?;
         Some(now.saturating_duration_since(signs.since))
     }
 
@@ -72,7 +67,7 @@ impl Heartbeats {
             None => {
                 let signs = Signs {
                     since: now,
-                    heard: None,
+                    heard: false,
                 };
                 nodes.insert(node.to_owned(), signs);
                 now

@@ -14,6 +14,7 @@ use knarr_api::feed::{
     FromNode, JoinRequest, NodeCertificate, RenewRequest, StreamFrame, ToNode, Welcome, from_node,
     to_node,
 };
+use knarr_api::k8s_openapi::api::core::v1::Node;
 use knarr_apiserver::PeerIdentity;
 use knarr_apiserver::serve::PeerCertificate;
 use knarr_control_plan::feed::admission::Certificate;
@@ -95,8 +96,9 @@ impl From<EnrollError> for Status {
 pub trait Enroll: Send + Sync {
     /// Trades a join token for a certificate.
     async fn join(&self, request: JoinRequest) -> Result<NodeCertificate, EnrollError>;
-    /// A new certificate for `node`, which has proved to be itself.
-    async fn renew(&self, node: &str, csr_pem: &str) -> Result<NodeCertificate, EnrollError>;
+    /// A new certificate for the Node that the old certificate was judged by. It must not be read again: it may have been
+    /// denied meanwhile, and the new certificate would begin late enough to survive that.
+    fn renew(&self, judged: &Node, csr_pem: &str) -> Result<NodeCertificate, EnrollError>;
 }
 
 /// The generated traits are implemented for this, so that `Feed` needs no `self: Arc` everywhere.
@@ -127,11 +129,11 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 }
 
 impl Service {
-    /// The node that calls, if its certificate still counts.
-    async fn admitted<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+    /// The node that calls, if its certificate still counts, and the Node that says so.
+    async fn admitted<T>(&self, request: &Request<T>) -> Result<(Caller, Node), Status> {
         let caller = caller(request)?;
-        self.0.admit(&caller.node, &caller.certificate).await?;
-        Ok(caller)
+        let judged = self.0.admit(&caller.node, &caller.certificate).await?;
+        Ok((caller, judged))
     }
 }
 
@@ -175,7 +177,7 @@ impl FeedService for Service {
         &self,
         request: Request<Streaming<FromNode>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        let Caller { node, certificate } = self.admitted(&request).await?;
+        let (Caller { node, certificate }, _) = self.admitted(&request).await?;
         let unreadable = hub::has_unreadable(&self.0.client)
             .map_err(|error| Status::internal(format!("cannot tell what can be read: {error}")))?;
         if unreadable {
@@ -221,7 +223,7 @@ impl FeedService for Service {
         &self,
         request: Request<Streaming<StreamFrame>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let Caller { node, certificate } = self.admitted(&request).await?;
+        let (Caller { node, certificate }, _) = self.admitted(&request).await?;
         let frames = request.into_inner();
         let streams = self.0.streams.clone();
         // The answer is a stream that carries nothing but the end: logs flow one way.
@@ -247,12 +249,11 @@ impl FeedService for Service {
         &self,
         request: Request<RenewRequest>,
     ) -> Result<Response<NodeCertificate>, Status> {
-        let Caller { node, .. } = self.admitted(&request).await?;
+        let (Caller { node, .. }, judged) = self.admitted(&request).await?;
         let certificate = self
             .0
             .enroll
-            .renew(&node, &request.into_inner().csr_pem)
-            .await
+            .renew(&judged, &request.into_inner().csr_pem)
             .inspect_err(|error| {
                 tracing::warn!(
                     node,
