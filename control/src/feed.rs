@@ -42,9 +42,11 @@ pub use streams::{Chunk, Streams};
 use refusals::Refusals;
 use sessions::Sessions;
 
-/// Bytes of one message to the enrollment service: a token, a name and a signing request, which is under 2 KiB whatever the
-/// key. Anybody may send one.
-const JOIN_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the message of a call that is not a stream: a token, a name and a signing request, which is under 2 KiB whatever
+/// the key. It is read before the caller is judged, and anybody may send a Join.
+const CALL_BYTES_MAX: usize = 16 * 1024;
+/// The one call of the feed that is not a stream.
+const RENEW: &str = "/knarr.feed.v1.Feed/Renew";
 /// Time for a call that is not a stream, from its head to its answer. Such a message fits into a few packets.
 const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// The streams of the feed; they last as long as the agent likes.
@@ -116,9 +118,14 @@ impl Feed {
         tonic::service::Routes::new(FeedServer::new(server::Service(self.clone())))
             .add_service(
                 EnrollmentServer::new(server::Service(self.clone()))
-                    .max_decoding_message_size(JOIN_BYTES_MAX),
+                    .max_decoding_message_size(CALL_BYTES_MAX),
             )
             .into_axum_router()
+            .route_service(
+                RENEW,
+                FeedServer::new(server::Service(self.clone()))
+                    .max_decoding_message_size(CALL_BYTES_MAX),
+            )
             .layer(middleware::from_fn(in_time))
     }
 
