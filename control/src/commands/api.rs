@@ -73,6 +73,10 @@ impl ApiError {
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status { code, .. } if *code == StatusCode::NOT_FOUND)
     }
+
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Status { code, .. } if *code == StatusCode::CONFLICT)
+    }
 }
 
 /// The running API server.

@@ -13,6 +13,9 @@ use serde_json::json;
 use super::api::Api;
 use crate::clock;
 
+/// A busy node reports a few times a second, and each report may come between reading the Node and writing it.
+const TRIES_MAX: u32 = 8;
+
 /// What to do with nodes.
 #[derive(Debug, Subcommand)]
 pub(super) enum NodeCommand {
@@ -37,19 +40,24 @@ pub(super) async fn run(
     }
     let api = Api::open(data_dir, server)?;
     let path = format!("/api/v1/nodes/{name}");
-    let mut object = match api.request(Method::GET, &path, None).await {
-        Ok(object) => object,
-        Err(error) if error.is_not_found() => bail!("there is no node {name}"),
-        Err(error) => return Err(error.into()),
+    let mut tries = 0;
+    let since = loop {
+        tries += 1;
+        let mut object = match api.request(Method::GET, &path, None).await {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => bail!("there is no node {name}"),
+            Err(error) => return Err(error.into()),
+        };
+        let node: Node =
+            serde_json::from_value(object.clone()).context("the Node cannot be read")?;
+        let since = admission::annotation(admission::next_since(&node, clock::now()));
+        object["metadata"]["annotations"][admission::SINCE] = json!(since);
+        match api.request(Method::PUT, &path, Some(&object)).await {
+            Ok(_) => break since,
+            Err(error) if error.is_conflict() && tries < TRIES_MAX => {}
+            Err(error) => return Err(error).context("the Node was not changed"),
+        }
     };
-    let node: Node = serde_json::from_value(object.clone()).context("the Node cannot be read")?;
-    let since = admission::annotation(admission::next_since(&node, clock::now()));
-    object["metadata"]["annotations"][admission::SINCE] = json!(since);
-    api.request(Method::PUT, &path, Some(&object))
-        .await
-        .context(
-            "the Node was not changed; it may have been changed by somebody else: try again",
-        )?;
     println!("node {name}: certificates from before {since} are refused");
     println!("delete the tokens that it may still have: knarr-control token list");
     Ok(())

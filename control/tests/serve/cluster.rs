@@ -488,14 +488,16 @@ impl Cluster {
 
     pub async fn renew(&self, node: &str, identity: &Identity) -> Result<Identity, Status> {
         let (key, csr_pem) = request_for(node);
+        let certificate = self.renew_with(identity, csr_pem).await?;
+        Ok(Identity::Node { certificate, key })
+    }
+
+    /// Asks for a new certificate with this request.
+    pub async fn renew_with(&self, identity: &Identity, csr_pem: String) -> Result<String, Status> {
         let channel = self.channel(identity).await;
-        let answer = FeedClient::new(channel)
-            .renew(RenewRequest { csr_pem })
-            .await?;
-        Ok(Identity::Node {
-            certificate: answer.into_inner().certificate_pem,
-            key,
-        })
+        let mut client = FeedClient::new(channel);
+        let answer = client.renew(RenewRequest { csr_pem }).await?;
+        Ok(answer.into_inner().certificate_pem)
     }
 
     pub async fn connect(&self, node: &str, identity: &Identity) -> Session {

@@ -69,6 +69,37 @@ async fn deleting_a_node_takes_its_certificates_back_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denied_machine_shuts_out_no_successor_and_sends_no_large_renewal() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let denied = cluster.join("node-1", &token).await.unwrap();
+    cluster.control(&["node", "deny", "node-1"]).await;
+    let successor = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &successor).await;
+    session.snapshot().await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpStream::connect(cluster.address)
+            .await
+            .unwrap();
+        let tls = cluster.tls(&denied, "h2");
+        held.push(tls.connect("localhost".try_into().unwrap(), socket).await);
+    }
+    let pod = cluster.create_pod("beside", "node-1").await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    session
+        .until(|change| matches!(change, knarr_api::feed::change::Change::PodSet(set) if set.uid == uid))
+        .await;
+    drop(held);
+    for identity in [&denied, &successor] {
+        let large = "x".repeat(20 * 1024);
+        let refused = cluster.renew_with(identity, large).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_denied_node_is_cut_off_and_comes_back_with_a_token() {
     let cluster = Cluster::start().await;
     let token = cluster.token(json!({})).await;
