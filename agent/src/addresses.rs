@@ -2,7 +2,7 @@
 //! Follows the node's own addresses and links: NodePorts hold on the addresses that the node has now, and routes to other
 //! nodes are set again when a link comes back.
 //!
-//! The kernel tells of changes; a slow timer looks as well, for what it did not tell. Spawned once by `start`.
+//! The kernel sends notifications; a slow timer covers those that are lost. Spawned once by `start`.
 
 use crate::services::SharedDatapath;
 use knarr_datapath::{Changed, NetworkChanges};

@@ -455,7 +455,7 @@ impl Story<'_> {
         );
     }
 
-    /// What the maps miss of this port, whatever the caller meets.
+    /// What the maps miss of this port, for every caller.
     fn holes(&mut self) -> Result<(), DatapathError> {
         for hole in self.inspector.check()?.holes {
             if hole.service == self.port.id {

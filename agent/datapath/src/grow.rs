@@ -137,7 +137,7 @@ impl Datapath {
         // One counter for each Service port.
         needs.insert("COUNTERS", needs["SERVICES"]);
         match self.grow(&needs) {
-            // Whatever was carried out already is the same the second time.
+            // Operations that were done already can be repeated.
             Ok(Grown::Yes) => apply::apply(&self.maps.now(), ops),
             Ok(Grown::No) => result,
             // All that fitted was carried out, so the full map is what is reported.

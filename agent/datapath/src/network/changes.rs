@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel tells of the node's own addresses and links, at once: a NodePort holds on an address that comes
+//! Notifications of the kernel about the node's own addresses, links and routes: a NodePort holds on an address that comes
 //! later, and routes have to be set again after their link went down or when somebody removed them: systemd-networkd
 //! removes every route that it did not make itself (networkd.conf(5), ManageForeignRoutes=).
 //!
@@ -46,8 +46,8 @@ pub struct NetworkChanges {
 }
 
 impl NetworkChanges {
-    /// Listens in the network namespace of the calling thread, inside a tokio runtime. Whatever changes after this
-    /// is told, so look once after it.
+    /// Listens in the network namespace of the calling thread, inside a tokio runtime. Changes after this call
+    /// are reported, so look once after it.
     pub fn open() -> Result<Self, DatapathError> {
         let groups = [
             MulticastGroup::Ipv4Ifaddr,

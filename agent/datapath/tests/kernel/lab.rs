@@ -197,7 +197,7 @@ impl Node {
         Ok(netns)
     }
 
-    /// Tells the datapath of a pod, as an agent does that starts or adopts one.
+    /// Registers a pod with the datapath, as an agent does when it starts or adopts one.
     pub fn know_pod(&mut self, network: &PodNetwork) -> Result<()> {
         let pod = std::fs::File::open(format!("/run/netns/{}", self.pod(network.pod_ip)))?;
         if let Some(datapath) = &mut self.datapath {
