@@ -8,7 +8,7 @@ use clap::Args;
 use knarr_agent_plan::secret::Secret;
 use knarr_agent_plan::sysctls::AllowedSysctls;
 use knarr_api::quantity::Quantity;
-use knarr_runtime::LogPolicy;
+use knarr_pod::LogPolicy;
 use serde::Deserialize;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -3,21 +3,19 @@
 //!
 //! Not here: the life of one pod (`worker`), decisions (`knarr-agent-plan`). Spawned once by `run`.
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::desired::Desired;
+use crate::edges::{Edges, PodLink, PodNetwork, SandboxHandle};
 use crate::events::{Events, Kind};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::services::SharedDatapath;
 use k8s_openapi::api::core::v1::Pod;
 use knarr_agent_plan::Millis;
 use knarr_agent_plan::admission::{NodeTerms, admit, holds_resources};
 use knarr_agent_plan::pod::{Wanted, is_deleted};
 use knarr_agent_plan::record::PodFailure;
 use knarr_agent_plan::sysctls::AllowedSysctls;
-use knarr_datapath::{Datapath, Network, PodNetwork};
-use knarr_runtime::{Runtime, Sandbox};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,11 +30,11 @@ pub mod ipam;
 mod keeper;
 pub mod live;
 mod observe;
-mod probes;
+pub mod probes;
 pub mod records;
 mod sizes;
 mod spec;
-mod volumes;
+pub mod volumes;
 mod worker;
 
 use failures::Failures;
@@ -61,12 +59,10 @@ pub struct Context {
     pub outbox: Arc<Outbox>,
     /// Events.
     pub events: Arc<Events>,
-    /// Containers.
-    pub runtime: Runtime,
-    /// Interfaces and routes.
-    pub network: Network,
-    /// eBPF maps.
-    pub datapath: SharedDatapath,
+    /// Sandboxes, images, links, kernel programs.
+    pub edges: Edges,
+    /// The time.
+    pub clock: Clock,
     /// Addresses.
     pub ipam: Ipam,
     /// Records.
@@ -105,7 +101,7 @@ pub struct Pods {
     tasks: JoinSet<worker::Over>,
     task_uids: HashMap<Id, String>,
     /// Sandboxes of an agent before this one that no worker has taken over yet.
-    adopted: BTreeMap<String, Sandbox>,
+    adopted: BTreeMap<String, SandboxHandle>,
     /// Pods that are over and whose API object is still there.
     released: BTreeSet<String>,
     failures: Failures,
@@ -128,7 +124,7 @@ fn pod_name(pod: &Pod) -> PodName {
 impl Pods {
     /// Finds what an agent before this one left running.
     pub async fn adopt(context: Arc<Context>) -> Result<Pods, knarr_runtime::RuntimeError> {
-        let sandboxes = context.runtime.adopt().await?;
+        let sandboxes = context.edges.sandboxes.adopt().await?;
         if !sandboxes.is_empty() {
             tracing::info!(sandboxes = sandboxes.len(), "adopted running pods");
         }
@@ -160,8 +156,9 @@ impl Pods {
             {
                 self.prune().await;
             }
-            // One moment for both: whoever is not started by now is waited for.
-            let now_ms = clock::now_ms();
+            // One moment for both: a worker that is not due by now is waited for.
+            let clock = self.context.clock;
+            let now_ms = clock.now_ms();
             self.spawn_missing(&shutdown, now_ms).await;
             let retry = async {
                 match self.prune {
@@ -172,7 +169,7 @@ impl Pods {
             let next_worker = self.failures.next_due(now_ms);
             let next_worker = async {
                 match next_worker {
-                    Some(due_ms) => tokio::time::sleep(clock::until(due_ms)).await,
+                    Some(due_ms) => tokio::time::sleep(clock.until(due_ms)).await,
                     None => std::future::pending().await,
                 }
             };
@@ -357,11 +354,12 @@ impl Pods {
     fn failed(&mut self, uid: &str, why: &str) {
         self.workers.remove(uid);
         self.context.live.remove(uid);
-        let due_ms = self.failures.add(uid, clock::now_ms());
+        let clock = self.context.clock;
+        let due_ms = self.failures.add(uid, clock.now_ms());
         if let Some(pod) = self.context.desired.pod(uid) {
             let text = format!(
                 "the agent failed while it looked after this pod ({why}); it goes on in {} s",
-                clock::until(due_ms).as_secs()
+                clock.until(due_ms).as_secs()
             );
             let events = &self.context.events;
             events.pod(&pod, None, Kind::Warning, "FailedSync", &text);
@@ -413,8 +411,8 @@ impl Pruned {
 /// One part that cannot be pruned keeps no other from it, but for addresses: they are not given to others while
 /// anything of a pod that may have them is left.
 async fn prune(context: &Arc<Context>, keep: &[String]) -> Pruned {
-    let mut pruned = prune_links(&context.network, keep).await;
-    let sandboxes = pruned.note("sandboxes", context.runtime.prune(keep).await);
+    let mut pruned = prune_links(&*context.edges.network, keep).await;
+    let sandboxes = pruned.note("sandboxes", context.edges.sandboxes.prune(keep).await);
     for uid in sandboxes.iter().flat_map(|found| &found.sandboxes) {
         tracing::info!(uid, "removed a leaked sandbox");
     }
@@ -429,24 +427,21 @@ async fn prune(context: &Arc<Context>, keep: &[String]) -> Pruned {
     let removed = crate::blocking::run(move || records.prune(&kept)).await;
     pruned.note("records", removed);
     let shared = context.clone();
-    // The list is made when it is this call's turn: a worker may have added a pod meanwhile.
-    let retain = move |d: &mut Datapath| d.retain_pods(&shared.ipam.all());
-    pruned.note("the pods' map", context.datapath.call(retain).await);
+    let addresses = Box::new(move || shared.ipam.all());
+    let retained = context.edges.datapath.retain_pods(addresses).await;
+    pruned.note("the pods' map", retained);
     pruned
 }
 
-async fn prune_links(network: &Network, keep: &[String]) -> Pruned {
+async fn prune_links(network: &dyn PodNetwork, keep: &[String]) -> Pruned {
     let mut pruned = Pruned::All;
-    let kept: BTreeSet<String> = keep
-        .iter()
-        .map(|uid| PodNetwork::host_ifname(uid))
-        .collect();
-    let found = pruned.note("links", network.pod_networks().await);
+    let kept: BTreeSet<String> = keep.iter().map(|uid| PodLink::host_ifname(uid)).collect();
+    let found = pruned.note("links", network.links().await);
     let found = found.into_iter().flatten().map(|link| link.host_ifname);
     let leaked: Vec<String> = found.filter(|name| !kept.contains(name)).collect();
     let removals = leaked.iter().map(|name| {
         tracing::info!(link = name, "removing a pod's leaked link");
-        network.pod_network_remove(name)
+        network.remove(name)
     });
     note_all(&mut pruned, "a link", removals).await;
     pruned
@@ -464,29 +459,4 @@ async fn note_all<T, E: Into<anyhow::Error>>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_link_that_cannot_be_removed_keeps_no_other_from_being_removed() {
-        let removed = std::sync::Mutex::new(Vec::new());
-        let removals = ["a", "stuck", "b"].map(|name| {
-            let removed = &removed;
-            async move {
-                // The others are still at it when this one fails.
-                if name == "stuck" {
-                    anyhow::bail!("it is stuck");
-                }
-                tokio::task::yield_now().await;
-                removed.lock().expect("lock").push(name);
-                Ok(())
-            }
-        });
-        let mut pruned = Pruned::All;
-        note_all(&mut pruned, "a link", removals.into_iter()).await;
-        assert_eq!(pruned, Pruned::Partly, "it is tried again");
-        assert_eq!(*removed.lock().expect("lock"), ["a", "b"]);
-        assert_eq!(pruned.note("the next", Ok::<_, anyhow::Error>(1)), Some(1));
-        assert_eq!(pruned, Pruned::Partly, "what follows does not hide it");
-    }
-}
+mod tests;

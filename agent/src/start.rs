@@ -2,10 +2,12 @@
 //! Wires the agent: opens what it needs in the order that lets pods and Services go on first, and
 //! supervises the loops.
 
+use crate::clock::Clock;
 use crate::config::{
     ConfigError, HEALTH_LISTEN_DEFAULT, MAX_PODS_DEFAULT, POD_PIDS_DEFAULT, RunOptions,
 };
 use crate::desired::Desired;
+use crate::edges;
 use crate::events::Events;
 use crate::feed::{Feed, Keeper};
 use crate::health::{Health, HealthListener};
@@ -117,7 +119,7 @@ pub async fn run(
     look(&mut reporter, &outbox).await;
     let streams = Arc::new(Streams::new(
         desired.clone(),
-        runtime.clone(),
+        Arc::new(runtime.clone()),
         records.clone(),
         live.clone(),
     ));
@@ -206,9 +208,8 @@ pub async fn run(
         desired,
         outbox,
         events,
-        runtime,
-        network,
-        datapath,
+        edges: edges::node::edges(runtime, network, datapath),
+        clock: Clock::System,
         ipam,
         records,
         machine,

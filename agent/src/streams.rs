@@ -5,6 +5,7 @@
 //! reader holds back the reading of the file, nothing else.
 
 use crate::desired::Desired;
+use crate::edges::{LogPlace, Sandboxes};
 use crate::pods::live::Live;
 use crate::pods::records::Records;
 use futures::StreamExt;
@@ -15,8 +16,8 @@ use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::{
     LogRequest, OpenStream, StreamError, StreamFrame, open_stream, stream_frame,
 };
-use knarr_runtime::logs::{self, LogQuery, Timestamps};
-use knarr_runtime::{Runtime, Timestamp};
+use knarr_pod::{LogTimestamps, Timestamp};
+use knarr_runtime::logs::{self, LogQuery};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -102,7 +103,7 @@ impl Gate {
 /// Opens streams.
 pub struct Streams {
     desired: Arc<Desired>,
-    runtime: Runtime,
+    sandboxes: Arc<dyn Sandboxes>,
     records: Arc<Records>,
     live: Arc<Live>,
     gate: Gate,
@@ -112,13 +113,13 @@ impl Streams {
     /// For this node's pods.
     pub fn new(
         desired: Arc<Desired>,
-        runtime: Runtime,
+        sandboxes: Arc<dyn Sandboxes>,
         records: Arc<Records>,
         live: Arc<Live>,
     ) -> Streams {
         Streams {
             desired,
-            runtime,
+            sandboxes,
             records,
             live,
             gate: Gate::new(),
@@ -195,13 +196,13 @@ impl Streams {
             }
         };
         let attempt = log_attempt(&pod, &record, request)?;
-        let path = self.runtime.log_path(
-            &request.namespace,
-            &request.pod,
-            &request.uid,
-            &request.container,
+        let path = self.sandboxes.log_path(&LogPlace {
+            namespace: &request.namespace,
+            pod: &request.pod,
+            uid: &request.uid,
+            container: &request.container,
             attempt,
-        );
+        });
         let over = CancellationToken::new();
         let query = LogQuery {
             tail_lines: request.tail_lines,
@@ -210,8 +211,8 @@ impl Streams {
                 .and_then(|ms| u64::try_from(ms).ok())
                 .map(|ms| Timestamp(ms.saturating_mul(1_000_000))),
             timestamps: match request.timestamps {
-                true => Timestamps::Shown,
-                false => Timestamps::Hidden,
+                true => LogTimestamps::Shown,
+                false => LogTimestamps::Hidden,
             },
             limit_bytes: request.limit_bytes,
             follow_until: request.follow.then(|| over.clone()),
@@ -310,10 +311,10 @@ fn log_attempt(pod: &Pod, record: &PodRecord, request: &LogRequest) -> Result<u3
                 .get(container)
                 .and_then(|r| r.refusal.as_ref());
             let why = match refusal {
-                Some(r) if r.reason.contains("Image") => {
+                Some(r) if r.reason.is_about_image() => {
                     "trying and failing to pull image".to_owned()
                 }
-                Some(r) => r.reason.clone(),
+                Some(r) => r.reason.as_str().to_owned(),
                 None => "ContainerCreating".to_owned(),
             };
             Err(problem(
@@ -337,6 +338,7 @@ fn frame(frame: stream_frame::Frame) -> StreamFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use knarr_agent_plan::reason::WaitingReason;
 
     #[test]
     fn streams_are_bounded_before_anything_is_spawned_for_them() {
@@ -377,7 +379,7 @@ mod tests {
             error.message,
             "container \"c\" in pod \"web\" is waiting to start: ContainerCreating"
         );
-        record.refused("c", "ErrImagePull", "no", 0);
+        record.refused("c", WaitingReason::ErrImagePull, "no", 0);
         let error = log_attempt(&pod(), &record, &request("c", false)).expect_err("waits");
         assert!(error.message.ends_with("trying and failing to pull image"));
         assert_eq!(

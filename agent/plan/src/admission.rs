@@ -7,6 +7,7 @@
 //! `pods`. Reasons and messages: kubelet v1.37 `lifecycle/predicate.go`.
 
 use crate::pod::{is_terminal, result};
+use crate::reason::FailureReason;
 use crate::record::{ContainerRecord, PodFailure, PodRecord};
 use crate::resources::{hugepages, requests};
 use crate::sysctls::AllowedSysctls;
@@ -54,11 +55,11 @@ pub fn admit<'a>(
             "Failed to admit pod as the OS field doesn't match node OS ({} is not linux)",
             os.name
         );
-        return Err(rejected("PodOSNotSupported", &text));
+        return Err(rejected(FailureReason::PodOSNotSupported, &text));
     }
     sysctls
         .check(spec)
-        .map_err(|text| rejected("SysctlForbidden", &text))?;
+        .map_err(|text| rejected(FailureReason::SysctlForbidden, &text))?;
     let foreign = spec
         .node_selector
         .iter()
@@ -67,7 +68,7 @@ pub fn admit<'a>(
     if foreign {
         let text =
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return Err(rejected("NodeAffinity", text));
+        return Err(rejected(FailureReason::NodeAffinity, text));
     }
     let mut used = Allocatable {
         cpu_milli: 0,
@@ -85,7 +86,7 @@ pub fn admit<'a>(
         let text = format!(
             "Node didn't have enough resource: {name}, requested: {asked}, used: 0, capacity: 0"
         );
-        return Err(rejected(&format!("OutOf{name}"), &text));
+        return Err(rejected(FailureReason::OutOf(name.to_owned()), &text));
     }
     let asked = requests(spec);
     for (name, asked, used, capacity) in [
@@ -108,15 +109,15 @@ pub fn admit<'a>(
                 "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, \
                  capacity: {capacity}"
             );
-            return Err(rejected(&format!("OutOf{name}"), &text));
+            return Err(rejected(FailureReason::OutOf(name.to_owned()), &text));
         }
     }
     Ok(())
 }
 
-fn rejected(reason: &str, message: &str) -> PodFailure {
+fn rejected(reason: FailureReason, message: &str) -> PodFailure {
     PodFailure {
-        reason: reason.to_owned(),
+        reason,
         message: format!("Pod was rejected: {message}"),
     }
 }
@@ -162,7 +163,7 @@ mod tests {
             labels: BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]),
             sysctls: AllowedSysctls::default(),
         };
-        admit(pod, others, &node).map_err(|f| (f.reason, f.message))
+        admit(pod, others, &node).map_err(|f| (f.reason.to_string(), f.message))
     }
 
     #[test]
@@ -258,7 +259,7 @@ mod tests {
             id: "i".into(),
             exit_code: 0,
             signal: None,
-            reason: "Completed".into(),
+            reason: knarr_pod::ExitReason::Completed,
             message: None,
             started_ms: None,
             finished_ms: 1,
@@ -268,7 +269,7 @@ mod tests {
         let refused = PodRecord {
             termination: Some(crate::record::Termination {
                 since_ms: 0,
-                failure: Some(rejected("OutOfcpu", "no")),
+                failure: Some(rejected(FailureReason::OutOf("cpu".into()), "no")),
             }),
             ..PodRecord::default()
         };

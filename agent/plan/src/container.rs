@@ -1,172 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a container looks like when it starts: program, environment, user, mounts, limits.
 //!
-//! Not here: rootfs, OCI document, paths on the node (`knarr-runtime`, the agent's `apply`). Called right
-//! before each start, so that a restarted container sees changed ConfigMaps as in Kubernetes.
+//! Not here: rootfs and OCI document (`knarr-runtime`). Called by the agent's `apply` right before each start, so that a
+//! restarted container sees changed ConfigMaps as in Kubernetes.
 
 use crate::env::{EnvError, Surroundings, environment, expand};
-use crate::resources::{self, CgroupValues};
-use crate::secret::EnvNames;
-use crate::volumes::{MountPlan, VolumeError, mount_plans};
+use crate::resources;
+use crate::volumes::{VolumeError, mounts};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SecurityContext};
-use std::fmt;
+use knarr_pod::{
+    Access, ContainerSpec, Escalation, ImageConfig, ImageGroups, LastWords, Privilege, RootUser,
+    Seccomp, User,
+};
+use std::path::PathBuf;
 
 /// The search path of an image that sets none.
 pub const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where a container leaves its last words, unless it says otherwise (core/v1).
 pub const TERMINATION_MESSAGE_PATH_DEFAULT: &str = "/dev/termination-log";
-
-/// The parts of an image's configuration that a container builds on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageDefaults {
-    /// Entrypoint.
-    pub entrypoint: Vec<String>,
-    /// Cmd.
-    pub cmd: Vec<String>,
-    /// `NAME=VALUE`.
-    pub env: Vec<String>,
-    /// Working directory; empty: `/`.
-    pub working_dir: String,
-    /// `USER[:GROUP]`, names or numbers; empty: root.
-    pub user: String,
-}
-
-/// Who the process is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserPlan {
-    /// `USER[:GROUP]` for the runtime to look up in the image; numbers where the pod says them.
-    pub user: String,
-    /// fsGroup and supplementalGroups.
-    pub additional_gids: Vec<u32>,
-    /// Whether the groups that the image lists the user in count as well.
-    pub image_groups: ImageGroups,
-}
-
-/// core/v1 SupplementalGroupsPolicy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ImageGroups {
-    /// `Merge`: they do.
-    #[default]
-    Merged,
-    /// `Strict`: only what the pod says.
-    Ignored,
-}
-
-/// Capabilities beside the default set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CapabilityPlan {
-    /// Without `CAP_`; may hold `ALL`.
-    pub add: Vec<String>,
-    /// Without `CAP_`; may hold `ALL`.
-    pub drop: Vec<String>,
-}
-
-/// How much of the node a container may touch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Privilege {
-    /// The default capability set, no devices.
-    #[default]
-    Confined,
-    /// Everything.
-    Privileged,
-}
-
-/// Whether exec may add privileges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Escalation {
-    /// set-user-ID programs work.
-    #[default]
-    Allowed,
-    /// no_new_privs.
-    Forbidden,
-}
-
-/// The container's root file system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RootAccess {
-    /// Written to an upper layer that ends with the attempt.
-    #[default]
-    ReadWrite,
-    /// Read only.
-    ReadOnly,
-}
-
-/// Everything the runtime has to know beside image and paths.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ContainerPlan {
-    /// Program and arguments, never empty.
-    pub args: Vec<String>,
-    /// `NAME=VALUE`.
-    pub env: Vec<String>,
-    /// Absolute.
-    pub cwd: String,
-    /// Who it runs as.
-    pub user: UserPlan,
-    /// Volume mounts.
-    pub mounts: Vec<MountPlan>,
-    /// Limits.
-    pub cgroup: CgroupValues,
-    /// -1000 to 1000.
-    pub oom_score_adj: i32,
-    /// Root file system.
-    pub root: RootAccess,
-    /// Privileged or not.
-    pub privilege: Privilege,
-    /// no_new_privs or not.
-    pub escalation: Escalation,
-    /// Capabilities.
-    pub capabilities: CapabilityPlan,
-    /// File for the termination message.
-    pub termination_message_path: String,
-    /// Whether the end of the log stands in for an empty message after an error.
-    pub message_policy: MessagePolicy,
-}
-
-impl fmt::Debug for ContainerPlan {
-    /// Without the values of the environment, which may come from Secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ContainerPlan {
-            args,
-            env,
-            cwd,
-            user,
-            mounts,
-            cgroup,
-            oom_score_adj,
-            root,
-            privilege,
-            escalation,
-            capabilities,
-            termination_message_path,
-            message_policy,
-        } = self;
-        f.debug_struct("ContainerPlan")
-            .field("args", args)
-            .field("env", &EnvNames(env))
-            .field("cwd", cwd)
-            .field("user", user)
-            .field("mounts", mounts)
-            .field("cgroup", cgroup)
-            .field("oom_score_adj", oom_score_adj)
-            .field("root", root)
-            .field("privilege", privilege)
-            .field("escalation", escalation)
-            .field("capabilities", capabilities)
-            .field("termination_message_path", termination_message_path)
-            .field("message_policy", message_policy)
-            .finish()
-    }
-}
-
-/// core/v1 TerminationMessagePolicy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MessagePolicy {
-    /// The file only.
-    #[default]
-    File,
-    /// The end of the log where the file is empty and the container failed.
-    FallbackToLogsOnError,
-}
 
 /// Why a container cannot be described. The text is the waiting message of `CreateContainerConfigError`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -202,31 +53,44 @@ pub enum ConfigError {
         /// Container name.
         container: String,
     },
-    /// Not in the pod.
-    #[error("container {0} is not in the pod")]
-    NoSuchContainer(String),
 }
 
-/// What the node adds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeLimits {
+/// What a container is described from.
+pub struct ContainerInputs<'a> {
+    /// Its pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub container: &'a Container,
+    /// Counted from 0; the restart count.
+    pub attempt: u32,
+    /// What its image says.
+    pub image: &'a ImageConfig,
+    /// What fields and references of its environment are read from.
+    pub around: &'a Surroundings,
+    /// The pod's host name.
+    pub hostname: &'a str,
     /// Memory of the node, in bytes, for OOM scores.
-    pub memory_bytes: i64,
+    pub node_memory_bytes: i64,
+    /// Where a volume of the pod is on the node.
+    pub volume_root: &'a dyn Fn(&str) -> PathBuf,
 }
 
 /// Describes one container.
-pub fn container_plan(
-    pod: &Pod,
-    container: &Container,
-    image: &ImageDefaults,
-    around: &Surroundings,
-    hostname: &str,
-    limits: &NodeLimits,
-) -> Result<ContainerPlan, ConfigError> {
+pub fn container_spec(inputs: &ContainerInputs<'_>) -> Result<ContainerSpec, ConfigError> {
+    let ContainerInputs {
+        pod,
+        container,
+        attempt,
+        image,
+        around,
+        hostname,
+        node_memory_bytes,
+        volume_root,
+    } = *inputs;
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let vars = environment(pod, container, around)?;
-    let mounts = mount_plans(pod, container, &vars)?;
+    let mounts = mounts(pod, container, &vars, volume_root)?;
     let args = command(container, image, &vars)?;
     let pod_sc = spec.security_context.clone().unwrap_or_default();
     let sc = container.security_context.clone().unwrap_or_default();
@@ -236,10 +100,6 @@ pub fn container_plan(
         .clone()
         .filter(|d| !d.is_empty())
         .unwrap_or_else(|| image.working_dir.clone());
-    let privilege = match sc.privileged {
-        Some(true) => Privilege::Privileged,
-        _ => Privilege::Confined,
-    };
     let capabilities = sc.capabilities.unwrap_or_default();
     let names = |list: Option<Vec<String>>| -> Vec<String> {
         let upper = list.into_iter().flatten().map(|c| c.to_uppercase());
@@ -247,35 +107,42 @@ pub fn container_plan(
             .map(|c| c.trim_start_matches("CAP_").to_owned())
             .collect()
     };
-    Ok(ContainerPlan {
+    let message_path = container
+        .termination_message_path
+        .clone()
+        .filter(|p| !p.is_empty())
+        .unwrap_or_else(|| TERMINATION_MESSAGE_PATH_DEFAULT.to_owned());
+    Ok(ContainerSpec {
+        name: container.name.clone(),
+        attempt,
+        image: container.image.clone().unwrap_or_default(),
         args,
         env: env_list(image, hostname, &vars),
         cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
         user,
         mounts,
-        cgroup: resources::container_values(container, None),
-        oom_score_adj: resources::oom_score_adj(spec, container, limits.memory_bytes),
-        root: match sc.read_only_root_filesystem {
-            Some(true) => RootAccess::ReadOnly,
-            _ => RootAccess::ReadWrite,
+        resources: resources::container_values(container, None),
+        oom_score_adj: resources::oom_score_adj(spec, container, node_memory_bytes),
+        rootfs: match sc.read_only_root_filesystem {
+            Some(true) => Access::ReadOnly,
+            _ => Access::ReadWrite,
         },
-        privilege,
+        privilege: match sc.privileged {
+            Some(true) => Privilege::Privileged,
+            _ => Privilege::Confined,
+        },
         escalation: match sc.allow_privilege_escalation {
             Some(false) => Escalation::Forbidden,
             _ => Escalation::Allowed,
         },
-        capabilities: CapabilityPlan {
-            add: names(capabilities.add),
-            drop: names(capabilities.drop),
-        },
-        termination_message_path: container
-            .termination_message_path
-            .clone()
-            .filter(|p| !p.is_empty())
-            .unwrap_or_else(|| TERMINATION_MESSAGE_PATH_DEFAULT.to_owned()),
-        message_policy: match container.termination_message_policy.as_deref() {
-            Some("FallbackToLogsOnError") => MessagePolicy::FallbackToLogsOnError,
-            _ => MessagePolicy::File,
+        capabilities_add: names(capabilities.add),
+        capabilities_drop: names(capabilities.drop),
+        // A pod that asks for another profile is refused by `support`.
+        seccomp: Seccomp::Unconfined,
+        termination_message_path: Some(message_path),
+        last_words: match container.termination_message_policy.as_deref() {
+            Some("FallbackToLogsOnError") => LastWords::FileOrLog,
+            _ => LastWords::File,
         },
     })
 }
@@ -283,7 +150,7 @@ pub fn container_plan(
 /// core/v1: `command` replaces entrypoint and cmd; `args` alone replaces cmd.
 fn command(
     container: &Container,
-    image: &ImageDefaults,
+    image: &ImageConfig,
     vars: &[(String, String)],
 ) -> Result<Vec<String>, ConfigError> {
     let lookup = |name: &str| {
@@ -311,7 +178,7 @@ fn command(
     }
 }
 
-fn env_list(image: &ImageDefaults, hostname: &str, vars: &[(String, String)]) -> Vec<String> {
+fn env_list(image: &ImageConfig, hostname: &str, vars: &[(String, String)]) -> Vec<String> {
     let name_of = |var: &str| var.split_once('=').map_or(var, |(name, _)| name).to_owned();
     let mut list: Vec<String> = Vec::with_capacity(image.env.len() + vars.len() + 2);
     if !image.env.iter().any(|v| name_of(v) == "PATH") {
@@ -329,12 +196,13 @@ fn user(
     container: &Container,
     pod_sc: &PodSecurityContext,
     sc: &SecurityContext,
-    image: &ImageDefaults,
-) -> Result<UserPlan, ConfigError> {
+    image: &ImageConfig,
+) -> Result<User, ConfigError> {
+    let non_root = sc.run_as_non_root.or(pod_sc.run_as_non_root);
     let uid = sc.run_as_user.or(pod_sc.run_as_user);
     let gid = sc.run_as_group.or(pod_sc.run_as_group);
     let image_user = image.user.split(':').next().unwrap_or("");
-    if sc.run_as_non_root.or(pod_sc.run_as_non_root) == Some(true) {
+    if non_root == Some(true) {
         let pod_name = || {
             let text = |s: &Option<String>| s.clone().unwrap_or_default();
             format!(
@@ -374,12 +242,16 @@ fn user(
         .collect();
     additional_gids.sort_unstable();
     additional_gids.dedup();
-    Ok(UserPlan {
+    Ok(User {
         user,
         additional_gids,
         image_groups: match pod_sc.supplemental_groups_policy.as_deref() {
             Some("Strict") => ImageGroups::Ignored,
             _ => ImageGroups::Merged,
+        },
+        root: match non_root {
+            Some(true) => RootUser::Refused,
+            _ => RootUser::Allowed,
         },
     })
 }

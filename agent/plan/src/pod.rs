@@ -6,6 +6,7 @@
 //! and `SyncTerminatingPod`, Kubernetes v1.37.
 
 use crate::backoff::BackOff;
+use crate::reason::{FailureReason, WaitingReason};
 use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord, StopCause};
 use crate::{Millis, ms_of_seconds};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -16,10 +17,7 @@ mod running;
 mod view;
 
 pub use images::pulled_message;
-pub use view::{
-    ContainerPhase, ContainerView, ImageView, Network, Observed, RecordStore, SandboxHealth,
-    SandboxView,
-};
+pub use view::{ImageView, Network, Observed, RecordStore, SandboxHealth, SandboxView};
 
 /// The time between SIGTERM and SIGKILL where a pod does not say, in seconds (core/v1).
 pub const GRACE_SECONDS_DEFAULT: i64 = 30;
@@ -87,7 +85,7 @@ pub enum PodAction {
         /// Container name.
         name: String,
         /// Waiting reason.
-        reason: &'static str,
+        reason: WaitingReason,
         /// Waiting message.
         message: String,
     },
@@ -149,7 +147,7 @@ pub enum PodAction {
 pub struct Plan {
     /// Where the pod stands before the actions.
     pub stage: Stage,
-    /// In order. A failure of one ends the round; the next round plans anew.
+    /// In order. A failure of one ends the round; the next round plans again.
     pub actions: Vec<PodAction>,
     /// Nothing to wait for when absent.
     pub wake_ms: Option<Millis>,
@@ -482,7 +480,7 @@ impl Planner<'_> {
         self.wake_ms = Some(self.now_ms);
         self.actions = vec![PodAction::BeginTermination {
             failure: Some(PodFailure {
-                reason: "DeadlineExceeded".to_owned(),
+                reason: FailureReason::DeadlineExceeded,
                 message: "Pod was active on the node longer than the specified deadline".to_owned(),
             }),
         }];

@@ -7,15 +7,15 @@
 
 use crate::Millis;
 use crate::backoff::BackOff;
-use crate::pod::{ContainerPhase, ContainerView, Observed};
+use crate::pod::Observed;
+use crate::reason::{FailureReason, SandboxReason, WaitingReason};
 use k8s_openapi::api::core::v1::Pod;
-use serde::{Deserialize, Serialize};
+use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// The exit code of an attempt that vanished with its sandbox or at a reboot, as CRI runtimes report it.
 pub const LOST_EXIT_CODE: i32 = 255;
-/// The reason of such an end.
-pub const LOST_REASON: &str = "Unknown";
 
 /// How one attempt of a container ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +26,9 @@ pub struct Exit {
     pub exit_code: i32,
     /// The signal that ended it, where one did.
     pub signal: Option<i32>,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerCannotRun`, `Unknown`.
-    pub reason: String,
+    /// Why.
+    #[serde(deserialize_with = "exit_reason")]
+    pub reason: ExitReason,
     /// The termination message or the error of a failed start.
     pub message: Option<String>,
     /// Absent when it never ran.
@@ -39,15 +40,46 @@ pub struct Exit {
 impl Exit {
     /// The process was never there: its program could not be started.
     pub fn never_ran(&self) -> bool {
-        matches!(self.reason.as_str(), "StartError" | "ContainerCannotRun")
+        self.reason.never_ran()
+    }
+
+    /// The end of an attempt as the runtime reports it; none while it has not ended.
+    pub fn of(state: &ContainerState) -> Option<Exit> {
+        let ContainerPhase::Exited {
+            exit_code,
+            signal,
+            reason,
+            message,
+            started_at,
+            finished_at,
+        } = &state.phase
+        else {
+            return None;
+        };
+        Some(Exit {
+            id: state.id.clone(),
+            exit_code: *exit_code,
+            signal: *signal,
+            reason: *reason,
+            message: Some(message.clone()).filter(|m| !m.is_empty()),
+            started_ms: Some(started_at.millis()),
+            finished_ms: finished_at.millis(),
+        })
     }
 }
 
-/// Why a container could not be given to the runtime.
+/// A word of another version counts as [`ExitReason::Unknown`]: a record that cannot be read would cost its pod the
+/// restart counts.
+fn exit_reason<'de, D: Deserializer<'de>>(from: D) -> Result<ExitReason, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(ExitReason::parse(&text).unwrap_or(ExitReason::Unknown))
+}
+
+/// Why a container or a sandbox could not be given to the runtime.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// Kubernetes' waiting reason, e.g. `ErrImagePull`.
-    pub reason: String,
+pub struct Refusal<R> {
+    /// Kubernetes' word for it.
+    pub reason: R,
     /// A sentence for people.
     pub message: String,
     /// Refusals in a row.
@@ -102,7 +134,7 @@ pub struct ContainerRecord {
     /// The restart delay.
     pub back_off: Option<BackOff>,
     /// Why there is no attempt now.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Refusal<WaitingReason>>,
     /// The last attempt is being stopped.
     pub stop: Option<Stop>,
     /// The last attempt was stopped because the pod asks for another container now.
@@ -147,7 +179,7 @@ pub struct Termination {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFailure {
     /// `status.reason`.
-    pub reason: String,
+    pub reason: FailureReason,
     /// `status.message`.
     pub message: String,
 }
@@ -161,7 +193,7 @@ pub struct PodRecord {
     /// Sandboxes made so far.
     pub sandboxes: u32,
     /// Why the last sandbox could not be made.
-    pub sandbox_refusal: Option<Refusal>,
+    pub sandbox_refusal: Option<Refusal<SandboxReason>>,
     /// By container name, init containers included.
     pub containers: BTreeMap<String, ContainerRecord>,
     /// By condition type.
@@ -207,7 +239,11 @@ impl PodRecord {
                         id: strip_scheme(t.container_id.as_deref().unwrap_or("")),
                         exit_code: t.exit_code,
                         signal: t.signal,
-                        reason: t.reason.clone().unwrap_or_default(),
+                        reason: t
+                            .reason
+                            .as_deref()
+                            .and_then(ExitReason::parse)
+                            .unwrap_or(ExitReason::Unknown),
                         message: t.message.clone(),
                         started_ms: t.started_at.as_ref().map(|t| t.0.as_millisecond()),
                         finished_ms: t
@@ -246,7 +282,7 @@ impl PodRecord {
                     id: record.id.clone(),
                     exit_code: LOST_EXIT_CODE,
                     signal: None,
-                    reason: LOST_REASON.to_owned(),
+                    reason: ExitReason::Unknown,
                     message: Some(
                         "the container vanished with its sandbox or at a restart of the machine"
                             .to_owned(),
@@ -264,7 +300,7 @@ impl PodRecord {
         }
     }
 
-    fn absorb_view(&mut self, view: &ContainerView, observed: &Observed, now_ms: Millis) {
+    fn absorb_view(&mut self, view: &ContainerState, observed: &Observed, now_ms: Millis) {
         let known = self.containers.get(&view.name).map_or(0, |r| r.attempts);
         if view.attempt + 1 < known {
             return;
@@ -287,16 +323,16 @@ impl PodRecord {
         }
         match &view.phase {
             ContainerPhase::Created => {}
-            ContainerPhase::Running { started_ms } => {
-                record.started_ms = Some(*started_ms);
+            ContainerPhase::Running { started_at } => {
+                record.started_ms = Some(started_at.millis());
                 record.exit = None;
             }
-            ContainerPhase::Exited(exit) => {
+            ContainerPhase::Exited { started_at, .. } => {
                 if record.exit.is_none() {
                     record.stop = None;
                 }
-                record.started_ms = exit.started_ms;
-                record.exit = Some(exit.clone());
+                record.started_ms = Some(started_at.millis());
+                record.exit = Exit::of(view);
             }
         }
     }
@@ -325,7 +361,7 @@ impl PodRecord {
     }
 
     /// A start was refused before the runtime knew of it.
-    pub fn refused(&mut self, name: &str, reason: &str, message: &str, now_ms: Millis) {
+    pub fn refused(&mut self, name: &str, reason: WaitingReason, message: &str, now_ms: Millis) {
         let record = self.containers.entry(name.to_owned()).or_default();
         record.refusal = Some(next_refusal(
             record.refusal.as_ref(),
@@ -336,7 +372,7 @@ impl PodRecord {
     }
 
     /// A sandbox could not be made.
-    pub fn sandbox_refused(&mut self, reason: &str, message: &str, now_ms: Millis) {
+    pub fn sandbox_refused(&mut self, reason: SandboxReason, message: &str, now_ms: Millis) {
         self.sandbox_refusal = Some(next_refusal(
             self.sandbox_refusal.as_ref(),
             reason,
@@ -347,11 +383,12 @@ impl PodRecord {
 
     /// Something that was missing may be there now: look again without a wait.
     pub fn retry_now(&mut self) {
-        let own = self
-            .containers
-            .values_mut()
-            .filter_map(|r| r.refusal.as_mut());
-        for refusal in own.chain(self.sandbox_refusal.as_mut()) {
+        for record in self.containers.values_mut() {
+            if let Some(refusal) = &mut record.refusal {
+                refusal.retry_ms = 0;
+            }
+        }
+        if let Some(refusal) = &mut self.sandbox_refusal {
             refusal.retry_ms = 0;
         }
     }
@@ -398,13 +435,18 @@ pub enum Learned {
     Something,
 }
 
-fn next_refusal(current: Option<&Refusal>, reason: &str, message: &str, now_ms: Millis) -> Refusal {
+fn next_refusal<R>(
+    current: Option<&Refusal<R>>,
+    reason: R,
+    message: &str,
+    now_ms: Millis,
+) -> Refusal<R> {
     let times = current.map_or(0, |r| r.times).saturating_add(1);
     let delay = REFUSAL_RETRY_MS
         .saturating_mul(1 << times.saturating_sub(1).min(8))
         .min(REFUSAL_RETRY_MAX_MS);
     Refusal {
-        reason: reason.to_owned(),
+        reason,
         message: message.to_owned(),
         times,
         retry_ms: now_ms + delay,

@@ -8,51 +8,15 @@ use crate::pod::{Role, containers};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use knarr_api::quantity::Quantity;
+use knarr_pod::{QosClass, Resources};
 use std::collections::BTreeMap;
 
-/// The CFS period, in microseconds.
-pub const CPU_PERIOD_US: u64 = 100_000;
 /// The smallest CFS quota the kernel takes, in microseconds.
 pub const CPU_QUOTA_US_MIN: i64 = 1_000;
 /// Bounds of cpu.shares.
 pub const CPU_SHARES_MIN: u64 = 2;
 /// Bounds of cpu.shares.
 pub const CPU_SHARES_MAX: u64 = 262_144;
-
-/// Quality of service (core/v1 PodQOSClass).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Qos {
-    /// Limits equal requests for CPU and memory of every container.
-    Guaranteed,
-    /// Something is asked for.
-    Burstable,
-    /// Nothing is.
-    BestEffort,
-}
-
-impl Qos {
-    /// As in `status.qosClass`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Qos::Guaranteed => "Guaranteed",
-            Qos::Burstable => "Burstable",
-            Qos::BestEffort => "BestEffort",
-        }
-    }
-}
-
-/// What a cgroup is set to. Absent: the kernel's default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CgroupValues {
-    /// cpu.shares of cgroup v1; the runtime turns them into cpu.weight where cgroups are v2.
-    pub cpu_shares: u64,
-    /// CFS quota in microseconds per period of [`CPU_PERIOD_US`].
-    pub cpu_quota_us: Option<i64>,
-    /// Memory limit in bytes.
-    pub memory_bytes: Option<i64>,
-    /// Number of processes and threads.
-    pub pids: Option<i64>,
-}
 
 /// cpu.shares for millicores.
 pub fn cpu_shares(milli: i64) -> u64 {
@@ -81,7 +45,7 @@ pub fn limit(container: &Container, name: &str) -> Option<Quantity> {
 }
 
 /// The pod's class.
-pub fn qos(spec: &PodSpec) -> Qos {
+pub fn qos(spec: &PodSpec) -> QosClass {
     let mut asked = false;
     let mut guaranteed = true;
     for (container, _) in containers(spec) {
@@ -96,19 +60,19 @@ pub fn qos(spec: &PodSpec) -> Qos {
         }
     }
     match (asked, guaranteed) {
-        (false, _) => Qos::BestEffort,
-        (true, true) => Qos::Guaranteed,
-        (true, false) => Qos::Burstable,
+        (false, _) => QosClass::BestEffort,
+        (true, true) => QosClass::Guaranteed,
+        (true, false) => QosClass::Burstable,
     }
 }
 
 /// What a container's cgroup is set to.
-pub fn container_values(container: &Container, pids: Option<i64>) -> CgroupValues {
+pub fn container_values(container: &Container, pids: Option<i64>) -> Resources {
     let cpu_limit = limit(container, "cpu").map_or(0, |q| q.milli_value());
     let cpu_request = request(container, "cpu").map_or(0, |q| q.milli_value());
     let memory = limit(container, "memory").map_or(0, |q| q.value());
-    CgroupValues {
-        cpu_shares: cpu_shares(cpu_request),
+    Resources {
+        cpu_shares: Some(cpu_shares(cpu_request)),
         cpu_quota_us: cpu_quota_us(cpu_limit),
         memory_bytes: (memory > 0).then_some(memory),
         pids,
@@ -117,14 +81,14 @@ pub fn container_values(container: &Container, pids: Option<i64>) -> CgroupValue
 
 /// What the pod's own cgroup is set to: the larger of what runs together and what an init step needs;
 /// limited only where every container is.
-pub fn pod_values(spec: &PodSpec, pids: Option<i64>) -> CgroupValues {
+pub fn pod_values(spec: &PodSpec, pids: Option<i64>) -> Resources {
     let cpu_request = together(spec, |c| request(c, "cpu").map_or(0, |q| q.milli_value()));
     let all_limited =
         |name: &str| containers(spec).all(|(c, _)| limit(c, name).is_some_and(|q| !q.is_zero()));
     let cpu_limit = together(spec, |c| limit(c, "cpu").map_or(0, |q| q.milli_value()));
     let memory = together(spec, |c| limit(c, "memory").map_or(0, |q| q.value()));
-    CgroupValues {
-        cpu_shares: cpu_shares(cpu_request),
+    Resources {
+        cpu_shares: Some(cpu_shares(cpu_request)),
         cpu_quota_us: cpu_quota_us(cpu_limit).filter(|_| all_limited("cpu")),
         memory_bytes: (memory > 0 && all_limited("memory")).then_some(memory),
         pids,
@@ -194,9 +158,9 @@ pub fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory_bytes: i
         return GUARANTEED;
     }
     match qos(spec) {
-        Qos::Guaranteed => GUARANTEED,
-        Qos::BestEffort => BEST_EFFORT,
-        Qos::Burstable => {
+        QosClass::Guaranteed => GUARANTEED,
+        QosClass::BestEffort => BEST_EFFORT,
+        QosClass::Burstable => {
             let request = request(container, "memory").map_or(0, |q| q.value());
             let share = i128::from(request) * 1000 / i128::from(node_memory_bytes.max(1));
             let score = 1000 - i32::try_from(share.min(1000)).unwrap_or(1000);

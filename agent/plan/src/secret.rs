@@ -36,19 +36,6 @@ impl FromStr for Secret {
     }
 }
 
-/// `NAME=VALUE` pairs without their values.
-pub(crate) struct EnvNames<'a>(pub &'a [String]);
-
-impl fmt::Debug for EnvNames<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.0.iter().map(|pair| {
-            let name = pair.split_once('=').map_or(pair.as_str(), |(name, _)| name);
-            format!("{name}={HIDDEN}")
-        });
-        f.debug_list().entries(names).finish()
-    }
-}
-
 /// Bytes by their number.
 pub(crate) struct Size(pub usize);
 
@@ -67,14 +54,5 @@ mod tests {
         let secret: Secret = "abcdef.0123".parse().expect("any text");
         assert_eq!(format!("{:?}", Some(&secret)), "Some([hidden])");
         assert_eq!(secret.reveal(), "abcdef.0123");
-    }
-
-    #[test]
-    fn of_an_environment_only_names_are_shown() {
-        let env = ["PATH=/bin".to_owned(), "PASSWORD=hunter=2".to_owned()];
-        assert_eq!(
-            format!("{:?}", EnvNames(&env)),
-            "[\"PATH=[hidden]\", \"PASSWORD=[hidden]\"]"
-        );
     }
 }

@@ -11,6 +11,7 @@ use crate::pod::{
     Observed, PodResult, Restart, Role, SandboxView, Stage, Wanted, containers, host_network,
     init_position, is_deleted, is_started, is_terminal, restart_due, restarts, result, stage,
 };
+use crate::reason::WaitingReason;
 use crate::record::{ConditionRecord, ContainerRecord, Exit, PodRecord};
 use crate::resources::qos;
 use k8s_openapi::api::core::v1::{
@@ -19,6 +20,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use knarr_pod::ExitReason;
 
 /// The scheme of container ids.
 pub const ID_SCHEME: &str = "knarr://";
@@ -70,7 +72,7 @@ pub fn status(
     let before = pod.status.as_ref();
     let failure = record.termination.as_ref().and_then(|t| t.failure.clone());
     let (reason, message) = match (&failure, before) {
-        (Some(f), _) => (Some(f.reason.clone()), Some(f.message.clone())),
+        (Some(f), _) => (Some(f.reason.to_string()), Some(f.message.clone())),
         (None, Some(s)) if is_terminal(pod) => (s.reason.clone(), s.message.clone()),
         _ => (None, None),
     };
@@ -112,6 +114,23 @@ pub fn status(
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
+}
+
+/// The containers whose status says that they wait for their next start, with their number of attempts so far.
+pub fn backing_off(status: &PodStatus, record: &PodRecord) -> Vec<(String, u32)> {
+    let main = status.container_statuses.iter().flatten();
+    let all = main.chain(status.init_container_statuses.iter().flatten());
+    let waiting = |s: &&ContainerStatus| {
+        let waiting = s.state.as_ref().and_then(|s| s.waiting.as_ref());
+        let reason = waiting.and_then(|w| w.reason.as_deref());
+        reason == Some(WaitingReason::CrashLoopBackOff.as_str())
+    };
+    all.filter(waiting)
+        .filter_map(|s| {
+            let attempts = record.containers.get(&s.name)?.attempts;
+            Some((s.name.clone(), attempts))
+        })
+        .collect()
 }
 
 /// One run of [`status`].
@@ -240,7 +259,7 @@ impl View<'_> {
             }
             if let Some(refusal) = &record.refusal {
                 return (
-                    waiting(&refusal.reason, &refusal.message),
+                    waiting(refusal.reason, &refusal.message),
                     self.terminated(exit),
                 );
             }
@@ -256,7 +275,7 @@ impl View<'_> {
         if self.stage == Stage::Terminated && self.deleted {
             let state = ContainerStateTerminated {
                 exit_code: 137,
-                reason: Some("ContainerStatusUnknown".to_owned()),
+                reason: Some(ExitReason::ContainerStatusUnknown.as_str().to_owned()),
                 message: Some(
                     "The container could not be located when the pod was terminated".to_owned(),
                 ),
@@ -269,7 +288,7 @@ impl View<'_> {
             return (state, last);
         }
         match &record.refusal {
-            Some(refusal) => (waiting(&refusal.reason, &refusal.message), last),
+            Some(refusal) => (waiting(refusal.reason, &refusal.message), last),
             None => (self.waiting_default(), last),
         }
     }
@@ -295,7 +314,7 @@ impl View<'_> {
                 .message
                 .as_deref()
                 .unwrap_or("the program could not be started");
-            return waiting("RunContainerError", message);
+            return waiting(WaitingReason::RunContainerError, message);
         }
         let meta = &self.pod.metadata;
         let text = |s: &Option<String>| s.clone().unwrap_or_default();
@@ -307,7 +326,7 @@ impl View<'_> {
             text(&meta.namespace),
             text(&meta.uid),
         );
-        waiting("CrashLoopBackOff", &message)
+        waiting(WaitingReason::CrashLoopBackOff, &message)
     }
 
     fn waiting_default(&self) -> ContainerState {
@@ -319,14 +338,14 @@ impl View<'_> {
         let pending_init =
             has_init && init_position(self.spec, self.record, self.observed).is_some();
         let reason = match pending_init {
-            true => "PodInitializing",
-            false => "ContainerCreating",
+            true => WaitingReason::PodInitializing,
+            false => WaitingReason::ContainerCreating,
         };
         match &self.record.sandbox_refusal {
             Some(refusal) => waiting(reason, &refusal.message),
             None => ContainerState {
                 waiting: Some(ContainerStateWaiting {
-                    reason: Some(reason.to_owned()),
+                    reason: Some(reason.as_str().to_owned()),
                     message: None,
                 }),
                 ..ContainerState::default()
@@ -431,10 +450,10 @@ impl View<'_> {
     }
 }
 
-fn waiting(reason: &str, message: &str) -> ContainerState {
+fn waiting(reason: WaitingReason, message: &str) -> ContainerState {
     ContainerState {
         waiting: Some(ContainerStateWaiting {
-            reason: Some(reason.to_owned()),
+            reason: Some(reason.as_str().to_owned()),
             message: Some(message.to_owned()),
         }),
         ..ContainerState::default()
@@ -447,7 +466,7 @@ fn terminated(exit: &Exit, message_bytes_max: usize) -> ContainerState {
             container_id: (!exit.id.is_empty()).then(|| format!("{ID_SCHEME}{}", exit.id)),
             exit_code: exit.exit_code,
             signal: None,
-            reason: Some(exit.reason.clone()),
+            reason: Some(exit.reason.as_str().to_owned()),
             message: exit
                 .message
                 .as_deref()

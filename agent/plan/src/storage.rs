@@ -7,6 +7,7 @@
 
 use crate::Millis;
 use crate::pod::containers;
+use crate::reason::FailureReason;
 use crate::record::PodFailure;
 use crate::resources::{limit, together};
 use crate::volumes::{VolumePlan, VolumeSource};
@@ -16,9 +17,7 @@ use std::collections::BTreeMap;
 
 const RESOURCE: &str = "ephemeral-storage";
 
-/// `status.reason` of a pod that outgrew a limit.
-pub const EVICTED: &str = "Evicted";
-/// How long such a pod has to end, in milliseconds, however long its own grace period is: it goes on filling the disk
+/// How long a pod that outgrew a limit has to end, in milliseconds, however long its own grace period is: it goes on filling the disk
 /// meanwhile (kubelet's `immediateEvictionGracePeriodSeconds`).
 pub const EVICTION_GRACE_MS: Millis = 1_000;
 
@@ -86,7 +85,7 @@ pub fn exceeded(spec: &PodSpec, volumes: &[VolumePlan], usage: &DiskUsage) -> Op
 
 fn evicted(message: String) -> Option<PodFailure> {
     Some(PodFailure {
-        reason: EVICTED.to_owned(),
+        reason: FailureReason::Evicted,
         message,
     })
 }

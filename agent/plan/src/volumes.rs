@@ -10,8 +10,10 @@ use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, Pod, Volume,
 };
 use knarr_api::quantity::Quantity;
+use knarr_pod::{Access, Mount, MountSource, Propagation};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 /// The mode of a file where the pod says nothing.
 pub const FILE_MODE_DEFAULT: u32 = 0o644;
@@ -325,34 +327,13 @@ fn file_mode(mode: Option<i32>, default: u32) -> u32 {
         .map_or(default, |m| m & 0o7777)
 }
 
-/// A mount of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountPlan {
-    /// Volume name.
-    pub volume: String,
-    /// Below the volume's root; empty: the root. Checked to stay inside by whoever opens it.
-    pub sub_path: String,
-    /// Absolute path in the container.
-    pub target: String,
-    /// What the container may do.
-    pub access: MountAccess,
-}
-
-/// What a container may do with a mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MountAccess {
-    /// Read.
-    ReadOnly,
-    /// Read and write.
-    ReadWrite,
-}
-
-/// The mounts of a container. Volumes of files are always read-only, as in Kubernetes.
-pub fn mount_plans(
+/// The mounts of a container; `volume_root` says where a volume is on the node. Volumes of files are always read-only, as in Kubernetes.
+pub fn mounts(
     pod: &Pod,
     container: &Container,
     env: &[(String, String)],
-) -> Result<Vec<MountPlan>, VolumeError> {
+    volume_root: &dyn Fn(&str) -> PathBuf,
+) -> Result<Vec<Mount>, VolumeError> {
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         let spec = pod.spec.as_ref();
@@ -386,13 +367,24 @@ pub fn mount_plans(
             true => mount.mount_path.clone(),
             false => format!("/{}", mount.mount_path),
         };
-        mounts.push(MountPlan {
-            volume: mount.name.clone(),
-            sub_path,
-            target,
+        let root = volume_root(&mount.name);
+        mounts.push(Mount {
+            source: match sub_path.is_empty() {
+                true => MountSource::Bind(root),
+                false => MountSource::BindWithin {
+                    root,
+                    sub_path: PathBuf::from(sub_path),
+                },
+            },
+            target: PathBuf::from(target),
             access: match files || mount.read_only == Some(true) {
-                true => MountAccess::ReadOnly,
-                false => MountAccess::ReadWrite,
+                true => Access::ReadOnly,
+                false => Access::ReadWrite,
+            },
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => Propagation::HostToContainer,
+                Some("Bidirectional") => Propagation::Bidirectional,
+                _ => Propagation::Private,
             },
         });
     }

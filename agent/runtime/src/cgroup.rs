@@ -4,7 +4,7 @@
 //! Handles pure v2 and hybrid machines (v1 controllers beside a v2 tree). Not here: the limits of one
 //! container, which libcontainer writes. Called by `runtime` in the agent and by the shim.
 
-use crate::spec::{QosClass, Resources};
+use knarr_pod::{QosClass, Resources};
 use std::path::{Path, PathBuf};
 
 mod layout;

@@ -4,6 +4,7 @@
 //! Not here: pulling from registries. Called by `knarr-agent image`, by the agent's pod workers and by
 //! `Runtime`. The layout on disk is described in `image/store.rs`.
 
+use knarr_pod::ImageConfig;
 use std::path::{Path, PathBuf};
 
 mod archive;
@@ -18,29 +19,6 @@ pub use reference::ImageName;
 
 /// What to do about a file that is damaged.
 const AGAIN: &str = "; save or copy it again";
-
-/// What the image says about the process to run (OCI image spec v1, `config`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ImageConfig {
-    /// `Entrypoint`.
-    pub entrypoint: Vec<String>,
-    /// `Cmd`.
-    pub cmd: Vec<String>,
-    /// `Env`, `NAME=VALUE`.
-    pub env: Vec<String>,
-    /// `WorkingDir`; empty: `/`.
-    pub working_dir: String,
-    /// `User`, `USER[:GROUP]`; empty: root.
-    pub user: String,
-    /// `StopSignal`.
-    pub stop_signal: Option<String>,
-    /// `ExposedPorts`, e.g. `8080/tcp`.
-    pub exposed_ports: Vec<String>,
-    /// `Volumes`.
-    pub volumes: Vec<String>,
-    /// `Labels`.
-    pub labels: std::collections::BTreeMap<String, String>,
-}
 
 /// An image that is on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]

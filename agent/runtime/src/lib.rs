@@ -9,13 +9,15 @@
 //!                                                    └─ containers  made by libcontainer in a short-lived child
 //! ```
 //!
-//! Not here: Kubernetes objects and decisions (`agent/plan`), pod networks (`agent/datapath`), the loops
+//! What it is asked for and what it reports are values of `knarr-pod`. Not here: Kubernetes objects and decisions
+//! (`agent/plan`), pod networks (`agent/datapath`), the loops
 //! that call this (`agent`). The binary that embeds this crate calls [`shim_main`] for its hidden `shim`
 //! subcommand before it starts any thread.
 
 #![deny(unsafe_code)]
 
 pub mod cgroup;
+mod clock;
 pub mod image;
 pub mod logs;
 mod process;
@@ -24,21 +26,13 @@ mod protocol;
 mod runtime;
 mod sandbox;
 mod shim;
-mod spec;
-mod state;
 #[allow(unsafe_code)]
 mod sys;
 mod tree;
 pub mod volume;
 
 pub use cgroup::CgroupLayout;
-pub use image::{Image, ImageConfig, ImageError, ImageName, ImageStore, ImagesStamp};
+pub use image::{Image, ImageError, ImageName, ImageStore, ImagesStamp};
 pub use runtime::{Pruned, Runtime, RuntimeConfig, RuntimeError};
 pub use sandbox::{Sandbox, SandboxError};
 pub use shim::shim_main;
-pub use spec::{
-    Access, ContainerSpec, Escalation, ImageGroups, IpcMode, LastWords, LogPolicy, Mount,
-    MountSource, NetworkMode, PidMode, Privilege, Propagation, QosClass, Resources, RootUser,
-    SandboxSpec, Seccomp, User,
-};
-pub use state::{CgroupStats, ContainerPhase, ContainerState, ExitReason, SandboxState, Timestamp};

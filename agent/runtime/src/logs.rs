@@ -4,6 +4,7 @@
 //! Not here: writing (`logs/writer.rs`, used by the shim only). Called by the agent's log streams.
 
 use bytes::Bytes;
+use knarr_pod::{LogStream, LogTimestamps, Timestamp};
 use reader::Reader;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,9 @@ pub struct LogQuery {
     /// Only the last so many lines.
     pub tail_lines: Option<u64>,
     /// Only lines written at or after this time.
-    pub since: Option<crate::Timestamp>,
+    pub since: Option<Timestamp>,
     /// RFC 3339 time in front of each line.
-    pub timestamps: Timestamps,
+    pub timestamps: LogTimestamps,
     /// At most so many bytes.
     pub limit_bytes: Option<u64>,
     /// Go on when the end is reached, until this token says that the container is over: what is in the
@@ -29,28 +30,6 @@ pub struct LogQuery {
     pub follow_until: Option<CancellationToken>,
     /// Which of the container's streams.
     pub stream: LogStream,
-}
-
-/// Whether lines begin with their time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Timestamps {
-    /// No.
-    #[default]
-    Hidden,
-    /// Yes.
-    Shown,
-}
-
-/// Which lines (PodLogOptions.stream).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogStream {
-    /// Both.
-    #[default]
-    All,
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
 
 /// Why a log cannot be read.

@@ -7,8 +7,8 @@
 
 use crate::cgroup::{CgroupLayout, PodCgroup};
 use crate::process::ProcessId;
-use crate::spec::{ContainerSpec, LogPolicy, SandboxSpec};
-use crate::state::ContainerState;
+use knarr_pod::ContainerState;
+use knarr_pod::{ContainerSpec, LogPolicy, SandboxSpec};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
 use std::path::{Path, PathBuf};

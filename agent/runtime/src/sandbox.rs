@@ -6,8 +6,8 @@
 use crate::image::{ImageError, ImageStore};
 use crate::process::ProcessId;
 use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
-use crate::spec::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
-use crate::state::{CgroupStats, ContainerState, SandboxState};
+use knarr_pod::{CgroupStats, ContainerState, SandboxState, StartReason};
+use knarr_pod::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,7 +61,7 @@ pub enum SandboxError {
     #[error("{message}")]
     Start {
         /// For `waiting.reason` or `terminated.reason`.
-        reason: &'static str,
+        reason: StartReason,
         /// For a person.
         message: String,
     },
@@ -204,20 +204,11 @@ impl Inner {
                 attempt,
             },
             Failure::Start { reason, message } => SandboxError::Start {
-                reason: start_reason(&reason),
+                reason: StartReason::of(&reason),
                 message,
             },
             Failure::Refused(message) => SandboxError::Refused(message),
         })
-    }
-}
-
-/// The reasons a shim may give, as constants that live for ever.
-fn start_reason(reason: &str) -> &'static str {
-    match reason {
-        "RunContainerError" => "RunContainerError",
-        "CreateContainerConfigError" => "CreateContainerConfigError",
-        _ => "CreateContainerError",
     }
 }
 
@@ -501,7 +492,7 @@ async fn blocking<T: Send + 'static>(
 /// What would reach into places where it does not belong, or cannot be done.
 fn check(spec: &ContainerSpec) -> Result<(), SandboxError> {
     let config_error = |message: String| SandboxError::Start {
-        reason: "CreateContainerConfigError",
+        reason: StartReason::CreateContainerConfigError,
         message,
     };
     if !is_name(&spec.name) {
@@ -512,7 +503,7 @@ fn check(spec: &ContainerSpec) -> Result<(), SandboxError> {
     }
     if spec.args.is_empty() {
         return Err(SandboxError::Start {
-            reason: "CreateContainerError",
+            reason: StartReason::CreateContainerError,
             message: "no command specified".to_owned(),
         });
     }

@@ -1,54 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The fetch step of a pod: from the runtime's states to the plan's view.
 
-use knarr_agent_plan::Millis;
-use knarr_agent_plan::pod::{
-    ContainerPhase, ContainerView, ImageView, Network, Observed, SandboxHealth, SandboxView,
-};
-use knarr_agent_plan::record::Exit;
-use knarr_runtime::{
-    ContainerPhase as RuntimePhase, ContainerState, ImageError, ImageStore, Sandbox, SandboxState,
-    Timestamp,
-};
+use crate::edges::{Images, Sandbox};
+use knarr_agent_plan::pod::{ImageView, Network, Observed, SandboxHealth, SandboxView};
+use knarr_pod::SandboxState;
+use knarr_runtime::ImageError;
 use std::collections::BTreeMap;
-
-fn ms(time: Timestamp) -> Millis {
-    i64::try_from(time.0 / 1_000_000).unwrap_or(i64::MAX)
-}
-
-/// One attempt.
-pub fn container(state: &ContainerState) -> ContainerView {
-    let phase = match &state.phase {
-        RuntimePhase::Created => ContainerPhase::Created,
-        RuntimePhase::Running { started_at } => ContainerPhase::Running {
-            started_ms: ms(*started_at),
-        },
-        RuntimePhase::Exited {
-            exit_code,
-            signal,
-            reason,
-            message,
-            started_at,
-            finished_at,
-        } => ContainerPhase::Exited(Exit {
-            id: state.id.clone(),
-            exit_code: *exit_code,
-            signal: *signal,
-            reason: reason.as_str().to_owned(),
-            message: Some(message.clone()).filter(|m| !m.is_empty()),
-            started_ms: Some(ms(*started_at)),
-            finished_ms: ms(*finished_at),
-        }),
-    };
-    ContainerView {
-        name: state.name.clone(),
-        attempt: state.attempt,
-        id: state.id.clone(),
-        image: state.image.clone(),
-        image_id: state.image_id.clone(),
-        phase,
-    }
-}
 
 /// Whether a sandbox has the network that it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +17,7 @@ pub enum Wiring {
 }
 
 /// The sandbox and everything in it; `wiring` is none as long as nobody has looked.
-pub fn sandbox(sandbox: &Sandbox, ips: Vec<String>, wiring: Option<Wiring>) -> Observed {
+pub fn sandbox(sandbox: &dyn Sandbox, ips: Vec<String>, wiring: Option<Wiring>) -> Observed {
     let health = match (sandbox.state(), wiring) {
         (SandboxState::Ready, Some(Wiring::Done)) => SandboxHealth::Alive,
         (SandboxState::Ready, None) => SandboxHealth::Unwired,
@@ -68,18 +25,18 @@ pub fn sandbox(sandbox: &Sandbox, ips: Vec<String>, wiring: Option<Wiring>) -> O
     };
     Observed {
         sandbox: Some(SandboxView {
-            attempt: sandbox.spec().attempt,
+            attempt: sandbox.attempt(),
             ips,
             health,
         }),
-        containers: sandbox.containers().iter().map(container).collect(),
+        containers: sandbox.containers(),
         network: Network::Known,
         ..Observed::default()
     }
 }
 
 /// What the node knows about these images. Blocking.
-pub fn images(store: &ImageStore, references: Vec<String>) -> BTreeMap<String, ImageView> {
+pub fn images(store: &dyn Images, references: Vec<String>) -> BTreeMap<String, ImageView> {
     let mut found = BTreeMap::new();
     for reference in references {
         match store.get(&reference) {
@@ -103,6 +60,7 @@ pub fn images(store: &ImageStore, references: Vec<String>) -> BTreeMap<String, I
 #[cfg(test)]
 mod tests {
     use super::*;
+    use knarr_runtime::ImageStore;
 
     #[test]
     fn a_broken_list_of_images_is_not_a_missing_image() {

@@ -20,10 +20,12 @@ mod http;
 
 /// What a probe found, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
+pub enum Answer {
+    /// As it should be.
     Passed,
     /// Passed, and there is something to say about it.
     Warned(String),
+    /// Not as it should be; the text says what was seen.
     Failed(String),
 }
 
@@ -49,8 +51,16 @@ pub enum RemarkKind {
     Warned,
 }
 
-/// How a probe is asked; tests put another one here.
-type Ask = fn(ProbeSpec, String) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+/// How a probe is asked; the text is the pod's address. [`ask_over_network`], or what a test puts here.
+pub type Ask = Arc<dyn Fn(ProbeSpec, String) -> AnswerFuture + Send + Sync>;
+
+/// An answer to come.
+pub type AnswerFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// Asks the pod over the network.
+pub fn ask_over_network(spec: ProbeSpec, pod_ip: String) -> AnswerFuture {
+    Box::pin(async move { ask(&spec, &pod_ip).await })
+}
 
 type States = Arc<Mutex<Vec<(ProbeSpec, ProbeState)>>>;
 
@@ -71,12 +81,12 @@ pub struct Probes {
 
 impl Probes {
     /// Verdicts that change wake `wake`.
-    pub fn new(wake: Arc<Notify>) -> Probes {
+    pub fn new(wake: Arc<Notify>, ask: Ask) -> Probes {
         Probes {
             wake,
             probers: BTreeMap::new(),
             remarks: Arc::default(),
-            ask: |spec, pod_ip| Box::pin(async move { ask(&spec, &pod_ip).await }),
+            ask,
         }
     }
 
@@ -123,7 +133,7 @@ impl Probes {
             started: watch::Sender::new(started(&states)),
             wake: self.wake.clone(),
             remarks: self.remarks.clone(),
-            ask: self.ask,
+            ask: self.ask.clone(),
         };
         let specs: Vec<ProbeSpec> = {
             let states = states.lock().unwrap_or_else(PoisonError::into_inner);

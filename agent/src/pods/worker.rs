@@ -10,20 +10,20 @@ use super::probes::{Probes, RemarkKind};
 use super::sizes::{DiskPlaces, Measured, Sizes};
 use super::{Context, spec};
 use crate::blocking;
-use crate::clock;
+use crate::edges::SandboxHandle;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_agent_plan::pod::{
-    ContainerPhase, Network, Observed, Plan, PodAction, RecordStore, SandboxView, Stage, Wanted,
-    containers, host_network, is_deleted, plan,
+    Network, Observed, Plan, PodAction, RecordStore, SandboxView, Stage, Wanted, containers,
+    host_network, is_deleted, plan,
 };
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
-use knarr_agent_plan::record::{Learned, PodFailure, PodRecord};
-use knarr_agent_plan::status::status;
+use knarr_agent_plan::record::{Exit, Learned, PodFailure, PodRecord};
+use knarr_agent_plan::status::{backing_off, status};
 use knarr_agent_plan::storage;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
-use knarr_runtime::{ContainerState, Sandbox};
+use knarr_pod::ContainerState;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub struct Worker {
     pub(super) uid: String,
     pub(super) pod: Arc<Pod>,
     pub(super) wanted: Wanted,
-    pub(super) sandbox: Option<Sandbox>,
+    pub(super) sandbox: Option<SandboxHandle>,
     pub(super) record: PodRecord,
     /// As they were made last; none before that.
     pub(super) volumes: Option<Vec<VolumePlan>>,
@@ -104,27 +104,27 @@ impl Worker {
         context: Arc<Context>,
         uid: String,
         pod: Arc<Pod>,
-        sandbox: Option<Sandbox>,
+        sandbox: Option<SandboxHandle>,
         stored: Option<PodRecord>,
         wake: Arc<Notify>,
         retry: Arc<Retry>,
     ) -> Worker {
         let record = stored
             .clone()
-            .unwrap_or_else(|| PodRecord::new(&pod, clock::now_ms()));
+            .unwrap_or_else(|| PodRecord::new(&pod, context.clock.now_ms()));
         let live = context.live.publish(&uid, &record);
         Worker {
             keeper: Keeper::new(&uid, context.records.clone(), live, stored),
+            probes: Probes::new(wake.clone(), context.edges.ask.clone()),
             context,
             uid,
             pod,
             wanted: Wanted::Yes,
-            changes: sandbox.as_ref().map(Sandbox::changes),
+            changes: sandbox.as_ref().map(|s| s.changes()),
             sandbox,
             record,
             volumes: None,
             volumes_due: true,
-            probes: Probes::new(wake.clone()),
             wake,
             retry,
             wiring: None,
@@ -147,7 +147,7 @@ impl Worker {
             }
             self.refresh();
             let mut observed = self.observe().await;
-            let now_ms = clock::now_ms();
+            let now_ms = self.context.clock.now_ms();
             let live = self.live_containers();
             if self.record.absorb(&observed, now_ms) == Learned::Something {
                 self.tell_failed_starts(&observed);
@@ -182,7 +182,7 @@ impl Worker {
                 }
                 (false, true) => {
                     pause_ms = ERROR_PAUSE_MS.0;
-                    round.wake_ms.map(clock::until)
+                    round.wake_ms.map(|at_ms| self.context.clock.until(at_ms))
                 }
                 (true, _) => {
                     let pause = Duration::from_millis(crate::feed::jitter(pause_ms));
@@ -207,7 +207,7 @@ impl Worker {
         let mut told = String::new();
         while self.sandbox.is_none() && !shutdown.is_cancelled() {
             self.refresh();
-            let text = match self.context.runtime.adopt_one(&self.uid).await {
+            let text = match self.context.edges.sandboxes.adopt_one(&self.uid).await {
                 Ok(None) => return,
                 Ok(Some(sandbox)) => {
                     self.changes = Some(sandbox.changes());
@@ -291,7 +291,7 @@ impl Worker {
                     true => Some(Wiring::Done),
                     false => self.wiring,
                 };
-                observe::sandbox(&sandbox, ips, wiring)
+                observe::sandbox(&*sandbox, ips, wiring)
             }
         };
         observed.network = match self.context.desired.welcome() {
@@ -304,7 +304,7 @@ impl Worker {
         // by another.
         let live = |name: &str| {
             let mut views = observed.containers.iter();
-            views.any(|v| v.name == name && !matches!(v.phase, ContainerPhase::Exited(_)))
+            views.any(|v| v.name == name && v.is_live())
         };
         let mut wanted: Vec<String> = containers(spec)
             .filter(|(c, _)| !live(&c.name))
@@ -313,16 +313,16 @@ impl Worker {
         wanted.sort_unstable();
         wanted.dedup();
         if observed.sandbox.is_some() && !wanted.is_empty() {
-            let store = self.context.runtime.images().clone();
-            observed.images = blocking::run(move || observe::images(&store, wanted)).await;
+            let store = self.context.edges.images.clone();
+            observed.images = blocking::run(move || observe::images(&*store, wanted)).await;
         }
         observed
     }
 
     /// A new sandbox, and whether it has its network; or none.
-    pub(super) fn set_sandbox(&mut self, sandbox: Option<Sandbox>, wiring: Wiring) {
+    pub(super) fn set_sandbox(&mut self, sandbox: Option<SandboxHandle>, wiring: Wiring) {
         self.wiring = sandbox.as_ref().map(|_| wiring);
-        self.changes = sandbox.as_ref().map(Sandbox::changes);
+        self.changes = sandbox.as_ref().map(|s| s.changes());
         self.sandbox = sandbox;
     }
 
@@ -349,7 +349,7 @@ impl Worker {
             record.is_some_and(|r| r.is_live() && r.attempt() == Some(attempt))
         };
         self.probes.retain(running);
-        let now_ms = clock::now_ms();
+        let now_ms = self.context.clock.now_ms();
         for (container, _) in containers(spec) {
             let record = self.record.containers.get(&container.name);
             let live = record.filter(|r| r.is_live());
@@ -415,7 +415,7 @@ impl Worker {
                 r.attempt() == Some(view.attempt) && r.exit.is_some()
                     || r.attempts > view.attempt + 1
             });
-            if let ContainerPhase::Exited(exit) = &view.phase
+            if let Some(exit) = Exit::of(view)
                 && !told
                 && exit.never_ran()
             {
@@ -445,20 +445,7 @@ impl Worker {
 
     fn report(&mut self, observed: &Observed) {
         let host_ips = [self.context.machine.node_ip.to_string()];
-        let backing_off = |record: &PodRecord, status: &k8s_openapi::api::core::v1::PodStatus| {
-            let all = status.container_statuses.iter().flatten();
-            let all = all.chain(status.init_container_statuses.iter().flatten());
-            all.filter(|s| {
-                let waiting = s.state.as_ref().and_then(|s| s.waiting.as_ref());
-                waiting.is_some_and(|w| w.reason.as_deref() == Some("CrashLoopBackOff"))
-            })
-            .filter_map(|s| {
-                let attempts = record.containers.get(&s.name)?.attempts;
-                Some((s.name.clone(), attempts))
-            })
-            .collect::<Vec<_>>()
-        };
-        let now_ms = clock::now_ms();
+        let now_ms = self.context.clock.now_ms();
         let status = status(
             &self.pod,
             self.wanted,
@@ -467,7 +454,7 @@ impl Worker {
             &host_ips,
             now_ms,
         );
-        for (name, attempts) in backing_off(&self.record, &status) {
+        for (name, attempts) in backing_off(&status, &self.record) {
             if self.told_back_off.get(&name) != Some(&attempts) {
                 self.told_back_off.insert(name.clone(), attempts);
                 let text = format!(
@@ -558,7 +545,7 @@ impl Worker {
         let sandbox = self.sandbox.as_ref()?;
         let places = |state: &ContainerState| {
             let places = sandbox.disk_places(&state.name, state.attempt);
-            (state.name.clone(), places.to_vec())
+            (state.name.clone(), places)
         };
         let (live, ended): (Vec<_>, Vec<_>) =
             sandbox.containers().into_iter().partition(|s| s.is_live());
@@ -572,8 +559,8 @@ impl Worker {
         let on_disk = |plan: &&VolumePlan| matches!(plan.source, VolumeSource::Directory { .. });
         let path = |plan: &VolumePlan| {
             let dir = |plugin: &str, name: &str| {
-                let runtime = &self.context.runtime;
-                runtime.volume_dir(&self.uid, plugin, name)
+                let volumes = &self.context.edges.volumes;
+                volumes.dir(&self.uid, plugin, name)
             };
             (plan.name.clone(), super::volumes::path_of(plan, dir))
         };
@@ -606,7 +593,7 @@ impl Worker {
     pub(super) fn reject(&mut self, failure: PodFailure) {
         let PodFailure { reason, message } = &failure;
         let events = &self.context.events;
-        events.pod(&self.pod, None, Kind::Warning, reason, message);
+        events.pod(&self.pod, None, Kind::Warning, &reason.to_string(), message);
         self.begin_termination(Some(failure));
     }
 
@@ -614,7 +601,7 @@ impl Worker {
         self.record
             .termination
             .get_or_insert(knarr_agent_plan::record::Termination {
-                since_ms: clock::now_ms(),
+                since_ms: self.context.clock.now_ms(),
                 failure,
             });
     }

@@ -7,7 +7,8 @@
 use super::running::pre_stop_sleep_ms;
 use super::{Planner, PodAction, Role, StopCause, containers, grace_ms, stop_signal};
 use crate::Millis;
-use crate::storage::{EVICTED, EVICTION_GRACE_MS};
+use crate::reason::FailureReason;
+use crate::storage::EVICTION_GRACE_MS;
 use k8s_openapi::api::core::v1::Container;
 
 impl Planner<'_> {
@@ -21,7 +22,7 @@ impl Planner<'_> {
         let since_ms = termination.since_ms;
         let mut grace_ms = grace_ms(self.pod, self.wanted);
         if let Some(failure) = &termination.failure
-            && failure.reason == EVICTED
+            && failure.reason == FailureReason::Evicted
         {
             grace_ms = grace_ms.min(EVICTION_GRACE_MS);
         }

@@ -4,22 +4,19 @@
 //! Not here: the import itself. Called by the planner before each start.
 
 use super::{ImageView, Planner, PodAction};
+use crate::reason::WaitingReason;
 use crate::record::Refusal;
 use crate::support;
 use k8s_openapi::api::core::v1::Container;
 
-/// The waiting reasons of an image that is missing or cannot be looked at.
-const IMAGE_REASONS: [&str; 4] = [
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "ImageInspectError",
-];
-
 impl Planner<'_> {
     /// The refusal was about an image that is there now: no need to wait.
-    pub(super) fn image_arrived(&self, container: &Container, refusal: &Refusal) -> bool {
-        IMAGE_REASONS.contains(&refusal.reason.as_str())
+    pub(super) fn image_arrived(
+        &self,
+        container: &Container,
+        refusal: &Refusal<WaitingReason>,
+    ) -> bool {
+        refusal.reason.awaits_image()
             && matches!(
                 self.observed.images.get(image(container)),
                 Some(ImageView::Present { .. })
@@ -36,12 +33,15 @@ impl Planner<'_> {
             })
         };
         if let Err(unsupported) = support::check(self.spec, container, self.observed.se_linux) {
-            return refuse("CreateContainerConfigError", unsupported.to_string());
+            return refuse(
+                WaitingReason::CreateContainerConfigError,
+                unsupported.to_string(),
+            );
         }
         let reference = image(container);
         let malformed = |why: &str| {
             refuse(
-                "InvalidImageName",
+                WaitingReason::InvalidImageName,
                 format!("couldn't parse image name \"{reference}\": {why}"),
             )
         };
@@ -54,7 +54,7 @@ impl Planner<'_> {
             // It may well be there: importing it again would not help a store that cannot be read.
             Some(ImageView::Unreadable { cause }) => {
                 return refuse(
-                    "ImageInspectError",
+                    WaitingReason::ImageInspectError,
                     format!(
                         "Failed to inspect image \"{reference}\": this node's image store cannot be \
                          read: {cause}"
@@ -69,7 +69,7 @@ impl Planner<'_> {
         );
         if container.image_pull_policy.as_deref() == Some("Never") {
             return refuse(
-                "ErrImageNeverPull",
+                WaitingReason::ErrImageNeverPull,
                 format!(
                     "Container image \"{reference}\" is not present with pull policy of Never; {how}"
                 ),
@@ -82,9 +82,9 @@ impl Planner<'_> {
             .get(&container.name)
             .and_then(|r| r.refusal.as_ref());
         match before {
-            None => refuse("ErrImagePull", pull),
+            None => refuse(WaitingReason::ErrImagePull, pull),
             Some(_) => refuse(
-                "ImagePullBackOff",
+                WaitingReason::ImagePullBackOff,
                 format!("Back-off pulling image \"{reference}\": ErrImagePull: {pull}"),
             ),
         }

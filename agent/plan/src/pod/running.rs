@@ -7,6 +7,7 @@ use super::{
     Planner, PodAction, RecordStore, Restart, Role, StopCause, containers, grace_ms, restart_due,
     restarts, stop_signal,
 };
+use crate::reason::WaitingReason;
 use crate::record::ContainerRecord;
 use crate::{Millis, ms_of_seconds};
 use k8s_openapi::api::core::v1::Container;
@@ -92,7 +93,7 @@ impl Planner<'_> {
             // A start that is forgotten would be made again after the next restart of the agent.
             self.actions.push(PodAction::Refuse {
                 name: container.name.clone(),
-                reason: "CreateContainerError",
+                reason: WaitingReason::CreateContainerError,
                 message: format!("the start could not be noted on this node's disk: {why}"),
             });
             return;

@@ -2,7 +2,9 @@
 //! The pod state machine, driven against a small simulated runtime.
 use super::*;
 use crate::probe::ProbeView;
+use crate::simulated::{KILLED_EXIT_CODE, SimulatedSandbox};
 use crate::status::status;
+use knarr_pod::{ContainerPhase, ExitReason};
 use serde_json::json;
 
 mod sandbox;
@@ -23,8 +25,10 @@ fn simple() -> Pod {
     pod(json!({"containers": [{"name": "c", "image": "i:1"}]}))
 }
 
-/// A runtime that does what it is told.
+/// A pod in a simulated sandbox, and all that its planner knows.
 struct World {
+    sandbox: Option<SimulatedSandbox>,
+    health: SandboxHealth,
     pod: Pod,
     wanted: Wanted,
     record: PodRecord,
@@ -50,6 +54,8 @@ impl World {
             );
         }
         World {
+            sandbox: None,
+            health: SandboxHealth::Alive,
             record: PodRecord::new(&pod, NOW),
             pod,
             wanted: Wanted::Yes,
@@ -60,8 +66,24 @@ impl World {
         }
     }
 
-    fn plan(&mut self) -> Plan {
+    fn look(&mut self) {
+        let health = self.health;
+        self.observed.sandbox = self.sandbox.as_ref().map(|s| SandboxView {
+            attempt: s.attempt,
+            ips: vec!["10.244.0.9".into()],
+            health,
+        });
+        let containers = self.sandbox.iter().flat_map(|s| s.containers.clone());
+        self.observed.containers = containers.collect();
         self.record.absorb(&self.observed, self.now);
+    }
+
+    fn sandbox(&mut self) -> &mut SimulatedSandbox {
+        self.sandbox.as_mut().expect("sandbox")
+    }
+
+    fn plan(&mut self) -> Plan {
+        self.look();
         plan(
             &self.pod,
             self.wanted,
@@ -75,30 +97,20 @@ impl World {
         match action {
             PodAction::CreateSandbox { attempt } => {
                 self.log.push(format!("sandbox {attempt}"));
-                self.observed.sandbox = Some(SandboxView {
-                    attempt: *attempt,
-                    ips: vec!["10.244.0.9".into()],
-                    health: SandboxHealth::Alive,
-                });
+                self.sandbox = Some(SimulatedSandbox::new(*attempt));
+                self.health = SandboxHealth::Alive;
                 self.record.sandboxes = attempt + 1;
             }
             PodAction::WireSandbox => {
                 self.log.push("wire".into());
-                self.observed.sandbox.as_mut().expect("sandbox").health = SandboxHealth::Alive;
+                self.health = SandboxHealth::Alive;
             }
             PodAction::StartContainer { name, attempt } => {
                 self.log.push(format!("start {name} {attempt}"));
-                let sandbox = self.observed.sandbox.as_ref().expect("sandbox").attempt;
-                self.observed.containers.push(ContainerView {
-                    name: name.clone(),
-                    attempt: *attempt,
-                    id: format!("{name}-{attempt}"),
-                    image: self.image(name),
-                    image_id: "sha256:1".into(),
-                    phase: ContainerPhase::Running {
-                        started_ms: self.now,
-                    },
-                });
+                let (image, now) = (self.image(name), self.now);
+                let sandbox = self.sandbox();
+                sandbox.start(name, *attempt, &image, now);
+                let sandbox = sandbox.attempt;
                 self.record.started(name, *attempt, sandbox, self.now);
             }
             PodAction::Refuse {
@@ -106,8 +118,8 @@ impl World {
                 reason,
                 message,
             } => {
-                self.log.push(format!("refuse {name} {reason}"));
-                self.record.refused(name, reason, message, self.now);
+                self.log.push(format!("refuse {name} {}", reason.as_str()));
+                self.record.refused(name, *reason, message, self.now);
             }
             PodAction::PreStop {
                 name,
@@ -131,13 +143,11 @@ impl World {
             }
             PodAction::Kill { name, attempt } => {
                 self.log.push(format!("kill {name}"));
-                self.exit_attempt(name, *attempt, 137, "Error");
+                self.exit_attempt(name, *attempt, KILLED_EXIT_CODE, ExitReason::Error);
             }
             PodAction::RemoveContainer { name, attempt } => {
                 self.log.push(format!("remove {name} {attempt}"));
-                self.observed
-                    .containers
-                    .retain(|v| !(v.name == *name && v.attempt == *attempt));
+                self.sandbox().remove(name, *attempt);
             }
             PodAction::BeginTermination { failure } => {
                 self.record.termination = Some(crate::record::Termination {
@@ -147,8 +157,7 @@ impl World {
             }
             PodAction::DestroySandbox => {
                 self.log.push("destroy".into());
-                self.observed.sandbox = None;
-                self.observed.containers.clear();
+                self.sandbox = None;
             }
             PodAction::Release => {
                 self.log.push("release".into());
@@ -173,30 +182,13 @@ impl World {
 
     fn exit(&mut self, name: &str, code: i32) {
         let attempt = self.record.containers[name].attempt().expect("attempt");
-        self.exit_attempt(
-            name,
-            attempt,
-            code,
-            if code == 0 { "Completed" } else { "Error" },
-        );
+        let now = self.now;
+        self.sandbox().end(name, attempt, code, now);
     }
 
-    fn exit_attempt(&mut self, name: &str, attempt: u32, code: i32, reason: &str) {
-        let view = self
-            .observed
-            .containers
-            .iter_mut()
-            .find(|v| v.name == name && v.attempt == attempt)
-            .expect("container");
-        view.phase = ContainerPhase::Exited(Exit {
-            id: view.id.clone(),
-            exit_code: code,
-            signal: None,
-            reason: reason.into(),
-            message: None,
-            started_ms: Some(self.now),
-            finished_ms: self.now,
-        });
+    fn exit_attempt(&mut self, name: &str, attempt: u32, code: i32, reason: ExitReason) {
+        let now = self.now;
+        self.sandbox().exit(name, attempt, code, reason, now);
     }
 
     fn image(&self, name: &str) -> String {
@@ -215,7 +207,7 @@ impl World {
     }
 
     fn status(&mut self) -> k8s_openapi::api::core::v1::PodStatus {
-        self.record.absorb(&self.observed, self.now);
+        self.look();
         let ips = ["192.168.0.1".to_owned()];
         status(
             &self.pod,
@@ -607,12 +599,12 @@ fn an_unsupported_field_holds_the_container_and_is_named() {
 fn a_program_that_cannot_be_executed_shows_its_error_and_then_backs_off() {
     let mut w = World::new(simple());
     w.settle();
-    w.exit_attempt("c", 0, 128, "StartError");
+    w.exit_attempt("c", 0, 128, ExitReason::StartError);
     assert_eq!(w.settle(), Some(NOW + 10_000));
     assert_eq!(w.waiting_reason(0), "RunContainerError");
     w.now += 10_000;
     w.settle();
-    w.exit_attempt("c", 1, 128, "StartError");
+    w.exit_attempt("c", 1, 128, ExitReason::StartError);
     assert_eq!(w.settle(), Some(w.now + 10_000));
     assert_eq!(w.waiting_reason(0), "CrashLoopBackOff");
 }
@@ -622,7 +614,7 @@ fn a_pod_that_outgrew_a_limit_of_the_disk_fails_as_a_whole() {
     let mut w = World::new(simple());
     w.settle();
     w.observed.outgrown = Some(PodFailure {
-        reason: "Evicted".to_owned(),
+        reason: FailureReason::Evicted,
         message: "too much".to_owned(),
     });
     // It has a second, whatever its own grace period is.

@@ -1,42 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is there of a pod, as the planner sees it. Filled in by the agent's `observe`.
 
-use crate::Millis;
 use crate::probe::ProbeView;
-use crate::record::{Exit, PodFailure};
+use crate::record::PodFailure;
 use crate::support::SeLinux;
+use knarr_pod::ContainerState;
 use std::collections::BTreeMap;
-
-/// An attempt of a container as the runtime sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerView {
-    /// Container name.
-    pub name: String,
-    /// Counted from 0.
-    pub attempt: u32,
-    /// Runtime id.
-    pub id: String,
-    /// The reference it was started from; empty when the runtime does not know.
-    pub image: String,
-    /// Image id; empty when the runtime does not know.
-    pub image_id: String,
-    /// Its state.
-    pub phase: ContainerPhase,
-}
-
-/// The state of one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContainerPhase {
-    /// Made, not running yet.
-    Created,
-    /// Running.
-    Running {
-        /// Since when.
-        started_ms: Millis,
-    },
-    /// Ended.
-    Exited(Exit),
-}
 
 /// The sandbox as the runtime sees it. A sandbox whose pause process died is no sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +23,9 @@ pub struct SandboxView {
 pub enum SandboxHealth {
     /// The pause process runs, and there is a network where one is wanted.
     Alive,
-    /// The pause process runs. Whoever made the sandbox may have been cut off before it had its network.
+    /// The pause process runs. The agent that made the sandbox may have ended before the sandbox had its network.
     Unwired,
-    /// It has to be destroyed and made anew.
+    /// It has to be destroyed, and another made.
     Dead,
 }
 
@@ -83,7 +52,7 @@ pub enum ImageView {
         /// What is wrong with it.
         why: String,
     },
-    /// The store could not be read, so nobody knows.
+    /// The store could not be read: the image may be there.
     Unreadable {
         /// What happened.
         cause: String,
@@ -96,7 +65,7 @@ pub struct Observed {
     /// The pod's sandbox.
     pub sandbox: Option<SandboxView>,
     /// Every attempt that the runtime knows.
-    pub containers: Vec<ContainerView>,
+    pub containers: Vec<ContainerState>,
     /// The pod's images, by the reference the pod uses; the absent ones are not on the node.
     pub images: BTreeMap<String, ImageView>,
     /// Whether the node knows its pod range.

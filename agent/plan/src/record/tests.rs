@@ -2,6 +2,7 @@
 //! What is remembered across restarts.
 use super::*;
 use crate::pod::{SandboxHealth, SandboxView};
+use knarr_pod::Timestamp;
 use serde_json::json;
 
 fn running(attempt: u32) -> Observed {
@@ -11,13 +12,17 @@ fn running(attempt: u32) -> Observed {
             ips: vec![],
             health: SandboxHealth::Alive,
         }),
-        containers: vec![ContainerView {
+        containers: vec![ContainerState {
             name: "c".into(),
             attempt,
             id: format!("id{attempt}"),
             image: "i:1".into(),
             image_id: "sha256:1".into(),
-            phase: ContainerPhase::Running { started_ms: 5 },
+            phase: ContainerPhase::Running {
+                started_at: Timestamp::from_millis(5),
+            },
+            pid: Some(7),
+            created_at: Timestamp::from_millis(4),
         }],
         ..Observed::default()
     }
@@ -29,15 +34,14 @@ fn a_start_that_was_not_noted_is_learned_with_its_back_off() {
     record.started("c", 0, 0, 0);
     record.absorb(&running(0), 10);
     let mut gone = running(0);
-    gone.containers[0].phase = ContainerPhase::Exited(Exit {
-        id: "id0".into(),
+    gone.containers[0].phase = ContainerPhase::Exited {
         exit_code: 3,
         signal: None,
-        reason: "Error".into(),
-        message: None,
-        started_ms: Some(5),
-        finished_ms: 20,
-    });
+        reason: ExitReason::Error,
+        message: String::new(),
+        started_at: Timestamp::from_millis(5),
+        finished_at: Timestamp::from_millis(20),
+    };
     assert_eq!(record.absorb(&gone, 30), Learned::Something);
     assert_eq!(record.absorb(&gone, 40), Learned::Nothing);
     assert_eq!(record.absorb(&running(1), 50), Learned::Something);
@@ -83,7 +87,7 @@ fn refusals_are_looked_at_again_sooner_than_a_person_waits() {
     let mut record = PodRecord::default();
     let mut waits = Vec::new();
     for _ in 0..5 {
-        record.refused("c", "ErrImagePull", "no", 0);
+        record.refused("c", WaitingReason::ErrImagePull, "no", 0);
         waits.push(
             record.containers["c"]
                 .refusal
@@ -98,4 +102,31 @@ fn refusals_are_looked_at_again_sooner_than_a_person_waits() {
         record.containers["c"].refusal.as_ref().map(|r| r.retry_ms),
         Some(0)
     );
+}
+
+#[test]
+fn a_record_of_the_first_layout_is_read_with_its_reasons() {
+    let text = r#"{
+        "acceptedMs": 1, "sandboxes": 1,
+        "sandboxRefusal": {"reason": "FailedMount", "message": "m", "times": 1, "retry_ms": 2},
+        "containers": {"c": {
+            "attempts": 2,
+            "last": {"id": "i", "exit_code": 137, "signal": 9, "reason": "OOMKilled",
+                     "message": null, "started_ms": 3, "finished_ms": 4},
+            "exit": {"id": "j", "exit_code": 1, "signal": null, "reason": "OfAnotherVersion",
+                     "message": null, "started_ms": 5, "finished_ms": 6},
+            "refusal": {"reason": "ErrImagePull", "message": "m", "times": 1, "retry_ms": 7}}},
+        "termination": {"since_ms": 8, "failure": {"reason": "OutOfcpu", "message": "m"}}}"#;
+    let record: PodRecord = serde_json::from_str(text).expect("reads");
+    let c = &record.containers["c"];
+    let reason = |exit: &Option<Exit>| exit.as_ref().map(|e| e.reason);
+    assert_eq!(reason(&c.last), Some(ExitReason::OOMKilled));
+    assert_eq!(reason(&c.exit), Some(ExitReason::Unknown));
+    let refusal = c.refusal.as_ref().map(|r| r.reason);
+    assert_eq!(refusal, Some(WaitingReason::ErrImagePull));
+    let refusal = record.sandbox_refusal.as_ref().map(|r| r.reason);
+    assert_eq!(refusal, Some(SandboxReason::FailedMount));
+    let failure = record.termination.and_then(|t| t.failure);
+    let reason = failure.map(|f| f.reason);
+    assert_eq!(reason, Some(FailureReason::OutOf("cpu".to_owned())));
 }

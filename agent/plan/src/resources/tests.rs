@@ -10,24 +10,24 @@ fn spec(containers: serde_json::Value) -> PodSpec {
 #[test]
 fn the_class_follows_requests_and_limits() {
     let none = spec(json!([{"name": "a"}]));
-    assert_eq!(qos(&none), Qos::BestEffort);
+    assert_eq!(qos(&none), QosClass::BestEffort);
     let full = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
     assert_eq!(
         qos(&spec(json!([{"name": "a", "resources": full}]))),
-        Qos::Guaranteed
+        QosClass::Guaranteed
     );
     let mixed = spec(json!([{"name": "a", "resources": full}, {"name": "b"}]));
-    assert_eq!(qos(&mixed), Qos::Burstable);
+    assert_eq!(qos(&mixed), QosClass::Burstable);
     let unequal = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}});
     assert_eq!(
         qos(&spec(json!([{"name": "a", "resources": unequal}]))),
-        Qos::Burstable
+        QosClass::Burstable
     );
     let written_apart = json!({"limits": {"cpu": "1000m", "memory": "1024Mi"},
                                "requests": {"cpu": "1", "memory": "1Gi"}});
     assert_eq!(
         qos(&spec(json!([{"name": "a", "resources": written_apart}]))),
-        Qos::Guaranteed
+        QosClass::Guaranteed
     );
 }
 
@@ -47,8 +47,8 @@ fn a_container_gets_its_own_limits() {
         "limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}}]));
     assert_eq!(
         container_values(&spec.containers[0], Some(100)),
-        CgroupValues {
-            cpu_shares: 256,
+        Resources {
+            cpu_shares: Some(256),
             cpu_quota_us: Some(150_000),
             memory_bytes: Some(64 << 20),
             pids: Some(100),
@@ -67,7 +67,7 @@ fn a_pod_is_limited_only_where_all_its_containers_are() {
     let one = spec(json!([{"name": "a", "resources": limited}, {"name": "b"}]));
     let values = pod_values(&one, None);
     assert_eq!((values.memory_bytes, values.cpu_quota_us), (None, None));
-    assert_eq!(values.cpu_shares, 1024);
+    assert_eq!(values.cpu_shares, Some(1024));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn an_init_container_that_needs_more_raises_the_pod() {
             {"name": "i", "resources": {"requests": {"cpu": "2"}}}],
         "containers": [{"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}))
     .expect("spec");
-    assert_eq!(pod_values(&spec, None).cpu_shares, cpu_shares(2100));
+    assert_eq!(pod_values(&spec, None).cpu_shares, Some(cpu_shares(2100)));
 }
 
 #[test]

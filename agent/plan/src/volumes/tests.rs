@@ -135,29 +135,30 @@ fn mounts_name_their_volume_and_expand_their_sub_path() {
             {"name": "c", "mountPath": "c"}]}]}));
     let container = &pod.spec.as_ref().expect("spec").containers[0];
     let env = [("N".to_owned(), "7".to_owned())];
-    let mounts = mount_plans(&pod, container, &env).expect("mounts");
+    let root = |name: &str| PathBuf::from(format!("/volumes/{name}"));
+    let mounts_of = |env: &[(String, String)]| mounts(&pod, container, env, &root);
     assert_eq!(
-        mounts,
+        mounts_of(&env).expect("mounts"),
         [
-            MountPlan {
-                volume: "e".into(),
-                sub_path: "7/x".into(),
+            Mount {
+                source: MountSource::BindWithin {
+                    root: "/volumes/e".into(),
+                    sub_path: "7/x".into(),
+                },
                 target: "/e".into(),
-                access: MountAccess::ReadWrite,
+                access: Access::ReadWrite,
+                propagation: Propagation::Private,
             },
-            MountPlan {
-                volume: "c".into(),
-                sub_path: String::new(),
+            Mount {
+                source: MountSource::Bind("/volumes/c".into()),
                 target: "/c".into(),
-                access: MountAccess::ReadOnly,
+                access: Access::ReadOnly,
+                propagation: Propagation::Private,
             },
         ]
     );
     let env = [("N".to_owned(), "../..".to_owned())];
-    assert!(matches!(
-        mount_plans(&pod, container, &env),
-        Err(VolumeError::Path { .. })
-    ));
+    assert!(matches!(mounts_of(&env), Err(VolumeError::Path { .. })));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::layout::make_dirs;
 use super::{CgroupError, CgroupLayout, PodCgroup, SHIM, values};
-use crate::state::CgroupStats;
+use knarr_pod::CgroupStats;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -2,13 +2,13 @@
 //! Limits and statistics of pod cgroups, through cgroups-rs.
 
 use super::{CgroupError, PodCgroup, cpu_weight};
-use crate::spec::Resources;
-use crate::state::CgroupStats;
 use cgroups_rs::fs::cpu::CpuController;
 use cgroups_rs::fs::cpuacct::CpuAcctController;
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, MaxValue};
+use knarr_pod::CgroupStats;
+use knarr_pod::Resources;
 use std::path::Path;
 
 /// Sets what is given; a limit whose controller is missing is refused, not dropped.

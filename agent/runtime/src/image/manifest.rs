@@ -3,7 +3,7 @@
 //!
 //! Parsing only. Sources: OCI image spec v1.1, Docker image spec v1.2.
 
-use super::ImageConfig;
+use knarr_pod::ImageConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

@@ -13,8 +13,9 @@
 //!
 //! Several processes may use the same directory: the agent, and `knarr-agent image`.
 
-use super::{Image, ImageConfig, ImageError, ImageName, Progress, import, is_digest};
+use super::{Image, ImageError, ImageName, Progress, import, is_digest};
 use crate::tree::{self, Durability, write_file};
+use knarr_pod::ImageConfig;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

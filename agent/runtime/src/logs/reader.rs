@@ -4,9 +4,9 @@
 //! Blocking, no waiting: at the end it says so, and can be asked again. Called by `logs` only.
 
 use super::writer::rotated_files;
-use super::{LogError, LogQuery, LogStream, Timestamps};
-use crate::state::Timestamp;
+use super::{LogError, LogQuery};
 use bytes::Bytes;
+use knarr_pod::{LogStream, LogTimestamps, Timestamp};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -24,7 +24,7 @@ pub(super) struct Reader {
     /// The beginning of an entry whose end is not written yet.
     rest: Vec<u8>,
     since: Option<Timestamp>,
-    timestamps: Timestamps,
+    timestamps: LogTimestamps,
     stream: LogStream,
     left_bytes: Option<u64>,
     /// The next entry begins a line, so it may get a time in front.
@@ -152,7 +152,7 @@ impl Reader {
                 return;
             }
         }
-        if self.timestamps == Timestamps::Shown && self.at_line_start {
+        if self.timestamps == LogTimestamps::Shown && self.at_line_start {
             out.extend_from_slice(time);
             out.push(b' ');
         }

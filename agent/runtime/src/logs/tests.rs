@@ -3,9 +3,9 @@
 
 use super::writer::{LogWriter, Pending, Stream};
 use super::*;
-use crate::spec::LogPolicy;
-use crate::state::Timestamp;
 use futures::StreamExt;
+use knarr_pod::LogPolicy;
+use knarr_pod::{LogStream, LogTimestamps, Timestamp};
 use std::time::Duration;
 
 struct Log {
@@ -76,7 +76,7 @@ async fn the_query_chooses_lines_bytes_and_streams() {
     let mut log = Log::new(1 << 20, 5);
     log.write("early\n");
     std::thread::sleep(Duration::from_millis(2));
-    let since = Timestamp::now();
+    let since = crate::clock::now();
     log.write("late\nunfinished");
     let (mut errors, mut out) = (Pending::default(), std::mem::take(&mut log.pending));
     log.writer.write(Stream::Stderr, &mut errors, b"bad\n");
@@ -97,7 +97,7 @@ async fn the_query_chooses_lines_bytes_and_streams() {
     };
     assert_eq!(log.read(query).await, "early\nla");
     let query = LogQuery {
-        timestamps: Timestamps::Shown,
+        timestamps: LogTimestamps::Shown,
         tail_lines: Some(1),
         ..LogQuery::default()
     };

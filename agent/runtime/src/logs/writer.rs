@@ -5,8 +5,8 @@
 //! entry. Format: kubernetes/cri-api, `docs/logging`; rotated names as kubelet's, with more digits.
 //! Used by the shim only. A full disk loses lines, it never stops the container.
 
-use crate::spec::LogPolicy;
-use crate::state::Timestamp;
+use knarr_pod::LogPolicy;
+use knarr_pod::Timestamp;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl LogWriter {
 
     /// Takes what was read from a stream; complete lines are written before this returns.
     pub fn write(&mut self, stream: Stream, pending: &mut Pending, mut data: &[u8]) {
-        let now = Timestamp::now().rfc3339();
+        let now = crate::clock::now().rfc3339();
         while !data.is_empty() {
             let newline = data.iter().position(|b| *b == b'\n');
             let room = LINE_BYTES_MAX - pending.0.len();
@@ -97,7 +97,7 @@ impl LogWriter {
     /// Writes what is left of a stream that ended without a newline.
     pub fn end(&mut self, stream: Stream, pending: &mut Pending) {
         if !pending.0.is_empty() {
-            let now = Timestamp::now().rfc3339();
+            let now = crate::clock::now().rfc3339();
             self.line(&now, stream, 'P', &pending.0, &[]);
             pending.0 = Vec::new();
             self.flush();
@@ -136,7 +136,7 @@ impl LogWriter {
 
     fn rotate(&mut self) -> io::Result<()> {
         let mut target = self.path.clone().into_os_string();
-        target.push(format!(".{}", suffix(Timestamp::now())));
+        target.push(format!(".{}", suffix(crate::clock::now())));
         std::fs::rename(&self.path, &target)?;
         self.file = None;
         self.reopen()?;

@@ -4,8 +4,8 @@
 
 use crate::process::ProcessId;
 use crate::protocol::{ShimConfig, ShimState, Snapshot};
-use crate::state::{ContainerPhase, ExitReason, Timestamp};
 use crate::tree::{Durability, write_file};
+use knarr_pod::{ContainerPhase, ExitReason, Timestamp};
 use std::io;
 
 /// The exit code of a container whose end nobody saw (kubelet uses the same).
@@ -26,7 +26,7 @@ pub(super) fn settle(
         .and_then(|bytes| serde_json::from_slice::<ShimState>(&bytes).map_err(io::Error::from));
     if matches!(&written, Ok(state) if state.shim != shim) {
         // The pod has another sandbox already, and what runs in its cgroups belongs to that.
-        return Ok(ended(known, reason, Timestamp::now()));
+        return Ok(ended(known, reason, crate::clock::now()));
     }
     config
         .cgroup
@@ -36,15 +36,15 @@ pub(super) fn settle(
         Ok(state) => state,
         // It was removed meanwhile, with whatever it had to tell.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Ok(ended(known, reason, Timestamp::now()));
+            return Ok(ended(known, reason, crate::clock::now()));
         }
         Err(e) => {
             tracing::warn!(uid = config.spec.uid, error = %e, "reading the end of a sandbox");
-            return Ok(ended(known, reason, Timestamp::now()));
+            return Ok(ended(known, reason, crate::clock::now()));
         }
     };
     let newest = newer(state.snapshot.clone(), known);
-    let last = ended(newest, reason, Timestamp::now());
+    let last = ended(newest, reason, crate::clock::now());
     if last != state.snapshot {
         state.snapshot = last.clone();
         // What has ended is not to wait for room on a full file system; a later agent finds the same again. Where the

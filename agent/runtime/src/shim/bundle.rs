@@ -6,7 +6,7 @@
 
 use super::user::Identity;
 use crate::protocol::{ShimConfig, StartRequest};
-use crate::spec::{
+use knarr_pod::{
     Access, Escalation, ImageGroups, IpcMode, MountSource, NetworkMode, PidMode, Privilege,
     Propagation, Resources,
 };

@@ -12,9 +12,9 @@ use crate::logs;
 use crate::logs::writer::{LogWriter, Pending, Stream};
 use crate::process::ProcessId;
 use crate::protocol::{Failure, ShimConfig, StartRequest, decode};
-use crate::spec::{LastWords, PidMode};
-use crate::state::{ContainerPhase, ContainerState, ExitReason, Timestamp};
 use crate::sys::{self, Forked};
+use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
+use knarr_pod::{LastWords, PidMode};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -200,7 +200,7 @@ impl Container {
                 image_id: request.image_id.clone(),
                 phase: ContainerPhase::Created,
                 pid: None,
-                created_at: Timestamp::now(),
+                created_at: crate::clock::now(),
             },
             cgroup,
             making: Some(making),
@@ -304,7 +304,7 @@ impl Container {
             && self.state.phase == ContainerPhase::Created
         {
             self.state.phase = ContainerPhase::Running {
-                started_at: Timestamp::now(),
+                started_at: crate::clock::now(),
             };
         }
         changed
@@ -389,7 +389,7 @@ impl Container {
             reason,
             message,
             started_at,
-            finished_at: Timestamp::now(),
+            finished_at: crate::clock::now(),
         };
     }
 

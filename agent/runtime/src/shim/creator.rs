@@ -10,8 +10,8 @@ use super::bundle::{self, DeviceNode, Facts};
 use super::executor::Exec;
 use super::user;
 use crate::protocol::{ShimConfig, StartRequest};
-use crate::spec::{MountSource, Privilege, Propagation, RootUser, Seccomp};
 use crate::tree;
+use knarr_pod::{MountSource, Privilege, Propagation, RootUser, Seccomp};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
@@ -197,7 +197,7 @@ fn make(job: Job<'_>) -> Result<(), Failed> {
 /// stays shared and only the mount below the bundle is cut off.
 fn leave_mount_namespace(request: &StartRequest, bundle: &Path) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    let bidirectional = |m: &crate::spec::Mount| m.propagation == Propagation::Bidirectional;
+    let bidirectional = |m: &knarr_pod::Mount| m.propagation == Propagation::Bidirectional;
     let none = None::<&str>;
     if !request.spec.mounts.iter().any(bidirectional) {
         let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;

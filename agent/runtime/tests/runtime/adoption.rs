@@ -3,7 +3,8 @@
 
 use crate::harness::{exited, on_host, outcome, output, sandbox, shell};
 use anyhow::{Context, Result};
-use knarr_runtime::{ContainerPhase, ExitReason, Runtime, RuntimeError, SandboxState};
+use knarr_pod::{ContainerPhase, ExitReason, SandboxState};
+use knarr_runtime::{Runtime, RuntimeError};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::path::Path;
 use std::time::Duration;

@@ -3,10 +3,11 @@
 
 use crate::harness::{exited, on_host, outcome, output, run, sandbox, shell};
 use anyhow::Result;
-use knarr_runtime::{
+use knarr_pod::{
     Access, ContainerPhase, Escalation, ExitReason, ImageGroups, LastWords, Mount, MountSource,
-    Propagation, RootUser, SandboxError, Seccomp,
+    Propagation, RootUser, Seccomp, StartReason,
 };
+use knarr_runtime::SandboxError;
 use std::time::Instant;
 
 #[test]
@@ -110,7 +111,10 @@ fn a_program_that_cannot_be_executed_says_why() {
                     reason,
                     message: told,
                 }) => {
-                    assert_eq!((reason, told.as_str()), ("RunContainerError", message));
+                    assert_eq!(
+                        (reason, told.as_str()),
+                        (StartReason::RunContainerError, message)
+                    );
                 }
                 other => panic!("{program}: {other:?}"),
             }
@@ -170,7 +174,7 @@ fn a_real_time_signal_reaches_the_program_and_may_end_it() {
         sandbox.destroy().await?;
         // In a PID namespace of its own the first process is only reached by what it asked for.
         let mut shared = crate::harness::sandbox("b");
-        shared.pid = knarr_runtime::PidMode::Pod;
+        shared.pid = knarr_pod::PidMode::Pod;
         let sandbox = runtime.create_sandbox(shared).await?;
         sandbox
             .start_container(shell("ended", "sleep 1000"))
@@ -427,7 +431,7 @@ fn users_are_looked_up_in_the_image() {
         spec.user.root = RootUser::Refused;
         match sandbox.start_container(spec).await.unwrap_err() {
             SandboxError::Start { reason, .. } => {
-                assert_eq!(reason, "CreateContainerConfigError")
+                assert_eq!(reason, StartReason::CreateContainerConfigError)
             }
             other => panic!("{other:?}"),
         }

@@ -6,11 +6,11 @@
 
 use crate::image;
 use anyhow::{Context, Result, ensure};
-use knarr_runtime::{
-    Access, CgroupLayout, ContainerPhase, ContainerSpec, ContainerState, Escalation, ExitReason,
-    IpcMode, LastWords, NetworkMode, PidMode, Privilege, QosClass, Resources, Runtime,
-    RuntimeConfig, Sandbox, SandboxSpec, Seccomp, User,
+use knarr_pod::{
+    Access, ContainerPhase, ContainerSpec, ContainerState, Escalation, ExitReason, IpcMode,
+    LastWords, NetworkMode, PidMode, Privilege, QosClass, Resources, SandboxSpec, Seccomp, User,
 };
+use knarr_runtime::{CgroupLayout, Runtime, RuntimeConfig, Sandbox};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -3,7 +3,8 @@
 
 use crate::harness::{exited, on_host, outcome, run, sandbox, shell};
 use anyhow::Result;
-use knarr_runtime::{CgroupLayout, ExitReason, Resources};
+use knarr_pod::{ExitReason, Resources};
+use knarr_runtime::CgroupLayout;
 use std::path::{Path, PathBuf};
 
 /// A controller's file of a container, on hybrid or pure v2.
@@ -26,7 +27,7 @@ fn limits_reach_the_cgroups_of_pod_and_container() {
     on_host(|host| async move {
         let runtime = host.runtime().await?;
         let mut spec = sandbox("a");
-        spec.qos = knarr_runtime::QosClass::Burstable;
+        spec.qos = knarr_pod::QosClass::Burstable;
         spec.resources = Resources {
             cpu_shares: Some(512),
             cpu_quota_us: Some(150_000),
@@ -177,7 +178,7 @@ fn logs_are_rotated_and_read_as_one() {
     on_host(|host| async move {
         host.runtime().await?;
         let mut config = host.config();
-        config.log = knarr_runtime::LogPolicy {
+        config.log = knarr_pod::LogPolicy {
             file_bytes_max: 20_000,
             files_max: 3,
         };

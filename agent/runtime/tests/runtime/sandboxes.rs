@@ -4,10 +4,11 @@
 use crate::harness::{
     exited, mount_restricted, on_host, on_unified_host, outcome, output, run, sandbox, shell,
 };
-use knarr_runtime::{
+use knarr_pod::{
     Access, ContainerSpec, IpcMode, Mount, MountSource, NetworkMode, PidMode, Privilege,
-    Propagation, RuntimeError,
+    Propagation,
 };
+use knarr_runtime::RuntimeError;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;

@@ -3,7 +3,8 @@
 
 use crate::harness::{on_host, run, sandbox, shell};
 use anyhow::Result;
-use knarr_runtime::{Access, Mount, MountSource, Propagation, volume};
+use knarr_pod::{Access, Mount, MountSource, Propagation};
+use knarr_runtime::volume;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 

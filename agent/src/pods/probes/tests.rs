@@ -89,8 +89,7 @@ fn hangs_then_panics(spec: ProbeSpec, _: String) -> Pin<Box<dyn Future<Output = 
 #[tokio::test]
 async fn a_probe_that_hangs_or_panics_keeps_no_other_from_being_asked() {
     let wake = Arc::new(Notify::new());
-    let mut probes = Probes::new(wake.clone());
-    probes.ask = hangs_then_panics;
+    let mut probes = Probes::new(wake.clone(), Arc::new(hangs_then_panics));
     let often = |kind| ProbeSpec {
         period_ms: 10,
         ..spec(kind, http(1))
@@ -118,8 +117,7 @@ fn refuses(_: ProbeSpec, _: String) -> Pin<Box<dyn Future<Output = Answer> + Sen
 #[tokio::test]
 async fn a_container_that_has_to_be_restarted_is_not_asked_whether_it_lives() {
     let wake = Arc::new(Notify::new());
-    let mut probes = Probes::new(wake.clone());
-    probes.ask = refuses;
+    let mut probes = Probes::new(wake.clone(), Arc::new(refuses));
     let liveness = ProbeSpec {
         period_ms: 10,
         failure_threshold: 2,
@@ -144,8 +142,7 @@ fn passes_with_a_word(_: ProbeSpec, _: String) -> Pin<Box<dyn Future<Output = An
 #[tokio::test]
 async fn a_pass_with_a_word_is_a_pass_and_the_word_is_told() {
     let wake = Arc::new(Notify::new());
-    let mut probes = Probes::new(wake.clone());
-    probes.ask = passes_with_a_word;
+    let mut probes = Probes::new(wake.clone(), Arc::new(passes_with_a_word));
     let readiness = spec(ProbeKind::Readiness, http(1));
     let known = ProbeView::default();
     probes.start("c", 0, vec![readiness], "127.0.0.1", Duration::ZERO, &known);
@@ -167,7 +164,7 @@ async fn a_pass_with_a_word_is_a_pass_and_the_word_is_told() {
 #[tokio::test]
 async fn a_verdict_wakes_the_worker_and_is_seen() {
     let wake = Arc::new(Notify::new());
-    let mut probes = Probes::new(wake.clone());
+    let mut probes = Probes::new(wake.clone(), Arc::new(ask_over_network));
     let port = server("HTTP/1.1 200 OK\r\n\r\n").await;
     let specs = vec![
         spec(ProbeKind::Startup, http(port)),

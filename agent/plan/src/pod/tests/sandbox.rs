@@ -7,8 +7,8 @@ use super::*;
 fn a_dead_sandbox_is_replaced_and_its_containers_start_in_the_new_one() {
     let mut w = World::new(simple());
     w.settle();
-    w.observed.sandbox.as_mut().expect("sandbox").health = SandboxHealth::Dead;
-    w.observed.containers.clear();
+    w.health = SandboxHealth::Dead;
+    w.sandbox().containers.clear();
     w.settle();
     assert_eq!(w.log[2..], ["destroy", "sandbox 1", "start c 1"]);
     let last = w.record.containers["c"].last.clone().expect("last");
@@ -20,7 +20,7 @@ fn a_sandbox_that_was_taken_over_is_wired_before_anything_else_and_stays() {
     let mut w = World::new(simple());
     w.settle();
     let before = w.log.clone();
-    w.observed.sandbox.as_mut().expect("sandbox").health = SandboxHealth::Unwired;
+    w.health = SandboxHealth::Unwired;
     let plan = w.plan();
     assert_eq!(
         (plan.stage, plan.actions),
@@ -34,7 +34,7 @@ fn a_sandbox_that_was_taken_over_is_wired_before_anything_else_and_stays() {
     w.settle();
     assert_eq!(w.log[before.len()..], ["wire"]);
     // One that is on its way out needs no network for that.
-    w.observed.sandbox.as_mut().expect("sandbox").health = SandboxHealth::Unwired;
+    w.health = SandboxHealth::Unwired;
     w.wanted = Wanted::Removed;
     w.exit("c", 0);
     w.settle();
@@ -51,8 +51,7 @@ fn a_reboot_restarts_what_should_run_and_fails_what_never_restarts() {
             "restartPolicy": policy, "containers": [{"name": "c", "image": "i:1"}]})));
         w.settle();
         w.log.clear();
-        w.observed.sandbox = None;
-        w.observed.containers.clear();
+        w.sandbox = None;
         w.settle();
         assert_eq!(
             (w.log.clone(), w.phase().as_str()),

@@ -78,9 +78,9 @@ fn the_messages_of_a_pod_s_containers_share_a_bound() {
     w.settle();
     for name in ["a", "b", "c", "d"] {
         w.exit(name, 0);
-        for view in &mut w.observed.containers {
-            if let ContainerPhase::Exited(exit) = &mut view.phase {
-                exit.message = Some(format!("x{}", "\u{e4}".repeat(2000)));
+        for container in &mut w.sandbox().containers {
+            if let ContainerPhase::Exited { message, .. } = &mut container.phase {
+                *message = format!("x{}", "\u{e4}".repeat(2000));
             }
         }
     }

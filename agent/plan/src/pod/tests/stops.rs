@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers that are replaced or restarted while they run, and starts that are held back.
 use super::*;
+use crate::reason::SandboxReason;
 
 #[test]
 fn a_changed_image_replaces_the_container_whatever_the_restart_policy_says() {
@@ -116,13 +117,10 @@ fn nothing_is_started_while_the_record_cannot_be_written() {
 fn a_sandbox_without_its_network_is_destroyed_before_another_is_made_and_at_the_end() {
     let broken = || {
         let mut w = World::new(simple());
-        w.observed.sandbox = Some(SandboxView {
-            attempt: 0,
-            ips: vec![],
-            health: SandboxHealth::Dead,
-        });
-        w.record
-            .sandbox_refused("FailedCreatePodSandBox", "no link", NOW);
+        w.sandbox = Some(SimulatedSandbox::new(0));
+        w.health = SandboxHealth::Dead;
+        let reason = SandboxReason::FailedCreatePodSandBox;
+        w.record.sandbox_refused(reason, "no link", NOW);
         w
     };
     let mut w = broken();
@@ -170,7 +168,7 @@ fn a_pod_that_was_not_admitted_fails_without_a_sandbox_and_says_why() {
     w.record.termination = Some(crate::record::Termination {
         since_ms: NOW,
         failure: Some(PodFailure {
-            reason: "OutOfcpu".into(),
+            reason: FailureReason::OutOf("cpu".into()),
             message: "Pod was rejected: no".into(),
         }),
     });

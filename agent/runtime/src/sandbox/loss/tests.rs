@@ -2,7 +2,7 @@
 //! Tests of what is said of a lost sandbox.
 
 use super::*;
-use crate::state::ContainerState;
+use knarr_pod::ContainerState;
 
 fn container(name: &str, phase: ContainerPhase) -> ContainerState {
     ContainerState {

@@ -2,7 +2,7 @@
 //! Tests of what is believed of a report about a process.
 
 use super::*;
-use crate::spec::QosClass;
+use knarr_pod::QosClass;
 
 fn cgroup() -> PodCgroup {
     let pod = PodCgroup::pod(QosClass::BestEffort, "none").unwrap();

@@ -13,12 +13,22 @@ use std::time::{Duration, SystemTime};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// Now, by the system clock.
-    pub fn now() -> Timestamp {
-        let since = SystemTime::now()
+    /// From the standard library's type; 1970 for everything before it.
+    pub fn of(time: SystemTime) -> Timestamp {
+        let since = time
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// From milliseconds since 1970; 1970 for everything before it.
+    pub fn from_millis(ms: i64) -> Timestamp {
+        Timestamp(u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000))
+    }
+
+    /// As milliseconds since 1970.
+    pub fn millis(self) -> i64 {
+        i64::try_from(self.0 / 1_000_000).unwrap_or(i64::MAX)
     }
 
     /// `2026-01-02T03:04:05.000000006Z`: RFC 3339 with nine digits, as in CRI logs.
@@ -66,6 +76,8 @@ pub enum ExitReason {
     ContainerCannotRun,
     /// Its shim died; the exit code 137 is assumed.
     ContainerStatusUnknown,
+    /// It vanished with its sandbox or at a reboot. Only plans say this.
+    Unknown,
 }
 
 impl ExitReason {
@@ -78,6 +90,60 @@ impl ExitReason {
             ExitReason::StartError => "StartError",
             ExitReason::ContainerCannotRun => "ContainerCannotRun",
             ExitReason::ContainerStatusUnknown => "ContainerStatusUnknown",
+            ExitReason::Unknown => "Unknown",
+        }
+    }
+
+    /// Reads what [`ExitReason::as_str`] writes.
+    pub fn parse(text: &str) -> Option<ExitReason> {
+        let all = [
+            ExitReason::Completed,
+            ExitReason::Error,
+            ExitReason::OOMKilled,
+            ExitReason::StartError,
+            ExitReason::ContainerCannotRun,
+            ExitReason::ContainerStatusUnknown,
+            ExitReason::Unknown,
+        ];
+        all.into_iter().find(|reason| reason.as_str() == text)
+    }
+
+    /// The process never ran: its program could not be started.
+    pub fn never_ran(self) -> bool {
+        matches!(
+            self,
+            ExitReason::StartError | ExitReason::ContainerCannotRun
+        )
+    }
+}
+
+/// Why a container could not be started, in the words of `containerStatuses[].state.waiting.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartReason {
+    /// It asks for something that this node cannot give.
+    CreateContainerConfigError,
+    /// It could not be made.
+    CreateContainerError,
+    /// It was made, and its program could not be executed.
+    RunContainerError,
+}
+
+impl StartReason {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StartReason::CreateContainerConfigError => "CreateContainerConfigError",
+            StartReason::CreateContainerError => "CreateContainerError",
+            StartReason::RunContainerError => "RunContainerError",
+        }
+    }
+
+    /// What a shim said; a word that this version does not know counts as [`StartReason::CreateContainerError`].
+    pub fn of(text: &str) -> StartReason {
+        match text {
+            "RunContainerError" => StartReason::RunContainerError,
+            "CreateContainerConfigError" => StartReason::CreateContainerConfigError,
+            _ => StartReason::CreateContainerError,
         }
     }
 }
