@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails}
 use serde_json::{Value, json};
 
 use crate::core::Core;
-use crate::registry::{self, Kind};
+use crate::registry::Kind;
 use crate::{ApiError, value};
 
 /// Namespaces that cannot be deleted.
@@ -28,14 +28,14 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// NamespaceLifecycle at creation: the namespace exists and is not going away.
 pub(crate) async fn namespace_is_open(
     core: &Core,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     object: &Value,
 ) -> Result<(), ApiError> {
     if !kind.namespaced() {
         return Ok(());
     }
-    let namespaces = core.cache(registry::builtin("", "namespaces"));
+    let namespaces = core.cache(&*core.registry().resource("", "v1", "namespaces")?)?;
     let mut found = namespaces.get("", namespace);
     if found.is_none() {
         core.fresh().await?;
@@ -49,8 +49,8 @@ pub(crate) async fn namespace_is_open(
     }
     let name = value::text(object, "metadata.name");
     let mut error = ApiError::forbidden(
-        kind.group,
-        kind.plural,
+        &kind.group,
+        &kind.plural,
         name,
         &format!(
             "unable to create new content in namespace {namespace} because it is being terminated"
@@ -58,8 +58,8 @@ pub(crate) async fn namespace_is_open(
     );
     error.set_details(StatusDetails {
         name: (!name.is_empty()).then(|| name.to_owned()),
-        group: (!kind.group.is_empty()).then(|| kind.group.to_owned()),
-        kind: Some(kind.plural.to_owned()),
+        group: (!kind.group.is_empty()).then(|| kind.group.to_string()),
+        kind: Some(kind.plural.to_string()),
         causes: Some(vec![StatusCause {
             reason: Some("NamespaceTerminating".to_owned()),
             message: Some(format!("namespace {namespace} is being terminated")),
@@ -71,11 +71,11 @@ pub(crate) async fn namespace_is_open(
 }
 
 /// NamespaceLifecycle at deletion.
-pub(crate) fn may_delete(kind: &'static Kind, name: &str) -> Result<(), ApiError> {
+pub(crate) fn may_delete(kind: &Kind, name: &str) -> Result<(), ApiError> {
     if kind.plural == "namespaces" && IMMORTAL.contains(&name) {
         return Err(ApiError::forbidden(
-            kind.group,
-            kind.plural,
+            &kind.group,
+            &kind.plural,
             name,
             "this namespace may not be deleted",
         ));
@@ -86,7 +86,7 @@ pub(crate) fn may_delete(kind: &'static Kind, name: &str) -> Result<(), ApiError
 /// ServiceAccount at creation: the account that a pod names exists.
 pub(crate) async fn service_account_exists(
     core: &Core,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     object: &Value,
 ) -> Result<(), ApiError> {
@@ -94,7 +94,7 @@ pub(crate) async fn service_account_exists(
         return Ok(());
     }
     let account = value::text(object, "spec.serviceAccountName");
-    let accounts = core.cache(registry::builtin("", "serviceaccounts"));
+    let accounts = core.cache(&*core.registry().resource("", "v1", "serviceaccounts")?)?;
     let found = || accounts.get(namespace, account).is_some();
     if found() {
         return Ok(());
@@ -113,8 +113,8 @@ pub(crate) async fn service_account_exists(
         return Ok(());
     }
     Err(ApiError::forbidden(
-        kind.group,
-        kind.plural,
+        &kind.group,
+        &kind.plural,
         value::text(object, "metadata.name"),
         &format!(
             "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
@@ -123,7 +123,7 @@ pub(crate) async fn service_account_exists(
 }
 
 /// What is added to a new object.
-pub(crate) fn mutate(core: &Core, kind: &'static Kind, object: &mut Value) -> Result<(), ApiError> {
+pub(crate) fn mutate(core: &Core, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
     if kind.plural != "pods" {
         return Ok(());
     }
@@ -142,8 +142,8 @@ pub(crate) fn mutate(core: &Core, kind: &'static Kind, object: &mut Value) -> Re
         let sent = value::int(object, "spec.priority");
         if let Some(sent) = sent.filter(|sent| *sent != priority) {
             return Err(ApiError::forbidden(
-                kind.group,
-                kind.plural,
+                &kind.group,
+                &kind.plural,
                 value::text(object, "metadata.name"),
                 &format!(
                     "the integer value of priority ({sent}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
@@ -157,7 +157,7 @@ pub(crate) fn mutate(core: &Core, kind: &'static Kind, object: &mut Value) -> Re
 }
 
 /// What is kept of a changed object although a client may have left it out.
-pub(crate) fn mutate_update(kind: &'static Kind, new: &mut Value, old: &Value) {
+pub(crate) fn mutate_update(kind: &Kind, new: &mut Value, old: &Value) {
     if kind.plural != "pods" {
         return;
     }
@@ -174,15 +174,15 @@ pub(crate) fn mutate_update(kind: &'static Kind, new: &mut Value, old: &Value) {
 }
 
 /// What is refused of a valid new object.
-pub(crate) fn validate(_core: &Core, kind: &'static Kind, object: &Value) -> Result<(), ApiError> {
+pub(crate) fn validate(_core: &Core, kind: &Kind, object: &Value) -> Result<(), ApiError> {
     if kind.plural != "pods" {
         return Ok(());
     }
     let class = value::text(object, "spec.priorityClassName");
     if class_priority(class).is_none() {
         return Err(ApiError::forbidden(
-            kind.group,
-            kind.plural,
+            &kind.group,
+            &kind.plural,
             value::text(object, "metadata.name"),
             &format!("no PriorityClass with name {class} was found"),
         ));

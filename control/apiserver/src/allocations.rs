@@ -212,7 +212,7 @@ fn ports_of(service: &Value) -> Vec<u16> {
 impl Allocations {
     /// Starts anew from every stored object of a kind as of `revision`; what writes under way have reserved, and
     /// what was written later, stays taken.
-    pub(crate) fn reset(&self, kind: &'static Kind, objects: &[Object], revision: u64) {
+    pub(crate) fn reset(&self, kind: &Kind, objects: &[Object], revision: u64) {
         if kind.plural != "services" {
             return;
         }
@@ -232,12 +232,7 @@ impl Allocations {
     }
 
     /// Follows one change of a stored object.
-    pub(crate) fn observe(
-        &self,
-        kind: &'static Kind,
-        previous: Option<&Object>,
-        current: Option<&Object>,
-    ) {
+    pub(crate) fn observe(&self, kind: &Kind, previous: Option<&Object>, current: Option<&Object>) {
         if kind.plural != "services" {
             return;
         }
@@ -271,7 +266,7 @@ impl Core {
     /// Gives a Service the addresses and ports that it needs and does not name, and claims those it names.
     pub(crate) async fn allocate(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         service: &mut Value,
         old: Option<&Value>,
     ) -> Result<Reservation, ApiError> {
@@ -305,7 +300,7 @@ impl Core {
             return Ok(claim.reservation);
         }
         let name = value::text(service, "metadata.name");
-        Err(ApiError::invalid("", kind.kind, name, &claim.errors))
+        Err(ApiError::invalid("", &kind.kind, name, &claim.errors))
     }
 }
 

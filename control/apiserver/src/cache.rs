@@ -105,19 +105,16 @@ struct State {
 /// The storage behind [`Cache`]; written only by `core`.
 #[derive(Debug)]
 pub(crate) struct ResourceCache {
-    kind: &'static Kind,
-    /// Where the resource is stored.
-    prefix: String,
+    kind: Arc<Kind>,
     state: RwLock<State>,
     /// Sequence number that the next event will get.
     next: watch::Sender<u64>,
 }
 
 impl ResourceCache {
-    pub(crate) fn new(kind: &'static Kind) -> Self {
+    pub(crate) fn new(kind: Arc<Kind>) -> Self {
         Self {
             kind,
-            prefix: kind.prefix(),
             state: RwLock::new(State {
                 objects: BTreeMap::new(),
                 counts: HashMap::new(),
@@ -132,12 +129,12 @@ impl ResourceCache {
         }
     }
 
-    pub(crate) fn kind(&self) -> &'static Kind {
-        self.kind
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
+        &self.kind.prefix
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {

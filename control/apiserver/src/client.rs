@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::core::Core;
-use crate::registry::{self, GroupVersionResource, Kind, Part};
+use crate::registry::{GroupVersionResource, Kind, Part};
 use crate::verbs::{DeleteOptions, WriteOptions, Written};
 use crate::{ApiError, Object};
 
@@ -89,7 +89,7 @@ impl Client {
     where
         K: Resource + DeserializeOwned,
     {
-        let kind = kind_of::<K>()?;
+        let kind = &self.kind_named::<K>()?;
         let object = self
             .core
             .get(kind, namespace.unwrap_or_default(), name, None)
@@ -106,9 +106,9 @@ impl Client {
     where
         K: Resource + DeserializeOwned,
     {
-        let kind = kind_of::<K>()?;
+        let kind = &self.kind_named::<K>()?;
         self.core.fresh().await?;
-        let snapshot = self.core.cache(kind).0.list(namespace);
+        let snapshot = self.core.cache(kind)?.0.list(namespace);
         snapshot
             .objects
             .iter()
@@ -126,7 +126,7 @@ impl Client {
 
     /// Whether an object of this kind is stored that cannot be read.
     pub fn has_unreadable_of<K: Resource>(&self) -> Result<bool, ApiError> {
-        Ok(self.core.has_unreadable_of(kind_of::<K>()?))
+        Ok(self.core.has_unreadable_of(&*self.kind_named::<K>()?))
     }
 
     /// Creates an object; `metadata.generateName` is honoured.
@@ -134,7 +134,7 @@ impl Client {
     where
         K: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned,
     {
-        let kind = kind_of::<K>()?;
+        let kind = &self.kind_named::<K>()?;
         let namespace = object.metadata().namespace.clone().unwrap_or_default();
         let written = self
             .core
@@ -163,7 +163,7 @@ impl Client {
     where
         K: Resource + Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned,
     {
-        let kind = kind_of::<K>()?;
+        let kind = &self.kind_named::<K>()?;
         let namespace = object.metadata().namespace.clone().unwrap_or_default();
         let name = object.metadata().name.clone().unwrap_or_default();
         let written = self
@@ -192,7 +192,7 @@ impl Client {
     where
         K: Resource + DeserializeOwned,
     {
-        let kind = kind_of::<K>()?;
+        let kind = &self.kind_named::<K>()?;
         let part = match subresource {
             None => Part::Main,
             Some("status") => Part::Status,
@@ -225,7 +225,7 @@ impl Client {
         name: &str,
         change: impl Fn(&mut Value) + Send + Sync,
     ) -> Result<(), ApiError> {
-        let kind = kind_of_resource(K::GROUP, K::VERSION, K::KIND)?;
+        let kind = &self.kind_named::<K>()?;
         let namespace = namespace.unwrap_or_default();
         self.core
             .write_in_memory(kind, namespace, name, &change)
@@ -242,7 +242,7 @@ impl Client {
     where
         K: Resource,
     {
-        let kind = kind_of_resource(K::GROUP, K::VERSION, K::KIND)?;
+        let kind = &self.kind_named::<K>()?;
         let options = DeleteOptions::from(params);
         self.core
             .delete(kind, namespace.unwrap_or_default(), name, &options)
@@ -258,7 +258,7 @@ impl Client {
         name: &str,
         params: &DeleteParams,
     ) -> Result<(), ApiError> {
-        let kind = kind_of_gvr(resource)?;
+        let kind = &self.kind_at(resource)?;
         let options = DeleteOptions::from(params);
         self.core
             .delete(kind, namespace.unwrap_or_default(), name, &options)
@@ -274,7 +274,7 @@ impl Client {
         name: &str,
         patch: &Patch,
     ) -> Result<(), ApiError> {
-        let kind = kind_of_gvr(resource)?;
+        let kind = &self.kind_at(resource)?;
         self.core
             .patch(
                 kind,
@@ -315,23 +315,25 @@ impl Client {
 
     /// The cache of a resource. 404 for one that is not served.
     pub fn cache(&self, resource: &GroupVersionResource) -> Result<Cache, ApiError> {
-        Ok(self.core.cache(kind_of_gvr(resource)?))
+        self.core.cache(&*self.kind_at(resource)?)
     }
 
     /// The cache of a typed kind. 404 for one that is not served.
     pub fn cache_of<K: Resource>(&self) -> Result<Cache, ApiError> {
-        let kind = kind_of_resource(K::GROUP, K::VERSION, K::KIND)?;
-        Ok(self.core.cache(kind))
+        let kind = &self.kind_named::<K>()?;
+        self.core.cache(kind)
     }
 
     /// Every resource that is stored, with `true` where objects live in a namespace; what namespace
     /// deletion and garbage collection go through.
     #[must_use]
     pub fn resources(&self) -> Vec<(GroupVersionResource, Namespaced)> {
-        registry::stored()
+        let registry = self.core.registry();
+        registry
+            .stored()
             .map(|kind| {
                 (
-                    GroupVersionResource::new(kind.group, kind.version, kind.plural),
+                    GroupVersionResource::new(&*kind.group, &*kind.version, &*kind.plural),
                     Namespaced(kind.namespaced()),
                 )
             })
@@ -340,17 +342,22 @@ impl Client {
 
     /// The kind of a stored resource's objects, such as `Pod`.
     #[must_use]
-    pub fn kind_of(&self, resource: &GroupVersionResource) -> Option<&'static str> {
-        registry::stored()
-            .find(|kind| {
-                (kind.group, kind.version, kind.plural)
-                    == (
-                        resource.group.as_str(),
-                        resource.version.as_str(),
-                        resource.resource.as_str(),
-                    )
-            })
-            .map(|kind| kind.kind)
+    pub fn kind_of(&self, resource: &GroupVersionResource) -> Option<String> {
+        let kind = self.kind_at(resource).ok()?;
+        Some(kind.kind.to_string())
+    }
+
+    fn kind_named<K: Resource>(&self) -> Result<Arc<Kind>, ApiError> {
+        self.core.registry().kind(K::GROUP, K::VERSION, K::KIND)
+    }
+
+    fn kind_at(&self, resource: &GroupVersionResource) -> Result<Arc<Kind>, ApiError> {
+        let GroupVersionResource {
+            group,
+            version,
+            resource,
+        } = resource;
+        self.core.registry().resource(group, version, resource)
     }
 
     /// Waits until the caches show every write that was acknowledged before this call.
@@ -360,9 +367,9 @@ impl Client {
 
     /// The namespaces that every cluster has; existing ones are left alone.
     pub(crate) async fn ensure_namespaces(&self) -> Result<(), ApiError> {
-        let kind = kind_of_resource("", "v1", "Namespace")?;
+        let kind = &self.core.registry().kind("", "v1", "Namespace")?;
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            if self.core.cache(kind).get("", name).is_some() {
+            if self.core.cache(kind)?.get("", name).is_some() {
                 continue;
             }
             let namespace =
@@ -379,12 +386,8 @@ impl Client {
         Ok(())
     }
 
-    fn parse<K: DeserializeOwned>(
-        &self,
-        kind: &'static Kind,
-        object: &Object,
-    ) -> Result<K, ApiError> {
-        if kind.view_of.is_some() {
+    fn parse<K: DeserializeOwned>(&self, kind: &Kind, object: &Object) -> Result<K, ApiError> {
+        if kind.is_view() {
             let view = kind.strategy.as_view(object.value());
             return serde_json::from_value(view).map_err(ApiError::internal);
         }
@@ -395,25 +398,6 @@ impl Client {
 /// Whether a resource's objects live in namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespaced(pub bool);
-
-fn kind_of<K: Resource>() -> Result<&'static Kind, ApiError> {
-    kind_of_resource(K::GROUP, K::VERSION, K::KIND)
-}
-
-fn kind_of_resource(group: &str, version: &str, kind: &str) -> Result<&'static Kind, ApiError> {
-    registry::by_kind(group, version, kind)
-        .ok_or_else(|| ApiError::not_found(group, kind, "no such kind is served"))
-}
-
-fn kind_of_gvr(resource: &GroupVersionResource) -> Result<&'static Kind, ApiError> {
-    registry::by_resource(&resource.group, &resource.version, &resource.resource).ok_or_else(|| {
-        ApiError::not_found(
-            &resource.group,
-            &resource.resource,
-            "no such resource is served",
-        )
-    })
-}
 
 fn tree<K: Serialize>(object: &K) -> Result<Value, ApiError> {
     serde_json::to_value(object).map_err(ApiError::internal)

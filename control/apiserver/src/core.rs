@@ -4,7 +4,7 @@
 //! One store watch over every key feeds every cache, so that "the caches have seen revision N" is one
 //! number, and a read that must see an earlier write waits for that number.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::allocations::Allocations;
 use crate::cache::{Cache, ResourceCache};
 use crate::metrics::Metrics;
 use crate::object::Object;
-use crate::registry::{self, Kind};
+use crate::registry::{Kind, KindId, Registry};
 use crate::{ApiConfig, ApiError, OpenError, PartDied};
 
 /// How long a read waits for the caches to see what the store already has.
@@ -37,13 +37,38 @@ pub(crate) struct Core {
     pub(crate) config: ApiConfig,
     pub(crate) allocations: Allocations,
     pub(crate) metrics: Metrics,
-    caches: Vec<Arc<ResourceCache>>,
+    /// What is served now.
+    served: watch::Sender<Arc<Served>>,
     /// Every change up to this revision is in the caches.
     progress: watch::Sender<u64>,
     /// Where objects are stored that cannot be read: no cache has them, and no verb says that they do not exist.
     unreadable: Mutex<BTreeSet<String>>,
     /// Which task died and of what; set at most once.
     died: watch::Sender<Option<PartDied>>,
+}
+
+/// What is served at one moment: the kinds, and a cache for each of them that is stored.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) registry: Arc<Registry>,
+    caches: HashMap<KindId, Arc<ResourceCache>>,
+}
+
+impl Served {
+    fn new(registry: Registry) -> Self {
+        let caches = registry
+            .stored()
+            .map(|kind| (kind.id, Arc::new(ResourceCache::new(Arc::clone(kind)))))
+            .collect();
+        Self {
+            registry: Arc::new(registry),
+            caches,
+        }
+    }
+
+    fn cache_of_key(&self, key: &[u8]) -> Option<&Arc<ResourceCache>> {
+        self.caches.get(&self.registry.by_store_key(key)?.id)
+    }
 }
 
 impl std::fmt::Debug for Core {
@@ -60,15 +85,13 @@ impl Core {
         store: Arc<dyn Store>,
         config: ApiConfig,
     ) -> Result<Arc<Self>, OpenError> {
-        let caches: Vec<_> = registry::stored()
-            .map(|kind| Arc::new(ResourceCache::new(kind)))
-            .collect();
+        let served = Arc::new(Served::new(Registry::builtin()));
         let core = Self {
             store,
             config,
             allocations: Allocations::default(),
             metrics: Metrics::new(),
-            caches,
+            served: watch::Sender::new(served),
             progress: watch::Sender::new(0),
             unreadable: Mutex::default(),
             died: watch::Sender::new(None),
@@ -129,8 +152,8 @@ impl Core {
             .range(Range::key(Bytes::from_static(b"/")))
             .await?
             .revision;
-        for cache in &self.caches {
-            let mut range = Range::prefix(cache.kind().prefix());
+        for cache in self.served().caches.values() {
+            let mut range = Range::prefix(cache.prefix().to_owned());
             if newest.0 > 0 {
                 range = range.at(newest);
             }
@@ -157,13 +180,7 @@ impl Core {
 
     /// A stored object; `None` for one that cannot be read. Such a one is left out of the caches, at start as well
     /// as later: everything else goes on, the log and a metric say what is missing, and requests for it fail.
-    fn read_stored(
-        &self,
-        kind: &'static Kind,
-        key: &[u8],
-        value: &[u8],
-        revision: u64,
-    ) -> Option<Object> {
+    fn read_stored(&self, kind: &Kind, key: &[u8], value: &[u8], revision: u64) -> Option<Object> {
         let key = String::from_utf8_lossy(key);
         match Object::from_stored(kind, value, revision) {
             Ok(object) => {
@@ -212,15 +229,15 @@ impl Core {
     }
 
     /// The same for the objects of one kind.
-    pub(crate) fn has_unreadable_of(&self, kind: &'static Kind) -> bool {
-        let prefix = kind.stored().prefix();
-        self.unreadable().iter().any(|key| key.starts_with(&prefix))
+    pub(crate) fn has_unreadable_of(&self, kind: &Kind) -> bool {
+        let prefix = &*kind.stored().prefix;
+        self.unreadable().iter().any(|key| key.starts_with(prefix))
     }
 
     /// Refuses to speak about an object that is stored and cannot be read.
     pub(crate) fn check_readable(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
     ) -> Result<(), ApiError> {
@@ -251,14 +268,27 @@ impl Core {
         *self.progress.borrow()
     }
 
-    pub(crate) fn cache(&self, kind: &'static Kind) -> Cache {
-        let stored = kind.stored();
-        let found = self
-            .caches
-            .iter()
-            .find(|c| std::ptr::eq(c.kind(), stored))
-            .expect("every stored kind of the registry got a cache in Core::open");
-        Cache(Arc::clone(found))
+    /// What is served now. The lock is held for as long as copying the pointer takes.
+    fn served(&self) -> Arc<Served> {
+        Arc::clone(&self.served.borrow())
+    }
+
+    /// The kinds that are served now.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.served.borrow().registry)
+    }
+
+    /// The cache that has the objects of a kind; 404 where the kind is no longer served.
+    pub(crate) fn cache(&self, kind: &Kind) -> Result<Cache, ApiError> {
+        let served = self.served.borrow();
+        match served.caches.get(&kind.stored().id) {
+            Some(cache) => Ok(Cache(Arc::clone(cache))),
+            None => Err(ApiError::not_found(
+                &kind.group,
+                &kind.plural,
+                "no such resource is served",
+            )),
+        }
     }
 
     /// Waits until the caches show everything that the store has acknowledged.
@@ -286,8 +316,9 @@ impl Core {
     }
 
     fn apply(&self, batch: WatchBatch) {
+        let served = self.served();
         for event in batch.events {
-            let Some(cache) = self.cache_of_key(&event.kv.key) else {
+            let Some(cache) = served.cache_of_key(&event.kv.key) else {
                 continue;
             };
             let kind = cache.kind();
@@ -324,12 +355,6 @@ impl Core {
                 .observe(cache.kind(), event.previous.as_deref(), None);
         }
     }
-
-    fn cache_of_key(&self, key: &[u8]) -> Option<&Arc<ResourceCache>> {
-        self.caches
-            .iter()
-            .find(|c| key.starts_with(c.prefix().as_bytes()))
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -362,7 +387,9 @@ async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStrea
         let Some(item) = item else {
             let now = std::time::Instant::now();
             // All of them, also after the first that is large.
-            let large = core.caches.iter().filter(|cache| cache.trim(now)).count();
+            let served = core.served();
+            let caches = served.caches.values();
+            let large = caches.filter(|cache| cache.trim(now)).count();
             trim_at = (large > 0).then(|| Instant::now() + Duration::from_secs(TRIM_S));
             continue;
         };

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 use crate::metrics::{DurationLabels, RequestLabels};
+use crate::registry::Registry;
 use crate::serve::ShutdownSignal;
 use crate::{ApiError, Reason};
 
@@ -55,6 +56,8 @@ pub(crate) struct Http {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) method: Method,
+    /// What was served when the request came.
+    pub(crate) registry: Arc<Registry>,
     pub(crate) query: Query,
     pub(crate) accept: Accept,
     pub(crate) content_type: String,
@@ -62,6 +65,14 @@ pub(crate) struct Call {
     /// Cancelled when the server is to end.
     pub(crate) shutdown: CancellationToken,
     pub(crate) body: body::Unread,
+}
+
+/// What the path and the method of a request say.
+struct Asked {
+    /// What was served when the request came.
+    registry: Arc<Registry>,
+    target: Target,
+    verb: &'static str,
 }
 
 /// The router: one fallback that takes every path.
@@ -77,16 +88,23 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
 async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let target = Target::parse(parts.uri.path());
+    let registry = http.core.registry();
+    let target = Target::parse(&registry, parts.uri.path());
     let query = Query::parse(&parts.uri);
     let accept = Accept::parse(&parts.headers, &query);
     let verb = verb(&parts.method, &target, &query);
+    let asked = Asked {
+        registry,
+        target,
+        verb,
+    };
+    let target = &asked.target;
     let long = matches!(verb, "watch" | "log");
-    let endpoint = endpoint::of(&target, verb, &parts);
+    let endpoint = endpoint::of(target, verb, &parts);
     let dry_run = endpoint::dry_run(&query);
     // A refusal comes in the form that the answer would have had.
     let format = accept.plain().unwrap_or(Format::Json);
-    let answering = answer(&http, &parts, body, &target, query, accept, verb);
+    let answering = answer(&http, &parts, body, &asked, query, accept);
     // A request that runs into a bug takes neither its connection nor the others' requests with it.
     let outcome = AssertUnwindSafe(answering).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| {
@@ -100,7 +118,7 @@ async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Respon
         response.status(),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
     );
-    if let Target::Resource(path) = &target
+    if let Target::Resource(path) = target
         && !refused
         && let Some(deprecation) = path.kind.strategy.deprecation()
     {
@@ -126,11 +144,16 @@ async fn answer(
     http: &Arc<Http>,
     parts: &Parts,
     body: Body,
-    target: &Target,
+    asked: &Asked,
     query: Query,
     accept: Accept,
-    verb: &'static str,
 ) -> Result<Response, ApiError> {
+    let Asked {
+        registry,
+        target,
+        verb,
+    } = asked;
+    let verb = *verb;
     if let Target::Health(check) = target {
         return Ok(health::check(&http.core, check, &query));
     }
@@ -156,6 +179,7 @@ async fn answer(
     };
     let call = Call {
         method: parts.method.clone(),
+        registry: Arc::clone(registry),
         query,
         accept,
         content_type,
@@ -166,7 +190,7 @@ async fn answer(
     match target {
         Target::Resource(path) => resource::serve(http, path, call).await,
         Target::Review(review) => reviews::serve(review, call).await,
-        Target::Root => only_get(&call).map(|()| discovery::root()),
+        Target::Root => only_get(&call).map(|()| discovery::root(&call.registry)),
         Target::Api => {
             only_get(&call).and_then(|()| discovery::api(&call, http.core.config.advertised))
         }
@@ -176,7 +200,7 @@ async fn answer(
             only_get(&call).map(|()| discovery::version(group, version, &call))
         }
         Target::OpenApiV2 => only_get(&call).and_then(|()| openapi::v2(&call)),
-        Target::OpenApiV3 => only_get(&call).map(|()| openapi::v3_index()),
+        Target::OpenApiV3 => only_get(&call).map(|()| openapi::v3_index(&call.registry)),
         Target::OpenApiV3Of(group, version) => {
             only_get(&call).and_then(|()| openapi::v3(group, version, &call))
         }

@@ -4,7 +4,7 @@
 //! [`ApiServer::open`] fills the watch cache from a store; [`ApiServer::router`] is what
 //! `kubectl` talks to, [`ApiServer::client`] what controllers, the scheduler and the node feed use.
 //! Both take the same way through defaults, admission, validation and conflicts. A built-in kind is one
-//! file below `registry`; everything else is generic over that registry.
+//! file below `kinds`; everything else is generic over the registry of kinds.
 //!
 //! What it is not: it decides nothing that a controller decides, and it knows no node. What it needs
 //! of the rest of the control plane comes in as the traits of [`ApiConfig`].
@@ -20,6 +20,7 @@ mod core;
 mod field;
 mod http;
 mod identity;
+mod kinds;
 mod metrics;
 mod object;
 mod page;

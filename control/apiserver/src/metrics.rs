@@ -9,14 +9,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// What is asked for. Verbs, resources and scopes are fixed sets, so the number of series is bounded.
+use crate::registry::Text;
+
+/// What is asked for. Verbs and scopes are fixed sets and resources those of the registry, so the number of series is bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct EndpointLabels {
     pub(crate) verb: &'static str,
-    pub(crate) group: &'static str,
-    pub(crate) version: &'static str,
-    pub(crate) resource: &'static str,
-    pub(crate) subresource: &'static str,
+    pub(crate) group: Text,
+    pub(crate) version: Text,
+    pub(crate) resource: Text,
+    pub(crate) subresource: Text,
     pub(crate) scope: &'static str,
     pub(crate) component: &'static str,
 }
@@ -25,10 +27,10 @@ impl Default for EndpointLabels {
     fn default() -> Self {
         Self {
             verb: "",
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
+            group: Text::Borrowed(""),
+            version: Text::Borrowed(""),
+            resource: Text::Borrowed(""),
+            subresource: Text::Borrowed(""),
             scope: "",
             component: "apiserver",
         }

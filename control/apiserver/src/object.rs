@@ -292,7 +292,7 @@ fn pick_fields(kind: &Kind, stored: &[u8]) -> Result<Box<[Box<str>]>, serde_json
     if kind.selectable.is_empty() {
         return Ok(Box::default());
     }
-    let mut found: Vec<(&'static str, Option<Box<str>>)> = Vec::new();
+    let mut found: Vec<(&str, Option<Box<str>>)> = Vec::new();
     for place in kind.selectable.iter().flat_map(Selectable::places) {
         if !found.iter().any(|(path, _)| *path == place) {
             found.push((place, None));
@@ -313,25 +313,25 @@ fn pick_fields(kind: &Kind, stored: &[u8]) -> Result<Box<[Box<str>]>, serde_json
         .iter()
         .map(|field| {
             let text = field.places().find_map(at);
-            text.unwrap_or_else(|| field.absent.into())
+            text.unwrap_or_else(|| (&*field.absent).into())
         })
         .collect())
 }
 
 /// Walks an object and takes out the scalars at the wanted paths, skipping everything else.
-struct Pick<'a> {
+struct Pick<'a, 'k> {
     prefix: &'a str,
-    found: &'a mut [(&'static str, Option<Box<str>>)],
+    found: &'a mut [(&'k str, Option<Box<str>>)],
 }
 
-impl<'de> DeserializeSeed<'de> for Pick<'_> {
+impl<'de> DeserializeSeed<'de> for Pick<'_, '_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Pick<'_> {
+impl<'de> Visitor<'de> for Pick<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -55,13 +55,13 @@ pub(crate) struct Page {
 
 /// The value of the field that a label of `kind` stands for. A view's label stands for the stored kind's label with the
 /// same place.
-pub(crate) fn field<'a>(kind: &'static Kind, object: &'a Object, label: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(kind: &Kind, object: &'a Object, label: &str) -> Option<&'a str> {
     match label {
         "metadata.name" => Some(&object.meta.name),
         "metadata.namespace" => Some(&object.meta.namespace),
         _ => {
             let wanted = kind.selectable.iter().find(|f| f.label == label)?;
-            let stored = kind.stored().selectable;
+            let stored = &kind.stored().selectable;
             let at = stored.iter().position(|f| f.places().eq(wanted.places()))?;
             object.meta.fields.get(at).map(|v| &**v)
         }
@@ -70,7 +70,7 @@ pub(crate) fn field<'a>(kind: &'static Kind, object: &'a Object, label: &str) ->
 
 /// Whether an object is selected.
 pub(crate) fn matches(
-    kind: &'static Kind,
+    kind: &Kind,
     object: &Object,
     labels: &Selector,
     fields: &FieldSelector,
@@ -80,7 +80,7 @@ pub(crate) fn matches(
 }
 
 impl Wanted {
-    pub(crate) fn matches(&self, kind: &'static Kind, object: &Object) -> bool {
+    pub(crate) fn matches(&self, kind: &Kind, object: &Object) -> bool {
         self.namespace
             .as_deref()
             .is_none_or(|n| *n == *object.meta.namespace)
@@ -92,7 +92,7 @@ impl Wanted {
     }
 
     /// Refuses fields that the kind has no selector for. kubectl puts what it was looking for before the message.
-    pub(crate) fn check(&self, kind: &'static Kind) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, kind: &Kind) -> Result<(), ApiError> {
         let meta = kind.selectable_meta();
         for FieldRequirement { field: label, .. } in &self.fields.requirements {
             let known = match label.as_str() {
@@ -118,7 +118,7 @@ impl Core {
     /// One page of a list. `limit` 0 is no limit.
     pub(crate) async fn list(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         wanted: &Wanted,
         as_of: AsOf,
         limit: usize,
@@ -153,7 +153,7 @@ impl Core {
                 self.wait_for(revision).await?;
                 // As many as there are now, which is what clients use the number for: an estimate.
                 let namespace = wanted.namespace.as_deref();
-                let total = self.cache(kind).0.count(namespace);
+                let total = self.cache(kind)?.0.count(namespace);
                 return self
                     .page(kind, wanted, revision, String::new(), Some(total), limit)
                     .await
@@ -161,7 +161,7 @@ impl Core {
             }
         }
         let applied = self.applied();
-        let cache = self.cache(kind);
+        let cache = self.cache(kind)?;
         let namespace = wanted.namespace.as_deref();
         let (snapshot, total) = if limit > 0 && wanted.selects_all() {
             cache.0.first(namespace, limit)
@@ -192,7 +192,7 @@ impl Core {
     /// prefix) on, where that is known.
     async fn page(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         wanted: &Wanted,
         revision: u64,
         start: String,
@@ -200,15 +200,15 @@ impl Core {
         limit: usize,
     ) -> Result<Page, PageError> {
         let stored = kind.stored();
-        let mut start = format!("{}{start}", stored.prefix());
+        let mut start = format!("{}{start}", stored.prefix);
         let chunk = if limit > 0 && wanted.selects_all() {
             limit.min(CHUNK)
         } else {
             CHUNK
         };
         let prefix = match &wanted.namespace {
-            Some(namespace) => format!("{}{namespace}/", stored.prefix()),
-            None => stored.prefix(),
+            Some(namespace) => format!("{}{namespace}/", stored.prefix),
+            None => stored.prefix.to_string(),
         };
         if start < prefix {
             start.clone_from(&prefix);

@@ -21,11 +21,7 @@ pub(crate) struct Patched {
 }
 
 /// Applies a patch to an object of a registry kind.
-pub(crate) fn apply(
-    kind: &'static Kind,
-    current: &Value,
-    patch: &Patch,
-) -> Result<Patched, ApiError> {
+pub(crate) fn apply(kind: &Kind, current: &Value, patch: &Patch) -> Result<Patched, ApiError> {
     apply_to(&SchemaKind::from(kind), current, patch)
 }
 

@@ -1,12 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kinds that the API serves, as data plus one file each; everything else is generic over this.
+//! The kinds that are served at one moment, as an immutable snapshot; everything else is generic over it.
 //!
-//! A kind's file gives names, scope, subresources, defaults, validation, the split between spec and
-//! status, and the columns of `kubectl get`.
+//! The built-in kinds come from `kinds`. `core` holds the snapshot of the running server and swaps it as a whole; a
+//! request reads it once and keeps to what it read.
 
-use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
-use crate::field::FieldErrors;
+use knarr_schema::Schemas;
+
+use crate::ApiError;
+
+mod kind;
+pub(crate) mod meta;
+mod strategy;
+
+pub(crate) use kind::{
+    Column, Generation, Kind, KindId, NameRule, Part, Scope, Selectable, SelectableMeta, Storage,
+    Subresource, Text, group_version, texts,
+};
+pub(crate) use strategy::Strategy;
 
 /// Group, version and plural resource name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,375 +48,184 @@ impl GroupVersionResource {
     }
 }
 
-/// Whether objects live in a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
-    Namespaced,
-    Cluster,
+/// Kinds and schemas as of one moment.
+pub(crate) struct Registry {
+    /// In the order of discovery.
+    kinds: Vec<Arc<Kind>>,
+    /// Ordered by group, version and plural name.
+    by_resource: Vec<Arc<Kind>>,
+    /// Ordered by group, version and kind.
+    by_kind: Vec<Arc<Kind>>,
+    by_prefix: HashMap<Box<str>, Arc<Kind>>,
+    pub(crate) schemas: Arc<Schemas>,
+    /// Names the content of the OpenAPI documents; made at the first question.
+    pub(crate) openapi_hash: OnceLock<String>,
 }
 
-/// What makes `metadata.generation` grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Generation {
-    /// The kind has no generation.
-    None,
-    /// A change of `spec`.
-    Spec,
-    /// A change of `spec` or of the annotations.
-    SpecAndAnnotations,
-    /// A change of anything but metadata, or of labels.
-    Content,
+/// Kinds that cannot be served beside each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RegistryError {
+    /// Two kinds have one path.
+    #[error("two kinds are served as {plural} in {group_version}")]
+    Resource {
+        group_version: String,
+        plural: String,
+    },
+    /// Two kinds have one name.
+    #[error("{group_version} has two kinds {kind}")]
+    Kind { group_version: String, kind: String },
+    /// Two kinds are stored in one place.
+    #[error("two kinds are stored at {prefix}")]
+    Prefix { prefix: String },
 }
 
-/// A field that field selectors may name, besides name and namespace.
-#[derive(Debug)]
-pub(crate) struct Selectable {
-    /// What clients write.
-    pub(crate) label: &'static str,
-    /// Where its value stands in the stored object, the first that is not empty; none: at the path that the label is.
-    pub(crate) paths: &'static [&'static str],
-    /// Its value where the object has none.
-    pub(crate) absent: &'static str,
-}
-
-/// Which of `metadata.name` and `metadata.namespace` a kind's field selectors may name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SelectableMeta {
-    /// Both, and no other field: `DefaultMetaV1FieldSelectorConversion` of apimachinery.
-    Only,
-    /// Both, and what the kind itself has.
-    NameAndNamespace,
-    /// The name, and what the kind itself has.
-    Name,
-}
-
-/// Which names are allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NameRule {
-    Subdomain,
-    Label,
-    /// RFC 1035: starts with a letter.
-    ServiceLabel,
-}
-
-/// A subresource that clients may address.
-#[derive(Debug)]
-pub(crate) struct Subresource {
-    pub(crate) name: &'static str,
-    pub(crate) group: &'static str,
-    pub(crate) version: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) verbs: &'static [&'static str],
-}
-
-/// One column of `kubectl get`.
-#[derive(Debug)]
-pub(crate) struct Column {
-    pub(crate) name: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) format: &'static str,
-    /// 0: always shown; 1: `-o wide`.
-    pub(crate) priority: i32,
-    pub(crate) description: &'static str,
-}
-
-/// How a request changes an existing object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// Everything but status.
-    Main,
-    /// Status only.
-    Status,
-    /// Whatever the change does: bindings and namespace finalization, which check for themselves.
-    Raw,
-}
-
-/// One built-in kind.
-pub(crate) struct Kind {
-    pub(crate) group: &'static str,
-    pub(crate) version: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) plural: &'static str,
-    pub(crate) singular: &'static str,
-    pub(crate) short_names: &'static [&'static str],
-    pub(crate) categories: &'static [&'static str],
-    pub(crate) scope: Scope,
-    pub(crate) name_rule: NameRule,
-    pub(crate) generation: Generation,
-    pub(crate) subresources: &'static [Subresource],
-    pub(crate) selectable: &'static [Selectable],
-    pub(crate) columns: &'static [Column],
-    pub(crate) strategy: &'static dyn Strategy,
-    /// The kind whose storage this one is another view of.
-    pub(crate) view_of: Option<&'static Kind>,
-}
-
-impl std::fmt::Debug for Kind {
+impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Kind({}.{})", self.plural, self.group)
+        f.debug_list().entries(&self.kinds).finish()
     }
 }
 
-impl Kind {
-    /// `v1` or `apps/v1`.
-    pub(crate) fn api_version(&self) -> String {
-        group_version(self.group, self.version)
+type Key<'a> = (&'a str, &'a str, &'a str);
+
+fn resource_key(kind: &Kind) -> Key<'_> {
+    (&kind.group, &kind.version, &kind.plural)
+}
+
+fn kind_key(kind: &Kind) -> Key<'_> {
+    (&kind.group, &kind.version, &kind.kind)
+}
+
+fn sorted(kinds: &[Arc<Kind>], key: fn(&Kind) -> Key<'_>) -> Vec<Arc<Kind>> {
+    let mut sorted = kinds.to_vec();
+    sorted.sort_by(|a, b| key(a).cmp(&key(b)));
+    sorted
+}
+
+fn duplicate(sorted: &[Arc<Kind>], key: fn(&Kind) -> Key<'_>) -> Option<&Kind> {
+    let twice = sorted
+        .windows(2)
+        .find(|pair| key(&pair[0]) == key(&pair[1]));
+    twice.map(|pair| &*pair[0])
+}
+
+fn find<'a>(
+    sorted: &'a [Arc<Kind>],
+    key: fn(&Kind) -> Key<'_>,
+    wanted: Key<'_>,
+) -> Option<&'a Arc<Kind>> {
+    let at = sorted
+        .binary_search_by(|kind| key(kind).cmp(&wanted))
+        .ok()?;
+    Some(&sorted[at])
+}
+
+impl Registry {
+    /// What this program serves by itself.
+    pub(crate) fn builtin() -> Self {
+        Self::new(crate::kinds::all(), Schemas::builtin())
+            .expect("the built-in kinds have names of their own, which a test shows")
     }
 
-    /// Which fields of metadata a field selector may name.
-    pub(crate) fn selectable_meta(&self) -> SelectableMeta {
-        match (self.selectable.is_empty(), self.scope) {
-            (true, _) => SelectableMeta::Only,
-            (false, Scope::Namespaced) => SelectableMeta::NameAndNamespace,
-            (false, Scope::Cluster) => SelectableMeta::Name,
+    /// These kinds, in the order of discovery.
+    pub(crate) fn new(kinds: Vec<Arc<Kind>>, schemas: Arc<Schemas>) -> Result<Self, RegistryError> {
+        let by_resource = sorted(&kinds, resource_key);
+        if let Some(twice) = duplicate(&by_resource, resource_key) {
+            return Err(RegistryError::Resource {
+                group_version: twice.api_version(),
+                plural: twice.plural.to_string(),
+            });
         }
-    }
-
-    pub(crate) fn namespaced(&self) -> bool {
-        self.scope == Scope::Namespaced
-    }
-
-    pub(crate) fn subresource(&self, name: &str) -> Option<&'static Subresource> {
-        self.subresources.iter().find(|s| s.name == name)
-    }
-
-    pub(crate) fn has_status(&self) -> bool {
-        self.subresource("status").is_some()
-    }
-
-    /// The kind that is stored.
-    pub(crate) fn stored(&'static self) -> &'static Kind {
-        self.view_of.unwrap_or(self)
-    }
-
-    /// `/registry/apps/deployments/`
-    pub(crate) fn prefix(&self) -> String {
-        if self.group.is_empty() {
-            format!("/registry/{}/", self.plural)
-        } else {
-            format!("/registry/{}/{}/", self.group, self.plural)
+        let by_kind = sorted(&kinds, kind_key);
+        if let Some(twice) = duplicate(&by_kind, kind_key) {
+            return Err(RegistryError::Kind {
+                group_version: twice.api_version(),
+                kind: twice.kind.to_string(),
+            });
         }
-    }
-
-    /// Where an object is stored.
-    pub(crate) fn store_key(&self, namespace: &str, name: &str) -> String {
-        format!("{}{}", self.prefix(), crate::object::key(namespace, name))
-    }
-}
-
-/// `v1` or `apps/v1`.
-pub(crate) fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
-}
-
-/// What is special about a kind. Objects are trees that the schema has already checked for types.
-pub(crate) trait Strategy: Send + Sync {
-    /// Fills in what was left out, as Kubernetes' defaulting of this version.
-    fn default(&self, _object: &mut Value) {}
-    /// Clears what a client may not set at creation; defaults are in already.
-    fn prepare_create(&self, _object: &mut Value) {}
-    /// Keeps what a client may not change.
-    fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
-    /// Keeps what a client of the status subresource may not change, besides `spec`.
-    fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
-    /// What is wrong with a new object. Of a view, it is asked the view's own strategy, but about the stored form.
-    fn validate(&self, _object: &Value, _errors: &mut FieldErrors) {}
-    /// What is wrong with a change; the new object is validated by itself too.
-    fn validate_update(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
-    }
-    /// What is wrong with a change of status.
-    fn validate_status(&self, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
-    /// Warnings of what this version takes and does not carry out.
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        Vec::new()
-    }
-    /// Warnings that Kubernetes gives as well: its `WarningsOnCreate`, and `WarningsOnUpdate` where there is an old object.
-    fn advice(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        Vec::new()
-    }
-    /// Says that the kind itself is deprecated. It goes with every answer about the kind.
-    fn deprecation(&self) -> Option<&'static str> {
-        None
-    }
-    /// The cells of one row, in the order of the columns after the name.
-    fn cells(&self, object: &Value) -> Vec<Value>;
-    /// From the stored form to this view, and back.
-    fn as_view(&self, object: Value) -> Value {
-        object
-    }
-    /// From this view to the stored form.
-    fn to_stored(&self, object: Value) -> Value {
-        object
-    }
-}
-
-impl dyn Strategy {
-    /// Every warning about a new object, or a changed one.
-    pub(crate) fn all_warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut all = self.advice(new, old);
-        all.extend(self.warnings(new));
-        all
-    }
-}
-
-mod binding;
-mod configmap;
-mod deployment;
-mod endpoints;
-mod endpointslice;
-mod event;
-mod ignored;
-mod lease;
-pub(crate) mod meta;
-mod namespace;
-mod node;
-mod pod;
-mod podspec;
-mod replicaset;
-mod secret;
-mod service;
-mod serviceaccount;
-
-pub(crate) use binding::BINDING;
-pub(crate) use pod::container_names;
-
-/// Every kind with storage or a view of one, in the order of discovery.
-static KINDS: [&Kind; 14] = [
-    &configmap::KIND,
-    &endpoints::KIND,
-    &event::KIND,
-    &namespace::KIND,
-    &node::KIND,
-    &pod::KIND,
-    &secret::KIND,
-    &serviceaccount::KIND,
-    &service::KIND,
-    &deployment::KIND,
-    &replicaset::KIND,
-    &lease::KIND,
-    &endpointslice::KIND,
-    &event::VIEW,
-];
-
-/// Every kind.
-pub(crate) fn all() -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().copied()
-}
-
-/// The kinds that are stored.
-pub(crate) fn stored() -> impl Iterator<Item = &'static Kind> {
-    all().filter(|k| k.view_of.is_none())
-}
-
-/// By group, version and kind.
-pub(crate) fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
-    all().find(|k| k.group == group && k.version == version && k.kind == kind)
-}
-
-/// By group, version and plural name.
-pub(crate) fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    all().find(|k| k.group == group && k.version == version && k.plural == plural)
-}
-
-/// A kind that this crate itself relies on.
-pub(crate) fn builtin(group: &str, plural: &str) -> &'static Kind {
-    all()
-        .find(|k| k.group == group && k.plural == plural)
-        .expect("callers name kinds of the table above")
-}
-
-impl Column {
-    /// The name of the object.
-    pub(crate) const NAME: Self = Self {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        priority: 0,
-        description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
-    };
-    /// Its age.
-    pub(crate) const AGE: Self = Self::new(
-        "Age",
-        "string",
-        "CreationTimestamp is a timestamp representing the server time when this object was created.",
-    );
-
-    pub(crate) const fn new(
-        name: &'static str,
-        kind: &'static str,
-        description: &'static str,
-    ) -> Self {
-        Self {
-            name,
-            kind,
-            format: "",
-            priority: 0,
-            description,
+        let mut by_prefix = HashMap::new();
+        for kind in kinds
+            .iter()
+            .filter(|kind| matches!(kind.storage, Storage::Own))
+        {
+            let before = by_prefix.insert(kind.prefix.clone(), Arc::clone(kind));
+            if before.is_some() {
+                return Err(RegistryError::Prefix {
+                    prefix: kind.prefix.to_string(),
+                });
+            }
         }
+        Ok(Self {
+            kinds,
+            by_resource,
+            by_kind,
+            by_prefix,
+            schemas,
+            openapi_hash: OnceLock::new(),
+        })
     }
 
-    /// The same column, only in `-o wide`.
-    pub(crate) const fn wide(mut self) -> Self {
-        self.priority = 1;
-        self
+    /// Every kind, in the order of discovery.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.kinds.iter()
+    }
+
+    /// The kinds that have storage of their own.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.all()
+            .filter(|kind| matches!(kind.storage, Storage::Own))
+    }
+
+    /// By group, version and kind.
+    pub(crate) fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Kind>> {
+        find(&self.by_kind, kind_key, (group, version, kind))
+    }
+
+    /// By group, version and plural name.
+    pub(crate) fn by_resource(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Option<&Arc<Kind>> {
+        find(&self.by_resource, resource_key, (group, version, plural))
+    }
+
+    /// The kind whose objects are stored where `key` is: below `/registry/PLURAL/` or `/registry/GROUP/PLURAL/`.
+    pub(crate) fn by_store_key(&self, key: &[u8]) -> Option<&Arc<Kind>> {
+        let key = std::str::from_utf8(key).ok()?;
+        let ends = key.match_indices('/').map(|(at, _)| at + 1).skip(2).take(2);
+        ends.into_iter()
+            .find_map(|end| self.by_prefix.get(&key[..end]))
+    }
+
+    /// As [`Self::by_kind`], or the refusal that clients get.
+    pub(crate) fn kind(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Result<Arc<Kind>, ApiError> {
+        self.by_kind(group, version, kind)
+            .cloned()
+            .ok_or_else(|| ApiError::not_found(group, kind, "no such kind is served"))
+    }
+
+    /// As [`Self::by_resource`], or the refusal that clients get.
+    pub(crate) fn resource(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Result<Arc<Kind>, ApiError> {
+        self.by_resource(group, version, plural)
+            .cloned()
+            .ok_or_else(|| ApiError::not_found(group, plural, "no such resource is served"))
     }
 }
 
-impl Selectable {
-    pub(crate) const fn new(label: &'static str) -> Self {
-        Self {
-            label,
-            paths: &[],
-            absent: "",
-        }
-    }
-
-    /// The same field with this value where the object has none.
-    pub(crate) const fn or(mut self, absent: &'static str) -> Self {
-        self.absent = absent;
-        self
-    }
-
-    /// The same label for what stands at these paths.
-    pub(crate) const fn at(mut self, paths: &'static [&'static str]) -> Self {
-        self.paths = paths;
-        self
-    }
-
-    /// Where its value stands, best first.
-    pub(crate) fn places(&self) -> impl Iterator<Item = &'static str> {
-        let own = self.paths.is_empty().then_some(self.label);
-        own.into_iter().chain(self.paths.iter().copied())
-    }
-}
-
-impl Subresource {
-    /// `status` of the same kind.
-    pub(crate) const fn status(
-        group: &'static str,
-        version: &'static str,
-        kind: &'static str,
-    ) -> Self {
-        Self {
-            name: "status",
-            group,
-            version,
-            kind,
-            verbs: &["get", "patch", "update"],
-        }
-    }
-
-    /// `scale`.
-    pub(crate) const SCALE: Self = Self {
-        name: "scale",
-        group: "autoscaling",
-        version: "v1",
-        kind: "Scale",
-        verbs: &["get", "patch", "update"],
-    };
+/// A built-in kind, for tests.
+#[cfg(test)]
+pub(crate) fn builtin(group: &str, plural: &str) -> Arc<Kind> {
+    let registry = Registry::builtin();
+    Arc::clone(registry.by_resource(group, "v1", plural).unwrap())
 }

@@ -18,7 +18,7 @@ pub(crate) struct SchemaKind {
 
 impl From<&Kind> for SchemaKind {
     fn from(kind: &Kind) -> Self {
-        Self::new(kind.group, kind.version, kind.kind)
+        Self::new(&kind.group, &kind.version, &kind.kind)
     }
 }
 
@@ -58,7 +58,7 @@ fn checked(
     let decoded = decoded.map_err(|error| {
         ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {error}",
-            kind.kind, kind.version, kind.kind
+            &kind.kind, &kind.version, &kind.kind
         ))
     })?;
     let mut problems = decoded.unknown;
@@ -74,7 +74,7 @@ pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, 
     let refuse = |error: &dyn std::fmt::Display| {
         ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): {error}",
-            kind.kind
+            &kind.kind
         ))
     };
     let envelope = knarr_schema::open_envelope(body).map_err(|e| refuse(&e))?;

@@ -109,7 +109,7 @@ pub(crate) fn containers(object: &Value) -> (String, String) {
 }
 
 /// The columns of a kind.
-pub(crate) fn columns(kind: &'static Kind) -> Value {
+pub(crate) fn columns(kind: &Kind) -> Value {
     kind.columns
         .iter()
         .map(|c| {
@@ -125,12 +125,7 @@ pub(crate) fn columns(kind: &'static Kind) -> Value {
 }
 
 /// One object's row.
-pub(crate) fn row(
-    kind: &'static Kind,
-    bytes: &Bytes,
-    include: Include,
-    meta_version: &str,
-) -> Value {
+pub(crate) fn row(kind: &Kind, bytes: &Bytes, include: Include, meta_version: &str) -> Value {
     let object: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let cells = kind.strategy.cells(&object);
     let mut row = json!({ "cells": cells });

@@ -92,7 +92,7 @@ pub(crate) enum Gone {
 }
 
 /// Stored bytes as served in `kind`'s view at `revision` (0: a dry run, which has none).
-pub(crate) fn served(kind: &'static Kind, stored: &[u8], revision: u64) -> Bytes {
+pub(crate) fn served(kind: &Kind, stored: &[u8], revision: u64) -> Bytes {
     let bytes = if revision == 0 {
         Bytes::copy_from_slice(stored)
     } else {
@@ -102,8 +102,8 @@ pub(crate) fn served(kind: &'static Kind, stored: &[u8], revision: u64) -> Bytes
 }
 
 /// Served bytes of the stored kind as `kind` shows them.
-pub(crate) fn in_view(kind: &'static Kind, bytes: Bytes) -> Bytes {
-    if kind.view_of.is_none() {
+pub(crate) fn in_view(kind: &Kind, bytes: Bytes) -> Bytes {
+    if !kind.is_view() {
         return bytes;
     }
     let value = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -89,7 +89,7 @@ impl SchemaRef {
     ) -> Result<Decoded, DecodeError> {
         let found = RefCell::new(Found::default());
         let seed = Seed {
-            schemas: self.schemas,
+            schemas: &self.schemas,
             type_: &Type::Definition(self.index),
             place: &Place::ROOT,
             found: &found,
@@ -118,14 +118,14 @@ fn syntax(error: &serde_json::Error) -> DecodeError {
 
 /// What the next value has to be, and where it stands.
 struct Seed<'a> {
-    schemas: &'static Schemas,
+    schemas: &'a Schemas,
     type_: &'a Type,
     place: &'a Place<'a>,
     found: &'a RefCell<Found>,
 }
 
-impl Seed<'_> {
-    fn definition(&self) -> Option<&'static Definition> {
+impl<'a> Seed<'a> {
+    fn definition(&self) -> Option<&'a Definition> {
         match self.type_ {
             Type::Definition(index) => Some(self.schemas.definition(*index)),
             _ => None,
@@ -196,7 +196,7 @@ impl Seed<'_> {
 
     fn fields<'de, A: MapAccess<'de>>(
         &self,
-        definition: &'static Definition,
+        definition: &Definition,
         mut fields: A,
     ) -> Result<Value, A::Error> {
         let mut object = Map::new();

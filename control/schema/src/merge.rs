@@ -66,7 +66,7 @@ impl SchemaRef {
         let patch = patch.as_object().ok_or(PatchError::NotAnObject)?;
         let empty = Map::new();
         let current = current.as_object().unwrap_or(&empty).clone();
-        let merged = merge_object(self.schemas, &Type::Definition(self.index), current, patch)?;
+        let merged = merge_object(&self.schemas, &Type::Definition(self.index), current, patch)?;
         Ok(Value::Object(merged))
     }
 }

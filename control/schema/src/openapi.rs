@@ -186,9 +186,9 @@ impl Schemas {
             kind,
         } = operation;
         let component = |name: &str| components.0.get_key_value(name).map(|(name, _)| *name);
-        let own = Schemas::builtin()
-            .kind(group, version, kind)
-            .and_then(|schema| component(&self.definition(schema.index).name));
+        let own = self
+            .index(group, version, kind)
+            .and_then(|index| component(&self.definition(index).name));
         let list = own.and_then(|own| component(&format!("{own}List")));
         match *action {
             "list" => Bodies {

@@ -122,7 +122,7 @@ impl SchemaRef {
     /// Decodes one object of this kind from its protobuf message. Fields with unknown numbers are left out.
     pub fn decode_protobuf(&self, message: &[u8]) -> Result<Value, DecodeError> {
         let definition = self.schemas.definition(self.index);
-        object(self.schemas, definition, message, 0)
+        object(&self.schemas, definition, message, 0)
     }
 }
 
@@ -197,7 +197,7 @@ fn string(bytes: &[u8]) -> Result<String, DecodeError> {
 }
 
 fn object(
-    schemas: &'static Schemas,
+    schemas: &Schemas,
     definition: &Definition,
     message: &[u8],
     depth: usize,
@@ -216,7 +216,7 @@ fn object(
 /// Reads the fields of a message into an object: the object's own (`inline` is 0), or those that the message with this
 /// number holds for it.
 fn fields_of(
-    schemas: &'static Schemas,
+    schemas: &Schemas,
     properties: &[Property],
     message: &[u8],
     inline: u32,
@@ -271,7 +271,7 @@ fn fields_of(
 }
 
 /// The type behind names.
-fn plain<'a>(schemas: &'static Schemas, type_: &'a Type) -> &'a Type {
+fn plain<'a>(schemas: &'a Schemas, type_: &'a Type) -> &'a Type {
     match type_ {
         Type::Definition(index) => match &schemas.definition(*index).shape {
             Shape::Other(type_) => type_,
@@ -282,7 +282,7 @@ fn plain<'a>(schemas: &'static Schemas, type_: &'a Type) -> &'a Type {
 }
 
 fn list_items(
-    schemas: &'static Schemas,
+    schemas: &Schemas,
     item: &Type,
     wire: Wire<'_>,
     depth: usize,
@@ -305,7 +305,7 @@ fn list_items(
 }
 
 fn map_entry(
-    schemas: &'static Schemas,
+    schemas: &Schemas,
     item: &Type,
     entry: &[u8],
     depth: usize,
@@ -333,7 +333,7 @@ fn map_entry(
 }
 
 fn wrapped_list(
-    schemas: &'static Schemas,
+    schemas: &Schemas,
     type_: &Type,
     message: &[u8],
     depth: usize,
@@ -351,7 +351,7 @@ fn wrapped_list(
 }
 
 fn value(
-    schemas: &'static Schemas,
+    schemas: &Schemas,
     type_: &Type,
     wire: Wire<'_>,
     depth: usize,

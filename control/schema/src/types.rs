@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use flate2::read::DeflateDecoder;
 use serde_json::Value;
@@ -108,9 +108,9 @@ pub struct Schemas {
 }
 
 /// The schema of one kind.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SchemaRef {
-    pub(crate) schemas: &'static Schemas,
+    pub(crate) schemas: Arc<Schemas>,
     pub(crate) index: Index,
 }
 
@@ -124,19 +124,22 @@ pub(crate) fn inflate(blob: &[u8]) -> String {
 
 impl Schemas {
     /// The built-in schemas, inflated at the first call.
-    pub fn builtin() -> &'static Self {
-        static BUILTIN: OnceLock<Schemas> = OnceLock::new();
-        BUILTIN.get_or_init(|| Self::read(&inflate(TYPES)))
+    pub fn builtin() -> Arc<Self> {
+        static BUILTIN: OnceLock<Arc<Schemas>> = OnceLock::new();
+        Arc::clone(BUILTIN.get_or_init(|| Arc::new(Self::read(&inflate(TYPES)))))
     }
 
     /// The schema of a kind; the group is empty for core.
-    pub fn kind(&'static self, group: &str, version: &str, kind: &str) -> Option<SchemaRef> {
-        let key = (group.into(), version.into(), kind.into());
-        let index = *self.kinds.get(&key)?;
+    pub fn kind(self: &Arc<Self>, group: &str, version: &str, kind: &str) -> Option<SchemaRef> {
         Some(SchemaRef {
-            schemas: self,
-            index,
+            schemas: Arc::clone(self),
+            index: self.index(group, version, kind)?,
         })
+    }
+
+    pub(crate) fn index(&self, group: &str, version: &str, kind: &str) -> Option<Index> {
+        let key = (group.into(), version.into(), kind.into());
+        self.kinds.get(&key).copied()
     }
 
     /// One line for each definition: its name, a tab, its JSON. They are parsed one by one, so that never a tree of all

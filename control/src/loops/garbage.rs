@@ -272,7 +272,7 @@ fn about(client: &Client, item: &Item) -> ObjectReference {
     };
     ObjectReference {
         api_version: Some(api_version),
-        kind: client.kind_of(&resource).map(str::to_owned),
+        kind: client.kind_of(&resource),
         namespace: namespace.map(str::to_owned),
         name: Some(item.name.to_string()),
         uid: Some(item.uid.to_string()),

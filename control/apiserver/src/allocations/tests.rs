@@ -11,7 +11,7 @@ use crate::object::{Object, encode};
 use crate::registry;
 
 fn service(name: &str, ip: &str, port: u16) -> Object {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     let object = json!({
         "metadata": {"namespace": "default", "name": name},
         "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80, "nodePort": port}]},
@@ -27,7 +27,7 @@ fn holds(allocations: &Allocations, ip: &str, port: u16) -> (bool, bool) {
 
 #[test]
 fn a_stored_service_holds_its_address_and_port_until_it_goes() {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     let all = Allocations::default();
     let old = service("a", "10.96.0.5", 30001);
     let new = service("a", "10.96.0.6", 30001);
@@ -42,7 +42,7 @@ fn a_stored_service_holds_its_address_and_port_until_it_goes() {
 
 #[test]
 fn a_new_start_forgets_services_that_are_gone_and_keeps_reservations() {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     let all = Allocations::default();
     all.observe(kind, None, Some(&service("gone", "10.96.0.7", 30007)));
     let reserved = reserve(&all, "10.96.0.8".parse().expect("an address"));
@@ -67,7 +67,7 @@ fn reserve(all: &Allocations, ip: IpAddr) -> Reservation {
 
 #[test]
 fn a_failed_write_gives_back_and_a_stored_one_keeps() {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     let all = Allocations::default();
     let ip: IpAddr = "10.96.0.5".parse().expect("an address");
     drop(reserve(&all, ip));
@@ -83,7 +83,7 @@ fn a_failed_write_gives_back_and_a_stored_one_keeps() {
 
 #[test]
 fn a_new_start_frees_what_was_written_and_is_gone_again() {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     let all = Allocations::default();
     let [old, new] = ["10.96.0.5", "10.96.0.6"];
     reserve(&all, old.parse().expect("an address")).keep(4);
@@ -96,7 +96,7 @@ fn a_new_start_frees_what_was_written_and_is_gone_again() {
 
 #[test]
 fn a_late_outcome_gives_back_nothing_that_another_write_has_taken_since() {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     let all = Allocations::default();
     let ip: IpAddr = "10.96.0.5".parse().expect("an address");
     let unsure = reserve(&all, ip);
@@ -112,7 +112,7 @@ fn a_late_outcome_gives_back_nothing_that_another_write_has_taken_since() {
 
 #[test]
 fn what_two_stored_services_have_is_free_when_both_are_gone() {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     for last in ["a", "b"] {
         let all = Allocations::default();
         let [a, b] = ["a", "b"].map(|name| service(name, "10.96.0.5", 30001));
@@ -128,7 +128,7 @@ fn what_two_stored_services_have_is_free_when_both_are_gone() {
 
 #[test]
 fn a_health_port_is_held_by_the_services_that_need_one() {
-    let kind = registry::builtin("", "services");
+    let kind = &registry::builtin("", "services");
     for (type_, policy, held) in [
         ("LoadBalancer", "Local", true),
         ("LoadBalancer", "Cluster", false),

@@ -24,7 +24,7 @@ fn object(namespace: &str, name: &str, revision: u64) -> Object {
         r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"{namespace}","uid":"u-{name}"}}}}"#
     );
     Object::from_stored(
-        registry::builtin("", "configmaps"),
+        &registry::builtin("", "configmaps"),
         json.as_bytes(),
         revision,
     )

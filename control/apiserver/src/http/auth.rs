@@ -160,7 +160,7 @@ fn forbidden(caller: &Caller, target: &Target, verb: &str, url: &str) -> ApiErro
             } = path;
             let resource = match subresource {
                 Some(sub) => format!("{}/{sub}", kind.plural),
-                None => kind.plural.to_owned(),
+                None => kind.plural.to_string(),
             };
             let verb = if verb == "log" { "get" } else { verb };
             let place = match namespace {
@@ -168,8 +168,8 @@ fn forbidden(caller: &Caller, target: &Target, verb: &str, url: &str) -> ApiErro
                 None => "at the cluster scope".to_owned(),
             };
             ApiError::forbidden(
-                kind.group,
-                kind.plural,
+                &kind.group,
+                &kind.plural,
                 name.as_deref().unwrap_or_default(),
                 &format!(
                     "User {user:?} cannot {verb} resource {resource:?} in API group {:?} {place}",

@@ -121,7 +121,7 @@ pub(crate) fn decode(
     if !decoded.problems.is_empty() {
         let prefix = format!(
             "{} in version {:?} cannot be handled as a {}: ",
-            kind.kind, kind.version, kind.kind
+            &kind.kind, &kind.version, &kind.kind
         );
         problems.add(decoded.problems, validation, &prefix)?;
     }
@@ -149,7 +149,7 @@ fn check_type(kind: &SchemaKind, json: &[u8]) -> Result<(), ApiError> {
     let named: TypeMeta = serde_json::from_slice(json).map_err(|error| {
         ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error} ({})",
-            kind.kind,
+            &kind.kind,
             summary(json)
         ))
     })?;
@@ -164,7 +164,7 @@ fn check_type(kind: &SchemaKind, json: &[u8]) -> Result<(), ApiError> {
     if !sent_kind.is_empty() && sent_kind != kind.kind {
         return Err(ApiError::bad_request(format!(
             "{sent_kind} in version {:?} cannot be handled as a {}: no kind {sent_kind:?} is served at this path",
-            kind.version, kind.kind
+            &kind.version, &kind.kind
         )));
     }
     Ok(())

@@ -14,7 +14,7 @@ use super::negotiate::{Form, Format};
 use super::path::{Review, versions_of};
 use super::{Call, respond};
 use crate::ApiError;
-use crate::registry::{self, BINDING, Kind, group_version};
+use crate::registry::{Kind, Registry, Text, group_version};
 
 const READ_WRITE: [&str; 8] = [
     "create",
@@ -28,10 +28,12 @@ const READ_WRITE: [&str; 8] = [
 ];
 
 /// The groups besides core, in the order in which they are listed.
-pub(crate) fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<&'static str> = Vec::new();
-    let kinds = registry::all().map(|k| k.group);
-    let reviews = Review::ALL.into_iter().map(Review::group);
+pub(crate) fn groups<'a>(registry: &'a Registry) -> Vec<&'a str> {
+    let mut groups: Vec<&'a str> = Vec::new();
+    let kinds = registry.all().map(|k| &*k.group);
+    let reviews = Review::ALL
+        .into_iter()
+        .map(|review| -> &'a str { review.group() });
     for group in kinds.chain(reviews) {
         if !group.is_empty() && !groups.contains(&group) {
             groups.push(group);
@@ -41,11 +43,12 @@ pub(crate) fn groups() -> Vec<&'static str> {
 }
 
 /// `GET /`
-pub(crate) fn root() -> Response {
+pub(crate) fn root(registry: &Registry) -> Response {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for group in groups() {
+    for group in groups(registry) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(versions_of(group).map(|v| format!("/apis/{group}/{v}")));
+        let versions = versions_of(registry, group);
+        paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }
     for path in [
         "/healthz",
@@ -92,7 +95,7 @@ fn is_discovery(form: &Form) -> bool {
 pub(crate) fn api(call: &Call, advertised: Option<SocketAddr>) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(is_discovery)?;
     if let Form::Discovery(version) = form {
-        return Ok(aggregated(format, version, &[""]));
+        return Ok(aggregated(&call.registry, format, version, &[""]));
     }
     let addresses: Vec<Value> = advertised
         .iter()
@@ -110,18 +113,24 @@ pub(crate) fn api(call: &Call, advertised: Option<SocketAddr>) -> Result<Respons
 pub(crate) fn apis(call: &Call) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(is_discovery)?;
     if let Form::Discovery(version) = form {
-        return Ok(aggregated(format, version, &groups()));
+        let groups = groups(&call.registry);
+        return Ok(aggregated(&call.registry, format, version, &groups));
     }
+    let groups = groups(&call.registry).into_iter();
+    let groups: Vec<Value> = groups
+        .map(|group| group_of(&call.registry, group))
+        .collect();
     let body = json!({
         "kind": "APIGroupList",
         "apiVersion": "v1",
-        "groups": groups().into_iter().map(group_of).collect::<Vec<_>>(),
+        "groups": groups,
     });
     Ok(respond::tree(format, StatusCode::OK, &body))
 }
 
-fn group_of(group: &str) -> Value {
-    let versions: Vec<Value> = versions_of(group)
+fn group_of(registry: &Registry, group: &str) -> Value {
+    let versions: Vec<Value> = versions_of(registry, group)
+        .into_iter()
         .map(|v| json!({"groupVersion": group_version(group, v), "version": v}))
         .collect();
     json!({
@@ -133,16 +142,16 @@ fn group_of(group: &str) -> Value {
 
 /// `GET /apis/GROUP`
 pub(crate) fn group(group: &str, call: &Call) -> Response {
-    let mut body = group_of(group);
+    let mut body = group_of(&call.registry, group);
     body["kind"] = "APIGroup".into();
     body["apiVersion"] = "v1".into();
     let format = call.accept.plain().unwrap_or(Format::Json);
     respond::tree(format, StatusCode::OK, &body)
 }
 
-fn resource_list(group: &str, version: &str) -> Value {
+fn resource_list(registry: &Registry, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
-    for resource in resources_of(group, version) {
+    for resource in resources_of(registry, group, version) {
         let mut entry = json!({
             "name": resource.plural,
             "singularName": resource.singular,
@@ -173,20 +182,21 @@ fn resource_list(group: &str, version: &str) -> Value {
 /// `GET /api/v1`, `GET /apis/GROUP/VERSION`
 pub(crate) fn version(group: &str, version: &str, call: &Call) -> Response {
     let format = call.accept.plain().unwrap_or(Format::Json);
-    respond::tree(format, StatusCode::OK, &resource_list(group, version))
+    let body = resource_list(&call.registry, group, version);
+    respond::tree(format, StatusCode::OK, &body)
 }
 
 /// One row of discovery.
-struct Resource {
+struct Resource<'a> {
     plural: String,
-    singular: &'static str,
-    kind: &'static str,
+    singular: &'a str,
+    kind: &'a str,
     scope: Scope,
     verbs: Vec<&'static str>,
-    short_names: &'static [&'static str],
-    categories: &'static [&'static str],
+    short_names: &'a [Text],
+    categories: &'a [Text],
     /// Group and version of the kind, where they are not the resource's own.
-    other_group: Option<(&'static str, &'static str)>,
+    other_group: Option<(&'a str, &'a str)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -195,7 +205,7 @@ enum Scope {
     Cluster,
 }
 
-impl Resource {
+impl Resource<'_> {
     fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
     }
@@ -209,46 +219,39 @@ fn scope_of(kind: &Kind) -> Scope {
     }
 }
 
-fn resources_of(group: &str, version: &str) -> Vec<Resource> {
+fn resources_of<'a>(registry: &'a Registry, group: &str, version: &str) -> Vec<Resource<'a>> {
     let mut all = Vec::new();
-    if group.is_empty() {
-        all.push(Resource {
-            plural: BINDING.plural.to_owned(),
-            singular: BINDING.singular,
-            kind: BINDING.kind,
-            scope: Scope::Namespaced,
-            verbs: vec!["create"],
-            short_names: &[],
-            categories: &[],
-            other_group: None,
-        });
-    }
-    for kind in registry::all().filter(|k| k.group == group && k.version == version) {
-        let mut verbs = READ_WRITE.to_vec();
+    let kinds = registry.all();
+    for kind in kinds.filter(|k| k.group == group && k.version == version) {
+        let mut verbs = if kind.is_kept() {
+            READ_WRITE.to_vec()
+        } else {
+            vec!["create"]
+        };
         if kind.plural == "namespaces" {
             verbs.retain(|v| *v != "deletecollection");
         }
         all.push(Resource {
-            plural: kind.plural.to_owned(),
-            singular: kind.singular,
-            kind: kind.kind,
+            plural: kind.plural.to_string(),
+            singular: &kind.singular,
+            kind: &kind.kind,
             scope: scope_of(kind),
             verbs,
-            short_names: kind.short_names,
-            categories: kind.categories,
+            short_names: &kind.short_names,
+            categories: &kind.categories,
             other_group: None,
         });
-        for sub in kind.subresources {
+        for sub in &kind.subresources {
             let own = sub.group == kind.group && sub.version == kind.version;
             all.push(Resource {
                 plural: format!("{}/{}", kind.plural, sub.name),
                 singular: "",
-                kind: sub.kind,
+                kind: &sub.kind,
                 scope: scope_of(kind),
                 verbs: sub.verbs.to_vec(),
                 short_names: &[],
                 categories: &[],
-                other_group: (!own).then_some((sub.group, sub.version)),
+                other_group: (!own).then_some((&*sub.group, &*sub.version)),
             });
         }
     }
@@ -268,15 +271,21 @@ fn resources_of(group: &str, version: &str) -> Vec<Resource> {
 }
 
 /// Everything about some groups at once, as `apidiscovery.k8s.io`.
-fn aggregated(format: Format, version: &'static str, groups: &[&str]) -> Response {
+fn aggregated(
+    registry: &Registry,
+    format: Format,
+    version: &'static str,
+    groups: &[&str],
+) -> Response {
     let items: Vec<Value> = groups
         .iter()
         .map(|group| {
-            let versions: Vec<Value> = versions_of(group)
+            let versions: Vec<Value> = versions_of(registry, group)
+                .into_iter()
                 .map(|v| {
                     json!({
                         "version": v,
-                        "resources": aggregated_resources(group, v),
+                        "resources": aggregated_resources(registry, group, v),
                         "freshness": "Current",
                     })
                 })
@@ -305,9 +314,9 @@ fn aggregated(format: Format, version: &'static str, groups: &[&str]) -> Respons
     )
 }
 
-fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
+fn aggregated_resources(registry: &Registry, group: &str, version: &str) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
-    for resource in resources_of(group, version) {
+    for resource in resources_of(registry, group, version) {
         let (kind_group, kind_version) = resource.other_group.unwrap_or(("", ""));
         // An own group is written out, so that clients need not guess.
         let kind = if resource.other_group.is_some() {

@@ -23,24 +23,24 @@ pub(super) fn of(target: &Target, verb: &str, parts: &Parts) -> EndpointLabels {
                 .subresource
                 .as_deref()
                 .and_then(|s| path.kind.subresource(s));
-            let subresource = subresource.map_or("", |s| s.name);
+            let subresource = subresource.map(|s| s.name.clone()).unwrap_or_default();
             EndpointLabels {
-                verb: match subresource {
+                verb: match &*subresource {
                     "exec" | "attach" | "portforward" => "CONNECT",
                     _ => labels.verb,
                 },
-                group: path.kind.group,
-                version: path.kind.version,
-                resource: path.kind.plural,
+                group: path.kind.group.clone(),
+                version: path.kind.version.clone(),
+                resource: path.kind.plural.clone(),
                 subresource,
                 scope: scope(path, verb),
                 ..labels
             }
         }
         Target::Review(review) => EndpointLabels {
-            group: review.group(),
-            version: "v1",
-            resource: review.plural(),
+            group: review.group().into(),
+            version: "v1".into(),
+            resource: review.plural().into(),
             scope: "resource",
             ..labels
         },
@@ -49,16 +49,16 @@ pub(super) fn of(target: &Target, verb: &str, parts: &Parts) -> EndpointLabels {
             let family = ["/livez", "/readyz", "/healthz"];
             let family = family.into_iter().find(|f| path.starts_with(f));
             EndpointLabels {
-                subresource: family.unwrap_or_default(),
+                subresource: family.unwrap_or_default().into(),
                 ..labels
             }
         }
         Target::Metrics => EndpointLabels {
-            subresource: "/metrics",
+            subresource: "/metrics".into(),
             ..labels
         },
         Target::Version => EndpointLabels {
-            subresource: "/version",
+            subresource: "/version".into(),
             ..labels
         },
         _ => labels,
@@ -66,16 +66,12 @@ pub(super) fn of(target: &Target, verb: &str, parts: &Parts) -> EndpointLabels {
 }
 
 /// The labels of an open watch.
-pub(super) fn of_watch(
-    kind: &'static Kind,
-    namespace: Option<&str>,
-    name: Option<&str>,
-) -> EndpointLabels {
+pub(super) fn of_watch(kind: &Kind, namespace: Option<&str>, name: Option<&str>) -> EndpointLabels {
     EndpointLabels {
         verb: "WATCH",
-        group: kind.group,
-        version: kind.version,
-        resource: kind.plural,
+        group: kind.group.clone(),
+        version: kind.version.clone(),
+        resource: kind.plural.clone(),
         scope: match (name, namespace) {
             (Some(_), _) => "resource",
             (None, Some(_)) => "namespace",

@@ -20,7 +20,7 @@ use crate::{ApiError, value};
 /// One object.
 pub(crate) async fn get(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     name: &str,
     call: &Call,
@@ -39,7 +39,7 @@ pub(crate) fn is_object_form(form: &Form) -> bool {
 
 /// One object's bytes in the form that was asked for.
 pub(crate) fn one(
-    kind: &'static Kind,
+    kind: &Kind,
     format: Format,
     form: &Form,
     code: StatusCode,
@@ -74,7 +74,7 @@ pub(crate) fn include(query: &Query) -> Result<Include, ApiError> {
     }
 }
 
-fn table_of(kind: &'static Kind, version: &str, head: Value, rows: Vec<Value>) -> Value {
+fn table_of(kind: &Kind, version: &str, head: Value, rows: Vec<Value>) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": format!("meta.k8s.io/{version}"),
@@ -87,7 +87,7 @@ fn table_of(kind: &'static Kind, version: &str, head: Value, rows: Vec<Value>) -
 /// The page of a list that a request is about.
 pub(crate) async fn page(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: Option<&str>,
     query: &Query,
 ) -> Result<Page, ApiError> {
@@ -110,7 +110,7 @@ pub(crate) async fn page(
 /// A list.
 pub(crate) async fn list(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: Option<&str>,
     call: &Call,
 ) -> Result<Response, ApiError> {
@@ -122,7 +122,7 @@ pub(crate) async fn list(
 /// A page in the form that was asked for.
 pub(crate) fn encode(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     format: Format,
     form: &Form,
     page: &Page,
@@ -167,8 +167,8 @@ pub(crate) fn encode(
         _ if format == Format::Json => {
             let head = format!(
                 "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{head},\"items\":[",
-                kind.kind,
-                group_version(kind.group, kind.version),
+                &kind.kind,
+                group_version(&kind.group, &kind.version),
             );
             let items = page.objects.iter().map(shown);
             Ok(respond::joined(head.into_bytes(), items, b"]}\n"))
@@ -181,7 +181,7 @@ pub(crate) fn encode(
                 .collect();
             let body = json!({
                 "kind": format!("{}List", kind.kind),
-                "apiVersion": group_version(kind.group, kind.version),
+                "apiVersion": group_version(&kind.group, &kind.version),
                 "metadata": head,
                 "items": items,
             });

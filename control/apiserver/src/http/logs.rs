@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::path::Query;
 use super::{Call, Http, respond};
 use crate::field::FieldErrors;
-use crate::registry::{self, container_names};
+use crate::kinds::container_names;
 use crate::{ApiError, LogOptions, LogTarget, clock, value};
 
 /// The pod annotation that names the container to take where none is asked for. kubectl uses it as well.
@@ -26,7 +26,7 @@ pub(crate) async fn get(
     call: &Call,
 ) -> Result<Response, ApiError> {
     let options = options(&call.query)?;
-    let kind = registry::builtin("", "pods");
+    let kind = &http.core.registry().resource("", "v1", "pods")?;
     let pod = http.core.get(kind, namespace, name, None).await?.value();
     let container = container(&pod, name, call.query.text("container"))?;
     let node = value::text(&pod, "spec.nodeName");

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a URL asks for: the resource and name in its path, the parameters in its query.
 
+use std::sync::Arc;
+
 use axum::extract::Query as AxumQuery;
 use http::Uri;
 
-use crate::registry::{self, BINDING, Kind};
+use crate::registry::{Kind, Registry};
 
 /// What a path names.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(crate) enum Target {
 /// A resource, one object of it, or a part of that.
 #[derive(Debug)]
 pub(crate) struct ResourcePath {
-    pub(crate) kind: &'static Kind,
+    pub(crate) kind: Arc<Kind>,
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
@@ -60,7 +62,7 @@ impl ResourcePath {
     /// Whether `?watch=true` means anything: of a collection or an object, not of a part of one and not of Bindings,
     /// which nobody keeps.
     pub(crate) fn can_be_watched(&self) -> bool {
-        self.subresource.is_none() && !std::ptr::eq(self.kind, &BINDING)
+        self.subresource.is_none() && self.kind.is_kept()
     }
 
     /// Whether a GET of this path with this query is a watch.
@@ -122,7 +124,7 @@ impl Review {
 }
 
 impl Target {
-    pub(crate) fn parse(path: &str) -> Self {
+    pub(crate) fn parse(registry: &Registry, path: &str) -> Self {
         let Some(parts) = path
             .split('/')
             .skip(1)
@@ -157,20 +159,20 @@ impl Target {
                 "v1",
                 "customresourcedefinitions",
             ] => Self::Definitions,
-            ["api", version] => known_version("", version),
-            ["apis", group] if versions_of(group).next().is_some() => {
+            ["api", version] => known_version(registry, "", version),
+            ["apis", group] if !versions_of(registry, group).is_empty() => {
                 Self::Group((*group).to_owned())
             }
-            ["apis", group, version] => known_version(group, version),
-            ["api", version, rest @ ..] => resource("", version, rest),
-            ["apis", group, version, rest @ ..] => resource(group, version, rest),
+            ["apis", group, version] => known_version(registry, group, version),
+            ["api", version, rest @ ..] => resource(registry, "", version, rest),
+            ["apis", group, version, rest @ ..] => resource(registry, group, version, rest),
             _ => Self::Unknown,
         }
     }
 }
 
-fn known_version(group: &str, version: &str) -> Target {
-    if versions_of(group).any(|v| v == version) {
+fn known_version(registry: &Registry, group: &str, version: &str) -> Target {
+    if versions_of(registry, group).contains(&version) {
         Target::GroupVersion(group.to_owned(), version.to_owned())
     } else {
         Target::Unknown
@@ -178,28 +180,34 @@ fn known_version(group: &str, version: &str) -> Target {
 }
 
 /// The versions that a group is served in.
-pub(crate) fn versions_of(group: &str) -> impl Iterator<Item = &'static str> {
-    let kinds = registry::all()
-        .filter(move |k| k.group == group)
-        .map(|k| k.version);
+pub(crate) fn versions_of<'a>(registry: &'a Registry, group: &str) -> Vec<&'a str> {
+    let kinds = registry
+        .all()
+        .filter(|k| k.group == group)
+        .map(|k| &*k.version);
     let reviews = Review::ALL
         .into_iter()
-        .filter(move |r| r.group() == group)
+        .filter(|r| r.group() == group)
         .map(|_| "v1");
-    let mut all: Vec<&'static str> = kinds.chain(reviews).collect();
+    let mut all: Vec<&str> = kinds.chain(reviews).collect();
     all.dedup();
-    all.into_iter()
+    all
 }
 
-fn resource(group: &str, version: &str, rest: &[&str]) -> Target {
-    match named_resource(group, version, rest) {
+fn resource(registry: &Registry, group: &str, version: &str, rest: &[&str]) -> Target {
+    match named_resource(registry, group, version, rest) {
         Some(target) => target,
-        None if versions_of(group).any(|v| v == version) => Target::NoResource,
+        None if versions_of(registry, group).contains(&version) => Target::NoResource,
         None => Target::Unknown,
     }
 }
 
-fn named_resource(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
+fn named_resource(
+    registry: &Registry,
+    group: &str,
+    version: &str,
+    rest: &[&str],
+) -> Option<Target> {
     let owned = |text: &&str| (**text).to_owned();
     let (form, rest) = match rest {
         ["watch", rest @ ..] => (PathForm::Watch, rest),
@@ -230,13 +238,10 @@ fn named_resource(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
     {
         return Some(Target::Review(review));
     }
-    let kind = match registry::by_resource(group, version, plural) {
-        Some(kind) => kind,
-        None if (group, version, plural) == ("", "v1", BINDING.plural) && name.is_none() => {
-            &BINDING
-        }
-        None => return None,
-    };
+    let kind = registry.by_resource(group, version, plural)?;
+    if !kind.is_kept() && name.is_some() {
+        return None;
+    }
     // An object of a namespace needs one, an object of the cluster has none.
     if kind.namespaced() != namespace.is_some() && (name.is_some() || namespace.is_some()) {
         return None;
@@ -247,7 +252,7 @@ fn named_resource(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
         return None;
     }
     let path = ResourcePath {
-        kind,
+        kind: Arc::clone(kind),
         namespace,
         name,
         subresource,

@@ -14,7 +14,7 @@ use super::options::{FieldValidation, Problems};
 use super::path::{PathForm, ResourcePath};
 use super::{Call, Http, body, list, not_allowed, options, respond, subresource, watch};
 use crate::patch;
-use crate::registry::{BINDING, Kind, Part};
+use crate::registry::{Kind, Part};
 use crate::schema::SchemaKind;
 use crate::verbs::{Deleted, Gone};
 use crate::{ApiError, Patch, Reason};
@@ -30,9 +30,9 @@ pub(crate) async fn serve(
     path: &ResourcePath,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let kind = path.kind;
+    let kind = &path.kind;
     let namespace = path.namespace.as_deref();
-    if path.subresource.is_some() || std::ptr::eq(kind, &BINDING) {
+    if path.subresource.is_some() || !kind.is_kept() {
         return subresource::serve(http, path, call).await;
     }
     let place = namespace.unwrap_or_default();
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
 
 async fn create(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     call: Call,
 ) -> Result<Response, ApiError> {
@@ -96,7 +96,7 @@ async fn create(
 /// `PUT` of an object or its status.
 pub(crate) async fn replace(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     name: &str,
     part: Part,
@@ -131,7 +131,7 @@ pub(crate) async fn replace(
 /// `PATCH` of an object or its status.
 pub(crate) async fn patch_object(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     name: &str,
     part: Part,
@@ -191,7 +191,7 @@ pub(crate) async fn read_patch(content_type: &str, sent: body::Unread) -> Result
 
 async fn delete(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     name: &str,
     call: Call,
@@ -205,7 +205,7 @@ async fn delete(
     let options = options::delete(&call.query, &json)?;
     let deleted: Deleted = http.core.delete(kind, namespace, name, &options).await?;
     // Kinds whose last state is worth seeing answer with it, and so does a deletion that has only begun.
-    let shows = matches!(kind.plural, "pods" | "services" | "serviceaccounts");
+    let shows = matches!(&*kind.plural, "pods" | "services" | "serviceaccounts");
     if deleted.gone == Gone::Later || shows {
         return list::one(
             kind,
@@ -219,8 +219,8 @@ async fn delete(
     Ok(respond::success(
         format,
         StatusCode::OK,
-        kind.group,
-        kind.plural,
+        &kind.group,
+        &kind.plural,
         name,
         &deleted.uid,
     ))
@@ -230,7 +230,7 @@ async fn delete(
 /// included, can make the rest of the list too old. Answers with the objects as they were listed, like kube-apiserver.
 async fn delete_collection(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: Option<&str>,
     call: Call,
 ) -> Result<Response, ApiError> {

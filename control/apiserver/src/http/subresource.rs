@@ -11,7 +11,7 @@ use super::path::ResourcePath;
 use super::resource::{decode_as, patch_object, read_patch, replace};
 use super::{Call, Http, body, list, logs, not_allowed, options, respond};
 use crate::patch;
-use crate::registry::{BINDING, Kind, Part};
+use crate::registry::{Kind, Part};
 use crate::schema::SchemaKind;
 use crate::verbs::{DeleteOptions, DryRun, check_place, check_uid, scale_of};
 use crate::{ApiError, Reason, value};
@@ -22,9 +22,9 @@ pub(crate) async fn serve(
     path: &ResourcePath,
     call: Call,
 ) -> Result<Response, ApiError> {
-    let kind = path.kind;
+    let kind = &path.kind;
     let namespace = path.namespace.as_deref().unwrap_or_default();
-    if std::ptr::eq(kind, &BINDING) {
+    if !kind.is_kept() {
         return match (&call.method, path.namespace.is_some()) {
             (&Method::POST, true) => bind(http, namespace, None, call).await,
             _ => Err(not_allowed()),
@@ -63,7 +63,7 @@ pub(crate) async fn serve(
 
 async fn scale(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     name: &str,
     call: Call,
@@ -80,7 +80,7 @@ async fn scale(
             check_place(kind, namespace, name, &mut sent)?;
             http.core
                 .modify_scale(kind, namespace, name, &options, &|current| {
-                    check_uid(kind.group, kind.plural, name, current, &sent)?;
+                    check_uid(&kind.group, &kind.plural, name, current, &sent)?;
                     Ok(sent.clone())
                 })
                 .await?
@@ -113,12 +113,9 @@ async fn bind(
     let format = call.accept.plain()?;
     let options = options::write(&call.query, "CreateOptions")?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
-    let json = body::as_json(
-        &SchemaKind::from(&BINDING),
-        &call.content_type,
-        body::read(call.body).await?,
-    )?;
-    let (binding, _) = decode_as(&SchemaKind::from(&BINDING), &json, validation)?;
+    let schema = SchemaKind::new("", "v1", "Binding");
+    let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
+    let (binding, _) = decode_as(&schema, &json, validation)?;
     let sent = value::text(&binding, "metadata.name");
     let pod = match pod {
         Some(pod) if !sent.is_empty() && sent != pod => {
@@ -164,12 +161,7 @@ async fn evict(http: &Http, namespace: &str, pod: &str, call: Call) -> Result<Re
     Ok(done(format, StatusCode::CREATED))
 }
 
-async fn finalize(
-    http: &Http,
-    kind: &'static Kind,
-    name: &str,
-    call: Call,
-) -> Result<Response, ApiError> {
+async fn finalize(http: &Http, kind: &Kind, name: &str, call: Call) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
     let options = options::write(&call.query, "UpdateOptions")?;
     let validation = options::field_validation(&call.query, "UpdateOptions")?;

@@ -5,13 +5,23 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::negotiate::{Accept, Form, Format};
 use super::path::{Query, Target};
+use crate::registry::Registry;
 
 /// Resource, namespace, name and subresource.
 type Named = (String, Option<String>, Option<String>, Option<String>);
 
+fn parse(path: &str) -> Target {
+    Target::parse(&Registry::builtin(), path)
+}
+
 fn resource(path: &str) -> Option<Named> {
-    match Target::parse(path) {
-        Target::Resource(p) => Some((p.kind.plural.to_owned(), p.namespace, p.name, p.subresource)),
+    match parse(path) {
+        Target::Resource(p) => Some((
+            p.kind.plural.to_string(),
+            p.namespace,
+            p.name,
+            p.subresource,
+        )),
         _ => None,
     }
 }
@@ -69,9 +79,9 @@ fn what_is_not_served_is_unknown() {
         "/apis/apiextensions.k8s.io/v1",
     ] {
         assert!(
-            matches!(Target::parse(path), Target::Unknown | Target::NoResource),
+            matches!(parse(path), Target::Unknown | Target::NoResource),
             "{path}: {:?}",
-            Target::parse(path)
+            parse(path)
         );
     }
 }
@@ -135,7 +145,7 @@ fn a_parameter_without_a_value_is_true_and_only_zero_and_false_are_false() {
 fn only_collections_and_named_objects_are_watched() {
     let verb = |method: Method, path: &str| {
         let uri: Uri = path.parse().expect("a path");
-        super::verb(&method, &Target::parse(uri.path()), &Query::parse(&uri))
+        super::verb(&method, &parse(uri.path()), &Query::parse(&uri))
     };
     for path in [
         "/api/v1/pods?watch=true",

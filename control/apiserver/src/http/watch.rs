@@ -40,7 +40,7 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 /// Opens a watch.
 pub(crate) async fn watch(
     http: &Http,
-    kind: &'static Kind,
+    kind: &Arc<Kind>,
     namespace: Option<&str>,
     name: Option<&str>,
     call: &Call,
@@ -76,7 +76,7 @@ pub(crate) async fn watch(
         .unwrap_or_else(|| Duration::from_secs(rand::rng().random_range(TIMEOUT_S..2 * TIMEOUT_S)));
     let initial = initial_events(call)?;
     let core = &http.core;
-    let cache = core.cache(kind);
+    let cache = core.cache(kind)?;
     let mut first = VecDeque::new();
     let mut opening = None;
     let mut after = 0;
@@ -112,7 +112,7 @@ pub(crate) async fn watch(
     let now = Instant::now();
     let watch = Watch {
         core: Arc::clone(core),
-        kind,
+        kind: Arc::clone(kind),
         wanted,
         form,
         include,
@@ -229,7 +229,7 @@ impl Drop for OpenWatch {
 
 struct Watch {
     core: Arc<Core>,
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     wanted: Wanted,
     form: Form,
     include: Include,
@@ -309,7 +309,7 @@ impl Watch {
             let Some(object) = self.first.pop_front() else {
                 break;
             };
-            if self.wanted.matches(self.kind, &object) {
+            if self.wanted.matches(&self.kind, &object) {
                 self.write("ADDED", &object, piece);
             }
         }
@@ -341,11 +341,11 @@ impl Watch {
             return;
         }
         let is =
-            event.kind != CacheEventKind::Deleted && self.wanted.matches(self.kind, &event.object);
+            event.kind != CacheEventKind::Deleted && self.wanted.matches(&self.kind, &event.object);
         let was = event
             .previous
             .as_ref()
-            .is_some_and(|o| self.wanted.matches(self.kind, o));
+            .is_some_and(|o| self.wanted.matches(&self.kind, o));
         match (was, is) {
             (false, true) => self.write("ADDED", &event.object, piece),
             (true, true) => self.write("MODIFIED", &event.object, piece),
@@ -364,10 +364,10 @@ impl Watch {
     }
 
     fn write(&mut self, kind: &str, object: &Arc<Object>, piece: &mut BytesMut) {
-        let bytes = self.core.shown(self.kind, object);
+        let bytes = self.core.shown(&self.kind, object);
         match self.form.clone() {
             Form::Table(version) => {
-                let row = table::row(self.kind, &bytes, self.include, version);
+                let row = table::row(&self.kind, &bytes, self.include, version);
                 let table = self.table(version, object.meta.resource_version, row);
                 frame(kind, table.to_string().as_bytes(), piece);
             }
@@ -382,7 +382,7 @@ impl Watch {
 
     fn table(&mut self, version: &str, revision: u64, row: Value) -> Value {
         let columns = match self.columns {
-            Columns::Unsent => table::columns(self.kind),
+            Columns::Unsent => table::columns(&self.kind),
             Columns::Sent => Value::Null,
         };
         self.columns = Columns::Sent;
@@ -421,7 +421,7 @@ impl Watch {
                 "metadata": metadata,
             }),
             _ => json!({
-                "kind": self.kind.kind,
+                "kind": &self.kind.kind,
                 "apiVersion": self.kind.api_version(),
                 "metadata": metadata,
             }),

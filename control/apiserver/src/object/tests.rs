@@ -28,7 +28,7 @@ fn pod() -> Value {
 
 #[test]
 fn what_is_stored_has_no_version_and_what_is_served_has_the_one_of_its_write() {
-    let kind = registry::builtin("", "pods");
+    let kind = &registry::builtin("", "pods");
     let stored = encode(kind, &pod());
     let text = String::from_utf8(stored.clone()).expect("text");
     assert!(text.starts_with(r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web""#));
@@ -46,7 +46,7 @@ fn what_is_stored_has_no_version_and_what_is_served_has_the_one_of_its_write() {
 
 #[test]
 fn metadata_and_selectable_fields_are_taken_out() {
-    let kind = registry::builtin("", "pods");
+    let kind = &registry::builtin("", "pods");
     let object = Object::from_stored(kind, &encode(kind, &pod()), 12).expect("an object");
     let meta = &object.meta;
     assert_eq!(meta.key(), "default/web");

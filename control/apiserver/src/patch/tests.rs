@@ -8,7 +8,7 @@ use crate::{Patch, Reason, registry};
 
 #[test]
 fn each_kind_of_patch_changes_what_it_says() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     let current = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {"a": "1", "b": "2"}});
     for patch in [
         Patch::Json(json!([
@@ -25,7 +25,7 @@ fn each_kind_of_patch_changes_what_it_says() {
 
 #[test]
 fn a_test_that_fails_refuses_the_whole_patch() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     let current = json!({"data": {"a": "1"}});
     let patch = Patch::Json(json!([{"op": "test", "path": "/data/a", "value": "2"}]));
     let error = apply(kind, &current, &patch).expect_err("it does not hold");
@@ -35,7 +35,7 @@ fn a_test_that_fails_refuses_the_whole_patch() {
 
 #[test]
 fn fields_that_the_kind_does_not_have_are_told() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     let patch = Patch::Merge(json!({"spec": {"x": 1}}));
     let patched = apply(kind, &json!({"data": {}}), &patch).expect("it fits");
     assert_eq!(patched.problems, [r#"unknown field "spec""#]);
@@ -44,7 +44,7 @@ fn fields_that_the_kind_does_not_have_are_told() {
 
 #[test]
 fn a_patch_of_the_wrong_shape_or_type_is_a_bad_request() {
-    let kind = registry::builtin("apps", "deployments");
+    let kind = &registry::builtin("apps", "deployments");
     for patch in [
         Patch::Merge(json!([1])),
         Patch::Strategic(json!("x")),
@@ -64,7 +64,7 @@ fn copies(into: impl IntoIterator<Item = String>) -> Patch {
 
 #[test]
 fn a_json_patch_copies_as_many_bytes_as_a_body_may_have() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     // `{"k":"..."}` of one MiB, copied to where it does not grow itself.
     let current = json!({"data": {"k": "v".repeat((1 << 20) - 8)}, "binaryData": {}});
     let places = |n: usize| (0..n).map(|n| format!("/binaryData/{n}"));
@@ -85,7 +85,7 @@ fn a_json_patch_copies_as_many_bytes_as_a_body_may_have() {
 
 #[test]
 fn a_json_patch_that_moves_much_to_deeper_places_again_and_again_is_refused() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     let values = vec![json!(1); 100_000];
     let current = json!({"data": {"a": values}, "binaryData": {"a": {}}});
     let there = json!({"op": "move", "from": "/data/a", "path": "/binaryData/a/b"});
@@ -119,7 +119,7 @@ fn a_json_patch_that_moves_much_to_deeper_places_again_and_again_is_refused() {
 
 #[test]
 fn a_json_patch_has_ten_thousand_operations_at_most() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     let current = json!({"data": {"a": "1"}});
     let tests = |n: usize| {
         let test = json!({"op": "test", "path": "/data/a", "value": "1"});
@@ -133,7 +133,7 @@ fn a_json_patch_has_ten_thousand_operations_at_most() {
 
 #[test]
 fn a_json_patch_nests_no_deeper_than_what_can_be_read_again() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     let current = json!({"data": {}});
     let refused = |operations: serde_json::Value, what: &str| {
         let error = apply(kind, &current, &Patch::Json(operations)).expect_err(what);
@@ -169,7 +169,7 @@ fn a_json_patch_nests_no_deeper_than_what_can_be_read_again() {
 
 #[test]
 fn what_is_wrong_with_a_json_patch_names_the_operation() {
-    let kind = registry::builtin("", "configmaps");
+    let kind = &registry::builtin("", "configmaps");
     let current = json!({"data": {"a": "1"}});
     let patch = Patch::Json(json!([
         {"op": "add", "path": "/data/b", "value": "2"},

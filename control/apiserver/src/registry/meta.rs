@@ -64,7 +64,7 @@ pub(crate) fn address_advice(field: &str, text: &str) -> Option<String> {
 }
 
 /// Checks the metadata of a new object.
-pub(crate) fn validate(kind: &'static Kind, object: &Value, errors: &mut FieldErrors) {
+pub(crate) fn validate(kind: &Kind, object: &Value, errors: &mut FieldErrors) {
     let name = value::text(object, "metadata.name");
     if name.is_empty() {
         errors.required("metadata.name", "name or generateName is required");

@@ -25,12 +25,12 @@ impl Core {
     /// Creates an object of `kind` from what a client sent.
     pub(crate) async fn create(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         sent: Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let object = if kind.view_of.is_some() {
+        let object = if kind.is_view() {
             kind.strategy.to_stored(sent)
         } else {
             sent
@@ -54,7 +54,7 @@ impl Core {
 
     async fn create_once(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         mut object: Value,
         options: &WriteOptions,
@@ -73,7 +73,7 @@ impl Core {
         meta::validate(stored, &object, &mut errors);
         kind.strategy.validate(&object, &mut errors);
         if !errors.is_empty() {
-            return Err(ApiError::invalid(kind.group, kind.kind, &name, &errors));
+            return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors));
         }
         admission::validate(self, stored, &object)?;
         let warnings = stored.strategy.all_warnings(&object, None);
@@ -82,7 +82,7 @@ impl Core {
         let store_key = stored.store_key(namespace, &name);
         if options.dry_run == DryRun::All {
             if self.current(kind, namespace, &name).await?.is_some() {
-                return Err(ApiError::already_exists(kind.group, kind.plural, &name));
+                return Err(ApiError::already_exists(&kind.group, &kind.plural, &name));
             }
             return Ok(Written {
                 bytes: served(kind, &bytes, 0),
@@ -96,7 +96,7 @@ impl Core {
         };
         let written = self.write(txn, reservation).await?;
         if !written.succeeded {
-            return Err(ApiError::already_exists(kind.group, kind.plural, &name));
+            return Err(ApiError::already_exists(&kind.group, &kind.plural, &name));
         }
         Ok(Written {
             bytes: served(kind, &bytes, written.revision.0),
@@ -106,7 +106,7 @@ impl Core {
 }
 
 /// Name, namespace, uid, time and generation of a new object.
-fn fill_metadata(kind: &'static Kind, namespace: &str, object: &mut Value) -> Result<(), ApiError> {
+fn fill_metadata(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(), ApiError> {
     let sent_version = value::text(object, "metadata.resourceVersion");
     if !sent_version.is_empty() && sent_version != "0" {
         return Err(ApiError::bad_request(
@@ -142,7 +142,7 @@ fn fill_metadata(kind: &'static Kind, namespace: &str, object: &mut Value) -> Re
 
 /// Puts the request's namespace in, or refuses a body that names another one.
 pub(super) fn set_namespace(
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     object: &mut Value,
 ) -> Result<(), ApiError> {

@@ -42,7 +42,7 @@ impl Core {
     /// Deletes an object or begins its deletion.
     pub(crate) async fn delete(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
@@ -54,7 +54,7 @@ impl Core {
             let current = self
                 .current(kind, namespace, name)
                 .await?
-                .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))?;
+                .ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))?;
             check_preconditions(kind, &current, options)?;
             let outcome = |bytes: Bytes, gone| Deleted {
                 bytes,
@@ -90,19 +90,24 @@ impl Core {
                 });
             }
         }
-        Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED))
+        Err(ApiError::conflict(
+            &kind.group,
+            &kind.plural,
+            name,
+            MODIFIED,
+        ))
     }
 }
 
 fn check_preconditions(
-    kind: &'static Kind,
+    kind: &Kind,
     current: &Object,
     options: &DeleteOptions,
 ) -> Result<(), ApiError> {
     let refuse = |what: &str, wanted: &str, found: &str| {
         Err(ApiError::conflict(
-            kind.group,
-            kind.plural,
+            &kind.group,
+            &kind.plural,
             &current.meta.name,
             &format!(
                 "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
@@ -126,7 +131,7 @@ fn check_preconditions(
     Ok(())
 }
 
-fn plan(stored: &'static Kind, current: &Object, options: &DeleteOptions, now: Timestamp) -> Step {
+fn plan(stored: &Kind, current: &Object, options: &DeleteOptions, now: Timestamp) -> Step {
     let mut object = current.value();
     let deleting = current.meta.deletion_timestamp;
     let had = current.meta.finalizers.clone();
@@ -183,7 +188,7 @@ fn mark(object: &mut Value, at: Timestamp, grace_s: i64) {
 }
 
 /// Seconds until a pod is gone by itself; 0 for everything that goes at once.
-fn grace_s(stored: &'static Kind, object: &Value, options: &DeleteOptions) -> i64 {
+fn grace_s(stored: &Kind, object: &Value, options: &DeleteOptions) -> i64 {
     if stored.plural != "pods" {
         return 0;
     }

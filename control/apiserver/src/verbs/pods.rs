@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{DeleteOptions, WriteOptions, Written, check_uid};
 use crate::core::Core;
 use crate::field::FieldErrors;
-use crate::registry::{self, Part};
+use crate::registry::Part;
 use crate::{ApiError, clock, value};
 
 impl Core {
@@ -19,7 +19,7 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
         super::create::check_namespace(namespace, binding)?;
-        let kind = registry::builtin("", "pods");
+        let kind = &self.registry().resource("", "v1", "pods")?;
         let node = value::text(binding, "target.name");
         let target = value::text(binding, "target.kind");
         let mut errors = FieldErrors::default();
@@ -75,7 +75,7 @@ impl Core {
         pod: &str,
         options: &DeleteOptions,
     ) -> Result<(), ApiError> {
-        let kind = registry::builtin("", "pods");
+        let kind = &self.registry().resource("", "v1", "pods")?;
         self.delete(kind, namespace, pod, options).await.map(|_| ())
     }
 
@@ -86,9 +86,9 @@ impl Core {
         sent: &Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let kind = registry::builtin("", "namespaces");
+        let kind = &self.registry().resource("", "v1", "namespaces")?;
         let change = |current: &Value| {
-            check_uid(kind.group, kind.plural, name, current, sent)?;
+            check_uid(&kind.group, &kind.plural, name, current, sent)?;
             let mut new = current.clone();
             value::copy(&mut new, sent, "metadata.resourceVersion");
             value::copy(&mut new, sent, "spec.finalizers");

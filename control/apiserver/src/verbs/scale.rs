@@ -51,7 +51,7 @@ impl Core {
     /// are looked at: that it has the name and the namespace of the request is the caller's to check.
     pub(crate) async fn modify_scale(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
         options: &WriteOptions,

@@ -25,7 +25,7 @@ impl Core {
     /// Replaces an object (or its status) with what a client sent.
     pub(crate) async fn replace(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
         part: Part,
@@ -35,7 +35,7 @@ impl Core {
         // `modify` checks it again; here a wrong name is told before it matters whether the object is there.
         check_place(kind, namespace, name, &mut sent)?;
         self.modify(kind, namespace, name, part, options, &|current| {
-            check_uid(kind.group, kind.plural, name, current, &sent)?;
+            check_uid(&kind.group, &kind.plural, name, current, &sent)?;
             Ok(sent.clone())
         })
         .await
@@ -44,7 +44,7 @@ impl Core {
     /// Patches an object (or its status).
     pub(crate) async fn patch(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
         part: Part,
@@ -61,7 +61,7 @@ impl Core {
     /// the change names a version.
     pub(crate) async fn modify(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
         part: Part,
@@ -73,15 +73,16 @@ impl Core {
             let current = self
                 .current(kind, namespace, name)
                 .await?
-                .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))?;
+                .ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))?;
             let old = current.value();
-            let view = match kind.view_of {
-                Some(_) => Cow::Owned(kind.strategy.as_view(old.clone())),
-                None => Cow::Borrowed(&old),
+            let view = if kind.is_view() {
+                Cow::Owned(kind.strategy.as_view(old.clone()))
+            } else {
+                Cow::Borrowed(&old)
             };
             let mut new = change(&view)?;
             check_place(kind, namespace, name, &mut new)?;
-            if kind.view_of.is_some() {
+            if kind.is_view() {
                 new = kind.strategy.to_stored(new);
             }
             check_identity(kind, &current, &new)?;
@@ -124,13 +125,18 @@ impl Core {
             }
             // A change that names a version fails the check of identity in the next round.
         }
-        Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED))
+        Err(ApiError::conflict(
+            &kind.group,
+            &kind.plural,
+            name,
+            MODIFIED,
+        ))
     }
 
     /// Changes an object in memory only; see [`crate::Client::write_in_memory`].
     pub(crate) async fn write_in_memory(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         namespace: &str,
         name: &str,
         change: &(dyn Fn(&mut Value) + Send + Sync),
@@ -141,7 +147,7 @@ impl Core {
             let current = self
                 .current(kind, namespace, name)
                 .await?
-                .ok_or_else(|| ApiError::not_found(kind.group, kind.plural, name))?;
+                .ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))?;
             let old = current.value();
             let mut new = old.clone();
             change(&mut new);
@@ -156,7 +162,12 @@ impl Core {
                 return Ok(());
             }
         }
-        Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED))
+        Err(ApiError::conflict(
+            &kind.group,
+            &kind.plural,
+            name,
+            MODIFIED,
+        ))
     }
 
     /// Does `step` if the object is still `current`; the revision when it was, `None` (after the caches have
@@ -184,7 +195,7 @@ impl Core {
 
     fn check(
         &self,
-        kind: &'static Kind,
+        kind: &Kind,
         part: Part,
         name: &str,
         new: &Value,
@@ -200,7 +211,7 @@ impl Core {
         if errors.is_empty() {
             Ok(())
         } else {
-            Err(ApiError::invalid(kind.group, kind.kind, name, &errors))
+            Err(ApiError::invalid(&kind.group, &kind.kind, name, &errors))
         }
     }
 }
@@ -211,7 +222,7 @@ impl Core {
 /// Kubernetes refuses this of what is sent whole and of what a patch makes, in the same words:
 /// `EnsureObjectNamespaceMatchesRequestNamespace` and `checkName` of apiserver (v1.37).
 pub(crate) fn check_place(
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     name: &str,
     object: &mut Value,
@@ -229,7 +240,7 @@ pub(crate) fn check_place(
 }
 
 /// The change is about this object: its version and uid, where it names them.
-fn check_identity(kind: &'static Kind, current: &Object, new: &Value) -> Result<(), ApiError> {
+fn check_identity(kind: &Kind, current: &Object, new: &Value) -> Result<(), ApiError> {
     let name = &*current.meta.name;
     let version = value::text(new, "metadata.resourceVersion");
     if !version.is_empty() {
@@ -240,17 +251,22 @@ fn check_identity(kind: &'static Kind, current: &Object, new: &Value) -> Result<
                 version,
                 &format!("strconv.ParseUint: parsing {version:?}: invalid syntax"),
             );
-            ApiError::invalid(kind.group, kind.kind, name, &errors)
+            ApiError::invalid(&kind.group, &kind.kind, name, &errors)
         })?;
         if parsed != current.meta.resource_version {
-            return Err(ApiError::conflict(kind.group, kind.plural, name, MODIFIED));
+            return Err(ApiError::conflict(
+                &kind.group,
+                &kind.plural,
+                name,
+                MODIFIED,
+            ));
         }
     }
     let uid = value::text(new, "metadata.uid");
     if !uid.is_empty() && uid != &*current.meta.uid {
         let mut errors = FieldErrors::default();
         errors.invalid("metadata.uid", uid, "field is immutable");
-        return Err(ApiError::invalid(kind.group, kind.kind, name, &errors));
+        return Err(ApiError::invalid(&kind.group, &kind.kind, name, &errors));
     }
     Ok(())
 }
@@ -276,7 +292,7 @@ pub(crate) fn check_uid(
 }
 
 /// Puts back what this part of the object may not change, fills defaults, counts the generation.
-fn prepare(stored: &'static Kind, part: Part, new: &mut Value, old: &Value) {
+fn prepare(stored: &Kind, part: Part, new: &mut Value, old: &Value) {
     for kept in [
         "uid",
         "creationTimestamp",
@@ -291,7 +307,7 @@ fn prepare(stored: &'static Kind, part: Part, new: &mut Value, old: &Value) {
         value::remove(new, &format!("metadata.{dropped}"));
     }
     meta::normalize(new);
-    value::set(new, "kind", stored.kind);
+    value::set(new, "kind", &*stored.kind);
     value::set(new, "apiVersion", stored.api_version());
     match part {
         Part::Main => {
@@ -339,7 +355,7 @@ fn grows(generation: Generation, new: &Value, old: &Value) -> bool {
 }
 
 /// A deleted object that nothing keeps any more goes with this write.
-fn is_finished(stored: &'static Kind, object: &Value) -> bool {
+fn is_finished(stored: &Kind, object: &Value) -> bool {
     value::at(object, "metadata.deletionTimestamp").is_some()
         && value::int(object, "metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
         && value::items(object, "metadata.finalizers").is_empty()

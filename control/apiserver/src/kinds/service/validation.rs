@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
-use crate::registry::podspec::{validate_port_name, validate_port_number};
+use crate::kinds::podspec::{validate_port_name, validate_port_number};
 use crate::value;
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -66,11 +66,7 @@ pub(super) fn service(object: &Value, errors: &mut FieldErrors) {
     policies(object, errors);
     for (index, address) in value::items(object, "spec.externalIPs").iter().enumerate() {
         let field = format!("spec.externalIPs[{index}]");
-        crate::registry::endpoints::validate_ip(
-            address.as_str().unwrap_or_default(),
-            &field,
-            errors,
-        );
+        crate::kinds::endpoints::validate_ip(address.as_str().unwrap_or_default(), &field, errors);
     }
 }
 

@@ -5,66 +5,67 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use knarr_api::labels::Selector;
 use serde_json::{Value, json};
 
-use super::{Column, Generation, Kind, NameRule, Scope, Strategy, Subresource, podspec};
+use super::podspec;
 use crate::field::FieldErrors;
+use crate::registry::{Column, Generation, Kind, Scope, Strategy, Subresource, texts};
 use crate::{table, value};
 
-pub(super) static KIND: Kind = Kind {
-    group: "apps",
-    version: "v1",
-    kind: "ReplicaSet",
-    plural: "replicasets",
-    singular: "replicaset",
-    short_names: &["rs"],
-    categories: &["all"],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::Spec,
-    subresources: &[
-        Subresource::SCALE,
-        Subresource::status("apps", "v1", "ReplicaSet"),
-    ],
-    selectable: &[],
-    columns: &[
-        Column::NAME,
-        Column::new(
-            "Desired",
-            "integer",
-            "Replicas is the number of desired pods.",
-        ),
-        Column::new(
-            "Current",
-            "integer",
-            "Replicas is the most recently observed number of non-terminating pods.",
-        ),
-        Column::new(
-            "Ready",
-            "integer",
-            "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
-        ),
-        Column::AGE,
-        Column::new(
-            "Containers",
-            "string",
-            "Names of each container in the template.",
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["rs"]),
+        categories: texts(&["all"]),
+        generation: Generation::Spec,
+        subresources: vec![
+            Subresource::SCALE,
+            Subresource::status("apps", "v1", "ReplicaSet"),
+        ],
+        columns: vec![
+            Column::NAME,
+            Column::new(
+                "Desired",
+                "integer",
+                "Replicas is the number of desired pods.",
+            ),
+            Column::new(
+                "Current",
+                "integer",
+                "Replicas is the most recently observed number of non-terminating pods.",
+            ),
+            Column::new(
+                "Ready",
+                "integer",
+                "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
+            ),
+            Column::AGE,
+            Column::new(
+                "Containers",
+                "string",
+                "Names of each container in the template.",
+            )
+            .wide(),
+            Column::new(
+                "Images",
+                "string",
+                "Images referenced by each container in the template.",
+            )
+            .wide(),
+            Column::new(
+                "Selector",
+                "string",
+                "Selector is a label query over pods that should match the replica count.",
+            )
+            .wide(),
+        ],
+        ..Kind::new(
+            "apps",
+            "v1",
+            "ReplicaSet",
+            "replicasets",
+            Scope::Namespaced,
+            ReplicaSet,
         )
-        .wide(),
-        Column::new(
-            "Images",
-            "string",
-            "Images referenced by each container in the template.",
-        )
-        .wide(),
-        Column::new(
-            "Selector",
-            "string",
-            "Selector is a label query over pods that should match the replica count.",
-        )
-        .wide(),
-    ],
-    strategy: &ReplicaSet,
-    view_of: None,
-};
+    }
+}
 
 struct ReplicaSet;
 
@@ -214,7 +215,7 @@ pub(super) fn selector_and_template(object: &Value, errors: &mut FieldErrors) {
 }
 
 fn selector_parts(object: &Value, errors: &mut FieldErrors) {
-    super::meta::labels(
+    crate::registry::meta::labels(
         value::at(object, "spec.selector.matchLabels"),
         "spec.selector.matchLabels",
         errors,

@@ -3,34 +3,31 @@
 
 use serde_json::Value;
 
-use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::field::FieldErrors;
+use crate::registry::{Column, Kind, Scope, Strategy, texts};
 use crate::{table, value};
 
 /// Bytes of all values, as Kubernetes' `MaxSecretSize`.
 pub(super) const DATA_BYTES_MAX: usize = 1024 * 1024;
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "ConfigMap",
-    plural: "configmaps",
-    singular: "configmap",
-    short_names: &["cm"],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[],
-    selectable: &[],
-    columns: &[
-        Column::NAME,
-        Column::new("Data", "string", "Data contains the configuration data."),
-        Column::AGE,
-    ],
-    strategy: &ConfigMap,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["cm"]),
+        columns: vec![
+            Column::NAME,
+            Column::new("Data", "string", "Data contains the configuration data."),
+            Column::AGE,
+        ],
+        ..Kind::new(
+            "",
+            "v1",
+            "ConfigMap",
+            "configmaps",
+            Scope::Namespaced,
+            ConfigMap,
+        )
+    }
+}
 
 struct ConfigMap;
 

@@ -3,35 +3,31 @@
 
 use serde_json::Value;
 
-use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::field::FieldErrors;
+use crate::registry::{Column, Kind, Scope, Strategy};
 use crate::{table, value};
 
-pub(super) static KIND: Kind = Kind {
-    group: "coordination.k8s.io",
-    version: "v1",
-    kind: "Lease",
-    plural: "leases",
-    singular: "lease",
-    short_names: &[],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[],
-    selectable: &[],
-    columns: &[
-        Column::NAME,
-        Column::new(
-            "Holder",
-            "string",
-            "holderIdentity contains the identity of the holder of a current lease.",
-        ),
-        Column::AGE,
-    ],
-    strategy: &Lease,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        columns: vec![
+            Column::NAME,
+            Column::new(
+                "Holder",
+                "string",
+                "holderIdentity contains the identity of the holder of a current lease.",
+            ),
+            Column::AGE,
+        ],
+        ..Kind::new(
+            "coordination.k8s.io",
+            "v1",
+            "Lease",
+            "leases",
+            Scope::Namespaced,
+            Lease,
+        )
+    }
+}
 
 struct Lease;
 

@@ -3,99 +3,58 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource, meta, podspec,
-};
+use super::podspec;
 use crate::field::FieldErrors;
+use crate::registry::{
+    Column, Generation, Kind, Scope, Selectable, Strategy, Subresource, meta, texts,
+};
 use crate::{table, value};
 
 mod qos;
 mod row;
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "Pod",
-    plural: "pods",
-    singular: "pod",
-    short_names: &["po"],
-    categories: &["all"],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::Spec,
-    subresources: &[
-        Subresource {
-            name: "attach",
-            group: "",
-            version: "v1",
-            kind: "PodAttachOptions",
-            verbs: &["create", "get"],
-        },
-        Subresource {
-            name: "binding",
-            group: "",
-            version: "v1",
-            kind: "Binding",
-            verbs: &["create"],
-        },
-        Subresource {
-            name: "eviction",
-            group: "policy",
-            version: "v1",
-            kind: "Eviction",
-            verbs: &["create"],
-        },
-        Subresource {
-            name: "exec",
-            group: "",
-            version: "v1",
-            kind: "PodExecOptions",
-            verbs: &["create", "get"],
-        },
-        Subresource {
-            name: "log",
-            group: "",
-            version: "v1",
-            kind: "Pod",
-            verbs: &["get"],
-        },
-        Subresource {
-            name: "portforward",
-            group: "",
-            version: "v1",
-            kind: "PodPortForwardOptions",
-            verbs: &["create", "get"],
-        },
-        Subresource::status("", "v1", "Pod"),
-    ],
-    selectable: &[
-        Selectable::new("spec.nodeName"),
-        Selectable::new("spec.restartPolicy"),
-        Selectable::new("spec.schedulerName"),
-        Selectable::new("spec.serviceAccountName"),
-        Selectable::new("spec.hostNetwork").or("false"),
-        Selectable::new("status.phase"),
-        Selectable::new("status.podIP"),
-        // Kubernetes takes this label and never finds anything; a pod here has one address.
-        Selectable::new("status.podIPs").at(&["status.podIP"]),
-        Selectable::new("status.nominatedNodeName"),
-        // What the oldest clients call it.
-        Selectable::new("spec.host").at(&["spec.nodeName"]),
-    ],
-    columns: &[
-        Column::NAME,
-        Column::new("Ready", "string", "The aggregate readiness state of this pod for accepting traffic."),
-        Column::new("Status", "string", "The aggregate status of the containers in this pod."),
-        Column::new("Restarts", "string", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
-        Column::AGE,
-        Column::new("IP", "string", "podIP address allocated to the pod. Routable at least within the cluster. Empty if not yet allocated.").wide(),
-        Column::new("Node", "string", "NodeName indicates in which node this pod is scheduled.").wide(),
-        Column::new("Nominated Node", "string", "nominatedNodeName is set only when this pod preempts other pods on the node, but it cannot be scheduled right away as preemption victims receive their graceful termination periods.").wide(),
-        Column::new("Readiness Gates", "string", "If specified, all readiness gates will be evaluated for pod readiness.").wide(),
-    ],
-    strategy: &Pod,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["po"]),
+        categories: texts(&["all"]),
+        generation: Generation::Spec,
+        subresources: vec![
+            Subresource::new("attach", "", "v1", "PodAttachOptions", &["create", "get"]),
+            Subresource::new("binding", "", "v1", "Binding", &["create"]),
+            Subresource::new("eviction", "policy", "v1", "Eviction", &["create"]),
+            Subresource::new("exec", "", "v1", "PodExecOptions", &["create", "get"]),
+            Subresource::new("log", "", "v1", "Pod", &["get"]),
+            Subresource::new("portforward", "", "v1", "PodPortForwardOptions", &["create", "get"]),
+            Subresource::status("", "v1", "Pod"),
+        ],
+        selectable: vec![
+            Selectable::new("spec.nodeName"),
+            Selectable::new("spec.restartPolicy"),
+            Selectable::new("spec.schedulerName"),
+            Selectable::new("spec.serviceAccountName"),
+            Selectable::new("spec.hostNetwork").or("false"),
+            Selectable::new("status.phase"),
+            Selectable::new("status.podIP"),
+            // Kubernetes takes this label and never finds anything; a pod here has one address.
+            Selectable::new("status.podIPs").at(&["status.podIP"]),
+            Selectable::new("status.nominatedNodeName"),
+            // What the oldest clients call it.
+            Selectable::new("spec.host").at(&["spec.nodeName"]),
+        ],
+        columns: vec![
+            Column::NAME,
+            Column::new("Ready", "string", "The aggregate readiness state of this pod for accepting traffic."),
+            Column::new("Status", "string", "The aggregate status of the containers in this pod."),
+            Column::new("Restarts", "string", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
+            Column::AGE,
+            Column::new("IP", "string", "podIP address allocated to the pod. Routable at least within the cluster. Empty if not yet allocated.").wide(),
+            Column::new("Node", "string", "NodeName indicates in which node this pod is scheduled.").wide(),
+            Column::new("Nominated Node", "string", "nominatedNodeName is set only when this pod preempts other pods on the node, but it cannot be scheduled right away as preemption victims receive their graceful termination periods.").wide(),
+            Column::new("Readiness Gates", "string", "If specified, all readiness gates will be evaluated for pod readiness.").wide(),
+        ],
+        ..Kind::new("", "v1", "Pod", "pods", Scope::Namespaced, Pod)
+    }
+}
 
 struct Pod;
 

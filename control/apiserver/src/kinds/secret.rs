@@ -6,36 +6,26 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::configmap::{DATA_BYTES_MAX, validate_immutable, validate_key};
-use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy};
 use crate::field::FieldErrors;
+use crate::registry::{Column, Kind, Scope, Selectable, Strategy};
 use crate::{table, value};
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "Secret",
-    plural: "secrets",
-    singular: "secret",
-    short_names: &[],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[],
-    selectable: &[Selectable::new("type")],
-    columns: &[
-        Column::NAME,
-        Column::new(
-            "Type",
-            "string",
-            "Used to facilitate programmatic handling of secret data.",
-        ),
-        Column::new("Data", "string", "Data contains the secret data."),
-        Column::AGE,
-    ],
-    strategy: &Secret,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        selectable: vec![Selectable::new("type")],
+        columns: vec![
+            Column::NAME,
+            Column::new(
+                "Type",
+                "string",
+                "Used to facilitate programmatic handling of secret data.",
+            ),
+            Column::new("Data", "string", "Data contains the secret data."),
+            Column::AGE,
+        ],
+        ..Kind::new("", "v1", "Secret", "secrets", Scope::Namespaced, Secret)
+    }
+}
 
 struct Secret;
 

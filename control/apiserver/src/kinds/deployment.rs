@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::replicaset::{default_template, not_negative, selector_and_template, selector_stays};
-use super::{Column, Generation, Kind, NameRule, Scope, Strategy, Subresource};
 use crate::field::FieldErrors;
+use crate::registry::{Column, Generation, Kind, Scope, Strategy, Subresource, texts};
 use crate::{table, value};
 
 /// Old ReplicaSets that are kept for going back.
@@ -13,53 +13,53 @@ const HISTORY: i64 = 10;
 /// Seconds without progress after which a rollout has failed.
 const PROGRESS_S: i64 = 600;
 
-pub(super) static KIND: Kind = Kind {
-    group: "apps",
-    version: "v1",
-    kind: "Deployment",
-    plural: "deployments",
-    singular: "deployment",
-    short_names: &["deploy"],
-    categories: &["all"],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::SpecAndAnnotations,
-    subresources: &[
-        Subresource::SCALE,
-        Subresource::status("apps", "v1", "Deployment"),
-    ],
-    selectable: &[],
-    columns: &[
-        Column::NAME,
-        Column::new("Ready", "string", "Number of the pod with ready state"),
-        Column::new(
-            "Up-to-date",
-            "string",
-            "Total number of non-terminating pods targeted by this deployment that have the desired template spec.",
-        ),
-        Column::new(
-            "Available",
-            "string",
-            "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment.",
-        ),
-        Column::AGE,
-        Column::new(
-            "Containers",
-            "string",
-            "Names of each container in the template.",
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["deploy"]),
+        categories: texts(&["all"]),
+        generation: Generation::SpecAndAnnotations,
+        subresources: vec![
+            Subresource::SCALE,
+            Subresource::status("apps", "v1", "Deployment"),
+        ],
+        columns: vec![
+            Column::NAME,
+            Column::new("Ready", "string", "Number of the pod with ready state"),
+            Column::new(
+                "Up-to-date",
+                "string",
+                "Total number of non-terminating pods targeted by this deployment that have the desired template spec.",
+            ),
+            Column::new(
+                "Available",
+                "string",
+                "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this deployment.",
+            ),
+            Column::AGE,
+            Column::new(
+                "Containers",
+                "string",
+                "Names of each container in the template.",
+            )
+            .wide(),
+            Column::new(
+                "Images",
+                "string",
+                "Images referenced by each container in the template.",
+            )
+            .wide(),
+            Column::new("Selector", "string", "Label selector for pods.").wide(),
+        ],
+        ..Kind::new(
+            "apps",
+            "v1",
+            "Deployment",
+            "deployments",
+            Scope::Namespaced,
+            Deployment,
         )
-        .wide(),
-        Column::new(
-            "Images",
-            "string",
-            "Images referenced by each container in the template.",
-        )
-        .wide(),
-        Column::new("Selector", "string", "Label selector for pods.").wide(),
-    ],
-    strategy: &Deployment,
-    view_of: None,
-};
+    }
+}
 
 struct Deployment;
 

@@ -7,63 +7,59 @@
 use serde_json::{Value, json};
 
 use super::ignored::{self, Ignored, ignored};
-use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource, meta};
 use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
+use crate::registry::{
+    Column, Kind, NameRule, Scope, Selectable, Strategy, Subresource, meta, texts,
+};
 use crate::{table, value};
 
 mod advice;
 mod validation;
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "Service",
-    plural: "services",
-    singular: "service",
-    short_names: &["svc"],
-    categories: &["all"],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::ServiceLabel,
-    generation: Generation::None,
-    subresources: &[Subresource::status("", "v1", "Service")],
-    selectable: &[
-        Selectable::new("spec.clusterIP"),
-        Selectable::new("spec.type"),
-    ],
-    columns: &[
-        Column::NAME,
-        Column::new(
-            "Type",
-            "string",
-            "type determines how the Service is exposed.",
-        ),
-        Column::new(
-            "Cluster-IP",
-            "string",
-            "clusterIP is the IP address of the service.",
-        ),
-        Column::new(
-            "External-IP",
-            "string",
-            "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service.",
-        ),
-        Column::new(
-            "Port(s)",
-            "string",
-            "The list of ports that are exposed by this service.",
-        ),
-        Column::AGE,
-        Column::new(
-            "Selector",
-            "string",
-            "Route service traffic to pods with label keys and values matching this selector.",
-        )
-        .wide(),
-    ],
-    strategy: &Service,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["svc"]),
+        categories: texts(&["all"]),
+        name_rule: NameRule::ServiceLabel,
+        subresources: vec![Subresource::status("", "v1", "Service")],
+        selectable: vec![
+            Selectable::new("spec.clusterIP"),
+            Selectable::new("spec.type"),
+        ],
+        columns: vec![
+            Column::NAME,
+            Column::new(
+                "Type",
+                "string",
+                "type determines how the Service is exposed.",
+            ),
+            Column::new(
+                "Cluster-IP",
+                "string",
+                "clusterIP is the IP address of the service.",
+            ),
+            Column::new(
+                "External-IP",
+                "string",
+                "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service.",
+            ),
+            Column::new(
+                "Port(s)",
+                "string",
+                "The list of ports that are exposed by this service.",
+            ),
+            Column::AGE,
+            Column::new(
+                "Selector",
+                "string",
+                "Route service traffic to pods with label keys and values matching this selector.",
+            )
+            .wide(),
+        ],
+        ..Kind::new("", "v1", "Service", "services", Scope::Namespaced, Service)
+    }
+}
 
 /// Seconds that `ClientIP` affinity holds without a request.
 const AFFINITY_S: i64 = 10_800;

@@ -3,40 +3,34 @@
 
 use serde_json::{Value, json};
 
-use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource};
 use crate::field::FieldErrors;
+use crate::registry::{Column, Kind, NameRule, Scope, Selectable, Strategy, Subresource, texts};
 use crate::{table, value};
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "Namespace",
-    plural: "namespaces",
-    singular: "namespace",
-    short_names: &["ns"],
-    categories: &[],
-    scope: Scope::Cluster,
-    name_rule: NameRule::Label,
-    generation: Generation::None,
-    subresources: &[
-        Subresource {
-            name: "finalize",
-            group: "",
-            version: "v1",
-            kind: "Namespace",
-            verbs: &["update"],
-        },
-        Subresource::status("", "v1", "Namespace"),
-    ],
-    selectable: &[Selectable::new("status.phase")],
-    columns: &[
-        Column::NAME,
-        Column::new("Status", "string", "The status of the namespace"),
-        Column::AGE,
-    ],
-    strategy: &Namespace,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["ns"]),
+        name_rule: NameRule::Label,
+        subresources: vec![
+            Subresource::new("finalize", "", "v1", "Namespace", &["update"]),
+            Subresource::status("", "v1", "Namespace"),
+        ],
+        selectable: vec![Selectable::new("status.phase")],
+        columns: vec![
+            Column::NAME,
+            Column::new("Status", "string", "The status of the namespace"),
+            Column::AGE,
+        ],
+        ..Kind::new(
+            "",
+            "v1",
+            "Namespace",
+            "namespaces",
+            Scope::Cluster,
+            Namespace,
+        )
+    }
+}
 
 struct Namespace;
 

@@ -15,7 +15,7 @@ const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Def
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// A pod template: labels, annotations and the spec.
-pub(in crate::registry) fn template(template: &Value, field: &str, errors: &mut FieldErrors) {
+pub(in crate::kinds) fn template(template: &Value, field: &str, errors: &mut FieldErrors) {
     meta::labels(
         value::at(template, "metadata.labels"),
         &format!("{field}.labels"),
@@ -39,7 +39,7 @@ pub(in crate::registry) fn template(template: &Value, field: &str, errors: &mut 
 }
 
 /// The spec of a pod that is created.
-pub(in crate::registry) fn of_pod(pod: &Value, field: &str, errors: &mut FieldErrors) {
+pub(in crate::kinds) fn of_pod(pod: &Value, field: &str, errors: &mut FieldErrors) {
     no_ephemeral_containers(pod, field, "cannot be set on create", errors);
     spec(pod, field, errors);
 }

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::CONTAINER_LISTS;
-use crate::registry::ignored::{self, Ignored, WAITS, When, ignored};
+use crate::kinds::ignored::{self, Ignored, WAITS, When, ignored};
 use crate::value;
 
 const NO_TOKENS: &str =
@@ -179,7 +179,7 @@ const OF_CONTAINER: &[Ignored] = &[
 const HTTP_ONLY: &str = "has no effect in this version: probes speak HTTP/1.1";
 
 /// The warnings about a pod spec.
-pub(in crate::registry) fn warnings(spec: &Value, field: &str) -> Vec<String> {
+pub(in crate::kinds) fn warnings(spec: &Value, field: &str) -> Vec<String> {
     let mut found = ignored::warnings(OF_POD, spec, field);
     for (index, volume) in value::items(spec, "volumes").iter().enumerate() {
         let sources = volume.as_object().into_iter().flatten();

@@ -86,7 +86,7 @@ const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];
 
 /// The warnings about `pod`, an object with `metadata` and `spec` that stands at `root`: empty for a Pod, or a template's
 /// path with a dot behind it.
-pub(in crate::registry) fn advice(pod: &Value, root: &str) -> Vec<String> {
+pub(in crate::kinds) fn advice(pod: &Value, root: &str) -> Vec<String> {
     let spec = value::at(pod, "spec").unwrap_or(&Value::Null);
     let annotations = value::at(pod, "metadata.annotations").unwrap_or(&Value::Null);
     let mut found = Found {

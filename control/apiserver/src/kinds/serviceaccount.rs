@@ -4,26 +4,23 @@
 use serde_json::Value;
 
 use super::ignored::{self, Ignored, ignored};
-use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
+use crate::registry::{Column, Kind, Scope, Strategy, texts};
 use crate::{table, value};
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "ServiceAccount",
-    plural: "serviceaccounts",
-    singular: "serviceaccount",
-    short_names: &["sa"],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[],
-    selectable: &[],
-    columns: &[Column::NAME, Column::AGE],
-    strategy: &ServiceAccount,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["sa"]),
+        columns: vec![Column::NAME, Column::AGE],
+        ..Kind::new(
+            "",
+            "v1",
+            "ServiceAccount",
+            "serviceaccounts",
+            Scope::Namespaced,
+            ServiceAccount,
+        )
+    }
+}
 
 /// Its Secrets are no column since v1.35: nothing of Kubernetes fills that list any more.
 struct ServiceAccount;

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::meta;
+use crate::registry::meta;
 use crate::value;
 
 mod advice;

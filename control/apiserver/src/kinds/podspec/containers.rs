@@ -389,18 +389,14 @@ fn probe_numbers(probe: &Value, kind: &str, field: &str, errors: &mut FieldError
 }
 
 /// A port's number.
-pub(in crate::registry) fn validate_port_number(
-    number: i64,
-    field: &str,
-    errors: &mut FieldErrors,
-) {
+pub(in crate::kinds) fn validate_port_number(number: i64, field: &str, errors: &mut FieldErrors) {
     if !(1..=65535).contains(&number) {
         errors.invalid(field, number, "must be between 1 and 65535, inclusive");
     }
 }
 
 /// A port's name: an IANA service name.
-pub(in crate::registry) fn validate_port_name(name: &str, field: &str, errors: &mut FieldErrors) {
+pub(in crate::kinds) fn validate_port_name(name: &str, field: &str, errors: &mut FieldErrors) {
     if name.len() > PORT_NAME_MAX {
         errors.invalid(
             field,

@@ -3,10 +3,12 @@
 //!
 //! Defaults and conversion of `pkg/apis/events/v1/conversion.go` (v1.37). What is refused: `event/validation.rs`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy};
 use crate::field::FieldErrors;
+use crate::registry::{Column, Kind, Scope, Selectable, Storage, Strategy, texts};
 use crate::{table, value};
 
 mod validation;
@@ -66,65 +68,62 @@ const COLUMNS: &[Column] = &[
 /// Where the label `source` finds its value, as `ToSelectableFields` of Kubernetes' event strategy (v1.37).
 const SOURCE: [&str; 2] = ["source.component", "reportingComponent"];
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "Event",
-    plural: "events",
-    singular: "event",
-    short_names: &["ev"],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[],
-    selectable: &[
-        Selectable::new("involvedObject.kind"),
-        Selectable::new("involvedObject.namespace"),
-        Selectable::new("involvedObject.name"),
-        Selectable::new("involvedObject.uid"),
-        Selectable::new("involvedObject.apiVersion"),
-        Selectable::new("involvedObject.resourceVersion"),
-        Selectable::new("involvedObject.fieldPath"),
-        Selectable::new("reason"),
-        Selectable::new("reportingComponent"),
-        Selectable::new("source").at(&SOURCE),
-        Selectable::new("type"),
-    ],
-    columns: COLUMNS,
-    strategy: &Event(Face::Core),
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["ev"]),
+        selectable: vec![
+            Selectable::new("involvedObject.kind"),
+            Selectable::new("involvedObject.namespace"),
+            Selectable::new("involvedObject.name"),
+            Selectable::new("involvedObject.uid"),
+            Selectable::new("involvedObject.apiVersion"),
+            Selectable::new("involvedObject.resourceVersion"),
+            Selectable::new("involvedObject.fieldPath"),
+            Selectable::new("reason"),
+            Selectable::new("reportingComponent"),
+            Selectable::new("source").at(&SOURCE),
+            Selectable::new("type"),
+        ],
+        columns: COLUMNS.to_vec(),
+        ..Kind::new(
+            "",
+            "v1",
+            "Event",
+            "events",
+            Scope::Namespaced,
+            Event(Face::Core),
+        )
+    }
+}
 
-pub(super) static VIEW: Kind = Kind {
-    group: "events.k8s.io",
-    version: "v1",
-    kind: "Event",
-    plural: "events",
-    singular: "event",
-    short_names: &["ev"],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[],
-    selectable: &[
-        Selectable::new("regarding.kind").at(&["involvedObject.kind"]),
-        Selectable::new("regarding.namespace").at(&["involvedObject.namespace"]),
-        Selectable::new("regarding.name").at(&["involvedObject.name"]),
-        Selectable::new("regarding.uid").at(&["involvedObject.uid"]),
-        Selectable::new("regarding.apiVersion").at(&["involvedObject.apiVersion"]),
-        Selectable::new("regarding.resourceVersion").at(&["involvedObject.resourceVersion"]),
-        Selectable::new("regarding.fieldPath").at(&["involvedObject.fieldPath"]),
-        Selectable::new("reason"),
-        Selectable::new("reportingController").at(&["reportingComponent"]),
-        Selectable::new("source").at(&SOURCE),
-        Selectable::new("type"),
-    ],
-    columns: COLUMNS,
-    strategy: &Event(Face::Events),
-    view_of: Some(&KIND),
-};
+pub(super) fn view(stored: Arc<Kind>) -> Kind {
+    Kind {
+        short_names: texts(&["ev"]),
+        selectable: vec![
+            Selectable::new("regarding.kind").at(&["involvedObject.kind"]),
+            Selectable::new("regarding.namespace").at(&["involvedObject.namespace"]),
+            Selectable::new("regarding.name").at(&["involvedObject.name"]),
+            Selectable::new("regarding.uid").at(&["involvedObject.uid"]),
+            Selectable::new("regarding.apiVersion").at(&["involvedObject.apiVersion"]),
+            Selectable::new("regarding.resourceVersion").at(&["involvedObject.resourceVersion"]),
+            Selectable::new("regarding.fieldPath").at(&["involvedObject.fieldPath"]),
+            Selectable::new("reason"),
+            Selectable::new("reportingController").at(&["reportingComponent"]),
+            Selectable::new("source").at(&SOURCE),
+            Selectable::new("type"),
+        ],
+        columns: COLUMNS.to_vec(),
+        storage: Storage::ViewOf(stored),
+        ..Kind::new(
+            "events.k8s.io",
+            "v1",
+            "Event",
+            "events",
+            Scope::Namespaced,
+            Event(Face::Events),
+        )
+    }
+}
 
 /// core/v1 name, events.k8s.io/v1 name.
 const RENAMED: [(&str, &str); 7] = [

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::endpoints::validate_ip;
 use super::ignored::{self, Ignored, ignored};
-use super::meta::address_advice;
-use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::field::FieldErrors;
+use crate::registry::meta::address_advice;
+use crate::registry::{Column, Generation, Kind, Scope, Strategy};
 use crate::{table, value};
 
 /// Values that a column shows before it says how many more there are.
@@ -15,41 +15,38 @@ const SHOWN_MAX: usize = 3;
 const ENDPOINTS_MAX: usize = 1000;
 const PORTS_MAX: usize = 20_000;
 
-pub(super) static KIND: Kind = Kind {
-    group: "discovery.k8s.io",
-    version: "v1",
-    kind: "EndpointSlice",
-    plural: "endpointslices",
-    singular: "endpointslice",
-    short_names: &[],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::Content,
-    subresources: &[],
-    selectable: &[],
-    columns: &[
-        Column::NAME,
-        Column::new(
-            "AddressType",
-            "string",
-            "addressType specifies the type of address carried by this EndpointSlice.",
-        ),
-        Column::new(
-            "Ports",
-            "string",
-            "ports specifies the list of network ports exposed by each endpoint in this slice.",
-        ),
-        Column::new(
-            "Endpoints",
-            "string",
-            "endpoints is a list of unique endpoints in this slice.",
-        ),
-        Column::AGE,
-    ],
-    strategy: &EndpointSlice,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        generation: Generation::Content,
+        columns: vec![
+            Column::NAME,
+            Column::new(
+                "AddressType",
+                "string",
+                "addressType specifies the type of address carried by this EndpointSlice.",
+            ),
+            Column::new(
+                "Ports",
+                "string",
+                "ports specifies the list of network ports exposed by each endpoint in this slice.",
+            ),
+            Column::new(
+                "Endpoints",
+                "string",
+                "endpoints is a list of unique endpoints in this slice.",
+            ),
+            Column::AGE,
+        ],
+        ..Kind::new(
+            "discovery.k8s.io",
+            "v1",
+            "EndpointSlice",
+            "endpointslices",
+            Scope::Namespaced,
+            EndpointSlice,
+        )
+    }
+}
 
 struct EndpointSlice;
 

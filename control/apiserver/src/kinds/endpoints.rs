@@ -5,39 +5,36 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::meta::address_advice;
-use super::{Column, Generation, Kind, NameRule, Scope, Strategy};
 use crate::field::FieldErrors;
+use crate::registry::meta::address_advice;
+use crate::registry::{Column, Kind, Scope, Strategy, texts};
 use crate::{table, value};
 
 /// Addresses that the column shows before it says how many more there are.
 const SHOWN_MAX: usize = 3;
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "Endpoints",
-    plural: "endpoints",
-    singular: "endpoints",
-    short_names: &["ep"],
-    categories: &[],
-    scope: Scope::Namespaced,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[],
-    selectable: &[],
-    columns: &[
-        Column::NAME,
-        Column::new(
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["ep"]),
+        columns: vec![
+            Column::NAME,
+            Column::new(
+                "Endpoints",
+                "string",
+                "The set of all endpoints is the union of all subsets.",
+            ),
+            Column::AGE,
+        ],
+        ..Kind::new(
+            "",
+            "v1",
             "Endpoints",
-            "string",
-            "The set of all endpoints is the union of all subsets.",
-        ),
-        Column::AGE,
-    ],
-    strategy: &Endpoints,
-    view_of: None,
-};
+            "endpoints",
+            Scope::Namespaced,
+            Endpoints,
+        )
+    }
+}
 
 struct Endpoints;
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{KIND, qos};
+use super::{kind, qos};
 use crate::field::FieldErrors;
 
 fn pod(resources: Value) -> Value {
@@ -36,11 +36,11 @@ fn the_class_follows_from_requests_and_limits() {
 
 fn update(change: impl Fn(&mut Value)) -> String {
     let mut old = pod(json!({}));
-    KIND.strategy.default(&mut old);
+    kind().strategy.default(&mut old);
     let mut new = old.clone();
     change(&mut new);
     let mut errors = FieldErrors::default();
-    KIND.strategy.validate_update(&new, &old, &mut errors);
+    kind().strategy.validate_update(&new, &old, &mut errors);
     if errors.is_empty() {
         String::new()
     } else {

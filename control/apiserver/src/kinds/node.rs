@@ -5,58 +5,50 @@ use serde_json::Value;
 
 use super::ignored::{self, Ignored, ignored};
 use super::podspec::canonical_quantities;
-use super::{Column, Generation, Kind, NameRule, Scope, Selectable, Strategy, Subresource};
 use crate::field::FieldErrors;
+use crate::registry::{Column, Kind, Scope, Selectable, Strategy, Subresource, texts};
 use crate::{table, value};
 
-pub(super) static KIND: Kind = Kind {
-    group: "",
-    version: "v1",
-    kind: "Node",
-    plural: "nodes",
-    singular: "node",
-    short_names: &["no"],
-    categories: &[],
-    scope: Scope::Cluster,
-    name_rule: NameRule::Subdomain,
-    generation: Generation::None,
-    subresources: &[Subresource::status("", "v1", "Node")],
-    selectable: &[Selectable::new("spec.unschedulable").or("false")],
-    columns: &[
-        Column::NAME,
-        Column::new("Status", "string", "The status of the node"),
-        Column::new("Roles", "string", "The roles of the node"),
-        Column::AGE,
-        Column::new("Version", "string", "Kubelet Version reported by the node."),
-        Column::new(
-            "Internal-IP",
-            "string",
-            "List of addresses reachable to the node.",
-        )
-        .wide(),
-        Column::new(
-            "External-IP",
-            "string",
-            "List of addresses reachable to the node.",
-        )
-        .wide(),
-        Column::new("OS-Image", "string", "OS Image reported by the node.").wide(),
-        Column::new(
-            "Kernel-Version",
-            "string",
-            "Kernel Version reported by the node.",
-        )
-        .wide(),
-        Column::new(
-            "Container-Runtime",
-            "string",
-            "ContainerRuntime Version reported by the node.",
-        )
-        .wide(),
-    ],
-    strategy: &Node,
-    view_of: None,
-};
+pub(super) fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["no"]),
+        subresources: vec![Subresource::status("", "v1", "Node")],
+        selectable: vec![Selectable::new("spec.unschedulable").or("false")],
+        columns: vec![
+            Column::NAME,
+            Column::new("Status", "string", "The status of the node"),
+            Column::new("Roles", "string", "The roles of the node"),
+            Column::AGE,
+            Column::new("Version", "string", "Kubelet Version reported by the node."),
+            Column::new(
+                "Internal-IP",
+                "string",
+                "List of addresses reachable to the node.",
+            )
+            .wide(),
+            Column::new(
+                "External-IP",
+                "string",
+                "List of addresses reachable to the node.",
+            )
+            .wide(),
+            Column::new("OS-Image", "string", "OS Image reported by the node.").wide(),
+            Column::new(
+                "Kernel-Version",
+                "string",
+                "Kernel Version reported by the node.",
+            )
+            .wide(),
+            Column::new(
+                "Container-Runtime",
+                "string",
+                "ContainerRuntime Version reported by the node.",
+            )
+            .wide(),
+        ],
+        ..Kind::new("", "v1", "Node", "nodes", Scope::Cluster, Node)
+    }
+}
 
 struct Node;
 

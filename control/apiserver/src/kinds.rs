@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The built-in kinds, one file each, and what several of them share.
+//!
+//! A kind's file gives names, scope, subresources, defaults, validation, the split between spec and status, and the
+//! columns of `kubectl get`. [`all`] is the one list of them.
+
+use std::sync::Arc;
+
+use crate::registry::Kind;
+
+mod binding;
+mod configmap;
+mod deployment;
+mod endpoints;
+mod endpointslice;
+mod event;
+mod ignored;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod podspec;
+mod replicaset;
+mod secret;
+mod service;
+mod serviceaccount;
+
+pub(crate) use pod::container_names;
+
+/// Every built-in kind, in the order of discovery.
+pub(crate) fn all() -> Vec<Arc<Kind>> {
+    let event = Arc::new(event::kind());
+    let event_view = event::view(Arc::clone(&event));
+    vec![
+        binding::kind().into(),
+        configmap::kind().into(),
+        endpoints::kind().into(),
+        event,
+        namespace::kind().into(),
+        node::kind().into(),
+        pod::kind().into(),
+        secret::kind().into(),
+        serviceaccount::kind().into(),
+        service::kind().into(),
+        deployment::kind().into(),
+        replicaset::kind().into(),
+        lease::kind().into(),
+        endpointslice::kind().into(),
+        event_view.into(),
+    ]
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is special about a kind, as hooks that the generic code calls.
+//!
+//! Every hook has a default that suits a plain kind. The files below `kinds` implement them. Nothing outside of `kinds`
+//! compares the name of a kind.
+
+use serde_json::Value;
+
+use crate::field::FieldErrors;
+
+/// What is special about a kind. Objects are trees that the schema has already checked for types.
+pub(crate) trait Strategy: Send + Sync {
+    /// Fills in what was left out, as Kubernetes' defaulting of this version.
+    fn default(&self, _object: &mut Value) {}
+    /// Clears what a client may not set at creation; defaults are in already.
+    fn prepare_create(&self, _object: &mut Value) {}
+    /// Keeps what a client may not change.
+    fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+    /// Keeps what a client of the status subresource may not change, besides `spec`.
+    fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
+    /// What is wrong with a new object. Of a view, it is asked the view's own strategy, but about the stored form.
+    fn validate(&self, _object: &Value, _errors: &mut FieldErrors) {}
+    /// What is wrong with a change; the new object is validated by itself too.
+    fn validate_update(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+    }
+    /// What is wrong with a change of status.
+    fn validate_status(&self, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
+    /// Warnings of what this version takes and does not carry out.
+    fn warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+    /// Warnings that Kubernetes gives as well: its `WarningsOnCreate`, and `WarningsOnUpdate` where there is an old object.
+    fn advice(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+    /// Says that the kind itself is deprecated. It goes with every answer about the kind.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+    /// The cells of one row, in the order of the columns after the name.
+    fn cells(&self, object: &Value) -> Vec<Value>;
+    /// From the stored form to this view, and back.
+    fn as_view(&self, object: Value) -> Value {
+        object
+    }
+    /// From this view to the stored form.
+    fn to_stored(&self, object: Value) -> Value {
+        object
+    }
+}
+
+impl dyn Strategy {
+    /// Every warning about a new object, or a changed one.
+    pub(crate) fn all_warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut all = self.advice(new, old);
+        all.extend(self.warnings(new));
+        all
+    }
+}
