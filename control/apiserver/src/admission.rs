@@ -1,220 +1,321 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Admission: what Kubernetes' default plugins add to or refuse of a request.
+//! The admission chain: an ordered list of links, made once at start, that may change or refuse each write.
 //!
-//! NamespaceLifecycle, ServiceAccount (the account exists; pods get no token), DefaultTolerationSeconds and Priority.
-//! Called by the verbs for network and in-process clients alike.
+//! The write pipeline (`verbs/write.rs`) calls the chain twice. First every link may change the object, in order; then
+//! the kind validates it; then every link may refuse it, in the same order. Requests over the network and calls of the
+//! in-process client pass the same chain. What a link asks for stands in its own file; the links of one kind are below
+//! that kind.
 
-use std::time::Duration;
+use std::borrow::Cow;
+use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
-use serde_json::{Value, json};
+use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::core::Core;
-use crate::registry::Kind;
-use crate::{ApiError, value};
+use crate::identity::Caller;
+use crate::registry::{GroupVersionResource, Kind};
+use crate::{ApiError, kinds, value};
 
-/// Namespaces that cannot be deleted.
-const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
-/// The account of pods that name none.
-const DEFAULT_ACCOUNT: &str = "default";
-/// How long a pod waits for its namespace's default account, which a controller makes a moment after the
-/// namespace. kube-apiserver's plugin looks ten times, a tenth to a fifth of a second apart.
-const DEFAULT_ACCOUNT_MS_MAX: u64 = 2_000;
-/// The annotation of pods that stand for a node's static ones; they have no account.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-
-/// NamespaceLifecycle at creation: the namespace exists and is not going away.
-pub(crate) async fn namespace_is_open(
-    core: &Core,
-    kind: &Kind,
-    namespace: &str,
-    object: &Value,
-) -> Result<(), ApiError> {
-    if !kind.namespaced() {
-        return Ok(());
-    }
-    let namespaces = core.cache(&*core.registry().resource("", "v1", "namespaces")?)?;
-    let mut found = namespaces.get("", namespace);
-    if found.is_none() {
-        core.fresh().await?;
-        found = namespaces.get("", namespace);
-    }
-    let Some(found) = found else {
-        return Err(ApiError::not_found("", "namespaces", namespace));
-    };
-    if !found.meta.is_deleting() {
-        return Ok(());
-    }
-    let name = value::text(object, "metadata.name");
-    let mut error = ApiError::forbidden(
-        &kind.group,
-        &kind.plural,
-        name,
-        &format!(
-            "unable to create new content in namespace {namespace} because it is being terminated"
-        ),
-    );
-    error.set_details(StatusDetails {
-        name: (!name.is_empty()).then(|| name.to_owned()),
-        group: (!kind.group.is_empty()).then(|| kind.group.to_string()),
-        kind: Some(kind.plural.to_string()),
-        causes: Some(vec![StatusCause {
-            reason: Some("NamespaceTerminating".to_owned()),
-            message: Some(format!("namespace {namespace} is being terminated")),
-            field: Some("metadata.namespace".to_owned()),
-        }]),
-        ..StatusDetails::default()
-    });
-    Err(error)
+/// What a write does to the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// The object is new.
+    Create,
+    /// The object is changed: replaced, patched, scaled, bound or finalized.
+    Update,
+    /// The object is removed, or its deletion begins.
+    Delete,
 }
 
-/// NamespaceLifecycle at deletion.
-pub(crate) fn may_delete(kind: &Kind, name: &str) -> Result<(), ApiError> {
-    if kind.plural == "namespaces" && IMMORTAL.contains(&name) {
-        return Err(ApiError::forbidden(
-            &kind.group,
-            &kind.plural,
-            name,
-            "this namespace may not be deleted",
-        ));
-    }
-    Ok(())
+/// Which part of an object a request names: the object, or one of its subresources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Everything but the status.
+    Main,
+    /// The status only.
+    Status,
+    /// The number of replicas, through a Scale.
+    Scale,
+    /// The node of a pod, through a Binding.
+    Binding,
+    /// The deletion of a pod, through an Eviction.
+    Eviction,
+    /// The finalizers in the spec of a namespace.
+    Finalize,
 }
 
-/// ServiceAccount at creation: the account that a pod names exists.
-pub(crate) async fn service_account_exists(
-    core: &Core,
-    kind: &Kind,
-    namespace: &str,
-    object: &Value,
-) -> Result<(), ApiError> {
-    if kind.plural != "pods" || object["metadata"]["annotations"].get(MIRROR).is_some() {
-        return Ok(());
-    }
-    let account = value::text(object, "spec.serviceAccountName");
-    let accounts = core.cache(&*core.registry().resource("", "v1", "serviceaccounts")?)?;
-    let found = || accounts.get(namespace, account).is_some();
-    if found() {
-        return Ok(());
-    }
-    core.fresh().await?;
-    if account == DEFAULT_ACCOUNT {
-        let (_, mut changes) = accounts.watch_namespace(Some(namespace));
-        let made = async {
-            // A reader that fell behind has looked often enough.
-            while !found() && changes.next().await.is_ok() {}
-        };
-        // Where the time is over, the look below says so.
-        let _ = tokio::time::timeout(Duration::from_millis(DEFAULT_ACCOUNT_MS_MAX), made).await;
-    }
-    if found() {
-        return Ok(());
-    }
-    Err(ApiError::forbidden(
-        &kind.group,
-        &kind.plural,
-        value::text(object, "metadata.name"),
-        &format!(
-            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
-        ),
-    ))
-}
-
-/// What is added to a new object.
-pub(crate) fn mutate(core: &Core, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
-    if kind.plural != "pods" {
-        return Ok(());
-    }
-    value::default_text(object, "spec.serviceAccountName", DEFAULT_ACCOUNT);
-    let account = value::text(object, "spec.serviceAccountName").to_owned();
-    value::set(object, "spec.serviceAccount", account);
-    add_toleration(object, NOT_READY, core.config.not_ready_toleration_seconds);
-    add_toleration(
-        object,
-        UNREACHABLE,
-        core.config.unreachable_toleration_seconds,
-    );
-    // An unknown class is refused by `validate`.
-    let class = value::text(object, "spec.priorityClassName");
-    if let Some(priority) = class_priority(class) {
-        let sent = value::int(object, "spec.priority");
-        if let Some(sent) = sent.filter(|sent| *sent != priority) {
-            return Err(ApiError::forbidden(
-                &kind.group,
-                &kind.plural,
-                value::text(object, "metadata.name"),
-                &format!(
-                    "the integer value of priority ({sent}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
-                ),
-            ));
-        }
-        value::set(object, "spec.priority", priority);
-    }
-    value::default_text(object, "spec.preemptionPolicy", "PreemptLowerPriority");
-    Ok(())
-}
-
-/// What is kept of a changed object although a client may have left it out.
-pub(crate) fn mutate_update(kind: &Kind, new: &mut Value, old: &Value) {
-    if kind.plural != "pods" {
-        return;
-    }
-    for kept in [
-        "spec.serviceAccountName",
-        "spec.serviceAccount",
-        "spec.priority",
-        "spec.preemptionPolicy",
-    ] {
-        if value::at(new, kept).is_none() {
-            value::copy(new, old, kept);
+impl Part {
+    /// The name of the subresource; `None` for the object itself.
+    #[must_use]
+    pub fn subresource(self) -> Option<&'static str> {
+        match self {
+            Self::Main => None,
+            Self::Status => Some("status"),
+            Self::Scale => Some("scale"),
+            Self::Binding => Some("binding"),
+            Self::Eviction => Some("eviction"),
+            Self::Finalize => Some("finalize"),
         }
     }
 }
 
-/// What is refused of a valid new object.
-pub(crate) fn validate(_core: &Core, kind: &Kind, object: &Value) -> Result<(), ApiError> {
-    if kind.plural != "pods" {
-        return Ok(());
-    }
-    let class = value::text(object, "spec.priorityClassName");
-    if class_priority(class).is_none() {
-        return Err(ApiError::forbidden(
-            &kind.group,
-            &kind.plural,
-            value::text(object, "metadata.name"),
-            &format!("no PriorityClass with name {class} was found"),
-        ));
-    }
-    Ok(())
+/// Whether a write is only tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DryRun {
+    /// The write takes place.
+    #[default]
+    None,
+    /// Everything but the write.
+    All,
 }
 
-/// The two classes that every cluster has, and none at all.
-fn class_priority(class: &str) -> Option<i64> {
-    match class {
-        "" => Some(0),
-        "system-node-critical" => Some(2_000_001_000),
-        "system-cluster-critical" => Some(2_000_000_000),
-        _ => None,
+/// Something that a link has taken for one write: a quota, an address. It is kept when the write is committed.
+/// Otherwise it is dropped, and dropping gives it back: after a refusal, a dry run, and a lost race, before the write is
+/// tried again. So it is kept at most once for each write.
+pub trait Hold: Send + Sync {
+    /// The write was committed at `revision`.
+    fn keep(self: Box<Self>, revision: u64);
+}
+
+/// What links leave behind besides a changed object.
+#[derive(Default)]
+pub struct Effects {
+    pub(crate) warnings: Vec<String>,
+    pub(crate) holds: Vec<Box<dyn Hold>>,
+}
+
+impl Effects {
+    /// Warns the client; the write goes on.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// Ties something to the outcome of this write.
+    pub fn hold(&mut self, hold: impl Hold + 'static) {
+        self.holds.push(Box::new(hold));
     }
 }
 
-fn add_toleration(pod: &mut Value, key: &str, seconds: i64) {
-    let tolerated = value::items(pod, "spec.tolerations").iter().any(|t| {
-        let effect = value::text(t, "effect");
-        let tolerates = value::text(t, "key");
-        (tolerates.is_empty() || tolerates == key) && matches!(effect, "" | "NoExecute")
-    });
-    if tolerated {
-        return;
+impl std::fmt::Debug for Effects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Effects")
+            .field("warnings", &self.warnings)
+            .field("holds", &self.holds.len())
+            .finish()
     }
-    let mut all = value::items(pod, "spec.tolerations").to_vec();
-    all.push(json!({
-        "key": key,
-        "operator": "Exists",
-        "effect": "NoExecute",
-        "tolerationSeconds": seconds,
-    }));
-    value::set(pod, "spec.tolerations", all);
 }
+
+/// One attempt of a write, as links see it. Objects are in the form in which they are stored.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    pub(crate) core: &'a Core,
+    /// The kind that the request names.
+    pub(crate) requested: &'a Kind,
+    /// The kind that is stored; another one where the request names a view of it.
+    pub(crate) kind: &'a Kind,
+    pub(crate) operation: Operation,
+    pub(crate) part: Part,
+    pub(crate) namespace: &'a str,
+    /// A new object has its name after the preparation only.
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) dry_run: DryRun,
+    pub(crate) manager: &'a str,
+    pub(crate) caller: &'a Caller,
+    pub(crate) old: Option<Value>,
+    pub(crate) object: Option<Value>,
+}
+
+impl Admission<'_> {
+    /// The stored resource.
+    #[must_use]
+    pub fn resource(&self) -> GroupVersionResource {
+        let kind = self.kind;
+        GroupVersionResource::new(&*kind.group, &*kind.version, &*kind.plural)
+    }
+
+    /// What is done to the object.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Which part of the object the request names.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// The namespace; empty for objects of the cluster.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.namespace
+    }
+
+    /// The name, also one that was generated.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the write is only tried.
+    #[must_use]
+    pub fn dry_run(&self) -> DryRun {
+        self.dry_run
+    }
+
+    /// The `fieldManager` of the request, or what its user agent calls itself.
+    #[must_use]
+    pub fn manager(&self) -> &str {
+        self.manager
+    }
+
+    /// Who asks for the write.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        self.caller
+    }
+
+    /// The object as it is now; `None` at a creation.
+    #[must_use]
+    pub fn old(&self) -> Option<&Value> {
+        self.old.as_ref()
+    }
+
+    /// The object as it would be written; `None` where it is removed at once.
+    #[must_use]
+    pub fn object(&self) -> Option<&Value> {
+        self.object.as_ref()
+    }
+
+    /// The same for change. Its name, namespace, uid and version have to stay.
+    #[must_use]
+    pub fn object_mut(&mut self) -> Option<&mut Value> {
+        self.object.as_mut()
+    }
+
+    /// 403 about the object of this write.
+    #[must_use]
+    pub fn forbidden(&self, why: &str) -> ApiError {
+        let kind = self.requested;
+        ApiError::forbidden(&kind.group, &kind.plural, &self.name, why)
+    }
+
+    /// Whether it is about this kind.
+    pub(crate) fn is_of(&self, group: &str, kind: &str) -> bool {
+        self.kind.group == group && self.kind.kind == kind
+    }
+}
+
+/// One link of the chain. Each method is called once for each attempt of a write, dry runs included. A write that loses
+/// a race is tried again with the object as it is then; so a link acts on the world through [`Effects::hold`] only.
+#[async_trait]
+pub trait Admit: Send + Sync + 'static {
+    /// Its name, such as `NamespaceLifecycle`.
+    fn name(&self) -> &'static str;
+
+    /// Whether this write concerns the link at all; the methods below are not called where it does not.
+    fn handles(&self, _write: &Admission<'_>) -> bool {
+        true
+    }
+
+    /// May change the object or refuse the write. The kind has not validated the object yet.
+    async fn mutate(
+        &self,
+        _write: &mut Admission<'_>,
+        _effects: &mut Effects,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// May refuse the write. The object is valid, and stays as it is.
+    async fn validate(
+        &self,
+        _write: &Admission<'_>,
+        _effects: &mut Effects,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// The links in order.
+pub(crate) struct Chain(Vec<Arc<dyn Admit>>);
+
+impl Chain {
+    /// The links of this crate, in the order of kube-apiserver's plug-ins (v1.37), and `more` behind them.
+    pub(crate) fn new(more: &[Arc<dyn Admit>]) -> Self {
+        let mut links = kinds::admission();
+        links.extend(more.iter().map(Arc::clone));
+        Self(links)
+    }
+
+    /// Lets every link change the object.
+    pub(crate) async fn mutate(
+        &self,
+        write: &mut Admission<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), ApiError> {
+        let mut before = None;
+        for link in &self.0 {
+            if !link.handles(write) {
+                continue;
+            }
+            let before = before.get_or_insert_with(|| Identity::of(write.object()));
+            link.mutate(write, effects).await?;
+            if !before.is_of(write.object()) {
+                return Err(ApiError::internal(format!(
+                    "admission link {} changed which object is written",
+                    link.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every link refuse the object.
+    pub(crate) async fn validate(
+        &self,
+        write: &Admission<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), ApiError> {
+        for link in &self.0 {
+            if link.handles(write) {
+                link.validate(write, effects).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the links in order.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|link| link.name()).collect()
+    }
+}
+
+/// What says which object it is; empty where it is removed.
+struct Identity([String; 4]);
+
+impl Identity {
+    const PATHS: [&str; 4] = [
+        "metadata.namespace",
+        "metadata.name",
+        "metadata.uid",
+        "metadata.resourceVersion",
+    ];
+
+    fn texts(object: Option<&Value>) -> [&str; 4] {
+        Self::PATHS.map(|path| object.map_or("", |object| value::text(object, path)))
+    }
+
+    fn of(object: Option<&Value>) -> Self {
+        Self(Self::texts(object).map(str::to_owned))
+    }
+
+    fn is_of(&self, object: Option<&Value>) -> bool {
+        self.0 == Self::texts(object)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 
+use crate::admission::Hold;
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::object::{Object, key};
@@ -126,8 +127,8 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
     taken.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Addresses and ports that a write has taken; given back unless [`Reservation::keep`] is called. It has to live
-/// for as long as the write may still take place, whatever becomes of the caller: see `verbs::write`.
+/// Addresses and ports that a write has taken; given back unless it is kept. It has to live for as long as the write may
+/// still take place, whatever becomes of the caller: see `verbs/commit.rs`.
 #[derive(Debug, Default)]
 pub(crate) struct Reservation {
     id: ReservationId,
@@ -146,11 +147,6 @@ impl Reservation {
         self.addresses.is_empty() && self.ports.is_empty()
     }
 
-    /// The write took place at `revision`; the stored Service holds them now.
-    pub(crate) fn keep(mut self, revision: u64) {
-        self.settle(Some(Held::Written(revision)));
-    }
-
     /// Turns what is still this reservation's into `held`, or gives it back.
     fn settle(&mut self, held: Option<Held>) {
         let Some(taken) = self.taken.take() else {
@@ -164,6 +160,13 @@ impl Reservation {
         for port in &self.ports {
             taken.ports.settle(*port, own, held);
         }
+    }
+}
+
+impl Hold for Reservation {
+    /// The stored Service has them now.
+    fn keep(mut self: Box<Self>, revision: u64) {
+        self.settle(Some(Held::Written(revision)));
     }
 }
 

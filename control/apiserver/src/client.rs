@@ -14,9 +14,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::admission::Part;
 use crate::cache::Cache;
 use crate::core::Core;
-use crate::registry::{GroupVersionResource, Kind, Part};
+use crate::registry::{GroupVersionResource, Kind};
 use crate::verbs::{DeleteOptions, WriteOptions, Written};
 use crate::{ApiError, Object};
 
@@ -138,7 +139,7 @@ impl Client {
         let namespace = object.metadata().namespace.clone().unwrap_or_default();
         let written = self
             .core
-            .create(kind, &namespace, tree(object)?, &WriteOptions::default())
+            .create(kind, &namespace, tree(object)?, &WriteOptions::in_process())
             .await?;
         typed(&written)
     }
@@ -174,7 +175,7 @@ impl Client {
                 &name,
                 part,
                 tree(object)?,
-                &WriteOptions::default(),
+                &WriteOptions::in_process(),
             )
             .await?;
         typed(&written)
@@ -210,7 +211,7 @@ impl Client {
                 name,
                 part,
                 patch,
-                &WriteOptions::default(),
+                &WriteOptions::in_process(),
             )
             .await?;
         typed(&written)
@@ -243,11 +244,23 @@ impl Client {
         K: Resource,
     {
         let kind = &self.kind_named::<K>()?;
-        let options = DeleteOptions::from(params);
+        self.remove(kind, namespace.unwrap_or_default(), name, params)
+            .await
+    }
+
+    async fn remove(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Result<(), ApiError> {
+        let deletion = DeleteOptions::from(params);
+        let options = WriteOptions::in_process();
         self.core
-            .delete(kind, namespace.unwrap_or_default(), name, &options)
-            .await?;
-        Ok(())
+            .delete(kind, namespace, name, Part::Main, &deletion, &options)
+            .await
+            .map(|_| ())
     }
 
     /// Deletes an object of any kind, named by its resource; for namespace deletion and garbage collection.
@@ -259,11 +272,8 @@ impl Client {
         params: &DeleteParams,
     ) -> Result<(), ApiError> {
         let kind = &self.kind_at(resource)?;
-        let options = DeleteOptions::from(params);
-        self.core
-            .delete(kind, namespace.unwrap_or_default(), name, &options)
-            .await?;
-        Ok(())
+        self.remove(kind, namespace.unwrap_or_default(), name, params)
+            .await
     }
 
     /// Patches an object of any kind, named by its resource; for finalizers and owner references.
@@ -282,7 +292,7 @@ impl Client {
                 name,
                 Part::Main,
                 patch,
-                &WriteOptions::default(),
+                &WriteOptions::in_process(),
             )
             .await?;
         Ok(())
@@ -304,8 +314,9 @@ impl Client {
             "target": {"kind": "Node", "name": node},
         });
         self.core
-            .bind(namespace, pod, &binding, &WriteOptions::default())
+            .bind(namespace, pod, &binding, &WriteOptions::in_process())
             .await
+            .map(|_| ())
     }
 
     /// Takes the `kubernetes` finalizer off a terminating namespace whose content is gone, which removes it.
@@ -376,7 +387,7 @@ impl Client {
                 json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
             match self
                 .core
-                .create(kind, "", namespace, &WriteOptions::default())
+                .create(kind, "", namespace, &WriteOptions::in_process())
                 .await
             {
                 Err(error) if !error.is_already_exists() => return Err(error),

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::{ApiError, PeerIdentity};
+use crate::{Admit, ApiError, PeerIdentity};
 
 /// Requests that read and are not watches or logs, at once. As kube-apiserver's `--max-requests-inflight`.
 const READS_IN_FLIGHT_MAX: usize = 400;
@@ -93,6 +93,8 @@ pub struct ApiConfig {
     pub logs: Arc<dyn LogStreamer>,
     /// Bearer tokens; `None`: only certificates prove anything.
     pub authenticator: Option<Arc<dyn Authenticator>>,
+    /// Admission links behind the API server's own, in order.
+    pub admission: Vec<Arc<dyn Admit>>,
     /// `tolerationSeconds` of the default toleration of `node.kubernetes.io/not-ready`.
     pub not_ready_toleration_seconds: i64,
     /// `tolerationSeconds` of the default toleration of `node.kubernetes.io/unreachable`.
@@ -121,6 +123,7 @@ impl ApiConfig {
             services,
             logs,
             authenticator: None,
+            admission: Vec::new(),
             not_ready_toleration_seconds: 300,
             unreachable_toleration_seconds: 300,
             reads_in_flight_max: READS_IN_FLIGHT_MAX,

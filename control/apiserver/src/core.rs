@@ -15,6 +15,7 @@ use knarr_store::{EventKind, KeyValue, Range, Revision, Store, StoreError, Watch
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::admission::Chain;
 use crate::allocations::Allocations;
 use crate::cache::{Cache, ResourceCache};
 use crate::metrics::Metrics;
@@ -35,6 +36,7 @@ const COMPACTION_INTERVAL_S: u64 = 300;
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) config: ApiConfig,
+    pub(crate) admission: Chain,
     pub(crate) allocations: Allocations,
     pub(crate) metrics: Metrics,
     /// What is served now.
@@ -88,6 +90,7 @@ impl Core {
         let served = Arc::new(Served::new(Registry::builtin()));
         let core = Self {
             store,
+            admission: Chain::new(&config.admission),
             config,
             allocations: Allocations::default(),
             metrics: Metrics::new(),

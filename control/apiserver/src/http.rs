@@ -13,11 +13,12 @@ use axum::extract::State;
 use axum::response::Response;
 use futures::FutureExt as _;
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
+use crate::identity::Caller;
 use crate::metrics::{DurationLabels, RequestLabels};
 use crate::registry::Registry;
 use crate::serve::ShutdownSignal;
@@ -40,7 +41,6 @@ mod reviews;
 mod subresource;
 mod watch;
 
-use auth::Caller;
 use negotiate::{Accept, Format};
 use path::{Query, ResourcePath, Target};
 
@@ -61,7 +61,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) accept: Accept,
     pub(crate) content_type: String,
-    pub(crate) caller: Caller,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) user_agent: Option<HeaderValue>,
     /// Cancelled when the server is to end.
     pub(crate) shutdown: CancellationToken,
     pub(crate) body: body::Unread,
@@ -183,7 +184,8 @@ async fn answer(
         query,
         accept,
         content_type,
-        caller,
+        caller: Arc::new(caller),
+        user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
         shutdown,
         body: body.into(),
     };

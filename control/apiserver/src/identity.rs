@@ -3,6 +3,9 @@
 //!
 //! `serve` puts a [`PeerIdentity`] into each request's extensions; the node feed reads it as well.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The group whose members may do everything.
@@ -15,6 +18,9 @@ pub(crate) const ANONYMOUS: &str = "system:anonymous";
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 /// The group of users that prove nothing.
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// The user of calls inside the process, as kube-apiserver's own loopback client is called.
+const IN_PROCESS: &str = "system:apiserver";
 
 /// A proven user, as Kubernetes reads it from a client certificate: common name and organizations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,5 +57,51 @@ impl PeerIdentity {
     pub fn node_name(&self) -> Option<&str> {
         let name = self.user.strip_prefix("system:node:")?;
         self.groups.iter().any(|g| g == NODES).then_some(name)
+    }
+}
+
+/// Who asks for something: a proven user, or the user that it acts for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// User and groups.
+    pub identity: PeerIdentity,
+    /// Uid; only impersonation names one.
+    pub uid: String,
+    /// Further attributes; only impersonation names them.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl From<PeerIdentity> for Caller {
+    fn from(identity: PeerIdentity) -> Self {
+        Self {
+            identity,
+            uid: String::new(),
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+impl Caller {
+    /// The caller of everything that the in-process client does: `system:apiserver`, who may do everything.
+    pub(crate) fn in_process() -> Arc<Self> {
+        static CALLER: LazyLock<Arc<Caller>> = LazyLock::new(|| {
+            let identity = PeerIdentity {
+                user: IN_PROCESS.to_owned(),
+                groups: vec![MASTERS.to_owned()],
+            };
+            Arc::new(identity.into())
+        });
+        Arc::clone(&CALLER)
+    }
+
+    /// The groups with the one that every proven user is in.
+    #[must_use]
+    pub fn groups(&self) -> Vec<String> {
+        let mut groups = self.identity.groups.clone();
+        let named = |group: &String| group == AUTHENTICATED || group == UNAUTHENTICATED;
+        if !groups.iter().any(named) {
+            groups.push(AUTHENTICATED.to_owned());
+        }
+        groups
     }
 }

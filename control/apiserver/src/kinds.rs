@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::admission::Admit;
 use crate::registry::Kind;
 
 mod binding;
@@ -47,5 +48,15 @@ pub(crate) fn all() -> Vec<Arc<Kind>> {
         lease::kind().into(),
         endpointslice::kind().into(),
         event_view.into(),
+    ]
+}
+
+/// The admission links of these kinds, in the order of kube-apiserver's plug-ins (v1.37).
+pub(crate) fn admission() -> Vec<Arc<dyn Admit>> {
+    vec![
+        Arc::new(namespace::lifecycle::NamespaceLifecycle),
+        Arc::new(pod::admission::ServiceAccount),
+        Arc::new(pod::admission::Priority),
+        Arc::new(pod::admission::DefaultTolerationSeconds),
     ]
 }

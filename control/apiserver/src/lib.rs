@@ -34,12 +34,13 @@ mod table;
 mod value;
 mod verbs;
 
+pub use admission::{Admission, Admit, DryRun, Effects, Hold, Operation, Part};
 pub use cache::{Cache, CacheEvent, CacheEventKind, EventStream, Expired, Lagged, Snapshot};
 pub use client::{Client, DeleteParams, ListParams, Patch, Propagation};
 pub use config::{
     ApiConfig, Authenticator, LogOptions, LogStream, LogStreamer, LogTarget, ServiceAllocator,
 };
-pub use identity::PeerIdentity;
+pub use identity::{Caller, PeerIdentity};
 pub use object::{Meta, Object, Owner};
 pub use registry::GroupVersionResource;
 pub use server::{ApiServer, OpenError, PartDied};

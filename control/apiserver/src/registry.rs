@@ -16,7 +16,7 @@ pub(crate) mod meta;
 mod strategy;
 
 pub(crate) use kind::{
-    Column, Generation, Kind, KindId, NameRule, Part, Scope, Selectable, SelectableMeta, Storage,
+    Column, Generation, Kind, KindId, NameRule, Scope, Selectable, SelectableMeta, Storage,
     Subresource, Text, group_version, texts,
 };
 pub(crate) use strategy::Strategy;

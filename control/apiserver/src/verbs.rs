@@ -2,52 +2,67 @@
 //! The verbs, once for all kinds: get, create, replace, patch and delete over cache and store.
 //!
 //! Called by the HTTP handlers and by the in-process client. A write reads from the cache, decides, and
-//! swaps by the revision it read, so nothing is locked and no update is lost.
+//! swaps by the revision it read, so nothing is locked and no update is lost. All writes share one pipeline
+//! (`write.rs`).
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::admission::DryRun;
 use crate::client::{DeleteParams, Propagation};
+use crate::identity::Caller;
 use crate::object::splice_version;
 use crate::registry::Kind;
 
+mod commit;
 mod create;
 mod delete;
 mod pods;
 mod read;
 mod scale;
 mod update;
+mod volatile;
 mod write;
 
 pub(crate) use scale::scale_of;
 pub(crate) use update::{check_place, check_uid};
+pub(crate) use write::Next;
 
-/// Attempts of a write whose object keeps changing underneath, when the caller named no version.
-const SWAP_ATTEMPTS_MAX: usize = 64;
+/// Why an update with an old resourceVersion is refused.
+const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+/// The manager that the in-process client writes as.
+const IN_PROCESS_MANAGER: &str = "knarr-control";
 
-/// Whether a write is only tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum DryRun {
-    /// The write takes place.
-    #[default]
-    None,
-    /// Everything but the write.
-    All,
-}
-
-/// Options of creations and updates.
-#[derive(Debug, Clone, Default)]
+/// How a write is asked for.
+#[derive(Debug, Clone)]
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: DryRun,
+    /// The `fieldManager`, or what the user agent calls itself.
+    pub(crate) manager: String,
+    /// Who asks.
+    pub(crate) caller: Arc<Caller>,
 }
 
-/// Options of deletions.
+impl WriteOptions {
+    /// Those of a call inside the process.
+    pub(crate) fn in_process() -> Self {
+        Self {
+            dry_run: DryRun::None,
+            manager: IN_PROCESS_MANAGER.to_owned(),
+            caller: Caller::in_process(),
+        }
+    }
+}
+
+/// What a deletion asks for besides.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteOptions {
     pub(crate) uid: Option<String>,
     pub(crate) resource_version: Option<String>,
     pub(crate) grace_period_seconds: Option<i64>,
     pub(crate) propagation: Option<Propagation>,
-    pub(crate) dry_run: DryRun,
 }
 
 impl From<&DeleteParams> for DeleteOptions {
@@ -57,7 +72,6 @@ impl From<&DeleteParams> for DeleteOptions {
             resource_version: params.resource_version.clone(),
             grace_period_seconds: params.grace_period_seconds,
             propagation: params.propagation,
-            dry_run: DryRun::None,
         }
     }
 }
@@ -65,21 +79,14 @@ impl From<&DeleteParams> for DeleteOptions {
 /// What a write left behind.
 #[derive(Debug, Clone)]
 pub(crate) struct Written {
-    /// The object as served, in the requested view.
+    /// The object as served, in the requested view; of one that is gone, as it was last.
     pub(crate) bytes: Bytes,
     /// What the client should be warned about.
     pub(crate) warnings: Vec<String>,
-}
-
-/// What a deletion left behind.
-#[derive(Debug, Clone)]
-pub(crate) struct Deleted {
-    /// The object as it was last, in the requested view.
-    pub(crate) bytes: Bytes,
-    /// Uid of the object.
+    /// Uid of the object, where it was there before.
     pub(crate) uid: String,
-    /// True when the object is gone; false when its deletion has begun.
-    pub(crate) gone: Gone,
+    /// How far a deletion got; `None` where the write was none.
+    pub(crate) gone: Option<Gone>,
 }
 
 /// How far a deletion got.
@@ -91,14 +98,13 @@ pub(crate) enum Gone {
     Later,
 }
 
-/// Stored bytes as served in `kind`'s view at `revision` (0: a dry run, which has none).
-pub(crate) fn served(kind: &Kind, stored: &[u8], revision: u64) -> Bytes {
-    let bytes = if revision == 0 {
-        Bytes::copy_from_slice(stored)
+/// Stored bytes as served at `revision` (0: a dry run, which has none).
+fn served(stored: &Bytes, revision: u64) -> Bytes {
+    if revision == 0 {
+        stored.clone()
     } else {
         splice_version(stored, revision)
-    };
-    in_view(kind, bytes)
+    }
 }
 
 /// Served bytes of the stored kind as `kind` shows them.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{Allocations, Reservation, ReservationId, lock};
+use crate::admission::Hold;
 use crate::object::{Object, encode};
 use crate::registry;
 
@@ -72,7 +73,7 @@ fn a_failed_write_gives_back_and_a_stored_one_keeps() {
     let ip: IpAddr = "10.96.0.5".parse().expect("an address");
     drop(reserve(&all, ip));
     assert!(!holds(&all, "10.96.0.5", 1).0);
-    reserve(&all, ip).keep(3);
+    Box::new(reserve(&all, ip)).keep(3);
     assert!(holds(&all, "10.96.0.5", 1).0);
     // The outcome was unknown, the write took place after all: what is stored stays taken.
     let unsure = reserve(&all, ip);
@@ -86,8 +87,8 @@ fn a_new_start_frees_what_was_written_and_is_gone_again() {
     let kind = &registry::builtin("", "services");
     let all = Allocations::default();
     let [old, new] = ["10.96.0.5", "10.96.0.6"];
-    reserve(&all, old.parse().expect("an address")).keep(4);
-    reserve(&all, new.parse().expect("an address")).keep(6);
+    Box::new(reserve(&all, old.parse().expect("an address"))).keep(4);
+    Box::new(reserve(&all, new.parse().expect("an address"))).keep(6);
     // Read at revision 5: the first Service has come and gone unseen, the second is yet to be seen.
     all.reset(kind, &[], 5);
     assert!(!holds(&all, old, 1).0);

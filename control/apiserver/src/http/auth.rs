@@ -4,56 +4,23 @@
 //! `system:masters` may do everything. A node's certificate opens the node feed and nothing here. Other
 //! proven users may look at discovery and ask what they may do.
 
-use std::collections::BTreeMap;
-
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::path::{ResourcePath, Review, Target};
 use crate::core::Core;
-use crate::identity::{ANONYMOUS, AUTHENTICATED, PeerIdentity, UNAUTHENTICATED};
+use crate::identity::{ANONYMOUS, Caller, PeerIdentity};
 use crate::serve::Guest;
 use crate::{ApiError, Reason};
 
 mod impersonation;
 
-/// A proven caller, or the user that it acts for.
-#[derive(Debug, Clone)]
-pub(crate) struct Caller {
-    pub(crate) identity: PeerIdentity,
-    /// Uid and further attributes; only impersonation names them.
-    pub(crate) uid: String,
-    pub(crate) extra: BTreeMap<String, Vec<String>>,
-}
-
-impl From<PeerIdentity> for Caller {
-    fn from(identity: PeerIdentity) -> Self {
-        Self {
-            identity,
-            uid: String::new(),
-            extra: BTreeMap::new(),
-        }
-    }
-}
-
-impl Caller {
-    /// The groups with the one that every proven user is in.
-    pub(crate) fn groups(&self) -> Vec<String> {
-        let mut groups = self.identity.groups.clone();
-        let named = |group: &String| group == AUTHENTICATED || group == UNAUTHENTICATED;
-        if !groups.iter().any(named) {
-            groups.push(AUTHENTICATED.to_owned());
-        }
-        groups
-    }
-
-    /// Whether an action is allowed; the answer of access reviews.
-    pub(crate) fn may_everything(&self) -> Verdict {
-        if self.identity.is_master() {
-            Verdict::Allowed
-        } else {
-            Verdict::Denied
-        }
+/// Whether a caller may do an action; the answer of access reviews.
+pub(crate) fn may_everything(caller: &Caller) -> Verdict {
+    if caller.identity.is_master() {
+        Verdict::Allowed
+    } else {
+        Verdict::Denied
     }
 }
 
@@ -74,7 +41,7 @@ pub(crate) async fn authenticate(core: &Core, parts: &Parts) -> Result<Caller, A
     let Some(wanted) = impersonation::wanted(&parts.headers)? else {
         return Ok(caller);
     };
-    if caller.may_everything() == Verdict::Denied {
+    if may_everything(&caller) == Verdict::Denied {
         return Err(ApiError::forbidden(
             "",
             "users",
@@ -124,7 +91,7 @@ pub(crate) fn authorize(
     verb: &'static str,
     path: &str,
 ) -> Result<(), ApiError> {
-    if caller.may_everything() == Verdict::Allowed {
+    if may_everything(caller) == Verdict::Allowed {
         return Ok(());
     }
     let is_node = caller.identity.node_name().is_some();

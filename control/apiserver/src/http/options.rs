@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Query parameters and `DeleteOptions`, parsed into types that cannot be wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,12 +9,14 @@ use knarr_api::fields::FieldSelector;
 use knarr_api::labels::Selector;
 use serde_json::Value;
 
+use super::Call;
 use super::path::Query;
+use crate::admission::DryRun;
 use crate::client::Propagation;
 use crate::field::FieldErrors;
 use crate::page::{AsOf, Wanted};
 use crate::schema::{self, SchemaKind};
-use crate::verbs::{DeleteOptions, DryRun, WriteOptions};
+use crate::verbs::{DeleteOptions, WriteOptions};
 use crate::{ApiError, value};
 
 /// What becomes of unknown and duplicate fields.
@@ -79,11 +82,41 @@ fn dry_run<'a>(given: impl Iterator<Item = &'a str>, options: &str) -> Result<Dr
     Ok(dry_run)
 }
 
-/// Options of a creation, update or patch.
-pub(crate) fn write(query: &Query, options: &str) -> Result<WriteOptions, ApiError> {
+/// Longest manager that is taken from a user agent, in bytes.
+const MANAGER_BYTES_MAX: usize = 128;
+
+/// Options of a creation, update or patch; `options` is the kind that an error names.
+pub(crate) fn write(call: &Call, options: &str) -> Result<WriteOptions, ApiError> {
     Ok(WriteOptions {
-        dry_run: dry_run(query.all("dryRun"), options)?,
+        dry_run: dry_run(call.query.all("dryRun"), options)?,
+        ..asked(call)
     })
+}
+
+/// Who asks for a write, and for which manager. What else is asked for comes with the body.
+pub(crate) fn asked(call: &Call) -> WriteOptions {
+    let manager = match call.query.text("fieldManager") {
+        Some(named) if !named.is_empty() => named.to_owned(),
+        _ => {
+            let agent = call.user_agent.as_ref().and_then(|a| a.to_str().ok());
+            manager_of(agent.unwrap_or_default())
+        }
+    };
+    WriteOptions {
+        dry_run: DryRun::None,
+        manager,
+        caller: Arc::clone(&call.caller),
+    }
+}
+
+/// What a user agent calls itself: `kubectl` of `kubectl/v1.37.0 (linux/amd64)`.
+fn manager_of(agent: &str) -> String {
+    let name = agent.split('/').next().unwrap_or_default();
+    let mut end = name.len().min(MANAGER_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_owned()
 }
 
 /// The kind of a deletion's body.
@@ -91,8 +124,13 @@ pub(crate) fn delete_options() -> SchemaKind {
     SchemaKind::new("", "v1", "DeleteOptions")
 }
 
-/// Options of a deletion, from the body where there is one, else from the query.
-pub(crate) fn delete(query: &Query, body: &Bytes) -> Result<DeleteOptions, ApiError> {
+/// Options of a deletion, from the body where there is one, else from the query; `write` becomes a dry run where they
+/// ask for one.
+pub(crate) fn delete(
+    query: &Query,
+    body: &Bytes,
+    write: &mut WriteOptions,
+) -> Result<DeleteOptions, ApiError> {
     let sent: Value = if body.is_empty() {
         Value::Null
     } else {
@@ -103,14 +141,12 @@ pub(crate) fn delete(query: &Query, body: &Bytes) -> Result<DeleteOptions, ApiEr
         resource_version: some_text(&sent, "preconditions.resourceVersion"),
         grace_period_seconds: value::int(&sent, "gracePeriodSeconds"),
         propagation: None,
-        dry_run: dry_run(
-            value::items(&sent, "dryRun")
-                .iter()
-                .filter_map(Value::as_str)
-                .chain(query.all("dryRun")),
-            "DeleteOptions",
-        )?,
     };
+    let sent_dry_run = value::items(&sent, "dryRun").iter();
+    let sent_dry_run = sent_dry_run.filter_map(Value::as_str);
+    if dry_run(sent_dry_run.chain(query.all("dryRun")), "DeleteOptions")? == DryRun::All {
+        write.dry_run = DryRun::All;
+    }
     if let Some(text) = query.text("gracePeriodSeconds") {
         let seconds = text.parse().map_err(|_| {
             ApiError::bad_request(format!(

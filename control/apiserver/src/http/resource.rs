@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Requests about stored resources: from method and path to the verb.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use axum::response::Response;
@@ -13,10 +14,11 @@ use super::negotiate::Form;
 use super::options::{FieldValidation, Problems};
 use super::path::{PathForm, ResourcePath};
 use super::{Call, Http, body, list, not_allowed, options, respond, subresource, watch};
+use crate::admission::Part;
 use crate::patch;
-use crate::registry::{Kind, Part};
+use crate::registry::Kind;
 use crate::schema::SchemaKind;
-use crate::verbs::{Deleted, Gone};
+use crate::verbs::{Gone, Next};
 use crate::{ApiError, Patch, Reason};
 
 /// Objects of a collection that are deleted at once: so many share a commit.
@@ -71,7 +73,7 @@ async fn create(
     call: Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(list::is_object_form)?;
-    let options = options::write(&call.query, "CreateOptions")?;
+    let options = options::write(&call, "CreateOptions")?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
     let json = body::as_json(
         &SchemaKind::from(kind),
@@ -80,8 +82,11 @@ async fn create(
     )?;
     let mut problems = Problems::default();
     let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
-    let written = http.core.create(kind, namespace, object, &options).await?;
-    problems.0.extend(written.warnings);
+    let next = Next {
+        object,
+        warnings: problems.0,
+    };
+    let written = http.core.create(kind, namespace, next, &options).await?;
     let response = list::one(
         kind,
         format,
@@ -90,7 +95,7 @@ async fn create(
         written.bytes,
         &call.query,
     )?;
-    Ok(respond::warn(response, &problems.0))
+    Ok(respond::warn(response, &written.warnings))
 }
 
 /// `PUT` of an object or its status.
@@ -103,7 +108,7 @@ pub(crate) async fn replace(
     call: Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(list::is_object_form)?;
-    let options = options::write(&call.query, "UpdateOptions")?;
+    let options = options::write(&call, "UpdateOptions")?;
     let validation = options::field_validation(&call.query, "UpdateOptions")?;
     let json = body::as_json(
         &SchemaKind::from(kind),
@@ -112,11 +117,14 @@ pub(crate) async fn replace(
     )?;
     let mut problems = Problems::default();
     let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
+    let next = Next {
+        object,
+        warnings: problems.0,
+    };
     let written = http
         .core
-        .replace(kind, namespace, name, part, object, &options)
+        .replace(kind, namespace, name, part, next, &options)
         .await?;
-    problems.0.extend(written.warnings);
     let response = list::one(
         kind,
         format,
@@ -125,7 +133,7 @@ pub(crate) async fn replace(
         written.bytes,
         &call.query,
     )?;
-    Ok(respond::warn(response, &problems.0))
+    Ok(respond::warn(response, &written.warnings))
 }
 
 /// `PATCH` of an object or its status.
@@ -138,23 +146,21 @@ pub(crate) async fn patch_object(
     call: Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(list::is_object_form)?;
-    let options = options::write(&call.query, "PatchOptions")?;
+    let options = options::write(&call, "PatchOptions")?;
     let validation = options::field_validation(&call.query, "PatchOptions")?;
     let change = read_patch(&call.content_type, call.body).await?;
-    // The change may be applied more than once; what counts is the last time.
-    let found = Mutex::new(Problems::default());
     let written = http
         .core
         .modify(kind, namespace, name, part, &options, &|current| {
             let patched = patch::apply(kind, current, &change)?;
             let mut problems = Problems::default();
             problems.add(patched.problems, validation, "")?;
-            *found.lock().unwrap_or_else(|e| e.into_inner()) = problems;
-            Ok(patched.object)
+            Ok(Next {
+                object: patched.object,
+                warnings: problems.0,
+            })
         })
         .await?;
-    let mut problems = found.into_inner().unwrap_or_else(|e| e.into_inner());
-    problems.0.extend(written.warnings);
     let response = list::one(
         kind,
         format,
@@ -163,7 +169,7 @@ pub(crate) async fn patch_object(
         written.bytes,
         &call.query,
     )?;
-    Ok(respond::warn(response, &problems.0))
+    Ok(respond::warn(response, &written.warnings))
 }
 
 /// Reads a patch of one of the three kinds.
@@ -197,33 +203,39 @@ async fn delete(
     call: Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(list::is_object_form)?;
+    let mut options = options::asked(&call);
     let json = body::as_json(
         &options::delete_options(),
         &call.content_type,
         body::read(call.body).await?,
     )?;
-    let options = options::delete(&call.query, &json)?;
-    let deleted: Deleted = http.core.delete(kind, namespace, name, &options).await?;
+    let deletion = options::delete(&call.query, &json, &mut options)?;
+    let deleted = http
+        .core
+        .delete(kind, namespace, name, Part::Main, &deletion, &options)
+        .await?;
     // Kinds whose last state is worth seeing answer with it, and so does a deletion that has only begun.
     let shows = matches!(&*kind.plural, "pods" | "services" | "serviceaccounts");
-    if deleted.gone == Gone::Later || shows {
-        return list::one(
+    let response = if deleted.gone == Some(Gone::Later) || shows {
+        list::one(
             kind,
             format,
             &form,
             StatusCode::OK,
             deleted.bytes,
             &call.query,
-        );
-    }
-    Ok(respond::success(
-        format,
-        StatusCode::OK,
-        &kind.group,
-        &kind.plural,
-        name,
-        &deleted.uid,
-    ))
+        )?
+    } else {
+        respond::success(
+            format,
+            StatusCode::OK,
+            &kind.group,
+            &kind.plural,
+            name,
+            &deleted.uid,
+        )
+    };
+    Ok(respond::warn(response, &deleted.warnings))
 }
 
 /// Deletes what a list shows at the beginning. The objects are taken from the cache all at once, so that no write, its own
@@ -235,22 +247,30 @@ async fn delete_collection(
     call: Call,
 ) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
+    let mut options = options::asked(&call);
     let json = body::as_json(
         &options::delete_options(),
         &call.content_type,
         body::read(call.body).await?,
     )?;
-    let options = options::delete(&call.query, &json)?;
+    let deletion = options::delete(&call.query, &json, &mut options)?;
     let mut page = list::page(http, kind, namespace, &call.query).await?;
+    let warnings = Mutex::new(BTreeSet::new());
     page.objects = futures::stream::iter(std::mem::take(&mut page.objects))
         .map(|object| async {
             let meta = &object.meta;
+            let (namespace, name) = (&meta.namespace, &meta.name);
             let deleted = http
                 .core
-                .delete(kind, &meta.namespace, &meta.name, &options)
+                .delete(kind, namespace, name, Part::Main, &deletion, &options)
                 .await;
             match deleted {
-                Ok(_) => Ok(Some(object)),
+                Ok(deleted) => {
+                    let mut all = warnings.lock().unwrap_or_else(|e| e.into_inner());
+                    all.extend(deleted.warnings);
+                    drop(all);
+                    Ok(Some(object))
+                }
                 // Somebody else was faster.
                 Err(error) if error.is_not_found() => Ok(None),
                 Err(error) => Err(error),
@@ -260,7 +280,10 @@ async fn delete_collection(
         .try_filter_map(async |object| Ok(object))
         .try_collect()
         .await?;
-    list::encode(http, kind, format, &Form::Plain, &page, &call.query)
+    let response = list::encode(http, kind, format, &Form::Plain, &page, &call.query)?;
+    let warnings = warnings.into_inner().unwrap_or_else(|e| e.into_inner());
+    let warnings: Vec<String> = warnings.into_iter().collect();
+    Ok(respond::warn(response, &warnings))
 }
 
 /// What a request's `fieldValidation` means, for the subresources.

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use super::path::ResourcePath;
 use super::resource::{decode_as, patch_object, read_patch, replace};
 use super::{Call, Http, body, list, logs, not_allowed, options, respond};
+use crate::admission::Part;
 use crate::patch;
-use crate::registry::{Kind, Part};
+use crate::registry::Kind;
 use crate::schema::SchemaKind;
-use crate::verbs::{DeleteOptions, DryRun, check_place, check_uid, scale_of};
+use crate::verbs::{DeleteOptions, check_place, check_uid, scale_of};
 use crate::{ApiError, Reason, value};
 
 /// Answers a request about a subresource, or about Bindings.
@@ -70,9 +71,9 @@ async fn scale(
 ) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
     let schema = SchemaKind::new("autoscaling", "v1", "Scale");
-    let scale = match call.method {
+    let written = match call.method {
         Method::PUT => {
-            let options = options::write(&call.query, "UpdateOptions")?;
+            let options = options::write(&call, "UpdateOptions")?;
             let validation = options::field_validation(&call.query, "UpdateOptions")?;
             let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
             let (mut sent, _) = decode_as(&schema, &json, validation)?;
@@ -81,27 +82,30 @@ async fn scale(
             http.core
                 .modify_scale(kind, namespace, name, &options, &|current| {
                     check_uid(&kind.group, &kind.plural, name, current, &sent)?;
-                    Ok(sent.clone())
+                    Ok(sent.clone().into())
                 })
                 .await?
         }
         Method::PATCH => {
-            let options = options::write(&call.query, "PatchOptions")?;
+            let options = options::write(&call, "PatchOptions")?;
             let change = read_patch(&call.content_type, call.body).await?;
             http.core
                 .modify_scale(kind, namespace, name, &options, &|current| {
                     let mut scale = patch::apply_to(&schema, current, &change)?.object;
                     check_place(kind, namespace, name, &mut scale)?;
-                    Ok(scale)
+                    Ok(scale.into())
                 })
                 .await?
         }
         _ => {
             let object = http.core.get(kind, namespace, name, None).await?;
-            scale_of(&object.value())
+            let scale = scale_of(&object.value());
+            return Ok(respond::tree(format, StatusCode::OK, &scale));
         }
     };
-    Ok(respond::tree(format, StatusCode::OK, &scale))
+    let object: Value = serde_json::from_slice(&written.bytes).map_err(ApiError::internal)?;
+    let response = respond::tree(format, StatusCode::OK, &scale_of(&object));
+    Ok(respond::warn(response, &written.warnings))
 }
 
 async fn bind(
@@ -111,7 +115,7 @@ async fn bind(
     call: Call,
 ) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
-    let options = options::write(&call.query, "CreateOptions")?;
+    let options = options::write(&call, "CreateOptions")?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
     let schema = SchemaKind::new("", "v1", "Binding");
     let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
@@ -126,14 +130,15 @@ async fn bind(
         Some(pod) => pod,
         None => sent,
     };
-    http.core.bind(namespace, pod, &binding, &options).await?;
-    Ok(done(format, StatusCode::CREATED))
+    let written = http.core.bind(namespace, pod, &binding, &options).await?;
+    let response = done(format, StatusCode::CREATED);
+    Ok(respond::warn(response, &written.warnings))
 }
 
 async fn evict(http: &Http, namespace: &str, pod: &str, call: Call) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
-    let write = options::write(&call.query, "CreateOptions")?;
+    let mut options = options::write(&call, "CreateOptions")?;
     let schema = SchemaKind::new("policy", "v1", "Eviction");
     let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
     let (eviction, _) = decode_as(&schema, &json, validation)?;
@@ -143,27 +148,25 @@ async fn evict(http: &Http, namespace: &str, pod: &str, call: Call) -> Result<Re
             "name in URL does not match name in Eviction object",
         ));
     }
-    let mut options: DeleteOptions = match value::at(&eviction, "deleteOptions") {
+    let deletion = match value::at(&eviction, "deleteOptions") {
         Some(sent) => {
             let mut sent: Value = sent.clone();
             for named in ["kind", "apiVersion"] {
                 value::remove(&mut sent, named);
             }
             let json = serde_json::to_vec(&sent).map_err(ApiError::internal)?;
-            options::delete(&call.query, &json.into())?
+            options::delete(&call.query, &json.into(), &mut options)?
         }
         None => DeleteOptions::default(),
     };
-    if write.dry_run == DryRun::All {
-        options.dry_run = DryRun::All;
-    }
-    http.core.evict(namespace, pod, &options).await?;
-    Ok(done(format, StatusCode::CREATED))
+    let evicted = http.core.evict(namespace, pod, &deletion, &options).await?;
+    let response = done(format, StatusCode::CREATED);
+    Ok(respond::warn(response, &evicted.warnings))
 }
 
 async fn finalize(http: &Http, kind: &Kind, name: &str, call: Call) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
-    let options = options::write(&call.query, "UpdateOptions")?;
+    let options = options::write(&call, "UpdateOptions")?;
     let validation = options::field_validation(&call.query, "UpdateOptions")?;
     let json = body::as_json(
         &SchemaKind::from(kind),
@@ -173,7 +176,8 @@ async fn finalize(http: &Http, kind: &Kind, name: &str, call: Call) -> Result<Re
     let (mut sent, _) = decode_as(&SchemaKind::from(kind), &json, validation)?;
     check_place(kind, "", name, &mut sent)?;
     let written = http.core.finalize(name, &sent, &options).await?;
-    Ok(respond::bytes(format, StatusCode::OK, written.bytes))
+    let response = respond::bytes(format, StatusCode::OK, written.bytes);
+    Ok(respond::warn(response, &written.warnings))
 }
 
 fn done(format: super::negotiate::Format, code: StatusCode) -> Response {

@@ -7,6 +7,8 @@ use crate::field::FieldErrors;
 use crate::registry::{Column, Kind, NameRule, Scope, Selectable, Strategy, Subresource, texts};
 use crate::{table, value};
 
+pub(super) mod lifecycle;
+
 pub(super) fn kind() -> Kind {
     Kind {
         short_names: texts(&["ns"]),

@@ -10,6 +10,7 @@ use crate::registry::{
 };
 use crate::{table, value};
 
+pub(super) mod admission;
 mod qos;
 mod row;
 
@@ -84,6 +85,17 @@ impl Strategy for Pod {
         for kept in ["spec.nodeName", "spec.hostname", "spec.subdomain"] {
             if value::text(new, kept).is_empty() {
                 value::copy(new, old, kept);
+            }
+        }
+        // Admission has set these; Priority and ServiceAccount of kube-apiserver keep them alike.
+        for admitted in [
+            "spec.serviceAccountName",
+            "spec.serviceAccount",
+            "spec.priority",
+            "spec.preemptionPolicy",
+        ] {
+            if value::at(new, admitted).is_none() {
+                value::copy(new, old, admitted);
             }
         }
     }

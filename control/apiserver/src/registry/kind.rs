@@ -90,17 +90,6 @@ pub(crate) struct Column {
     pub(crate) description: Text,
 }
 
-/// How a request changes an existing object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// Everything but status.
-    Main,
-    /// Status only.
-    Status,
-    /// Whatever the change does: bindings and namespace finalization, which check for themselves.
-    Raw,
-}
-
 /// Tells the registrations of kinds apart: a kind that is taken out and comes back, or that changes, has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct KindId(u64);

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Creation: names, system metadata, defaults, admission, validation, allocation, one compare-and-swap.
+//! Creation: the source of a new object, its name and system metadata.
 
-use knarr_store::{Compare, Op, Txn};
 use rand::Rng;
 use serde_json::Value;
 
-use super::{DryRun, WriteOptions, Written, served};
+use super::write::{Next, Source, Write};
+use super::{WriteOptions, Written};
+use crate::admission::Part;
 use crate::core::Core;
-use crate::field::FieldErrors;
-use crate::object::encode;
 use crate::registry::{Generation, Kind, meta};
-use crate::{ApiError, admission, clock, value};
+use crate::{ApiError, clock, value};
 
 /// Random characters behind a `generateName`.
 const SUFFIX_LEN: usize = 5;
@@ -18,8 +17,6 @@ const SUFFIX_LEN: usize = 5;
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Longest prefix of a generated name, in bytes.
 const GENERATE_NAME_MAX: usize = 63 - SUFFIX_LEN;
-/// Names tried for one `generateName`.
-const GENERATE_ATTEMPTS: usize = 8;
 
 impl Core {
     /// Creates an object of `kind` from what a client sent.
@@ -27,82 +24,38 @@ impl Core {
         &self,
         kind: &Kind,
         namespace: &str,
-        sent: Value,
+        sent: impl Into<Next>,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let object = if kind.is_view() {
-            kind.strategy.to_stored(sent)
-        } else {
-            sent
+        let write = Write {
+            kind,
+            namespace,
+            name: "",
+            part: Part::Main,
+            options,
         };
-        let generated = value::text(&object, "metadata.name").is_empty()
-            && !value::text(&object, "metadata.generateName").is_empty();
-        if generated {
-            // The last attempt is the one below, which needs no copy.
-            for _ in 1..GENERATE_ATTEMPTS {
-                match self
-                    .create_once(kind, namespace, object.clone(), options)
-                    .await
-                {
-                    Err(error) if error.is_already_exists() => {}
-                    outcome => return outcome,
-                }
-            }
-        }
-        self.create_once(kind, namespace, object, options).await
+        self.run(write, Source::Create(sent.into())).await
     }
+}
 
-    async fn create_once(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        mut object: Value,
-        options: &WriteOptions,
-    ) -> Result<Written, ApiError> {
-        let stored = kind.stored();
-        fill_metadata(kind, namespace, &mut object)?;
-        meta::normalize(&mut object);
-        stored.strategy.default(&mut object);
-        stored.strategy.prepare_create(&mut object);
-        admission::namespace_is_open(self, kind, namespace, &object).await?;
-        admission::mutate(self, stored, &mut object)?;
-        admission::service_account_exists(self, stored, namespace, &object).await?;
+/// Whether an object gets a name of the server's choice.
+pub(super) fn generates_name(object: &Value) -> bool {
+    value::text(object, "metadata.name").is_empty()
+        && !value::text(object, "metadata.generateName").is_empty()
+}
 
-        let name = value::text(&object, "metadata.name").to_owned();
-        let mut errors = FieldErrors::default();
-        meta::validate(stored, &object, &mut errors);
-        kind.strategy.validate(&object, &mut errors);
-        if !errors.is_empty() {
-            return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors));
-        }
-        admission::validate(self, stored, &object)?;
-        let warnings = stored.strategy.all_warnings(&object, None);
-        let reservation = self.allocate(stored, &mut object, None).await?;
-        let bytes = encode(stored, &object);
-        let store_key = stored.store_key(namespace, &name);
-        if options.dry_run == DryRun::All {
-            if self.current(kind, namespace, &name).await?.is_some() {
-                return Err(ApiError::already_exists(&kind.group, &kind.plural, &name));
-            }
-            return Ok(Written {
-                bytes: served(kind, &bytes, 0),
-                warnings,
-            });
-        }
-        let txn = Txn {
-            compare: vec![Compare::absent(store_key.clone())],
-            then: vec![Op::put(store_key, bytes.clone())],
-            otherwise: Vec::new(),
-        };
-        let written = self.write(txn, reservation).await?;
-        if !written.succeeded {
-            return Err(ApiError::already_exists(&kind.group, &kind.plural, &name));
-        }
-        Ok(Written {
-            bytes: served(kind, &bytes, written.revision.0),
-            warnings,
-        })
-    }
+/// Fills a new object: system metadata, defaults, and what a client may not set.
+pub(super) fn prepare(
+    kind: &Kind,
+    stored: &Kind,
+    namespace: &str,
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    fill_metadata(kind, namespace, object)?;
+    meta::normalize(object);
+    stored.strategy.default(object);
+    stored.strategy.prepare_create(object);
+    Ok(())
 }
 
 /// Name, namespace, uid, time and generation of a new object.
@@ -116,7 +69,6 @@ fn fill_metadata(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(),
     set_namespace(kind, namespace, object)?;
     for dropped in [
         "resourceVersion",
-        "managedFields",
         "selfLink",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",

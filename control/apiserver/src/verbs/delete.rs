@@ -4,19 +4,17 @@
 //! Follows `registry/rest/delete.go` and `registry/generic/registry/store.go` of Kubernetes v1.37. The garbage
 //! collector acts on the finalizers that are set here; this file never touches a dependent.
 
-use bytes::Bytes;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use knarr_store::Op;
 use serde_json::Value;
 
-use super::update::MODIFIED;
-use super::{DeleteOptions, Deleted, DryRun, Gone, SWAP_ATTEMPTS_MAX, in_view, served};
-use crate::allocations::Reservation;
+use super::write::{Source, Write};
+use super::{DeleteOptions, WriteOptions, Written};
+use crate::admission::Part;
 use crate::client::Propagation;
 use crate::core::Core;
-use crate::object::{Object, encode};
+use crate::object::Object;
 use crate::registry::Kind;
-use crate::{ApiError, admission, clock, value};
+use crate::{ApiError, clock, value};
 
 /// Keeps an owner until its dependents are deleted.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -29,7 +27,7 @@ const GRACE_DEFAULT_S: i64 = 30;
 const GRACE_MAX_S: i64 = 1 << 37;
 
 /// What one deletion request does to the object as it is now.
-enum Step {
+pub(super) enum Plan {
     /// It goes.
     Remove,
     /// It is written with its deletion begun (or hastened).
@@ -45,61 +43,23 @@ impl Core {
         kind: &Kind,
         namespace: &str,
         name: &str,
-        options: &DeleteOptions,
-    ) -> Result<Deleted, ApiError> {
-        let stored = kind.stored();
-        admission::may_delete(stored, name)?;
-        let store_key = stored.store_key(namespace, name);
-        for _ in 0..SWAP_ATTEMPTS_MAX {
-            let current = self
-                .current(kind, namespace, name)
-                .await?
-                .ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))?;
-            check_preconditions(kind, &current, options)?;
-            let outcome = |bytes: Bytes, gone| Deleted {
-                bytes,
-                uid: current.meta.uid.to_string(),
-                gone,
-            };
-            let last = || in_view(kind, current.bytes.clone());
-            let (op, bytes) = match plan(stored, &current, options, clock::now()) {
-                Step::Nothing => return Ok(outcome(last(), Gone::Later)),
-                Step::Remove if options.dry_run == DryRun::All => {
-                    return Ok(outcome(last(), Gone::Now));
-                }
-                Step::Remove => (Op::delete(store_key.clone()), None),
-                Step::Write(object) => {
-                    let bytes = encode(stored, &object);
-                    if options.dry_run == DryRun::All {
-                        let shown = served(kind, &bytes, current.meta.resource_version);
-                        return Ok(outcome(shown, Gone::Later));
-                    }
-                    (Op::put(store_key.clone(), bytes.clone()), Some(bytes))
-                }
-            };
-            if let Some(revision) = self
-                .swap(&current, &store_key, op, Reservation::none())
-                .await?
-            {
-                return Ok(match bytes {
-                    Some(bytes) => outcome(served(kind, &bytes, revision), Gone::Later),
-                    None => {
-                        let object = current.deleted_at(revision);
-                        outcome(in_view(kind, object.bytes), Gone::Now)
-                    }
-                });
-            }
-        }
-        Err(ApiError::conflict(
-            &kind.group,
-            &kind.plural,
+        part: Part,
+        deletion: &DeleteOptions,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let write = Write {
+            kind,
+            namespace,
             name,
-            MODIFIED,
-        ))
+            part,
+            options,
+        };
+        self.run(write, Source::Delete(deletion)).await
     }
 }
 
-fn check_preconditions(
+/// The deletion is about this object and this version, where it names them.
+pub(super) fn check_preconditions(
     kind: &Kind,
     current: &Object,
     options: &DeleteOptions,
@@ -131,8 +91,14 @@ fn check_preconditions(
     Ok(())
 }
 
-fn plan(stored: &Kind, current: &Object, options: &DeleteOptions, now: Timestamp) -> Step {
-    let mut object = current.value();
+/// Plans one deletion request; `object` is the tree of `current`.
+pub(super) fn plan(
+    stored: &Kind,
+    current: &Object,
+    mut object: Value,
+    options: &DeleteOptions,
+    now: Timestamp,
+) -> Plan {
     let deleting = current.meta.deletion_timestamp;
     let had = current.meta.finalizers.clone();
     set_propagation(&mut object, options.propagation);
@@ -146,17 +112,17 @@ fn plan(stored: &Kind, current: &Object, options: &DeleteOptions, now: Timestamp
             match wanted {
                 Some(wanted) if wanted < before => {
                     if wanted == 0 && !kept {
-                        return Step::Remove;
+                        return Plan::Remove;
                     }
                     let less = SignedDuration::from_secs(before.saturating_sub(wanted));
                     // Before all time is only what nobody here has written.
                     mark(&mut object, at.checked_sub(less).unwrap_or(now), wanted);
                 }
-                _ if before == 0 && !kept => return Step::Remove,
+                _ if before == 0 && !kept => return Plan::Remove,
                 _ => {}
             }
         }
-        None if grace == 0 && !kept => return Step::Remove,
+        None if grace == 0 && !kept => return Plan::Remove,
         None => {
             let end = now.checked_add(SignedDuration::from_secs(grace));
             // Beyond all time is the end only for a clock that is wrong by thousands of years.
@@ -176,9 +142,9 @@ fn plan(stored: &Kind, current: &Object, options: &DeleteOptions, now: Timestamp
     let same_time = value::text(&object, "metadata.deletionTimestamp")
         == deleting.map(clock::rfc3339).unwrap_or_default();
     if same_finalizers && same_time {
-        Step::Nothing
+        Plan::Nothing
     } else {
-        Step::Write(object)
+        Plan::Write(object)
     }
 }
 

@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::{DeleteOptions, WriteOptions, Written, check_uid};
+use crate::admission::Part;
 use crate::core::Core;
 use crate::field::FieldErrors;
-use crate::registry::Part;
 use crate::{ApiError, clock, value};
 
 impl Core {
@@ -17,7 +17,7 @@ impl Core {
         pod: &str,
         binding: &Value,
         options: &WriteOptions,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Written, ApiError> {
         super::create::check_namespace(namespace, binding)?;
         let kind = &self.registry().resource("", "v1", "pods")?;
         let node = value::text(binding, "target.name");
@@ -61,11 +61,10 @@ impl Core {
                 }
             }
             set_scheduled(&mut bound);
-            Ok(bound)
+            Ok(bound.into())
         };
-        self.modify(kind, namespace, pod, Part::Raw, options, &change)
+        self.modify(kind, namespace, pod, Part::Binding, options, &change)
             .await
-            .map(|_| ())
     }
 
     /// Evicts a pod. There are no disruption budgets that could forbid it, so it is a deletion.
@@ -73,10 +72,12 @@ impl Core {
         &self,
         namespace: &str,
         pod: &str,
-        options: &DeleteOptions,
-    ) -> Result<(), ApiError> {
+        deletion: &DeleteOptions,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         let kind = &self.registry().resource("", "v1", "pods")?;
-        self.delete(kind, namespace, pod, options).await.map(|_| ())
+        self.delete(kind, namespace, pod, Part::Eviction, deletion, options)
+            .await
     }
 
     /// Replaces the finalizers in a namespace's spec.
@@ -95,16 +96,16 @@ impl Core {
             if value::at(&new, "spec").is_none() {
                 value::set(&mut new, "spec", json!({}));
             }
-            Ok(new)
+            Ok(new.into())
         };
-        self.modify(kind, "", name, Part::Raw, options, &change)
+        self.modify(kind, "", name, Part::Finalize, options, &change)
             .await
     }
 
     /// Takes the `kubernetes` finalizer off.
     pub(crate) async fn finalize_namespace(&self, name: &str) -> Result<(), ApiError> {
         let kept = json!({"spec": {}});
-        self.finalize(name, &kept, &WriteOptions::default())
+        self.finalize(name, &kept, &WriteOptions::in_process())
             .await
             .map(|_| ())
     }

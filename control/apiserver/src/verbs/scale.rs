@@ -5,10 +5,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use knarr_api::labels::Selector;
 use serde_json::{Value, json};
 
+use super::write::{Change, Next};
 use super::{WriteOptions, Written};
+use crate::admission::Part;
 use crate::core::Core;
 use crate::field::FieldErrors;
-use crate::registry::{Kind, Part};
+use crate::registry::Kind;
 use crate::{ApiError, value};
 
 /// The Scale of an object.
@@ -48,36 +50,41 @@ pub(crate) fn scale_of(object: &Value) -> Value {
 
 impl Core {
     /// Changes the number of replicas through a change of the Scale. Of the Scale only that, its version and its uid
-    /// are looked at: that it has the name and the namespace of the request is the caller's to check.
+    /// are looked at: that it has the name and the namespace of the request is the caller's to check. Answers with the
+    /// object that is scaled.
     pub(crate) async fn modify_scale(
         &self,
         kind: &Kind,
         namespace: &str,
         name: &str,
         options: &WriteOptions,
-        change: &super::update::Change<'_>,
-    ) -> Result<Value, ApiError> {
-        let written: Written = self
-            .modify(kind, namespace, name, Part::Main, options, &|current| {
-                let scale = change(&scale_of(current))?;
-                let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
-                if replicas < 0 {
-                    let mut errors = FieldErrors::default();
-                    errors.invalid(
-                        "spec.replicas",
-                        replicas,
-                        "must be greater than or equal to 0",
-                    );
-                    return Err(ApiError::invalid("autoscaling", "Scale", name, &errors));
-                }
-                let mut new = current.clone();
-                value::set(&mut new, "spec.replicas", replicas);
-                value::copy(&mut new, &scale, "metadata.resourceVersion");
-                value::copy(&mut new, &scale, "metadata.uid");
-                Ok(new)
+        change: &Change<'_>,
+    ) -> Result<Written, ApiError> {
+        let scaled = |current: &Value| {
+            let Next {
+                object: scale,
+                warnings,
+            } = change(&scale_of(current))?;
+            let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
+            if replicas < 0 {
+                let mut errors = FieldErrors::default();
+                errors.invalid(
+                    "spec.replicas",
+                    replicas,
+                    "must be greater than or equal to 0",
+                );
+                return Err(ApiError::invalid("autoscaling", "Scale", name, &errors));
+            }
+            let mut new = current.clone();
+            value::set(&mut new, "spec.replicas", replicas);
+            value::copy(&mut new, &scale, "metadata.resourceVersion");
+            value::copy(&mut new, &scale, "metadata.uid");
+            Ok(Next {
+                object: new,
+                warnings,
             })
-            .await?;
-        let object: Value = serde_json::from_slice(&written.bytes).map_err(ApiError::internal)?;
-        Ok(scale_of(&object))
+        };
+        self.modify(kind, namespace, name, Part::Scale, options, &scaled)
+            .await
     }
 }

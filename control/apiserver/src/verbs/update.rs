@@ -1,25 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Replacing and patching: one compare-and-swap loop that keeps spec and status apart.
+//! Replacing and patching: the sources of a changed object, and the rules that keep its identity, spec and status
+//! apart.
 
-use std::borrow::Cow;
-
-use knarr_store::{Compare, Op, Txn};
 use serde_json::Value;
 
-use super::{DryRun, SWAP_ATTEMPTS_MAX, WriteOptions, Written, in_view, served};
-use crate::allocations::Reservation;
+use super::write::{Change, Next, Source, Write};
+use super::{MODIFIED, WriteOptions, Written};
+use crate::admission::Part;
 use crate::core::Core;
 use crate::field::FieldErrors;
-use crate::object::{Object, encode};
-use crate::registry::{Generation, Kind, Part, meta};
-use crate::{ApiError, Patch, admission, patch, value};
-
-/// Why an update with an old resourceVersion is refused.
-pub(crate) const MODIFIED: &str =
-    "the object has been modified; please apply your changes to the latest version and try again";
-
-/// What a change makes of the current object.
-pub(super) type Change<'a> = dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync + 'a;
+use crate::object::Object;
+use crate::registry::{Generation, Kind, meta};
+use crate::{ApiError, Patch, patch, value};
 
 impl Core {
     /// Replaces an object (or its status) with what a client sent.
@@ -29,13 +21,14 @@ impl Core {
         namespace: &str,
         name: &str,
         part: Part,
-        mut sent: Value,
+        sent: impl Into<Next>,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        // `modify` checks it again; here a wrong name is told before it matters whether the object is there.
-        check_place(kind, namespace, name, &mut sent)?;
+        let mut sent = sent.into();
+        // The pipeline checks it again; here a wrong name is refused before it matters whether the object is there.
+        check_place(kind, namespace, name, &mut sent.object)?;
         self.modify(kind, namespace, name, part, options, &|current| {
-            check_uid(&kind.group, &kind.plural, name, current, &sent)?;
+            check_uid(&kind.group, &kind.plural, name, current, &sent.object)?;
             Ok(sent.clone())
         })
         .await
@@ -52,13 +45,12 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
         self.modify(kind, namespace, name, part, options, &|current| {
-            patch::apply(kind, current, change).map(|p| p.object)
+            patch::apply(kind, current, change).map(|patched| patched.object.into())
         })
         .await
     }
 
-    /// Reads, changes, checks and swaps; again from the start when the object changed underneath, unless
-    /// the change names a version.
+    /// Makes the next object of the current one.
     pub(crate) async fn modify(
         &self,
         kind: &Kind,
@@ -68,151 +60,14 @@ impl Core {
         options: &WriteOptions,
         change: &Change<'_>,
     ) -> Result<Written, ApiError> {
-        let stored = kind.stored();
-        for _ in 0..SWAP_ATTEMPTS_MAX {
-            let current = self
-                .current(kind, namespace, name)
-                .await?
-                .ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))?;
-            let old = current.value();
-            let view = if kind.is_view() {
-                Cow::Owned(kind.strategy.as_view(old.clone()))
-            } else {
-                Cow::Borrowed(&old)
-            };
-            let mut new = change(&view)?;
-            check_place(kind, namespace, name, &mut new)?;
-            if kind.is_view() {
-                new = kind.strategy.to_stored(new);
-            }
-            check_identity(kind, &current, &new)?;
-            prepare(stored, part, &mut new, &old);
-            self.check(kind, part, name, &new, &old)?;
-            let warnings = match part {
-                Part::Main => stored.strategy.all_warnings(&new, Some(&old)),
-                Part::Status | Part::Raw => Vec::new(),
-            };
-            let reservation = match part {
-                Part::Main => self.allocate(stored, &mut new, Some(&old)).await?,
-                Part::Status | Part::Raw => Reservation::none(),
-            };
-            value::copy(&mut new, &old, "metadata.resourceVersion");
-            if new == old {
-                return Ok(Written {
-                    bytes: in_view(kind, current.bytes.clone()),
-                    warnings,
-                });
-            }
-            let bytes = encode(stored, &new);
-            if options.dry_run == DryRun::All {
-                return Ok(Written {
-                    bytes: served(kind, &bytes, current.meta.resource_version),
-                    warnings,
-                });
-            }
-            let store_key = stored.store_key(namespace, name);
-            let step = if is_finished(stored, &new) {
-                Op::delete(store_key.clone())
-            } else {
-                Op::put(store_key.clone(), bytes.clone())
-            };
-            let written = self.swap(&current, &store_key, step, reservation).await?;
-            if let Some(revision) = written {
-                return Ok(Written {
-                    bytes: served(kind, &bytes, revision),
-                    warnings,
-                });
-            }
-            // A change that names a version fails the check of identity in the next round.
-        }
-        Err(ApiError::conflict(
-            &kind.group,
-            &kind.plural,
+        let write = Write {
+            kind,
+            namespace,
             name,
-            MODIFIED,
-        ))
-    }
-
-    /// Changes an object in memory only; see [`crate::Client::write_in_memory`].
-    pub(crate) async fn write_in_memory(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        name: &str,
-        change: &(dyn Fn(&mut Value) + Send + Sync),
-    ) -> Result<(), ApiError> {
-        let stored = kind.stored();
-        let store_key = stored.store_key(namespace, name);
-        for _ in 0..SWAP_ATTEMPTS_MAX {
-            let current = self
-                .current(kind, namespace, name)
-                .await?
-                .ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))?;
-            let old = current.value();
-            let mut new = old.clone();
-            change(&mut new);
-            if new == old {
-                return Ok(());
-            }
-            let op = Op::put_volatile(store_key.clone(), encode(stored, &new));
-            let done = self
-                .swap(&current, &store_key, op, Reservation::none())
-                .await?;
-            if done.is_some() {
-                return Ok(());
-            }
-        }
-        Err(ApiError::conflict(
-            &kind.group,
-            &kind.plural,
-            name,
-            MODIFIED,
-        ))
-    }
-
-    /// Does `step` if the object is still `current`; the revision when it was, `None` (after the caches have
-    /// caught up) when not.
-    pub(super) async fn swap(
-        &self,
-        current: &Object,
-        store_key: &str,
-        step: Op,
-        reservation: Reservation,
-    ) -> Result<Option<u64>, ApiError> {
-        let read = knarr_store::Revision(current.meta.resource_version);
-        let txn = Txn {
-            compare: vec![Compare::mod_revision(store_key.to_owned(), read)],
-            then: vec![step],
-            otherwise: Vec::new(),
+            part,
+            options,
         };
-        let done = self.write(txn, reservation).await?;
-        if done.succeeded {
-            return Ok(Some(done.revision.0));
-        }
-        self.wait_for(done.revision.0).await?;
-        Ok(None)
-    }
-
-    fn check(
-        &self,
-        kind: &Kind,
-        part: Part,
-        name: &str,
-        new: &Value,
-        old: &Value,
-    ) -> Result<(), ApiError> {
-        let mut errors = FieldErrors::default();
-        meta::validate_update(new, old, &mut errors);
-        match part {
-            Part::Main => kind.strategy.validate_update(new, old, &mut errors),
-            Part::Status => kind.strategy.validate_status(new, old, &mut errors),
-            Part::Raw => {}
-        }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(ApiError::invalid(&kind.group, &kind.kind, name, &errors))
-        }
+        self.run(write, Source::Update(change)).await
     }
 }
 
@@ -240,7 +95,7 @@ pub(crate) fn check_place(
 }
 
 /// The change is about this object: its version and uid, where it names them.
-fn check_identity(kind: &Kind, current: &Object, new: &Value) -> Result<(), ApiError> {
+pub(super) fn check_identity(kind: &Kind, current: &Object, new: &Value) -> Result<(), ApiError> {
     let name = &*current.meta.name;
     let version = value::text(new, "metadata.resourceVersion");
     if !version.is_empty() {
@@ -291,8 +146,8 @@ pub(crate) fn check_uid(
     Err(ApiError::conflict(group, resource, name, &why))
 }
 
-/// Puts back what this part of the object may not change, fills defaults, counts the generation.
-fn prepare(stored: &Kind, part: Part, new: &mut Value, old: &Value) {
+/// Puts back what this part of the object may not change, and fills defaults.
+pub(super) fn prepare(stored: &Kind, part: Part, new: &mut Value, old: &Value) {
     for kept in [
         "uid",
         "creationTimestamp",
@@ -303,36 +158,33 @@ fn prepare(stored: &Kind, part: Part, new: &mut Value, old: &Value) {
     ] {
         value::copy(new, old, &format!("metadata.{kept}"));
     }
-    for dropped in ["managedFields", "selfLink"] {
-        value::remove(new, &format!("metadata.{dropped}"));
-    }
+    value::remove(new, "metadata.selfLink");
     meta::normalize(new);
     value::set(new, "kind", &*stored.kind);
     value::set(new, "apiVersion", stored.api_version());
     match part {
-        Part::Main => {
+        Part::Main | Part::Scale => {
             stored.strategy.default(new);
             if stored.has_status() {
                 value::copy(new, old, "status");
             }
             stored.strategy.prepare_update(new, old);
-            admission::mutate_update(stored, new, old);
-            if grows(stored.generation, new, old) {
-                let next = value::int(old, "metadata.generation").unwrap_or(0) + 1;
-                value::set(new, "metadata.generation", next);
-            }
         }
         Part::Status => {
             value::copy(new, old, "spec");
             value::copy(new, old, "metadata.ownerReferences");
             stored.strategy.prepare_status(new, old);
         }
-        Part::Raw => {
-            if grows(stored.generation, new, old) {
-                let next = value::int(old, "metadata.generation").unwrap_or(0) + 1;
-                value::set(new, "metadata.generation", next);
-            }
-        }
+        // The changes touch nothing else.
+        Part::Binding | Part::Finalize | Part::Eviction => {}
+    }
+}
+
+/// Counts a change of what the generation is about.
+pub(super) fn count_generation(generation: Generation, new: &mut Value, old: &Value) {
+    if grows(generation, new, old) {
+        let next = value::int(old, "metadata.generation").unwrap_or(0) + 1;
+        value::set(new, "metadata.generation", next);
     }
 }
 
@@ -355,7 +207,7 @@ fn grows(generation: Generation, new: &Value, old: &Value) -> bool {
 }
 
 /// A deleted object that nothing keeps any more goes with this write.
-fn is_finished(stored: &Kind, object: &Value) -> bool {
+pub(super) fn is_finished(stored: &Kind, object: &Value) -> bool {
     value::at(object, "metadata.deletionTimestamp").is_some()
         && value::int(object, "metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
         && value::items(object, "metadata.finalizers").is_empty()

@@ -2,6 +2,7 @@
 //! The API over real TLS sockets and a real store.
 
 mod access;
+mod admission;
 mod answers;
 mod client;
 mod events;

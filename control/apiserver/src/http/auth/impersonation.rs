@@ -11,9 +11,8 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::Caller;
 use crate::ApiError;
-use crate::identity::{ANONYMOUS, AUTHENTICATED, PeerIdentity, UNAUTHENTICATED};
+use crate::identity::{ANONYMOUS, AUTHENTICATED, Caller, PeerIdentity, UNAUTHENTICATED};
 
 const PREFIX: &str = "impersonate-";
 const USER: &str = "impersonate-user";
