@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The cluster under test: the one that `cargo xtask up` keeps under `target/up/`, shared by the tests of a tier.
-//! Each test has a namespace of its own in it.
+//! The cluster under test. Tests that disturb nobody share the one that `cargo xtask test` brings up under `target/up/`,
+//! each in a namespace of its own. The others are in groups of nextest (`.config/nextest.toml`); a group has a lab of its
+//! own under `target/labs/`, which its first test starts.
 
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, Outcome};
 use crate::manifests::{self, Addresses};
+
+/// The group whose tests start and end their lab themselves.
+const MAKES_ITS_LAB: &str = "lifecycle";
+/// How nextest calls the group of a test that is in none.
+const NO_GROUP: &str = "@global";
+/// Names the lab that xtask acts on.
+const LAB: &str = "KNARR_LAB";
 
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 
@@ -20,28 +30,69 @@ pub struct Cluster {
     pub namespace: String,
 }
 
-/// Where the running cluster's files are.
-pub fn up_dir() -> PathBuf {
-    let dir = std::env::var_os("KNARR_UP").map_or_else(
+/// The lab of this test's group; none for the tests that share one.
+fn group() -> Option<String> {
+    let group = std::env::var("NEXTEST_TEST_GROUP").ok()?;
+    (group != NO_GROUP).then_some(group)
+}
+
+/// Cargo's target folder, which holds everything that xtask makes.
+pub fn target_dir() -> PathBuf {
+    let dir = std::env::var_os("KNARR_TARGET").map_or_else(
         || {
             let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
-            PathBuf::from(package).join("../target/up")
+            PathBuf::from(package).join("../target")
         },
         PathBuf::from,
     );
     dir.canonicalize().unwrap_or(dir)
 }
 
-/// The xtask program that runs the lab.
-pub fn xtask() -> PathBuf {
+/// Where the files of this test's cluster are. Starts the cluster when this is the first test of its group.
+pub fn up_dir() -> PathBuf {
+    static STARTED: Once = Once::new();
+    let Some(group) = group() else {
+        return target_dir().join("up");
+    };
+    let dir = target_dir().join("labs").join(&group);
+    if group != MAKES_ITS_LAB && !dir.join("kubeconfig").is_file() {
+        STARTED.call_once(|| {
+            // Everything was built before the first test ran.
+            let mut up = xtask(&["up-for-tests"]);
+            let outcome = Outcome::of(up.env("KNARR_XTASK_NO_BUILD", "1"), "");
+            assert!(
+                outcome.success,
+                "the lab {group} does not start:\n{}{}",
+                outcome.stdout, outcome.stderr
+            );
+        });
+    }
+    dir
+}
+
+/// The xtask program.
+///
+/// # Panics
+/// When it is not there.
+pub fn xtask_program() -> PathBuf {
     let path = std::env::var_os("KNARR_XTASK")
-        .map_or_else(|| up_dir().join("../debug/xtask"), PathBuf::from);
+        .map_or_else(|| target_dir().join("debug/xtask"), PathBuf::from);
     assert!(
         path.is_file(),
         "{} is missing: these tests are run by `cargo xtask test cluster kubectl`",
         path.display()
     );
     path
+}
+
+/// A call of xtask that acts on this test's lab.
+pub fn xtask(args: &[&str]) -> Command {
+    let mut command = Command::new(xtask_program());
+    if let Some(group) = group() {
+        command.env(LAB, group);
+    }
+    command.args(args);
+    command
 }
 
 impl Cluster {

@@ -19,12 +19,18 @@ use crate::wait::eventually;
 /// The kernel stops and ends a host's few hundred processes in milliseconds; a loaded machine gets some more.
 const KERNEL_LIMIT: Duration = Duration::from_secs(20);
 
+/// A call of xtask, once the lab is there.
+fn on_lab(args: &[&str]) -> Command {
+    up_dir();
+    xtask(args)
+}
+
 /// The lab's own commands. Gives what they print.
 ///
 /// # Panics
 /// When one fails.
 pub fn lab(args: &[&str]) -> String {
-    let outcome = Outcome::of(Command::new(xtask()).args(args), "");
+    let outcome = Outcome::of(&mut on_lab(args), "");
     assert!(
         outcome.success,
         "xtask {} failed:\n{}{}",
@@ -187,7 +193,7 @@ fn cgroup_v2() -> &'static Path {
 
 /// The lab's own commands where a failure changes nothing: while a test's end is being undone.
 pub fn quietly(args: &[&str]) {
-    Outcome::of(Command::new(xtask()).args(args), "");
+    Outcome::of(&mut on_lab(args), "");
 }
 
 /// Makes everything whole at the end of a test.

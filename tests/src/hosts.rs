@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::cluster::xtask;
+use crate::cluster::{up_dir, xtask};
 use crate::kubectl::Outcome;
 use crate::wait::eventually;
 
@@ -32,7 +32,9 @@ pub fn address(host: &str) -> String {
 
 /// A command on a host.
 pub fn command(host: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(xtask());
+    // Starts the lab when this is the first test of its group.
+    up_dir();
+    let mut command = xtask(&[]);
     match host {
         CLIENT | CONTROL => command.args([host, "--"]),
         _ => command.args(["node", host, "--"]),

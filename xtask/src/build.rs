@@ -70,7 +70,7 @@ pub fn cargo() -> Command {
 }
 
 /// Set to anything, it makes `up`, `demo`, `test` and `bench` use the programs that were built last.
-const NO_BUILD: &str = "KNARR_XTASK_NO_BUILD";
+pub const NO_BUILD: &str = "KNARR_XTASK_NO_BUILD";
 
 /// Set to anything, it makes `up`, `demo` and `bench` use the programs from the tests' compilation. The tiers set it.
 pub const TESTED: &str = "KNARR_XTASK_TESTED";

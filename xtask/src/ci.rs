@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use crate::test::changed::Workspace;
 use crate::{build, ebpf, paths, run, test, tidy, ui};
 
 /// Whether the test tiers are part of this run.
@@ -33,7 +34,7 @@ pub fn run(tests: Tests) -> anyhow::Result<()> {
         ("documentation", documentation),
     ];
     if tests == Tests::Run {
-        checks.push(("tests", || test::run(&[], None)));
+        checks.push(("tests", || test::run(&test::Request::default())));
     }
     for (name, check) in checks {
         ui::heading(name);
@@ -112,6 +113,7 @@ pub struct Metadata {
 #[derive(Deserialize)]
 struct Package {
     name: String,
+    manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
     targets: Vec<Target>,
 }
@@ -151,6 +153,33 @@ impl Metadata {
                     .to_path_buf()
             })
             .collect()
+    }
+
+    /// Folders and uses, also those of tests.
+    pub fn workspace(&self) -> Workspace {
+        let root = paths::root();
+        let folder = |package: &Package| {
+            let folder = package.manifest_path.parent().unwrap_or(&root);
+            folder.strip_prefix(&root).unwrap_or(folder).to_path_buf()
+        };
+        let uses = |package: &Package| {
+            let own = package.dependencies.iter();
+            let own = own.filter(|dependency| dependency.path.is_some());
+            own.map(|dependency| dependency.name.clone()).collect()
+        };
+        let packages = self.packages.iter();
+        let named = packages.map(|package| (package.name.clone(), package));
+        let named: Vec<_> = named.collect();
+        Workspace {
+            folders: named
+                .iter()
+                .map(|(name, package)| (name.clone(), folder(package)))
+                .collect(),
+            uses: named
+                .iter()
+                .map(|(name, package)| (name.clone(), uses(package)))
+                .collect(),
+        }
     }
 
     fn own_dependencies(&self) -> BTreeMap<String, BTreeSet<String>> {

@@ -12,6 +12,10 @@ use crate::{bench, ci, demo, dist, ebpf, lab, paths, setup, test, ui, up, vm};
 /// Everything that can be done with a checkout of Knarr.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+#[command(
+    after_help = "KNARR_LAB=NAME in the environment makes every command act on a lab of its own under target/labs/NAME/; \
+                  `cargo xtask down` without it ends all of them."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,6 +45,15 @@ enum Command {
         /// Run only tests whose name contains this.
         #[arg(long)]
         filter: Option<String>,
+        /// Run only what differs from this revision can affect; without a revision, what is not committed.
+        #[arg(
+            long,
+            value_name = "REVISION",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "HEAD"
+        )]
+        changed: Option<String>,
     },
     /// Measure; writes target/bench/NAME.json and prints the same as a table.
     Bench {
@@ -103,6 +116,9 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Start the cluster that a group of tests shares, or complete it.
+    #[command(hide = true)]
+    UpForTests,
     /// Start hosts with nothing on them.
     #[command(hide = true)]
     Lab {
@@ -193,7 +209,10 @@ impl NodeFault {
 /// Runs what the arguments ask for. A failure prints its reason last and ends with a non-zero code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match paths::find_root().and_then(|()| dispatch(cli.command)) {
+    match paths::find_root()
+        .and_then(|()| paths::choose_lab())
+        .and_then(|()| dispatch(cli.command))
+    {
         Ok(code) => code,
         Err(error) => {
             ui::failure(&error);
@@ -209,7 +228,15 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up { nodes } => up::up(nodes)?,
         Command::Down => up::down()?,
         Command::Demo => demo::run()?,
-        Command::Test { tiers, filter } => test::run(&tiers, filter.as_deref())?,
+        Command::Test {
+            tiers,
+            filter,
+            changed,
+        } => test::run(&test::Request {
+            tiers,
+            filter,
+            changed,
+        })?,
         Command::Bench { names, quick } => bench::run(
             &names,
             match quick {
@@ -247,12 +274,16 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             _ => anyhow::bail!("a fault and a command cannot be asked for together"),
         },
         Command::Client { command } => return lab::enter::foreground(lab::CLIENT, &command),
-        Command::Machine { machine, command } => return vm::run_in(&machine, &command.join(" ")),
+        Command::Machine { machine, command } => {
+            paths::choose_machines();
+            return vm::run_in(&machine, &command.join(" "));
+        }
         Command::LabMachine {
             lab,
             below,
             command,
         } => vm::machine::become_machine(&lab, &below, &command)?,
+        Command::UpForTests => up::up_for_tests()?,
         Command::Lab { nodes } => up::hosts_only(nodes)?,
         Command::LabBoot { host, kind, home } => lab::boot::boot(&host, kind, &home)?,
         Command::LabInit { host, kind, home } => lab::boot::init(&host, kind, &home)?,
@@ -293,6 +324,8 @@ mod tests {
             "test",
             "test unit bpf node cluster kubectl",
             "test vm",
+            "test --changed",
+            "test unit --changed=origin/main",
             "bench",
             "bench datapath idle start",
             "ci",

@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 
 /// The checkout that xtask acts on, once it was looked for.
 static ROOT: OnceLock<PathBuf> = OnceLock::new();
+/// The lab that xtask acts on, once another one than people's own was asked for.
+static CHOSEN_LAB: OnceLock<String> = OnceLock::new();
 
 /// Looks for the checkout that xtask was called in. Called first by every command: nothing else here can fail.
 ///
@@ -60,9 +62,54 @@ pub fn tools() -> PathBuf {
     target().join("tools")
 }
 
-/// Everything that belongs to the running cluster.
+/// Names a lab of this checkout other than the one that people use. Processes that xtask starts inherit it, so that they
+/// act on the same lab.
+pub const LAB: &str = "KNARR_LAB";
+/// Host names, cgroups and sockets below a lab's folder are made of it, and those are short.
+const LAB_NAME_LENGTH_MAX: usize = 20;
+/// The lab of the tier `vm`.
+const MACHINES: &str = "vm";
+
+/// Reads which lab is meant. Called once by every command, before [`up`] is asked.
+///
+/// # Errors
+/// When the name could not be that of a folder.
+pub fn choose_lab() -> anyhow::Result<()> {
+    let Some(name) = std::env::var_os(LAB) else {
+        return Ok(());
+    };
+    let name = name.to_string_lossy();
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > LAB_NAME_LENGTH_MAX || !name.chars().all(fits) {
+        bail!(
+            "{LAB}={name} names no lab: use up to {LAB_NAME_LENGTH_MAX} lower-case letters, digits and dashes"
+        );
+    }
+    CHOSEN_LAB.get_or_init(|| name.into_owned());
+    Ok(())
+}
+
+/// Acts on the lab of the virtual machines, unless another one was asked for.
+pub fn choose_machines() {
+    CHOSEN_LAB.get_or_init(|| MACHINES.to_owned());
+}
+
+/// The name of the lab that was asked for; none for the one that people use.
+pub fn chosen_lab() -> Option<&'static str> {
+    CHOSEN_LAB.get().map(String::as_str)
+}
+
+/// Everything that belongs to the lab that is acted on, with the cluster that runs in it.
 pub fn up() -> PathBuf {
-    target().join("up")
+    match CHOSEN_LAB.get() {
+        Some(name) => labs().join(name),
+        None => target().join("up"),
+    }
+}
+
+/// The labs of the tests, by name.
+pub fn labs() -> PathBuf {
+    target().join("labs")
 }
 
 /// The admin kubeconfig of the running cluster.

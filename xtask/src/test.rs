@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `test`: the tiers. A tier that cannot run says which part is missing and fails; it never passes by doing nothing.
 
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{build, ebpf, paths, run, setup, ui, up, vm};
+use crate::{build, ci, ebpf, paths, run, setup, ui, up, vm};
+
+pub mod changed;
 
 /// What can be tested by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -43,31 +48,44 @@ const CLUSTER_PACKAGE: &str = "knarr-tests";
 const OTHER_TIERS: [&str; 3] = [BPF_PACKAGE, NODE_PACKAGE, CLUSTER_PACKAGE];
 /// What cargo tests only when it is named: see the agent's manifest.
 const NAMED_ONLY: &str = "machine";
-/// How many nodes the cluster tiers run on.
-const NODES: u32 = 2;
-/// Faults show after this long instead of Kubernetes' 40 s and 300 s, and certificates end after minutes instead of a
-/// year, so that the tiers fit in a coffee break.
-const SHORT_TIMES: [&str; 8] = [
-    "--node-monitor-grace-period",
-    "8s",
-    "--default-not-ready-toleration-seconds",
-    "5",
-    "--default-unreachable-toleration-seconds",
-    "5",
-    // Nodes renew theirs several times in a run, and are never away for the third that is left then.
-    "--node-certificate-lifetime",
-    "150s",
-];
+/// Tests of clusters that may run at a time: most of each waits for pods, time-outs and leases, so two cores bear more
+/// than two. Those of one lab that disturb each other are kept apart by `.config/nextest.toml`.
+const CLUSTER_TESTS_AT_ONCE: &str = "8";
 
-/// Runs tiers, all of them when none is named.
-pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
-    let mut tiers = if tiers.is_empty() {
-        ALL.to_vec()
-    } else {
-        tiers.to_vec()
+/// What is to be tested.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// All of them when none is named.
+    pub tiers: Vec<Tier>,
+    /// A part of the tests' names.
+    pub filter: Option<String>,
+    /// A revision of git: only what differs from it can affect is tested.
+    pub changed: Option<String>,
+}
+
+/// Runs tiers.
+pub fn run(request: &Request) -> anyhow::Result<()> {
+    let filter = request.filter.as_deref();
+    let mut tiers = match request.tiers.is_empty() {
+        true => ALL.to_vec(),
+        false => request.tiers.clone(),
     };
     tiers.sort_unstable();
     tiers.dedup();
+    let mut only = None;
+    if let Some(revision) = &request.changed {
+        let files = changed::fetch_changed_files(revision)?;
+        let affected = changed::plan_affected(&files, &ci::metadata()?.workspace());
+        tiers.retain(|tier| affected.tiers.contains(tier));
+        if tiers.is_empty() {
+            ui::line(&format!(
+                "no test of these tiers reads any of the {} files that differ from {revision}",
+                files.len()
+            ));
+            return Ok(());
+        }
+        only = Some(affected.packages);
+    }
     if tiers.iter().any(|tier| *tier != Tier::Unit) {
         up::require_root().context("all tiers but `unit` need root")?;
     }
@@ -75,38 +93,38 @@ pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
     // Every tier compiles the agent, with the kernel programs inside.
     ebpf::run()?;
     let scope = match tiers[..] {
+        _ if only.is_some() => Scope::Workspace,
         [Tier::Unit | Tier::Bpf | Tier::Node] => Scope::Call,
         // The programs that a cluster runs come from the same compilation.
         _ => Scope::Workspace,
     };
+    let steps = Step::of(&tiers);
     let mut failed = Vec::new();
     let mut found = Found::Nothing;
-    for tier in &tiers {
-        ui::heading(&format!("tier {}", name(*tier)));
-        let started = Instant::now();
-        match run_tier(*tier, scope, filter) {
-            Ok(Found::Tests) => {
-                found = Found::Tests;
-                ui::line(&format!(
-                    "tier {} passed in {} s",
-                    name(*tier),
-                    started.elapsed().as_secs()
-                ));
-            }
-            Ok(Found::Nothing) => {
-                ui::line(&format!("tier {} has no test of such a name", name(*tier)))
-            }
-            Err(error) => {
-                ui::failure(&error);
-                failed.push(name(*tier));
-            }
+    // The emulated machines wait most of the time, and nothing of theirs is shared with the other tiers.
+    let beside = match steps.len() > 1 && tiers.contains(&Tier::Vm) && vm::has_checks(filter) {
+        true => {
+            build::programs(build::Build::Tested)?;
+            Some(Beside::start(Tier::Vm, filter)?)
         }
+        false => None,
+    };
+    for step in &steps {
+        if beside.is_some() && *step == Step::Alone(Tier::Vm) {
+            continue;
+        }
+        ui::heading(&format!("tier {}", step.name()));
+        let started = Instant::now();
+        let outcome = run_step(*step, scope, filter, only.as_ref());
+        found = found.max(report(&step.name(), started, outcome, &mut failed));
     }
-    if tiers
-        .iter()
-        .any(|tier| matches!(tier, Tier::Cluster | Tier::Kubectl))
-        && failed.is_empty()
-    {
+    if let Some(beside) = beside {
+        let name = name(Tier::Vm).to_owned();
+        ui::heading(&format!("tier {name}"));
+        let started = beside.started;
+        found = found.max(report(&name, started, beside.end(), &mut failed));
+    }
+    if steps.iter().any(|step| step.has_clusters()) && failed.is_empty() {
         up::down()?;
     }
     if !failed.is_empty() {
@@ -120,6 +138,135 @@ pub fn run(tiers: &[Tier], filter: Option<&str>) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Says how a step ended, and notes its name down when it failed.
+fn report(
+    name: &str,
+    started: Instant,
+    outcome: anyhow::Result<Found>,
+    failed: &mut Vec<String>,
+) -> Found {
+    match outcome {
+        Ok(Found::Tests) => {
+            ui::line(&format!(
+                "tier {name} passed in {} s",
+                started.elapsed().as_secs()
+            ));
+            Found::Tests
+        }
+        Ok(Found::Nothing) => {
+            ui::line(&format!("tier {name} has no test of such a name"));
+            Found::Nothing
+        }
+        Err(error) => {
+            ui::failure(&error);
+            failed.push(name.to_owned());
+            Found::Nothing
+        }
+    }
+}
+
+/// What is run at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// One tier.
+    Alone(Tier),
+    /// The tiers `cluster` and `kubectl`, whose tests share a cluster and run side by side.
+    Clusters,
+}
+
+impl Step {
+    /// The steps for these tiers, in order.
+    fn of(tiers: &[Tier]) -> Vec<Self> {
+        let both = [Tier::Cluster, Tier::Kubectl]
+            .iter()
+            .all(|tier| tiers.contains(tier));
+        let steps = tiers.iter().filter_map(|tier| match tier {
+            Tier::Kubectl if both => None,
+            Tier::Cluster if both => Some(Self::Clusters),
+            other => Some(Self::Alone(*other)),
+        });
+        steps.collect()
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Alone(tier) => name(tier).to_owned(),
+            Self::Clusters => format!("{} and {}", name(Tier::Cluster), name(Tier::Kubectl)),
+        }
+    }
+
+    fn has_clusters(self) -> bool {
+        matches!(
+            self,
+            Self::Clusters | Self::Alone(Tier::Cluster | Tier::Kubectl)
+        )
+    }
+}
+
+/// A tier that runs in a process of its own while others run. What it prints goes to a file first.
+struct Beside {
+    process: Child,
+    output: PathBuf,
+    started: Instant,
+}
+
+impl Beside {
+    fn start(tier: Tier, filter: Option<&str>) -> anyhow::Result<Self> {
+        let output = paths::target().join(format!("test-{}.log", name(tier)));
+        let file = fs::File::create(&output)
+            .with_context(|| format!("cannot write {}", output.display()))?;
+        let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
+        let mut command = Command::new(xtask);
+        command.args(["test", name(tier)]);
+        if let Some(filter) = filter {
+            command.args(["--filter", filter]);
+        }
+        let process = command
+            .env(build::NO_BUILD, "1")
+            .env(build::TESTED, "1")
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("cannot start xtask again")?;
+        ui::line(&format!(
+            "tier {} runs beside the others; it prints to {}",
+            name(tier),
+            paths::show(&output)
+        ));
+        Ok(Self {
+            process,
+            output,
+            started: Instant::now(),
+        })
+    }
+
+    /// Waits for its end and shows what it printed.
+    fn end(mut self) -> anyhow::Result<Found> {
+        let status = self.process.wait().context("cannot wait for a tier")?;
+        let printed = fs::read(&self.output)
+            .with_context(|| format!("cannot read {}", self.output.display()))?;
+        let printed = String::from_utf8_lossy(&printed);
+        for line in printed.lines() {
+            ui::line(line.trim_end());
+        }
+        match status.success() {
+            true => Ok(Found::Tests),
+            false => bail!("it failed: {status}"),
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // An error ended the call before this tier's turn.
+        if let Ok(None) = self.process.try_wait() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
 }
 
 /// Whether a call had anything to run. A filter may fit the tests of one tier or package only, but one that fits none
@@ -141,21 +288,50 @@ fn name(tier: Tier) -> &'static str {
     }
 }
 
-fn run_tier(tier: Tier, scope: Scope, filter: Option<&str>) -> anyhow::Result<Found> {
-    let run = |packages, targets, parallel| {
-        let call = Call { packages, targets };
+/// `only` holds the packages whose unit tests are run, where not all are.
+fn run_step(
+    step: Step,
+    scope: Scope,
+    filter: Option<&str>,
+    only: Option<&BTreeSet<String>>,
+) -> anyhow::Result<Found> {
+    let run_of = |packages, targets, parallel, only| {
+        let call = Call {
+            packages,
+            targets,
+            only,
+        };
         cargo_test(&call, scope, filter, parallel)
     };
+    let run = |packages, targets, parallel| run_of(packages, targets, parallel, None);
     let driver = Packages::These(&[CLUSTER_PACKAGE]);
+    let tier = match step {
+        Step::Alone(tier) => tier,
+        Step::Clusters => {
+            clusters_from_now()?;
+            let targets = Targets::Tests(&["cluster", "kubectl", "lifecycle"]);
+            return run(driver, targets, Parallel::Clusters);
+        }
+    };
     match tier {
         Tier::Unit => {
-            let most = run(
-                Packages::AllBut(&OTHER_TIERS),
-                Targets::ByDefault,
-                Parallel::Yes,
-            )?;
-            let rest = run(driver, Targets::Lib, Parallel::Yes)?;
-            Ok(most.max(rest))
+            let includes = |name: &str| only.is_none_or(|only| only.contains(name));
+            let mut found = Found::Nothing;
+            if only.is_none_or(|only| {
+                only.iter()
+                    .any(|name| !OTHER_TIERS.contains(&name.as_str()))
+            }) {
+                found = run_of(
+                    Packages::AllBut(&OTHER_TIERS),
+                    Targets::ByDefault,
+                    Parallel::Yes,
+                    only,
+                )?;
+            }
+            if includes(CLUSTER_PACKAGE) {
+                found = found.max(run(driver, Targets::Lib, Parallel::Yes)?);
+            }
+            Ok(found)
         }
         Tier::Bpf => run(
             Packages::These(&[BPF_PACKAGE]),
@@ -170,29 +346,32 @@ fn run_tier(tier: Tier, scope: Scope, filter: Option<&str>) -> anyhow::Result<Fo
             )?;
             // How the agent refuses machines that cannot be a node: it needs root to get that far.
             let agent = Packages::These(&["knarr-agent"]);
-            let rest = run(agent, Targets::Test(NAMED_ONLY), Parallel::No)?;
+            let rest = run(agent, Targets::Tests(&[NAMED_ONLY]), Parallel::No)?;
             Ok(most.max(rest))
         }
         Tier::Cluster => {
-            cluster_up()?;
-            let most = run(driver, Targets::Test("cluster"), Parallel::No)?;
-            // The last ones: they take the cluster away.
-            let rest = run(driver, Targets::Test("lifecycle"), Parallel::No)?;
-            Ok(most.max(rest))
+            clusters_from_now()?;
+            let targets = Targets::Tests(&["cluster", "lifecycle"]);
+            run(driver, targets, Parallel::Clusters)
         }
         Tier::Kubectl => {
-            cluster_up()?;
-            run(driver, Targets::Test("kubectl"), Parallel::Yes)
+            clusters_from_now()?;
+            run(driver, Targets::Tests(&["kubectl"]), Parallel::Clusters)
         }
-        Tier::Vm => Ok(match vm::run(filter)? {
-            0 => Found::Nothing,
-            _ => Found::Tests,
-        }),
+        Tier::Vm => {
+            paths::choose_machines();
+            Ok(match vm::run(filter)? {
+                0 => Found::Nothing,
+                _ => Found::Tests,
+            })
+        }
     }
 }
 
-fn cluster_up() -> anyhow::Result<()> {
-    up::up_with(NODES, &SHORT_TIMES.map(str::to_owned), build::Build::Tested)
+/// The shared cluster, with the programs as they are now. A lab that an earlier run left has older ones.
+fn clusters_from_now() -> anyhow::Result<()> {
+    up::down_labs()?;
+    up::up_for_tests()
 }
 
 /// What cargo resolves dependencies for. Crates that are compiled for other packages have other features of the same
@@ -219,18 +398,20 @@ enum Targets {
     ByDefault,
     /// Those of the library.
     Lib,
-    /// Those of one file or folder below `tests`.
-    Test(&'static str),
+    /// Those of some files or folders below `tests`.
+    Tests(&'static [&'static str]),
 }
 
 /// One call of the test runner.
 #[derive(Clone, Copy, Debug)]
-struct Call {
+struct Call<'a> {
     packages: Packages,
     targets: Targets,
+    /// Of these packages only those.
+    only: Option<&'a BTreeSet<String>>,
 }
 
-impl Call {
+impl Call<'_> {
     /// Arguments that cargo's own runner knows too.
     fn alone(&self) -> Vec<&'static str> {
         let mut args = match self.packages {
@@ -244,25 +425,32 @@ impl Call {
         match self.targets {
             Targets::ByDefault => {}
             Targets::Lib => args.push("--lib"),
-            Targets::Test(name) => args.extend(["--test", name]),
+            Targets::Tests(names) => args.extend(names.iter().flat_map(|name| ["--test", name])),
         }
         args
     }
 
     /// Arguments for nextest.
     fn of_workspace(&self) -> Vec<String> {
-        let any = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|n| format!("package(={n})")).collect();
+        let any = |of: &str, names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|n| format!("{of}(={n})")).collect();
             names.join(" | ")
         };
         let packages = match self.packages {
-            Packages::These(names) => any(names),
-            Packages::AllBut(names) => format!("not ({})", any(names)),
+            Packages::These(names) => any("package", names),
+            Packages::AllBut(names) => format!("not ({})", any("package", names)),
+        };
+        let packages = match self.only {
+            Some(only) => {
+                let only: Vec<&str> = only.iter().map(String::as_str).collect();
+                format!("({packages}) & ({})", any("package", &only))
+            }
+            None => packages,
         };
         let targets = match self.targets {
             Targets::ByDefault => format!("not binary(={NAMED_ONLY})"),
             Targets::Lib => "kind(lib)".to_owned(),
-            Targets::Test(name) => format!("binary(={name})"),
+            Targets::Tests(names) => format!("({})", any("binary", names)),
         };
         let mut args = build::EVERY_TEST.map(str::to_owned).to_vec();
         args.extend([
@@ -278,6 +466,8 @@ impl Call {
 enum Parallel {
     Yes,
     No,
+    /// In the groups of `.config/nextest.toml`, each with a lab of its own. cargo's own runner knows no groups.
+    Clusters,
 }
 
 /// The exit code with which nextest says that no test fits (nextest_metadata's `NO_TESTS_RUN`).
@@ -285,7 +475,7 @@ const NEXTEST_FOUND_NONE: i32 = 4;
 
 /// Runs tests with nextest where it is installed, else with cargo's own runner.
 fn cargo_test(
-    call: &Call,
+    call: &Call<'_>,
     scope: Scope,
     filter: Option<&str>,
     parallel: Parallel,
@@ -297,15 +487,17 @@ fn cargo_test(
             .args(runner)
             .env("KNARR_EBPF_OBJECT", paths::ebpf_object())
             .env("KNARR_XTASK", &xtask)
-            .env("KNARR_UP", paths::up())
+            .env("KNARR_TARGET", paths::target())
             .env(build::TESTED, "1");
         cargo
     };
+    let with_groups = run::exists("cargo-nextest");
     let threads: &[&str] = match parallel {
         Parallel::Yes => &[],
-        Parallel::No => &["--test-threads", "1"],
+        Parallel::Clusters if with_groups => &["--test-threads", CLUSTER_TESTS_AT_ONCE],
+        Parallel::No | Parallel::Clusters => &["--test-threads", "1"],
     };
-    if run::exists("cargo-nextest") {
+    if with_groups {
         let mut cargo = command(&[
             "nextest",
             "run",

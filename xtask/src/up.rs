@@ -20,10 +20,26 @@ pub use faults::{NodeFault, control_kill, control_start, node_fault};
 use crate::build::Build;
 use crate::lab::state::{self, State};
 use crate::lab::{CLIENT, CONTROL, HostKind, SWITCH, cgroup, host, node_name};
-use crate::{build, images, paths, process, setup, ui, vm};
+use crate::{build, images, paths, process, run, setup, ui, vm};
 
 /// Tried first for the API on the machine's own loopback; any free port will do.
 const API_PORT: u16 = 16443;
+
+/// How many nodes the cluster tiers run on.
+const TEST_NODES: u32 = 2;
+/// Faults show after this long instead of Kubernetes' 40 s and 300 s, and certificates end after minutes instead of a
+/// year, so that the tiers fit in a coffee break.
+const SHORT_TIMES: [&str; 8] = [
+    "--node-monitor-grace-period",
+    "8s",
+    "--default-not-ready-toleration-seconds",
+    "5",
+    "--default-unreachable-toleration-seconds",
+    "5",
+    // Nodes renew theirs several times in a run, and are never away for the third that is left then.
+    "--node-certificate-lifetime",
+    "150s",
+];
 
 /// Brings a cluster of this many nodes up.
 pub fn up(nodes: u32) -> anyhow::Result<()> {
@@ -122,14 +138,42 @@ fn start_hosts(state: &mut State, nodes: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends and removes everything.
+/// Ends and removes everything: the lab that was asked for, or else people's own and those of the tests.
 pub fn down() -> anyhow::Result<()> {
     require_root()?;
+    if paths::chosen_lab().is_none() {
+        down_labs()?;
+    }
     let _lock = state::lock()?;
     let step = ui::step("removing the cluster");
     remove_everything()?;
     step.done_with("nothing is left");
     Ok(())
+}
+
+/// Ends the labs of the tests, each by a process of its own, because a process acts on one lab.
+pub fn down_labs() -> anyhow::Result<()> {
+    let entries = match fs::read_dir(paths::labs()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context("cannot list the labs of the tests"),
+    };
+    let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
+    for entry in entries {
+        let lab = entry?.file_name();
+        if !paths::labs().join(&lab).join("state.json").exists() {
+            continue;
+        }
+        run::loud(run::command(&xtask, ["down"]).env(paths::LAB, &lab))
+            .with_context(|| format!("cannot end the lab {}", lab.display()))?;
+    }
+    Ok(())
+}
+
+/// Completes the cluster of a group of tests: the tiers' own, with the programs of their compilation.
+pub fn up_for_tests() -> anyhow::Result<()> {
+    let flags = SHORT_TIMES.map(str::to_owned);
+    up_with(TEST_NODES, &flags, Build::Tested)
 }
 
 fn remove_everything() -> anyhow::Result<()> {

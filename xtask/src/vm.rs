@@ -40,13 +40,21 @@ fn show_tail(path: &Path) -> String {
     format!("the end of {}:\n    {shown}", paths::show(path))
 }
 
+/// Whether the filter leaves any check.
+pub fn has_checks(filter: Option<&str>) -> bool {
+    checks::ALL.iter().any(|check| fits(check.name, filter))
+}
+
+fn fits(name: &str, filter: Option<&str>) -> bool {
+    filter.is_none_or(|filter| name.contains(filter))
+}
+
 /// Runs the checks; how many there were. With a filter, those whose name contains it and those that all others build on.
 ///
 /// # Errors
 /// Names the checks that failed. What the others build on ends the tier when it fails; any other check lets the rest run.
 pub fn run(filter: Option<&str>) -> anyhow::Result<usize> {
-    let fits = |name: &str| filter.is_none_or(|filter| name.contains(filter));
-    if !checks::ALL.iter().any(|check| fits(check.name)) {
+    if !has_checks(filter) {
         return Ok(0);
     }
     setup::ensure_for_vm()?;
@@ -56,7 +64,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<usize> {
     let mut failed = Vec::new();
     let mut count = 0;
     for check in &checks::ALL {
-        if !fits(check.name) && check.needed == checks::Needed::IfAsked {
+        if !fits(check.name, filter) && check.needed == checks::Needed::IfAsked {
             continue;
         }
         count += 1;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use knarr_tests::cluster::up_dir;
+use knarr_tests::cluster::target_dir;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{self, CLIENT, CONTROL};
 use knarr_tests::{Cluster, Kubectl, Outcome, eventually, manifests, stays};
@@ -278,7 +278,7 @@ fn an_image_that_does_not_fit_is_refused_and_leaves_nothing() {
     };
     let mount = format!("mkdir -p {store} && mount -t tmpfs -o size=1m small {store}");
     hosts::ok(CLIENT, &["sh", "-c", &mount]);
-    let archive = up_dir().join("../images/knarr-shell.tar");
+    let archive = target_dir().join("images/knarr-shell.tar");
     let archive = archive.to_string_lossy();
     let outcome = image(&["import", &archive]);
     assert_eq!(

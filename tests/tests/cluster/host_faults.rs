@@ -2,7 +2,6 @@
 //! A host that loses power is replaced; a host that gets it back brings its pods back by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -306,7 +305,7 @@ fn a_fault_that_changes_nothing_says_so() {
         assert!(output.contains(said), "{fault}: {output}");
     }
     for fault in ["--plug", "--unplug", "--restart-agent"] {
-        let refused = Outcome::of(Command::new(xtask()).args(["node", "node-2", fault]), "");
+        let refused = Outcome::of(&mut xtask(&["node", "node-2", fault]), "");
         assert_eq!(refused.code, Some(1), "{fault}: {}", refused.stdout);
         assert!(
             refused.stderr.trim_end().ends_with(

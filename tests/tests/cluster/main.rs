@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tier `cluster`: Services, affinity, updates, faults under load, joining and images, against a cluster of real
-//! programs and kernel programs that `cargo xtask test cluster` brings up. One test at a time, because faults disturb
-//! everybody.
+//! The tier `cluster`: Services, affinity, updates, faults under load, joining and images, against clusters of real
+//! programs and kernel programs that `cargo xtask test cluster` brings up. Tests run side by side. A file whose tests
+//! disturb others belongs to a group in `.config/nextest.toml`, which has a cluster of its own.
 
 mod affinity;
 mod agent_faults;
+mod certificates;
 mod chaos;
 mod control_faults;
 mod deleted_node;

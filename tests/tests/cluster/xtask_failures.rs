@@ -5,13 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use knarr_tests::cluster::{up_dir, xtask};
+use knarr_tests::cluster::{up_dir, xtask, xtask_program};
 use knarr_tests::hosts::{CLIENT, CONTROL, NODES};
 use knarr_tests::kubectl::Outcome;
 
 /// What it says on the way to ending with this code. Nothing of that is output.
 fn failure(args: &[&str], code: i32) -> String {
-    let outcome = Outcome::of(Command::new(xtask()).args(args), "");
+    let outcome = Outcome::of(&mut xtask(args), "");
     let said = outcome.stderr.trim_end().to_owned();
     let line = args.join(" ");
     assert_eq!(
@@ -76,7 +76,7 @@ fn copied_checkout(at: &Path) {
     fs::write(at.join("Cargo.lock"), "").unwrap();
     fs::write(at.join("xtask").join("Cargo.toml"), "").unwrap();
     fs::copy(up_dir().join("state.json"), up.join("state.json")).unwrap();
-    fs::copy(xtask(), at.join("target").join("xtask")).unwrap();
+    fs::copy(xtask_program(), at.join("target").join("xtask")).unwrap();
 }
 
 #[test]
@@ -105,7 +105,6 @@ fn a_copied_checkout_leaves_the_cluster_of_the_original_alone() {
     assert_eq!(down.code, Some(0), "{}", down.stderr);
     assert!(!copy.path().join("target/up/state.json").exists());
     assert_eq!(state(), before);
-    let mut original = Command::new(xtask());
-    let here = Outcome::of(original.args(["node", NODES[0], "--", "true"]), "");
+    let here = Outcome::of(&mut xtask(&["node", NODES[0], "--", "true"]), "");
     assert_eq!(here.code, Some(0), "the original's host: {}", here.stderr);
 }

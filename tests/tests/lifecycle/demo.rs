@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use knarr_tests::cluster::xtask;
@@ -21,7 +20,7 @@ const CALLS: usize = 30;
 
 fn demo() -> (String, Duration) {
     let started = Instant::now();
-    let outcome = Outcome::of(Command::new(xtask()).arg("demo"), "");
+    let outcome = Outcome::of(&mut xtask(&["demo"]), "");
     let printed = outcome.stdout + &outcome.stderr;
     assert_eq!(outcome.code, Some(0), "{printed}");
     (printed, started.elapsed())

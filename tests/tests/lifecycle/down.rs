@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,7 @@ fn serves(book: &Value, host: &str) -> bool {
 /// Starts `up` and kills it when that moment has come.
 fn kill_up_when(lab: &str, nodes: &str, moment: &Moment) {
     let Moment { what, reached } = moment;
-    let mut up = Command::new(xtask())
-        .args(["up", "--nodes", nodes])
+    let mut up = xtask(&["up", "--nodes", nodes])
         // What runs in this tier was just built, and a build is nothing that `down` takes away.
         .env("KNARR_XTASK_NO_BUILD", "1")
         .stdout(Stdio::null())

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The lab itself: certificates of a cluster that has run for a while, what `demo` shows, that `down` leaves nothing, and
-//! that `bench` measures what it says. The last three take the cluster away, so these are the last thing that `cargo xtask
-//! test cluster` runs.
+//! The lab itself: what `demo` shows, that `down` leaves nothing, and that `bench` measures what it says. These tests make
+//! their lab and take it away, so they are in a group of their own (`.config/nextest.toml`).
 
-mod certificates;
 mod demo;
 mod down;
 mod machine;

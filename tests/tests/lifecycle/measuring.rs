@@ -2,10 +2,8 @@
 //! `cargo xtask bench --quick`: every bench runs to its end and writes the metrics that scripts outside this repository
 //! read, by the names that they read.
 
-use std::process::Command;
-
 use knarr_tests::Outcome;
-use knarr_tests::cluster::{up_dir, xtask};
+use knarr_tests::cluster::{target_dir, xtask};
 use serde_json::Value;
 
 /// What each figure is of, without the cases and sizes of its variants.
@@ -61,13 +59,11 @@ const METRICS: [(&str, &[&str]); 3] = [
 
 #[test]
 fn every_bench_writes_its_metrics_by_their_names() {
-    let up = up_dir();
-    let target = up.parent().expect("target/up is in target");
-    let outcome = Outcome::of(Command::new(xtask()).args(["bench", "--quick"]), "");
+    let outcome = Outcome::of(&mut xtask(&["bench", "--quick"]), "");
     let printed = outcome.stdout + &outcome.stderr;
     assert_eq!(outcome.code, Some(0), "{printed}");
     for (bench, metrics) in METRICS {
-        let path = target.join(format!("bench/quick/{bench}.json"));
+        let path = target_dir().join(format!("bench/quick/{bench}.json"));
         let written = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let file: Value = serde_json::from_slice(&written).expect("JSON");
         for field in ["commit", "kernel", "started"] {
