@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The cluster under test. Tests that disturb nobody share the one that `cargo xtask test` brings up under `target/up/`,
+//! The cluster under test. Tests that disturb no other test share the one that `cargo xtask test` brings up under `target/up/`,
 //! each in a namespace of its own. The others are in groups of nextest (`.config/nextest.toml`); a group has a lab of its
 //! own under `target/labs/`, which its first test starts.
 
@@ -132,7 +132,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // After a failure the objects are evidence for whoever looks, until the cluster goes.
+        // After a failure the objects stay as evidence until the cluster ends.
         if !std::thread::panicking() {
             Kubectl::new("default").run(&["delete", "namespace", &self.namespace, "--wait=false"]);
         }

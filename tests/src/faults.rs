@@ -149,7 +149,7 @@ impl Frozen {
         let mut found = BTreeSet::new();
         let mut open = vec![self.cgroup.clone()];
         while let Some(folder) = open.pop() {
-            // Nobody removes a cgroup of a frozen host.
+            // No process can remove a cgroup of a frozen host.
             let procs = fs::read_to_string(folder.join("cgroup.procs")).expect("a cgroup is read");
             found.extend(procs.lines().filter_map(|line| line.parse::<u64>().ok()));
             let entries = fs::read_dir(&folder).expect("a cgroup is listed");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Load that runs beside a test and a report of every single call: when, who answered or why nobody did.
+//! Load that runs beside a test and a report of every single call: when, and which pod answered or why none did.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -69,7 +69,7 @@ impl Report {
         }
     }
 
-    /// Calls that nobody answered.
+    /// Calls without an answer.
     pub fn failures(&self) -> Vec<&Call> {
         self.calls
             .iter()
@@ -188,7 +188,7 @@ fn assert_no_silence(what: &str, calls: &[Call]) {
     if let Some((silence, until)) = longest {
         assert!(
             silence < SILENCE_LIMIT_MS,
-            "{what}: nobody answered for {silence} ms, until {until:?}"
+            "{what}: no call was answered for {silence} ms, until {until:?}"
         );
     }
 }
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "nobody answered for 3020 ms")]
+    #[should_panic(expected = "no call was answered for 3020 ms")]
     fn a_silence_breaks_a_load() {
         answers((0..2_000).step_by(20).chain((5_000..7_000).step_by(20)))
             .assert_unbroken("a load", 1);

@@ -37,7 +37,7 @@ pub fn echo_deployment(name: &str, replicas: usize) -> Value {
     })
 }
 
-/// The same with a readiness probe: nobody is sent to a pod that runs and does not listen yet.
+/// The same with a readiness probe: a pod that runs and does not listen yet gets no calls.
 pub fn probed_echo_deployment(name: &str, replicas: usize) -> Value {
     let mut deployment = echo_deployment(name, replicas);
     deployment["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = json!({

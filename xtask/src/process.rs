@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Processes that outlive one `cargo xtask` call. They are known by pid *and* start time, and both are
-//! compared before a signal is sent: a pid alone may have been given to somebody else since.
+//! compared before a signal is sent: a pid alone may belong to another process by now.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ impl Process {
         start_time(self.pid) == Some(self.started)
     }
 
-    /// Sends a signal to it and to nobody else.
+    /// Sends a signal to this process and to no other.
     pub fn signal(self, signal: Signal) {
         if self.alive() {
             // It may have ended by itself in between, which is what the signal was for.
@@ -67,7 +67,7 @@ fn start_time(pid: i32) -> Option<u64> {
 /// Field 22 of `/proc/PID/stat` (proc(5)); none where the whole process is a zombie.
 ///
 /// The state is that of the first thread alone. While another one is still held in the kernel, by a disk say, the
-/// process keeps its sockets and file locks, and whoever takes over would be refused.
+/// process keeps its sockets and file locks, and the program that takes over would be refused.
 fn start_time_of(stat: &str) -> Option<u64> {
     // The command's name stands in parentheses and may hold anything, so fields are counted after the last one.
     let (_, rest) = stat.rsplit_once(')')?;

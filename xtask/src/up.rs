@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `up` and `down`: a whole cluster in the lab, from nothing to Ready and back to nothing. Running `up` again
-//! completes what is missing, and restarts only programs that were built anew since.
+//! completes what is missing, and restarts only programs that were built again since.
 
 mod cold;
 mod faults;

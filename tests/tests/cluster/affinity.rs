@@ -2,7 +2,7 @@
 //! `sessionAffinity: ClientIP`: a client keeps its pod for the timeout after its last call, and no longer.
 //!
 //! The first choice follows from the client's address and the set of pods. So clients hold the only pod there is, more
-//! are added, and a second Service, which remembers nobody, tells what each client would choose now: as long as the
+//! are added, and a second Service, which remembers no client, shows what each client would choose now: as long as the
 //! first Service answers differently it remembers. After the timeout a client gets another pod than the one it had.
 
 use std::thread;
@@ -25,7 +25,7 @@ const OUTSIDE: [&str; 4] = ["198.18.3.1", "198.18.3.2", "198.18.3.3", "198.18.3.
 const CALLERS: usize = 4;
 /// Pods added at a time: among so many a new choice is seldom the old one.
 const MORE: usize = 9;
-/// How often pods are added until some client of each kind would choose anew.
+/// How often pods are added until some client of each kind would choose another one.
 const ADDITIONS_MAX: usize = 4;
 
 /// Answers `GET /cgi-bin/call?ADDR:PORT` with what that address answers to this pod. (`-T` of Debian's static wget

@@ -203,14 +203,14 @@ fn a_host_that_starts_with_the_control_plane_away_brings_its_pods_back_by_itself
             "a host without power answers"
         );
         faults::start_host("node-2");
-        // Nobody tells it anything: what it knows is on its disk.
-        let anew = eventually(
+        // It has no control plane: what it knows is on its disk.
+        let after = eventually(
             "node-2 runs a container for each of its pods with the control plane away",
             REPLACE_LIMIT,
             || running_on("node-2", before.keys()),
         );
         for (uid, (id, restarts)) in &before {
-            let (id_anew, restarts_anew) = &anew[uid];
+            let (id_after, restarts_after) = &after[uid];
             assert_ne!(id_anew, id, "{uid}: a container outlived its host");
             assert_eq!(
                 *restarts_anew,
@@ -242,10 +242,10 @@ fn a_host_that_starts_with_the_control_plane_away_brings_its_pods_back_by_itself
             NOTICE_LIMIT,
             || {
                 let reported = reported(&cluster);
-                if reported == anew {
+                if reported == after {
                     Ok(())
                 } else {
-                    Err(format!("{reported:?} of {anew:?}"))
+                    Err(format!("{reported:?} of {after:?}"))
                 }
             },
         );

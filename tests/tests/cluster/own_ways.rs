@@ -34,7 +34,7 @@ fn the_printed_line_is_enough_and_the_programs_log_comes_when_asked_for() {
         .stderr(log.reopen().expect("the same file"))
         .spawn()
         .expect("it starts");
-    // Made now, so that nobody but this agent can have programmed it.
+    // Made now, so that only this agent can have programmed it.
     let web = cluster.serve(
         &manifests::echo_deployment_on("web", 1, "node-2"),
         &manifests::echo_service("web"),

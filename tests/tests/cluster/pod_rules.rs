@@ -85,7 +85,7 @@ fn a_pod_follows_its_metadata_and_what_others_write_into_its_status() {
     until_ready_is(&cluster, "False");
     patch_status(&cluster, gate("True"));
     until_ready_is(&cluster, "True");
-    // What is the node's to say is said again when somebody else has overwritten it.
+    // The node writes its fields again when another client has overwritten them.
     patch_status(
         &cluster,
         json!({"conditions": [{"type": "Ready", "status": "False"}]}),
@@ -121,7 +121,7 @@ fn a_pod_follows_its_metadata_and_what_others_write_into_its_status() {
         json!({"phase": "Failed", "reason": "Taken", "message": "by a test"}),
     );
     eventually(
-        "the containers of a pod that somebody failed are stopped",
+        "the containers of a pod with the phase Failed are stopped",
         LIMIT,
         || {
             let status = kubectl.json(&["get", "pod", "follows"])["status"].clone();

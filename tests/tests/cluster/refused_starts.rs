@@ -89,7 +89,7 @@ fn a_second_agent_and_one_without_root_are_told_what_to_do() {
         second.trim_end().ends_with("another agent uses /var/lib/knarr; stop it, or give this one its own --data-dir and --run-dir"),
         "{second}"
     );
-    // Nobody may not be allowed to read a checkout, so the program is put where everybody can.
+    // The user nobody may not read a checkout, so the program is put where every user can.
     let shared = "/dev/shm/knarr-agent";
     let copy = format!("install -m 755 \"$(command -v knarr-agent)\" {shared}");
     hosts::ok("node-1", &["sh", "-c", &copy]);

@@ -11,7 +11,7 @@ use knarr_tests::{Cluster, eventually};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
-/// A refusal is an answer; whoever waits for one longer than this waits for a timeout.
+/// A refusal is an answer; a caller that waits longer than this waits for a timeout.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Three pods behind a NodePort Service, reachable.
@@ -44,7 +44,7 @@ fn calls(host: &str, target: &str, seconds: &str) -> Report {
 fn assert_refused(what: &str, report: &Report, calls_min: usize) {
     assert!(report.calls.len() >= calls_min, "{what}: {report:?}");
     for call in &report.calls {
-        let reason = call.outcome.as_ref().expect_err("nobody is there");
+        let reason = call.outcome.as_ref().expect_err("no pod is there");
         assert!(reason.contains("refused"), "{what}: {call:?}");
         assert!(
             u128::from(call.micros) < AT_ONCE.as_micros(),
@@ -212,7 +212,7 @@ fn a_service_without_pods_refuses_at_once() {
         .kubectl
         .ok(&["scale", "deployment/web", "--replicas=0"]);
     hosts::knows_endpoints(&format!("{}/web", cluster.namespace), 0, LIMIT);
-    // From now on the first call is refused, whoever makes it.
+    // From now on the first call of every caller is refused.
     for (host, target) in [
         ("node-1", addresses.cluster(80)),
         ("node-2", addresses.node("node-1", 80)),
@@ -314,7 +314,7 @@ fn a_changed_target_port_is_followed() {
     eventually("the new port answers", LIMIT, || {
         hosts::get("node-1", &addresses.cluster(80)).map(drop)
     });
-    // A deleted Service is nobody's address.
+    // The address of a deleted Service belongs to no Service.
     cluster.kubectl.ok(&["delete", "service", "web"]);
     eventually("the address is gone", LIMIT, || {
         match hosts::get("node-1", &addresses.cluster(80)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The real helm with a chart of its own: install, list, upgrade and uninstall as a user does them, and what somebody
-//! is told who does not know that objects are put together on the client.
+//! The real helm with a chart of its own: install, list, upgrade and uninstall as a user does them, and the
+//! message for people who do not know that objects are put together on the client.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tier `kubectl`: what people and scripts do with the real kubectl, and what they are told when it is wrong.
+//! The tier `kubectl`: what people and scripts do with the real kubectl, and the messages they get when it is wrong.
 //! Run by `cargo xtask test kubectl` against a running cluster; tests run beside each other.
 
 mod access;

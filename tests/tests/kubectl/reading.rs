@@ -331,7 +331,7 @@ fn describe_tells_the_story_with_events() {
     ]));
     cluster.kubectl.rolled_out("web");
     let pod = cluster.kubectl.ok(&["get", "pods", "--output", "name"]);
-    eventually("events are told", Duration::from_secs(20), || {
+    eventually("events are listed", Duration::from_secs(20), || {
         let text = cluster.kubectl.ok(&["describe", pod.trim()]);
         let told = ["Scheduled", "Created", "Started"]
             .iter()

@@ -25,7 +25,7 @@ fn apply_creates_changes_and_leaves_alone() {
         after["metadata"]["resourceVersion"],
         before["metadata"]["resourceVersion"]
     );
-    // A field that is no longer written is removed, one that somebody else wrote is not.
+    // A field that is no longer written is removed, one that another client wrote is not.
     kubectl.ok(&[
         "patch",
         "configmap",

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::machine::{Held, held, lab, look, still_there};
 
-/// The kernel takes apart what nobody holds any more a moment later.
+/// The kernel frees an object a moment after its last holder is gone.
 const KERNEL_LIMIT: Duration = Duration::from_secs(20);
 
 /// Far more than a whole `up` takes that builds nothing.

@@ -443,7 +443,7 @@ fn interleave(
     for round in 0..turns.rounds {
         step.say(&format!("round {} of {}", round + 1, turns.rounds));
         for at in 0..calls.len() {
-            // Who goes first changes, so that nobody always follows the same one.
+            // The first one changes, so that none always follows the same other one.
             let at = (at + round) % calls.len();
             let (_, host, target) = &calls[at];
             samples[at].1.push(turn(turns.calls, host, kind, target)?);

@@ -143,7 +143,7 @@ fn reap_for_ever(home: &Path) -> anyhow::Result<()> {
         .open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
-    // Whoever started the host may wait for the end of what it captures; this process must not hold it open.
+    // The process that started the host may wait for the end of what it captures; this process must not hold it open.
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)

@@ -22,7 +22,7 @@ use crate::process::Process;
 pub struct State {
     /// The machine's boot: after another boot nothing of this exists any more.
     pub boot_id: String,
-    /// The folder that this was written in: in a copy of it the lab is somebody else's.
+    /// The folder that this was written in: in a copy of it the lab belongs to the original.
     folder: Folder,
     /// The folder that holds the lab's cgroups, below each hierarchy's root.
     pub cgroup: String,

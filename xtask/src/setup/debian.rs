@@ -68,7 +68,7 @@ pub fn missing() -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// Installs packages. The lists are fetched anew only when apt does not know one of them.
+/// Installs packages. The lists are fetched again only when apt does not know one of them.
 pub fn install(what: &[String]) -> anyhow::Result<()> {
     up::require_root()?;
     let packages: Vec<&str> = what

@@ -91,7 +91,7 @@ fn control_command(api_port: u16, flags: &[String]) -> anyhow::Result<Vec<String
     Ok(command)
 }
 
-/// Copies the kubeconfig `made` by the control plane to `given`, unless that has been done: what somebody changed in it
+/// Copies the kubeconfig `made` by the control plane to `given`, unless that has been done: what people changed in it
 /// since, such as the namespace, stays until the control plane makes another.
 pub fn hand_out(made: &Path, given: &Path) -> anyhow::Result<()> {
     let copied = given.with_extension("handed-out");

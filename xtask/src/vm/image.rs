@@ -59,7 +59,7 @@ fn extras() -> Vec<Extra> {
         "/dev/vda / ext4 errors=remount-ro 0 1\n",
     );
     add("etc/hosts", 0o644, "127.0.0.1 localhost\n");
-    // Each machine is told its own by the kernel's command line.
+    // Each machine gets its own by the kernel's command line.
     add("etc/machine-id", 0o444, "");
     add("etc/hostname", 0o644, "");
     add("etc/initramfs-tools/modules", 0o644, BOOT_MODULES);
@@ -176,7 +176,7 @@ fn make(into: &Path, step: &ui::Step) -> anyhow::Result<()> {
     for (prefix, name) in [("vmlinuz-", "vmlinuz"), ("initrd.img-", "initrd.img")] {
         fs::copy(newest(&boot, prefix)?, into.join(name))?;
     }
-    // Nobody installs more packages there.
+    // No more packages are installed there.
     let _ = fs::remove_dir_all(root.join("var/cache/apt"));
     let _ = fs::remove_dir_all(root.join("var/lib/apt/lists"));
     step.say("its disk");

@@ -28,7 +28,7 @@ pub const FIRST: &str = "first";
 pub const SECOND: &str = "second";
 /// Every machine that there can be.
 pub const NAMES: [&str; 2] = [FIRST, SECOND];
-/// Nobody has it. A default route is what a stock machine has, and the agent finds its link by it.
+/// No machine has this address. A default route is what a stock machine has, and the agent finds its link by it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 9, 1);
 /// Control plane and agent need a third of it; the rest is for pods and for unoptimized programs.
 const MEMORY: &str = "2G";

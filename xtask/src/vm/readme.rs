@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands of the README's "On real machines", as they are printed there: what the checks install with is what
-//! people are told to type.
+//! the README has people type.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What happens to a machine in its life: an upgrade, a full disk, mounts that somebody hardened.
+//! What happens to a machine in its life: an upgrade, a full disk, hardened mounts.
 
 use anyhow::ensure;
 
@@ -98,7 +98,7 @@ pub fn disk_full(stage: &mut Stage) -> anyhow::Result<()> {
             refused.contains("the disk that holds the store is full"),
             "a full disk was answered with: {refused}"
         );
-        // Whoever is restarted on a full disk carries on.
+        // A program that is restarted on a full disk carries on.
         machine.ok("systemctl restart knarr-control knarr-agent", LIMIT)?;
         machine.eventually("reading goes on", "kubectl get configmap before", LIMIT)?;
         reached(machine, &service)

@@ -154,7 +154,7 @@ pub fn systemd_sets_again(stage: &mut Stage) -> anyhow::Result<()> {
         "systemctl restart systemd-sysctl",
     ] {
         machine.ok(command, CALL)?;
-        // The agent is told of a route that is gone, and sets it again.
+        // Netlink reports that a route is gone, and the agent sets it again.
         let end = Instant::now() + SET_AGAIN_LIMIT;
         let after = loop {
             let seen = machine.ok(SEEN, CALL)?;

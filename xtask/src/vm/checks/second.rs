@@ -78,7 +78,7 @@ fn by_cluster_ip(machine: &mut Machine, service: &Service) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The second machine gets another address, as by DHCP. Nobody touches the agent; pods there are not restarted, and are
+/// The second machine gets another address, as by DHCP. The agent goes on; pods there are not restarted, and are
 /// reached from the other node again.
 pub fn changes_address(stage: &mut Stage) -> anyhow::Result<()> {
     let (first, second) = stage.both()?;
