@@ -50,7 +50,7 @@ async fn look_at_changes(datapath: &SharedDatapath, waiting: &Waiting) {
             Err(error) => {
                 tracing::warn!(
                     "{}: the node's addresses are read every {} s",
-                    crate::cli::chain(&error.into()),
+                    knarr_base::chain(&error),
                     LOOK_EVERY.as_secs()
                 );
                 look(datapath, waiting, Changed::ALL).await;
@@ -80,7 +80,7 @@ async fn look(datapath: &SharedDatapath, waiting: &Waiting, changed: Changed) {
     if let Err(error) = datapath.call(|d| d.refresh_node_addresses()).await {
         tracing::warn!(
             "the node's addresses, for NodePorts: {}",
-            crate::cli::chain(&error.into())
+            knarr_base::chain(&error)
         );
     }
 }

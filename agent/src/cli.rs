@@ -66,7 +66,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("Error: {}", chain(&error));
+            eprintln!("Error: {}", knarr_base::chain(&*error));
             ExitCode::FAILURE
         }
     }
@@ -93,7 +93,7 @@ fn shim(args: Vec<OsString>) -> ExitCode {
 }
 
 fn run(options: RunOptions) -> anyhow::Result<()> {
-    knarr_datapath::keep_memory_together();
+    knarr_base::memory::keep_together();
     let options = options.with_file()?;
     crate::logging::init(options.log.as_deref(), options.bpf_log.as_deref())?;
     let machine = crate::machine::Machine::examine(&options)?;
@@ -107,18 +107,6 @@ fn run(options: RunOptions) -> anyhow::Result<()> {
         let shutdown = crate::signals::shutdown()?;
         crate::run(options, machine, shutdown).await
     })
-}
-
-/// An error with all its causes in one line.
-pub fn chain(error: &anyhow::Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if parts.last().is_none_or(|last| !last.ends_with(&text)) {
-            parts.push(text);
-        }
-    }
-    parts.join(": ")
 }
 
 #[cfg(test)]

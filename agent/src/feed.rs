@@ -13,7 +13,7 @@ use crate::ranges::NodeRanges;
 use crate::streams::AnswerStreams;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::{Ack, FromNode, Heartbeat, Hello, RenewRequest, ToNode, from_node, to_node};
-use rand::Rng;
+use knarr_base::jitter;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,11 +41,6 @@ const HEARTBEAT_SECONDS_DEFAULT: u64 = 10;
 const RENEW_RETRY_MS: u64 = 30_000;
 /// A control plane that accepts the connection and then says nothing is left.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(45);
-
-/// A pause of half to all of `ms`, so that many nodes do not come back at the same moment.
-pub fn jitter(ms: u64) -> u64 {
-    rand::rng().random_range(ms / 2..=ms)
-}
 
 /// Everything the feed needs.
 pub struct Feed {
@@ -123,7 +118,7 @@ impl Feed {
                     }
                 }
             }
-            let mut pause = pin!(tokio::time::sleep(Duration::from_millis(jitter(pause_ms))));
+            let mut pause = pin!(tokio::time::sleep(jitter(Duration::from_millis(pause_ms))));
             loop {
                 // All arms only wait.
                 tokio::select! {
@@ -153,7 +148,7 @@ impl Feed {
                     }
                     Err(error) => format!(
                         "{message}; joining again with this agent's token: {}",
-                        crate::cli::chain(&error.into())
+                        knarr_base::chain(&error)
                     ),
                 }
             }
@@ -167,16 +162,16 @@ impl Feed {
         if self.identity.is_expired(crate::clock::now_ms()) {
             self.identity = crate::join::join_again(&self.join)
                 .await
-                .map_err(|e| crate::cli::chain(&e.into()))?;
+                .map_err(|e| knarr_base::chain(&e))?;
         }
         let tls = self
             .identity
             .client_config()
-            .map_err(|e| crate::cli::chain(&e.into()))?;
+            .map_err(|e| knarr_base::chain(&e))?;
         let server = self.join.server.authority();
         connect::channel(&self.join.server, tls).await.map_err(|e| {
             e.tls_advice(&server)
-                .unwrap_or_else(|| format!("{server}: {}", crate::cli::chain(&e.into())))
+                .unwrap_or_else(|| format!("{server}: {}", knarr_base::chain(&e)))
         })
     }
 
@@ -273,13 +268,11 @@ fn lost(status: &tonic::Status) -> End {
 
 fn words(status: &tonic::Status) -> String {
     let mut text = format!("{}: {}", status.code(), status.message());
-    let mut source = std::error::Error::source(status);
-    while let Some(cause) = source {
+    for cause in knarr_base::error::causes(status).skip(1) {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
-        source = cause.source();
     }
     if let Some(end) = text.find(MANUAL) {
         text.truncate(end);
@@ -348,11 +341,11 @@ async fn renew(
                 tracing::warn!(
                     left_s,
                     "the certificate was not renewed: {}",
-                    crate::cli::chain(&error)
+                    knarr_base::chain(&*error)
                 );
             }
         }
-        tokio::time::sleep(Duration::from_millis(jitter(RENEW_RETRY_MS))).await;
+        tokio::time::sleep(jitter(Duration::from_millis(RENEW_RETRY_MS))).await;
     }
 }
 
@@ -365,7 +358,7 @@ async fn try_renew(
     let answer = client.renew(RenewRequest { csr_pem }).await?.into_inner();
     let identity = Arc::new(request.complete(&answer, &join.node_name)?);
     let (saved, pki_dir) = (identity.clone(), join.pki_dir.clone());
-    crate::blocking::run(move || saved.save(&pki_dir)).await?;
+    knarr_base::blocking::run(move || saved.save(&pki_dir)).await?;
     let channel = connect::channel(&join.server, identity.client_config()?).await?;
     tracing::info!("the node's certificate was renewed");
     Ok((identity, channel))

@@ -130,7 +130,7 @@ async fn metrics(State(health): State<Health>) -> (StatusCode, String) {
     if let Some(datapath) = &health.datapath {
         // Beside the datapath's writers: walking its maps must not keep pods and endpoints waiting.
         let inspector = datapath.inspector().clone();
-        let read = crate::blocking::run(move || {
+        let read = knarr_base::blocking::run(move || {
             Ok::<_, DatapathError>((inspector.stats()?, inspector.usage()?))
         })
         .await;

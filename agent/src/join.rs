@@ -119,7 +119,7 @@ impl JoinConfig {
 /// is good enough to start by, because the node's pods do not wait for the control plane.
 pub async fn identity(config: &JoinConfig) -> Result<Arc<Identity>, JoinError> {
     let pki_dir = config.pki_dir.clone();
-    match crate::blocking::run(move || Identity::load(&pki_dir)).await? {
+    match knarr_base::blocking::run(move || Identity::load(&pki_dir)).await? {
         Some(identity) if identity.node_name() == config.node_name => Ok(Arc::new(identity)),
         Some(identity) => {
             tracing::warn!(
@@ -168,10 +168,10 @@ async fn join_until_done(
             Err(error) if error.is_retryable() => {
                 if !told {
                     let error = anyhow::Error::from(error);
-                    tracing::warn!("waiting to join: {}", crate::cli::chain(&error));
+                    tracing::warn!("waiting to join: {}", knarr_base::chain(&*error));
                     told = true;
                 }
-                tokio::time::sleep(Duration::from_millis(crate::feed::jitter(pause_ms))).await;
+                tokio::time::sleep(knarr_base::jitter(Duration::from_millis(pause_ms))).await;
                 pause_ms = (pause_ms * 2).min(JOIN_RETRY_MS.1);
             }
             Err(error) => return Err(error),
@@ -216,7 +216,7 @@ pub async fn join(
     };
     let identity = Arc::new(request.complete(&certificate, &config.node_name)?);
     let (saved, pki_dir) = (identity.clone(), config.pki_dir.clone());
-    crate::blocking::run(move || saved.save(&pki_dir)).await?;
+    knarr_base::blocking::run(move || saved.save(&pki_dir)).await?;
     tracing::info!(node = config.node_name, server, "joined the cluster");
     Ok(identity)
 }

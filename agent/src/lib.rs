@@ -13,7 +13,6 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
-mod blocking;
 pub mod cli;
 pub mod clock;
 pub mod config;

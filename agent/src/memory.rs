@@ -40,7 +40,7 @@ pub async fn follow(bursts: Arc<Bursts>, shutdown: CancellationToken) {
         loop {
             // The start is a burst too: reading the stored state, loading the kernel programs.
             tokio::time::sleep(SETTLE).await;
-            crate::blocking::run(knarr_datapath::trim_memory).await;
+            knarr_base::blocking::run(knarr_base::memory::trim).await;
             bursts.notify.notified().await;
         }
     };

@@ -260,7 +260,7 @@ impl NodeReporter {
         }
         self.tell_scheduling();
         let (known, datapath) = (self.images.take(), self.datapath.borrow().clone());
-        let (pressure, images, disk_bytes, read) = crate::blocking::run(move || {
+        let (pressure, images, disk_bytes, read) = knarr_base::blocking::run(move || {
             let read = datapath.and_then(|inspector| match read_stats(&inspector) {
                 Ok(read) => Some(read),
                 Err(error) => {

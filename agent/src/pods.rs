@@ -254,10 +254,10 @@ impl Pods {
                 continue;
             }
             let (records, of) = (self.context.records.clone(), uid.clone());
-            let stored = match crate::blocking::run(move || records.load(&of)).await {
+            let stored = match knarr_base::blocking::run(move || records.load(&of)).await {
                 Ok(stored) => stored,
                 Err(error) => {
-                    self.failed(&uid, &crate::cli::chain(&error.into()));
+                    self.failed(&uid, &knarr_base::chain(&error));
                     continue;
                 }
             };
@@ -402,7 +402,8 @@ impl Pruned {
         result
             .map_err(|error| {
                 *self = Pruned::Partly;
-                tracing::warn!("cleaning up {what}: {}", crate::cli::chain(&error.into()));
+                let error: anyhow::Error = error.into();
+                tracing::warn!("cleaning up {what}: {}", knarr_base::chain(&*error));
             })
             .ok()
     }
@@ -418,13 +419,13 @@ async fn prune(context: &Arc<Context>, keep: &[String]) -> Pruned {
     }
     if pruned == Pruned::All {
         let (shared, kept) = (context.clone(), keep.to_vec());
-        let freed = crate::blocking::run(move || shared.ipam.prune(&kept)).await;
+        let freed = knarr_base::blocking::run(move || shared.ipam.prune(&kept)).await;
         for uid in pruned.note("addresses", freed).into_iter().flatten() {
             tracing::info!(uid, "freed a leaked address");
         }
     }
     let (records, kept) = (context.records.clone(), keep.to_vec());
-    let removed = crate::blocking::run(move || records.prune(&kept)).await;
+    let removed = knarr_base::blocking::run(move || records.prune(&kept)).await;
     pruned.note("records", removed);
     let shared = context.clone();
     let addresses = Box::new(move || shared.ipam.all());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Services: from the desired state through the plan into the maps, and routes to other nodes' pods.
 //!
-//! A burst of changes becomes one plan. Not here: decisions (`knarr_agent_plan::services`), maps and
+//! A burst of changes becomes one plan. Not here: decisions (`knarr_services`), maps and
 //! netlink (`knarr-datapath`). Spawned once by `run`.
 
 use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
@@ -9,14 +9,14 @@ use crate::events::{Events, Kind};
 use crate::memory::Bursts;
 use crate::metrics::Metrics;
 use crate::ranges::NodeRanges;
-use knarr_agent_plan::services::{
-    DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
-    ServiceProtocol, ServiceTable, TrafficPolicy,
-};
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::NamesFile;
 use knarr_datapath::{Cidr, Datapath, DatapathError, MapContents, Network, NodeRoute, Strangers};
+use knarr_services::{
+    DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
+    ServiceProtocol, ServiceTable, TrafficPolicy,
+};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,7 +65,7 @@ impl SharedDatapath {
         call: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, DatapathError> {
         let shared = self.datapath.clone();
-        crate::blocking::run(move || {
+        knarr_base::blocking::run(move || {
             let mut datapath = shared.lock().unwrap_or_else(PoisonError::into_inner);
             call(&mut datapath)
         })
@@ -152,7 +152,7 @@ impl Services {
                     Ok(()) => routes_due = false,
                     Err(error) => {
                         let error = anyhow::Error::from(error);
-                        tracing::error!("routes to other nodes: {}", crate::cli::chain(&error));
+                        tracing::error!("routes to other nodes: {}", knarr_base::chain(&*error));
                         network = Sync::Broken;
                     }
                 }
@@ -220,7 +220,7 @@ impl Services {
             let error = anyhow::Error::from(error);
             tracing::error!(
                 "preparing the node's network: {}",
-                crate::cli::chain(&error)
+                knarr_base::chain(&*error)
             );
             sync = Sync::Broken;
         }
@@ -228,7 +228,7 @@ impl Services {
             let (first, last) = ports.into_inner();
             let set = self.datapath.call(move |d| d.set_node_ports(first, last));
             if let Err(error) = set.await {
-                tracing::error!("{}", crate::cli::chain(&error.into()));
+                tracing::error!("{}", knarr_base::chain(&error));
                 sync = Sync::Broken;
             }
         }
@@ -276,14 +276,14 @@ impl Services {
         let plan = table.plan(now);
         let was_behind = locked(names).is_behind();
         let (file, told) = (names.clone(), plan.names);
-        let appended = crate::blocking::run(move || locked(&file).append(&told)).await;
+        let appended = knarr_base::blocking::run(move || locked(&file).append(&told)).await;
         if let Err(error) = appended
             && !was_behind
         {
             // Traffic does not need names.
             tracing::warn!(
                 "{}: `knarr-agent service` shows ids until it can be written",
-                crate::cli::chain(&error.into())
+                knarr_base::chain(&error)
             );
         }
         for refusal in &plan.refusals {
@@ -304,7 +304,7 @@ impl Services {
         match done {
             Ok(()) => Sync::Clean,
             Err(error) => {
-                let text = crate::cli::chain(&error.into());
+                let text = knarr_base::chain(&error);
                 tracing::error!("programming Services: {text}");
                 self.events
                     .node(Kind::Warning, "ServiceProgrammingFailed", &text);
@@ -346,7 +346,7 @@ fn resync(table: &mut ServiceTable, contents: Result<MapContents, DatapathError>
             tracing::error!(
                 "the Service maps cannot be read; they are read again in {} s and not written until then: {}",
                 RESYNC_AFTER.as_secs(),
-                crate::cli::chain(&error.into())
+                knarr_base::chain(&error)
             );
             Sync::Broken
         }

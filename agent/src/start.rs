@@ -244,7 +244,7 @@ async fn until_address_moves(
     let options = Arc::new(options);
     let moved = async || {
         let asked = options.clone();
-        crate::blocking::run(move || crate::machine::moved_address(&asked, node_ip)).await
+        knarr_base::blocking::run(move || crate::machine::moved_address(&asked, node_ip)).await
     };
     loop {
         // Both arms only wait.
@@ -323,7 +323,7 @@ async fn drain(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!("while stopping: {}", crate::cli::chain(&error));
+                    tracing::warn!("while stopping: {}", knarr_base::chain(&*error));
                 }
                 Err(error) => {
                     tracing::error!("while stopping: {error}");
@@ -427,7 +427,7 @@ async fn open_datapath(
     if let Some(ports) = &ranges.node_ports {
         config.node_ports = (*ports.start(), *ports.end());
     }
-    let (datapath, log) = crate::blocking::run(move || {
+    let (datapath, log) = knarr_base::blocking::run(move || {
         let mut datapath = Datapath::open(&config, object)?;
         let log = datapath.log_task()?;
         Ok::<_, knarr_datapath::DatapathError>((datapath, log))

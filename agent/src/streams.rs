@@ -189,9 +189,8 @@ impl Streams {
             Some(live) => live.borrow().clone(),
             None => {
                 let (records, uid) = (self.records.clone(), request.uid.clone());
-                let stored = crate::blocking::run(move || records.load(&uid)).await;
-                let stored =
-                    stored.map_err(|error| problem(500, crate::cli::chain(&error.into())))?;
+                let stored = knarr_base::blocking::run(move || records.load(&uid)).await;
+                let stored = stored.map_err(|error| problem(500, knarr_base::chain(&error)))?;
                 Arc::new(stored.unwrap_or_default())
             }
         };
@@ -250,7 +249,7 @@ impl Streams {
                         ),
                     ));
                 }
-                Err(error) => return Err(problem(500, crate::cli::chain(&error.into()))),
+                Err(error) => return Err(problem(500, knarr_base::chain(&error))),
             };
             while !chunk.is_empty() {
                 let part = chunk.split_to(chunk.len().min(FRAME_BYTES_MAX));

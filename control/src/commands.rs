@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use knarr_base::signals::EndSignals;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -162,20 +162,15 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
 fn cancel_on_signal(
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = EndSignals::catch()?;
     Ok(async move {
         for attempt in 0.. {
-            // Signals are counted by the streams; dropping a wait loses none.
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
+            let name = signals.next().await;
             if attempt > 0 {
                 tracing::warn!("{name} again: ending at once");
                 std::process::exit(1);
             }
-            // First, because whoever reads the log may be gone already.
+            // First, because the log's reader may have ended already.
             shutdown.cancel();
             tracing::info!("{name}: shutting down");
         }

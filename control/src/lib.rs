@@ -208,20 +208,10 @@ async fn watch_over(
 ) {
     tokio::select! {
         // Each of the three only waits, so dropping it loses nothing.
-        died = store.died() => tracing::error!(error = %chain(&died), "the store has failed"),
-        died = api_died => tracing::error!(error = %chain(&died), "the API server has failed"),
+        died = store.died() => tracing::error!(error = %knarr_base::chain(&died), "the store has failed"),
+        died = api_died => tracing::error!(error = %knarr_base::chain(&died), "the API server has failed"),
         () = shutdown.cancelled() => {}
     }
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// The commit that the program was built from, in hexadecimal digits; zeros where it is not known.

@@ -4,6 +4,7 @@
 //! Not here: writing (`logs/writer.rs`, used by the shim only). Called by the agent's log streams.
 
 use bytes::Bytes;
+use knarr_base::blocking::run_or_fail;
 use knarr_pod::{LogStream, LogTimestamps, Timestamp};
 use reader::Reader;
 use std::os::fd::OwnedFd;
@@ -111,11 +112,12 @@ impl Step {
                     let Some(mut reader) = reading.reader.take() else {
                         return Ok(None);
                     };
-                    let (reader, chunk) = blocking(&reading.path, move || {
+                    let (reader, chunk) = run_or_fail(move || {
                         let chunk = reader.chunk();
-                        (reader, chunk)
+                        Ok((reader, chunk))
                     })
-                    .await?;
+                    .await
+                    .map_err(LogError::io(&reading.path))?;
                     let (chunk, exhausted) = (chunk?, reader.is_exhausted());
                     reading.reader = Some(reader);
                     if !chunk.is_empty() {
@@ -145,7 +147,9 @@ async fn open(path: PathBuf, query: LogQuery) -> Result<Reading, LogError> {
         None => None,
     };
     let opened = path.clone();
-    let reader = blocking(&path, move || Reader::open(opened, &query)).await??;
+    let reader = run_or_fail(move || Ok(Reader::open(opened, &query)))
+        .await
+        .map_err(LogError::io(&path))??;
     Ok(Reading {
         reader: Some(reader),
         changes,
@@ -185,14 +189,6 @@ fn watch(path: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
         | inotify::WatchFlags::DELETE_SELF;
     inotify::add_watch(&fd, dir, what)?;
     crate::sys::async_fd(fd)
-}
-
-async fn blocking<T: Send + 'static>(
-    path: &Path,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, LogError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| LogError::io(path)(std::io::Error::other(e)))
 }
 
 #[cfg(test)]

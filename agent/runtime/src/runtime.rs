@@ -11,6 +11,7 @@ use crate::protocol::{FORMAT, Head, ShimConfig, ShimState};
 use crate::sandbox::{Sandbox, SandboxError, is_name, shims_in, teardown};
 use crate::shim::{PAUSE_PROGRAM, READY};
 use crate::tree::{self, Durability, write_file};
+use knarr_base::blocking::{Panicked, run_or_fail};
 use knarr_pod::CgroupStats;
 use knarr_pod::{IpcMode, LogPolicy, NetworkMode, SandboxSpec};
 use std::ffi::OsString;
@@ -93,6 +94,9 @@ pub enum RuntimeError {
     /// Programs that are not in a file cannot be executed here, so that no pod could start.
     #[error("cannot execute the pause program from memory (a sealed memfd), which every pod needs")]
     Executable(#[source] std::io::Error),
+    /// A call that waits for the disk panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// The request cannot be served; the text says why.
     #[error("{0}")]
     Refused(String),
@@ -157,15 +161,6 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Run
     }
 }
 
-/// Runs what waits for the disk away from the runtime's threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
-) -> Result<T, RuntimeError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(RuntimeError::Refused(format!("the runtime panicked: {e}"))))
-}
-
 /// 64 random hexadecimal digits.
 pub(crate) fn new_id() -> io::Result<String> {
     use std::io::Read;
@@ -177,7 +172,7 @@ pub(crate) fn new_id() -> io::Result<String> {
 impl Runtime {
     /// Opens or makes the directories and the image store. Finds no sandboxes yet: call [`Runtime::adopt`].
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
-        blocking(move || {
+        run_or_fail(move || {
             let exe = &config.shim_exe;
             let inner = Inner {
                 images: ImageStore::open(&config.data_dir)?,
@@ -209,15 +204,15 @@ impl Runtime {
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
         check(&spec)?;
         let inner = self.inner.clone();
-        let config = blocking(move || inner.prepare(spec)).await?;
+        let config = run_or_fail(move || inner.prepare(spec)).await?;
         let started = self.inner.start_shim(&config).await;
         match started {
             Ok(state) => Ok(Sandbox::attach(config, self.inner.images.clone(), state)),
             Err(e) => {
                 let layout = config.cgroup.clone();
-                blocking(move || {
+                run_or_fail(move || {
                     let uid = &config.spec.uid;
-                    Ok(teardown(&layout, &config.run_dir, uid, None)?)
+                    teardown(&layout, &config.run_dir, uid, None).map_err(RuntimeError::from)
                 })
                 .await?;
                 Err(e)
@@ -231,7 +226,7 @@ impl Runtime {
     /// them: [`Runtime::adopt_one`] says what is wrong with it.
     pub async fn adopt(&self) -> Result<Vec<Sandbox>, RuntimeError> {
         let inner = self.inner.clone();
-        let found = blocking(move || {
+        let found = run_or_fail(move || {
             let mut found = Vec::new();
             for uid in list(&inner.sandboxes_dir())? {
                 match inner.find(&uid) {
@@ -252,7 +247,7 @@ impl Runtime {
     /// As [`Runtime::adopt`], for one pod: none where there is no sandbox of it.
     pub async fn adopt_one(&self, uid: &str) -> Result<Option<Sandbox>, RuntimeError> {
         let (inner, uid) = (self.inner.clone(), uid.to_owned());
-        let found = blocking(move || match is_name(&uid) {
+        let found = run_or_fail(move || match is_name(&uid) {
             true => inner.find(&uid),
             false => Ok(None),
         })
@@ -263,7 +258,7 @@ impl Runtime {
     /// Takes a sandbox away for which there is no handle, readable or not. Nothing there is fine.
     pub async fn destroy_sandbox(&self, uid: &str) -> Result<(), RuntimeError> {
         let (inner, uid) = (self.inner.clone(), uid.to_owned());
-        blocking(move || {
+        run_or_fail(move || {
             let dir = inner.sandbox_dir(&uid);
             match is_name(&uid) && dir.exists() {
                 true => Ok(teardown(&inner.config.cgroup, &dir, &uid, None)?),
@@ -277,7 +272,7 @@ impl Runtime {
     pub async fn prune(&self, keep: &[String]) -> Result<Pruned, RuntimeError> {
         let inner = self.inner.clone();
         let keep = keep.iter().cloned().collect();
-        blocking(move || inner.prune(&keep)).await
+        run_or_fail(move || inner.prune(&keep)).await
     }
 
     /// The directory of a pod on disk; it outlives sandboxes and ends with [`Runtime::remove_pod`].
@@ -295,7 +290,7 @@ impl Runtime {
     pub async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError> {
         let inner = self.inner.clone();
         let uid = uid.to_owned();
-        blocking(move || {
+        run_or_fail(move || {
             if !is_name(&uid) {
                 return Err(RuntimeError::Refused(format!("{uid:?} is no pod UID")));
             }

@@ -6,6 +6,7 @@
 use crate::image::{ImageError, ImageStore};
 use crate::process::ProcessId;
 use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
+use knarr_base::blocking::{Panicked, run_or_fail};
 use knarr_pod::{CgroupStats, ContainerState, SandboxState, StartReason};
 use knarr_pod::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
 use std::os::fd::OwnedFd;
@@ -65,6 +66,9 @@ pub enum SandboxError {
         /// For a person.
         message: String,
     },
+    /// A call that waits for the disk panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// The request is not possible; the text says why.
     #[error("{0}")]
     Refused(String),
@@ -155,19 +159,18 @@ impl Inner {
             tokio::time::sleep(RECONNECT_WAIT).await;
         }
         let inner = self.clone();
-        let lost = tokio::task::spawn_blocking(move || {
+        let lost = run_or_fail(move || {
             let known = inner.known().snapshot.clone();
             loss::settle(&inner.config, inner.shim, known, loss::SHIM_DIED)
         });
         match lost.await {
-            Ok(Ok(snapshot)) => self.settle(snapshot),
-            Ok(Err(e)) => {
+            Ok(snapshot) => self.settle(snapshot),
+            Err(e) => {
                 tracing::warn!(uid = self.config.spec.uid, error = %e, "settling a lost sandbox");
                 let mut last = self.known().snapshot.clone();
                 last.dead = Some(format!("{}, and {e}", loss::SHIM_DIED));
                 self.settle(last);
             }
-            Err(e) => tracing::warn!(error = %e, "settling a lost sandbox"),
         }
     }
 
@@ -335,7 +338,7 @@ impl Sandbox {
         check(&spec)?;
         let (name, attempt) = (spec.name.clone(), spec.attempt);
         let inner = self.inner.clone();
-        let request = blocking(move || prepare(&inner, spec)).await?;
+        let request = run_or_fail(move || prepare(&inner, spec)).await?;
         self.inner
             .ask(Request::Start(Box::new(request)), START_WAIT)
             .await?;
@@ -382,7 +385,7 @@ impl Sandbox {
 
     async fn remove_files(&self, name: &str, attempt: u32) -> Result<(), SandboxError> {
         let dir = self.inner.config.container_dir(name, attempt);
-        blocking(move || crate::tree::remove_tree(&dir).map_err(io("removing", &dir))).await
+        run_or_fail(move || crate::tree::remove_tree(&dir).map_err(io("removing", &dir))).await
     }
 
     /// Replaces the contents of /etc/hosts; running containers see it.
@@ -390,7 +393,7 @@ impl Sandbox {
         let path = self.inner.config.etc_dir().join("hosts");
         let contents = contents.to_owned();
         // In place: containers have this very file mounted.
-        blocking(move || std::fs::write(&path, contents).map_err(io("writing", &path))).await
+        run_or_fail(move || std::fs::write(&path, contents).map_err(io("writing", &path))).await
     }
 
     /// The log file of one attempt of a container.
@@ -430,14 +433,15 @@ impl Sandbox {
     pub async fn destroy(&self) -> Result<(), SandboxError> {
         let inner = self.inner.clone();
         // It waits for the kernel's cgroup lock, which others may hold for long.
-        blocking(move || {
+        run_or_fail(move || {
             let config = &inner.config;
-            Ok(config.cgroup.signal_kill_contents(&config.pod_cgroup)?)
+            let killed = config.cgroup.signal_kill_contents(&config.pod_cgroup);
+            killed.map_err(SandboxError::from)
         })
         .await?;
         self.await_last_words().await;
         let inner = self.inner.clone();
-        blocking(move || {
+        run_or_fail(move || {
             let config = &inner.config;
             teardown(
                 &config.cgroup,
@@ -478,15 +482,6 @@ fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Sa
         path,
         source,
     }
-}
-
-/// Runs what waits for the disk away from the runtime's threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
-) -> Result<T, SandboxError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(SandboxError::Refused(format!("the runtime panicked: {e}"))))
 }
 
 /// What would reach into places where it does not belong, or cannot be done.

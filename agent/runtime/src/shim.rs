@@ -123,7 +123,7 @@ fn set_up(dir: &Path) -> io::Result<server::Server> {
     config
         .cgroup
         .join_shim(&config.pod_cgroup)
-        .map_err(|e| about("joining the shim's cgroup")(io::Error::other(chain(&e))))?;
+        .map_err(|e| about("joining the shim's cgroup")(io::Error::other(knarr_base::chain(&e))))?;
     // Lowering it needs CAP_SYS_RESOURCE, which a node in a container may lack.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     detach_input()?;
@@ -135,18 +135,6 @@ fn set_up(dir: &Path) -> io::Result<server::Server> {
         let _ = pause.signal(libc::SIGKILL);
     }
     ready
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// Binds the socket by way of the directory's descriptor: paths of sockets end after 108 bytes.

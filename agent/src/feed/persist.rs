@@ -94,14 +94,14 @@ impl Keeper {
     pub(super) async fn take(&self, whole: ToNode) -> (ToNode, Option<Wish>) {
         let mut kept = self.kept.clone().lock_owned().await;
         let keeper = self.clone();
-        crate::blocking::run(move || {
+        knarr_base::blocking::run(move || {
             let was_whole = !kept.journal.is_torn();
             if let Err(error) = kept.journal.append(&whole) {
                 keeper.metrics.journal_error();
                 if was_whole {
                     tracing::error!(
                         "{}: the node goes on, but would not remember this after a restart",
-                        crate::cli::chain(&error.into())
+                        knarr_base::chain(&error)
                     );
                 }
             }
@@ -139,7 +139,7 @@ impl Keeper {
     pub(super) async fn rewrite(&self) -> Option<Wish> {
         let mut kept = self.kept.clone().lock_owned().await;
         let keeper = self.clone();
-        crate::blocking::run(move || {
+        knarr_base::blocking::run(move || {
             match keeper.desired.compact(&mut kept.journal) {
                 // A row of failures ends with what is acknowledged, not here.
                 Ok(Compacted::Written) => {
@@ -153,7 +153,7 @@ impl Keeper {
                 Err(error) => {
                     keeper.metrics.journal_rewrite();
                     keeper.metrics.journal_error();
-                    tracing::error!("{}", crate::cli::chain(&error.into()));
+                    tracing::error!("{}", knarr_base::chain(&error));
                     keeper.failed(&mut kept);
                 }
             }
@@ -170,7 +170,7 @@ impl Keeper {
             return false;
         }
         let (sync_data, synced) = (self.sync_data.clone(), file.clone());
-        let result = crate::blocking::run(move || sync_data(&synced)).await;
+        let result = knarr_base::blocking::run(move || sync_data(&synced)).await;
         let mut kept = self.kept.lock().await;
         match result {
             Ok(()) => {

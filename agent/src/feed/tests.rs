@@ -464,7 +464,7 @@ async fn join_error(lab: &Lab, change: impl FnOnce(&mut JoinConfig)) -> String {
     let mut config = lab.join_config();
     change(&mut config);
     let error = crate::join::identity(&config).await.expect_err("refused");
-    crate::cli::chain(&error.into())
+    knarr_base::chain(&error)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

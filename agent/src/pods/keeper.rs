@@ -54,13 +54,13 @@ impl Keeper {
             return;
         }
         let (records, uid, to_write) = (self.records.clone(), self.uid.clone(), record.clone());
-        match crate::blocking::run(move || records.save(&uid, &to_write)).await {
+        match knarr_base::blocking::run(move || records.save(&uid, &to_write)).await {
             Ok(()) => {
                 self.saved = Some(record.clone());
                 self.store = RecordStore::Kept;
             }
             Err(error) => {
-                let text = crate::cli::chain(&error.into());
+                let text = knarr_base::chain(&error);
                 let failing = RecordStore::Failing(text.clone());
                 if self.store != failing {
                     tracing::warn!(uid = self.uid, "{text}");

@@ -48,7 +48,7 @@ pub fn images(store: &dyn Images, references: Vec<String>) -> BTreeMap<String, I
                 found.insert(reference, ImageView::Malformed { why: message });
             }
             Err(error) => {
-                let cause = crate::cli::chain(&error.into());
+                let cause = knarr_base::chain(&error);
                 tracing::warn!(reference, "an image cannot be looked up: {cause}");
                 found.insert(reference, ImageView::Unreadable { cause });
             }

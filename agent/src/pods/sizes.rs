@@ -70,7 +70,7 @@ fn used_bytes(dir: &Path, keep_on: &dyn Fn() -> ControlFlow<()>, unread: &mut Ve
             usage.bytes
         }
         Err(error) => {
-            unread.push(crate::cli::chain(&error.into()));
+            unread.push(knarr_base::chain(&error));
             0
         }
     }
@@ -101,7 +101,7 @@ impl Sizes {
         }
         let token = CancellationToken::new();
         self.stop = Some(token.clone().drop_guard());
-        self.looks.spawn(crate::blocking::run(move || {
+        self.looks.spawn(knarr_base::blocking::run(move || {
             places.measure(&|| match token.is_cancelled() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

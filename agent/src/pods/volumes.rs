@@ -68,7 +68,7 @@ pub fn make(plan: &VolumePlan, path: &Path, fs_group: Option<u32>) -> Result<(),
     let name = &plan.name;
     let runtime = |error: volume::VolumeError| MountError::Runtime {
         volume: name.clone(),
-        cause: crate::cli::chain(&error.into()),
+        cause: knarr_base::chain(&error),
     };
     match &plan.source {
         VolumeSource::HostPath { path, kind } => host_path(name, path, kind),
@@ -357,7 +357,7 @@ mod tests {
              Not a directory (os error 20)"
         );
         assert_eq!(error.to_string(), whole);
-        assert_eq!(crate::cli::chain(&error.into()), whole);
+        assert_eq!(knarr_base::chain(&error), whole);
     }
 
     /// Runs a test in a thread with mounts of its own, which end with it.

@@ -9,7 +9,6 @@ use super::observe::{self, Wiring};
 use super::probes::{Probes, RemarkKind};
 use super::sizes::{DiskPlaces, Measured, Sizes};
 use super::{Context, spec};
-use crate::blocking;
 use crate::edges::SandboxHandle;
 use crate::events::Kind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -23,6 +22,7 @@ use knarr_agent_plan::status::{backing_off, status};
 use knarr_agent_plan::storage;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
+use knarr_base::blocking;
 use knarr_pod::ContainerState;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -185,7 +185,7 @@ impl Worker {
                     round.wake_ms.map(|at_ms| self.context.clock.until(at_ms))
                 }
                 (true, _) => {
-                    let pause = Duration::from_millis(crate::feed::jitter(pause_ms));
+                    let pause = knarr_base::jitter(Duration::from_millis(pause_ms));
                     pause_ms = (pause_ms * 2).min(ERROR_PAUSE_MS.1);
                     Some(pause)
                 }
@@ -215,7 +215,7 @@ impl Worker {
                     return;
                 }
                 Err(_) if is_deleted(&self.pod, self.wanted) => return,
-                Err(error) => crate::cli::chain(&error.into()),
+                Err(error) => knarr_base::chain(&error),
             };
             if text != told {
                 tracing::error!(pod = self.name(), "{text}");
@@ -489,7 +489,7 @@ impl Worker {
                 Err(ApplyError::Refused) => return false,
                 Err(error) => {
                     let error = anyhow::Error::from(error);
-                    tracing::warn!(pod = self.name(), "{}", crate::cli::chain(&error));
+                    tracing::warn!(pod = self.name(), "{}", knarr_base::chain(&*error));
                     self.context.metrics.action_failed();
                     return true;
                 }

@@ -18,7 +18,7 @@ const CHANGES: usize = 256;
 
 /// Anonymous memory of this process, which runs this test alone.
 fn anonymous_bytes() -> u64 {
-    knarr_datapath::trim_memory();
+    knarr_base::memory::trim();
     let status = std::fs::read_to_string("/proc/self/status").expect("status");
     let kib = status
         .lines()

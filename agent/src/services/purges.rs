@@ -60,7 +60,7 @@ impl Purges {
                     tokio::time::sleep(pause).await;
                     let done = {
                         let ids = ids.clone();
-                        crate::blocking::run(move || purge(&ids)).await
+                        knarr_base::blocking::run(move || purge(&ids)).await
                     };
                     (ids, done)
                 })
@@ -71,7 +71,7 @@ impl Purges {
             if let Err(error) = done {
                 tracing::warn!(
                     "flows to backends that are gone: {}",
-                    crate::cli::chain(&error.into())
+                    knarr_base::chain(&error)
                 );
                 self.due.extend(ids.iter());
                 pause = self.retry_after;

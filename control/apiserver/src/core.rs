@@ -401,7 +401,7 @@ async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStrea
             Some(Ok(batch)) => core.apply(batch),
             Some(Err(StoreError::Closed)) | None => return End::StoreClosed,
             Some(Err(error)) => {
-                tracing::warn!(error = %error.with_causes(), "the store's watch broke, reading everything again");
+                tracing::warn!(error = %knarr_base::chain(&error), "the store's watch broke, reading everything again");
                 match reopened(&core).await {
                     Some(again) => feed = again,
                     None => return End::StoreClosed,
@@ -432,12 +432,14 @@ async fn reopened(core: &Core) -> Option<knarr_store::WatchStream> {
                     Ok(feed) => return Some(feed),
                     Err(StoreError::Closed) => return None,
                     Err(error) => {
-                        tracing::warn!(error = %error.with_causes(), "cannot watch the store");
+                        tracing::warn!(error = %knarr_base::chain(&error), "cannot watch the store");
                     }
                 }
             }
             Err(StoreError::Closed) => return None,
-            Err(error) => tracing::warn!(error = %error.with_causes(), "cannot read the store"),
+            Err(error) => {
+                tracing::warn!(error = %knarr_base::chain(&error), "cannot read the store")
+            }
         }
         tokio::time::sleep(Duration::from_millis(REWATCH_MS)).await;
     }
@@ -458,7 +460,7 @@ async fn keep_compacted(core: std::sync::Weak<Core>) -> End {
                 Ok(()) | Err(StoreError::Compacted { .. }) => done = keep_from,
                 Err(StoreError::Closed) => return End::StoreClosed,
                 Err(error) => {
-                    tracing::warn!(error = %error.with_causes(), "cannot compact the store");
+                    tracing::warn!(error = %knarr_base::chain(&error), "cannot compact the store");
                 }
             }
         }

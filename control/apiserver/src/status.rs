@@ -371,7 +371,7 @@ impl From<knarr_store::StoreError> for ApiError {
             ),
             E::Closed => Self::new(Reason::ServiceUnavailable, error.to_string()),
             // The message leaves the program, so it carries the causes.
-            error => Self::internal(error.with_causes()),
+            error => Self::internal(knarr_base::chain(&error)),
         }
     }
 }

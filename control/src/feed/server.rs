@@ -26,7 +26,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::sessions::Signals;
 use super::{Feed, hub, refusals, session};
-use crate::{chain, clock};
+use crate::clock;
+use knarr_base::chain;
 
 /// Time for the first message of a session. An agent sends it with the call.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);

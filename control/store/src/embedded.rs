@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use knarr_base::blocking::run_or_fail;
+use knarr_base::chain;
 use redb::{Database, DatabaseError, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::{JoinError, JoinHandle};
@@ -142,7 +144,7 @@ impl Embedded {
             })
             .map_err(|error| OpenError::NotAStore {
                 path: path.to_owned(),
-                reason: error.with_causes().to_string(),
+                reason: chain(&error),
             })?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -370,7 +372,7 @@ impl Shared {
     fn failed(&self, error: &StoreError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.failing.fetch_add(1, Ordering::Relaxed);
-        let shown = error.with_causes();
+        let shown = chain(error);
         tracing::error!(path = %self.path.display(), error = %shown, "the store could not commit");
         // The engine refuses everything after a failed write, and may have kept half of it in memory.
         let mut slot = self.slot();
@@ -399,20 +401,11 @@ fn engine_error(error: impl Into<redb::Error>) -> StoreError {
     }
 }
 
-/// Runs blocking work away from the async threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(StoreError::io)?
-}
-
 #[async_trait]
 impl Store for Embedded {
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
         let shared = self.shared.clone();
-        blocking(move || shared.read_range(&range)).await
+        run_or_fail(move || shared.read_range(&range)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
@@ -498,7 +491,7 @@ async fn replay(shared: Arc<Shared>, mut live: Live) {
     let mut next = live.from;
     loop {
         let (reader, start, end) = (shared.clone(), live.start.clone(), live.end.clone());
-        let history = blocking(move || {
+        let history = run_or_fail(move || {
             let view = reader.overlay.view(&start, &end);
             reader.read(|r| read::history(r, &view, &start, &end, next, REPLAY_EVENTS))
         });

@@ -2,9 +2,10 @@
 //! What can go wrong with a store, told apart by what the caller can do about it.
 
 use std::error::Error;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use knarr_base::blocking::Panicked;
 
 use crate::{LeaseId, Revision};
 
@@ -130,24 +131,10 @@ impl StoreError {
     pub fn leaves_outcome_unknown(&self) -> bool {
         matches!(self, Self::DiskFull | Self::Io(_) | Self::Closed)
     }
-
-    /// The error with its causes, for the place where it leaves the program: a log line or a message.
-    #[must_use]
-    pub fn with_causes(&self) -> impl fmt::Display + '_ {
-        WithCauses(self)
-    }
 }
 
-struct WithCauses<'a>(&'a StoreError);
-
-impl fmt::Display for WithCauses<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+impl From<Panicked> for StoreError {
+    fn from(panicked: Panicked) -> Self {
+        Self::io(panicked)
     }
 }

@@ -16,7 +16,7 @@ impl Inner {
         let mut note = |result: Result<(), RuntimeError>| match result {
             Ok(()) => true,
             Err(e) => {
-                tracing::warn!("pruning: {}", crate::shim::chain(&e));
+                tracing::warn!("pruning: {}", knarr_base::chain(&e));
                 first_error.get_or_insert(e);
                 false
             }

@@ -123,7 +123,7 @@ fn make(job: Job<'_>) -> Result<(), Failed> {
     }
     if config.spec.resources.cpu_quota_us.is_some() {
         let left = config.cgroup.leave_cpu_limits();
-        left.map_err(|e| (FailedStep::Create, super::chain(&e)))?;
+        left.map_err(|e| (FailedStep::Create, knarr_base::chain(&e)))?;
     }
     let bundle = config.bundle_dir(&spec.name, spec.attempt);
     let files = config.container_dir(&spec.name, spec.attempt);
@@ -165,7 +165,7 @@ fn make(job: Job<'_>) -> Result<(), Failed> {
         let cgroup = config.pod_cgroup.container(&spec.name, spec.attempt);
         cgroup
             .and_then(|c| config.cgroup.create_named(&c))
-            .map_err(|e| (FailedStep::Create, super::chain(&e)))?;
+            .map_err(|e| (FailedStep::Create, knarr_base::chain(&e)))?;
     }
     let document = bundle::document(config, request, &facts);
     std::fs::write(bundle.join("config.json"), document.to_string())
@@ -188,7 +188,7 @@ fn make(job: Job<'_>) -> Result<(), Failed> {
     }
     container
         .start()
-        .map_err(|e| (FailedStep::Start, super::chain(&e)))?;
+        .map_err(|e| (FailedStep::Start, knarr_base::chain(&e)))?;
     await_exec(exec_read).map_err(|message| (FailedStep::Start, message))?;
     tell(&report, &Report::Started).map_err(create("reporting"))
 }
@@ -379,7 +379,8 @@ fn build(
     stderr: OwnedFd,
     exec_report: OwnedFd,
 ) -> Result<libcontainer::container::Container, Failed> {
-    let failed = |e: libcontainer::error::LibcontainerError| (FailedStep::Create, super::chain(&e));
+    let failed =
+        |e: libcontainer::error::LibcontainerError| (FailedStep::Create, knarr_base::chain(&e));
     let executor = Exec {
         report: std::rc::Rc::new(exec_report),
     };
@@ -403,7 +404,7 @@ fn build(
 /// Service programs are, and device access on pure v2.
 fn place(config: &ShimConfig, request: &StartRequest, pid: i32) -> io::Result<()> {
     let spec = &request.spec;
-    let text = |e: crate::cgroup::CgroupError| io::Error::other(super::chain(&e));
+    let text = |e: crate::cgroup::CgroupError| io::Error::other(knarr_base::chain(&e));
     let cgroup = config
         .pod_cgroup
         .container(&spec.name, spec.attempt)

@@ -146,7 +146,7 @@ fn join(config: &ShimConfig, pid: i32) -> io::Result<()> {
     config
         .cgroup
         .join_unified(&cgroup, pid)
-        .map_err(|e| io::Error::other(super::chain(&e)))
+        .map_err(|e| io::Error::other(knarr_base::chain(&e)))
 }
 
 /// Leaves everything behind and executes the program in a root that holds nothing.

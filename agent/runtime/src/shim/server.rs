@@ -234,7 +234,8 @@ impl Server {
             return Ok(());
         }
         let cgroup = container.cgroup.clone();
-        let refused = |e: &dyn std::error::Error| Failure::Refused(super::chain(e));
+        let refused =
+            |e: &(dyn std::error::Error + 'static)| Failure::Refused(knarr_base::chain(e));
         container.signal(libc::SIGKILL).map_err(|e| refused(&e))?;
         self.config
             .cgroup

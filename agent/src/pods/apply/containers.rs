@@ -6,13 +6,13 @@
 use super::super::spec;
 use super::super::worker::Worker;
 use super::ApplyError;
-use crate::blocking;
 use crate::edges::Sandbox;
 use crate::events::Kind;
 use knarr_agent_plan::container::{ContainerInputs, container_spec};
 use knarr_agent_plan::pod::pulled_message;
 use knarr_agent_plan::reason::WaitingReason;
 use knarr_agent_plan::{identity, signal};
+use knarr_base::blocking;
 use knarr_pod::{ContainerPhase, ContainerState};
 use knarr_runtime::SandboxError;
 
@@ -34,7 +34,7 @@ impl Worker {
             // It was there a moment ago; the next round says what is missing.
             Ok(None) => return Ok(()),
             Err(error) => {
-                let text = crate::cli::chain(&error.into());
+                let text = knarr_base::chain(&error);
                 self.refuse(name, WaitingReason::ImageInspectError, &text);
                 return Err(ApplyError::Refused);
             }
@@ -98,7 +98,7 @@ impl Worker {
                 Err(ApplyError::Refused)
             }
             Err(error) => {
-                let text = crate::cli::chain(&error.into());
+                let text = knarr_base::chain(&error);
                 self.refuse(name, WaitingReason::CreateContainerError, &text);
                 Err(ApplyError::Refused)
             }
@@ -137,7 +137,7 @@ impl Worker {
         match blocking::run(move || store.get(&reference)).await {
             Ok(image) => image?.config.stop_signal,
             Err(error) => {
-                let text = crate::cli::chain(&error.into());
+                let text = knarr_base::chain(&error);
                 tracing::warn!(
                     pod = self.name(),
                     container = name,

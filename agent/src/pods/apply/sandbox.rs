@@ -7,13 +7,13 @@ use super::super::observe::Wiring;
 use super::super::worker::Worker;
 use super::super::{Context, ipam, spec, volumes};
 use super::{ApplyError, in_turn};
-use crate::blocking;
 use crate::edges::{PodLink, Sandbox};
 use knarr_agent_plan::pod::{Wanted, host_network};
 use knarr_agent_plan::reason::SandboxReason;
 use knarr_agent_plan::support;
 use knarr_agent_plan::volumes::{VolumePlan, volume_plans};
 use knarr_api::feed::PodGone;
+use knarr_base::blocking;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
@@ -36,7 +36,7 @@ impl Worker {
             Err(error) => {
                 let text = format!(
                     "Failed to create pod sandbox: {}",
-                    crate::cli::chain(&error.into())
+                    knarr_base::chain(&error)
                 );
                 return Err(self.refuse_sandbox(SandboxReason::FailedCreatePodSandBox, &text));
             }
@@ -50,7 +50,7 @@ impl Worker {
             // The next round destroys a sandbox without a network, however often that takes.
             let text = format!(
                 "Failed to create pod sandbox: setting up its network: {}",
-                crate::cli::chain(&error.into())
+                knarr_base::chain(&error)
             );
             return Err(self.refuse_sandbox(SandboxReason::FailedCreatePodSandBox, &text));
         }
@@ -74,7 +74,7 @@ impl Worker {
         allocated.map_err(|error| {
             let text = format!(
                 "Failed to create pod sandbox: {}",
-                crate::cli::chain(&error.into())
+                knarr_base::chain(&error)
             );
             self.refuse_sandbox(SandboxReason::FailedCreatePodSandBox, &text)
         })

@@ -7,7 +7,6 @@
 //! Not here: how long an answer may take and what it leads to (`probes`).
 
 use super::Answer;
-use crate::cli::chain;
 use crate::join::pin::provider;
 use bytes::Bytes;
 use http::header::{
@@ -20,11 +19,11 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use knarr_agent_plan::probe::{HttpGet, Scheme};
+use knarr_base::chain;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use std::error::Error;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -94,7 +93,7 @@ pub(super) async fn ask(get: &HttpGet, pod_ip: &str) -> Answer {
             "HTTP probe failed with statuscode: {}",
             status.as_u16()
         )),
-        Err(error) => Answer::Failed(format!("Get \"{text}\": {}", chain(&error.into()))),
+        Err(error) => Answer::Failed(format!("Get \"{text}\": {}", chain(&error))),
     }
 }
 
@@ -276,16 +275,9 @@ async fn read(response: &mut Response<Incoming>) -> Result<Vec<u8>, hyper::Error
 }
 
 fn is_end_of_file(error: &hyper::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>()
-            && error.kind() == io::ErrorKind::UnexpectedEof
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    knarr_base::error::causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 fn trusting() -> Arc<ClientConfig> {

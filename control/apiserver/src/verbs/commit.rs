@@ -112,7 +112,7 @@ async fn hold_until_known(
                 return;
             }
             Err(error) => {
-                tracing::warn!(error = %error.with_causes(), "the outcome of a write is not known yet");
+                tracing::warn!(error = %knarr_base::chain(&error), "the outcome of a write is not known yet");
                 tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
             }
         }

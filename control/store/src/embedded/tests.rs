@@ -770,10 +770,7 @@ fn a_failure_keeps_its_cause() {
     assert!(matches!(error, StoreError::Io(_)));
     assert_eq!(error.to_string(), "the store failed");
     assert!(std::error::Error::source(&error).is_some());
-    let shown = error.with_causes().to_string();
+    let shown = chain(&error);
     assert!(shown.ends_with("the cable is out"), "{shown}");
-    assert_eq!(
-        StoreError::Closed.with_causes().to_string(),
-        "the store is closed"
-    );
+    assert_eq!(chain(&StoreError::Closed), "the store is closed");
 }

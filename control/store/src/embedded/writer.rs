@@ -125,7 +125,7 @@ pub(super) async fn run(
     tokio::task::spawn_blocking(move || {
         // Without it the head jumps at the next start, as after a crash.
         if let Err(error) = release(&releasing) {
-            let error = error.with_causes();
+            let error = knarr_base::chain(&error);
             tracing::warn!(%error, "the store's reserved revisions could not be given back");
         }
     })
