@@ -157,14 +157,6 @@ pub fn source(ctx: &TcContext) -> Source {
     }
 }
 
-/// Whether an IPv6 source is one whose packets are never forwarded: link-local (RFC 4291, 2.5.6), or none yet.
-#[inline(always)]
-pub fn stays_on_link(source: [u32; 4]) -> bool {
-    const PREFIX_MASK: u32 = 0xffc0_0000_u32.to_be();
-    const PREFIX: u32 = 0xfe80_0000_u32.to_be();
-    source[0] & PREFIX_MASK == PREFIX || source == [0; 4]
-}
-
 /// An IPv4 packet that may belong to a Service.
 #[derive(Clone, Copy)]
 pub struct Packet {

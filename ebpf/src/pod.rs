@@ -10,6 +10,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use knarr_ebpf_common::Stat;
+use knarr_ebpf_common::link_local::stays_on_link;
 
 use crate::maps::{VETHS, count};
 use crate::packet::{self, Source, TC_ACT_SHOT, TC_ACT_UNSPEC};
@@ -20,7 +21,7 @@ pub fn knarr_pod(ctx: TcContext) -> i32 {
     let is_own = match packet::source(&ctx) {
         Source::V4(address) => is_address_of(&ctx, address),
         // Pods have no IPv6 addresses but those that the kernel never forwards.
-        Source::V6(address) => packet::stays_on_link(address),
+        Source::V6(address) => stays_on_link(address),
         // It may be an IP packet with two VLAN tags: the kernel takes one off before this program and another one of id 0
         // after it, and then routes what is inside (`__netif_receive_skb_core`, net/core/dev.c). A pod has no use for
         // any other protocol, not even ARP, for both ends know their neighbour.

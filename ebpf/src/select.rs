@@ -151,7 +151,7 @@ pub fn select(
         }
     };
     // Once in the code: it is long.
-    let choice = go(entry, way, not_this)?;
+    let choice = backend_of(entry, way, not_this)?;
     if is_sticky {
         remember(&key, choice.id, now);
     }
@@ -229,7 +229,7 @@ impl Way {
 
 /// The backend that is meant; where that is `not_this` and the set has others, the one in the next slot.
 #[inline(always)]
-fn go(entry: &ServiceEntry, way: Way, not_this: u32) -> Option<Choice> {
+fn backend_of(entry: &ServiceEntry, way: Way, not_this: u32) -> Option<Choice> {
     let (by_hash, mut number) = match way {
         Way::Slot(number) => (false, number),
         Way::Table(hash) => (true, hash),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compares what the Service maps point to with what is there: slots, chunks of tables, backends. The kernel programs
-//! refuse a connection that meets such a hole, so each one found is an error of the agent.
+//! refuse a connection that meets a missing entry, so each one found is an error of the agent.
 //!
 //! Reads only. Called by `knarr-agent datapath check`, `service get` and `service trace`.
 
@@ -18,7 +18,7 @@ use crate::view::v4;
 
 /// Something that an address of a Service leads to and that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Hole {
+pub struct MissingEntry {
     /// The address.
     pub key: ServiceKey,
     /// Service id.
@@ -42,7 +42,7 @@ pub enum Missing {
     Backends(Vec<u32>),
 }
 
-impl fmt::Display for Hole {
+impl fmt::Display for MissingEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = u16::from_be(self.key.port_be);
         match self.key.scope {
@@ -90,7 +90,7 @@ pub struct Report {
     /// Backends in the map.
     pub backends: usize,
     /// What is missing, sorted by address.
-    pub holes: Vec<Hole>,
+    pub missing_entries: Vec<MissingEntry>,
 }
 
 /// What one generation has, of those that addresses lead to.
@@ -103,7 +103,7 @@ struct Found {
 }
 
 /// Looks at all Services. The addresses are read first: what they lead to stays for seconds after an agent that is at
-/// work has flipped them, so that no hole is seen where there is none.
+/// work has flipped them, so that no missing_entry is seen where there is none.
 pub(crate) fn check(maps: &Maps) -> Result<Report, DatapathError> {
     let services = maps.services.entries()?;
     let backends: HashSet<u32> = maps.backends.entries()?.iter().map(|(id, _)| *id).collect();
@@ -162,7 +162,7 @@ impl<'a> Search<'a> {
             slots: self.found.values().map(|found| found.slots.len()).sum(),
             chunks: self.found.values().map(|found| found.chunks.len()).sum(),
             backends: self.backends.len(),
-            holes: Vec::new(),
+            missing_entries: Vec::new(),
         };
         for (key, entry) in services {
             let Some(found) = self.found.get(&(entry.set, entry.generation)) else {
@@ -184,7 +184,7 @@ impl<'a> Search<'a> {
                 if numbers.is_empty() {
                     continue;
                 }
-                report.holes.push(Hole {
+                report.missing_entries.push(MissingEntry {
                     key,
                     service: entry.service,
                     set: entry.set,
@@ -193,7 +193,7 @@ impl<'a> Search<'a> {
                 });
             }
         }
-        report.holes.sort();
+        report.missing_entries.sort();
         report
     }
 }
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    fn holes(backends: &[u32], slots: &[(SlotKey, u32)], chunks: &[u32]) -> Vec<String> {
+    fn missing_entries(backends: &[u32], slots: &[(SlotKey, u32)], chunks: &[u32]) -> Vec<String> {
         let services = vec![service(2, 128)];
         let backends = backends.iter().copied().collect();
         let mut search = Search::new(&services, &backends);
@@ -251,7 +251,11 @@ mod tests {
             search.chunk(&key, &places);
         }
         let report = search.report(services);
-        report.holes.iter().map(ToString::to_string).collect()
+        report
+            .missing_entries
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -262,7 +266,7 @@ mod tests {
             (slot(5, 2), 12),
             (slot(4, 0), 99),
         ];
-        assert_eq!(holes(&[10, 11, 12], &slots, &[0, 1]), [""; 0]);
+        assert_eq!(missing_entries(&[10, 11, 12], &slots, &[0, 1]), [""; 0]);
     }
 
     #[test]
@@ -270,7 +274,7 @@ mod tests {
         let slots = [(slot(4, 0), 10), (slot(5, 1), 11)];
         let at = "10.96.0.7:80 leads to generation 5 of set 2, where";
         assert_eq!(
-            holes(&[10], &slots, &[1]),
+            missing_entries(&[10], &slots, &[1]),
             [
                 format!("{at} of 3 slots these are missing: 0, 2"),
                 format!("{at} of 2 chunks of the table these are missing: 0"),

@@ -54,7 +54,7 @@ pub fn trace(
         }
         Caller::Outside(ip, source_port) => story.packet(ip, source_port)?,
     }
-    story.holes()?;
+    story.missing_entries()?;
     story.counters()?;
     Ok(story.steps)
 }
@@ -456,11 +456,11 @@ impl Story<'_> {
     }
 
     /// What the maps miss of this port, for every caller.
-    fn holes(&mut self) -> Result<(), DatapathError> {
-        for hole in self.inspector.check()?.holes {
-            if hole.service == self.port.id {
+    fn missing_entries(&mut self) -> Result<(), DatapathError> {
+        for missing_entry in self.inspector.check()?.missing_entries {
+            if missing_entry.service == self.port.id {
                 self.say(format!(
-                    "MISSING: {hole}. What meets the hole is refused; the agent repairs it when it is started again."
+                    "MISSING: {missing_entry}. What meets the missing_entry is refused; the agent repairs it when it is started again."
                 ));
             }
         }

@@ -233,7 +233,7 @@ impl Inspector {
 }
 
 fn usage<K: Plain, V: Plain>(map: &Map<K, V>) -> Result<(&'static str, u32, u32), DatapathError> {
-    Ok((map.name, map.count()?, map.max_entries))
+    Ok((map.name.as_str(), map.count()?, map.max_entries))
 }
 
 fn sum(mut total: Counters, one: &Counters) -> Counters {

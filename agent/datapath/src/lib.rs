@@ -18,6 +18,7 @@ mod grow;
 pub mod inspect;
 pub mod load;
 mod logs;
+mod map_name;
 mod maps;
 pub mod names;
 mod netns;
@@ -33,19 +34,3 @@ pub use error::DatapathError;
 pub use knarr_ebpf_common::{MapContents, MapOp};
 pub use load::Datapath;
 pub use network::{Changed, Network, NetworkChanges, NodeRoute, PodNetwork, Strangers};
-
-/// Allocations from here on that have a mapping of their own, which goes back to the kernel as soon as it is freed. The
-/// allocator's own bound at the start; unlike that one it does not grow with what is freed.
-const MAPPING_BYTES: i32 = 128 * 1024;
-
-/// Lets all threads of this process allocate from one heap. glibc gives each thread one of its own otherwise, in which
-/// what a burst leaves behind lies scattered: twice the memory for the same Services. To be called before any thread
-/// starts.
-pub fn keep_memory_together() {
-    sys::keep_memory_together(MAPPING_BYTES);
-}
-
-/// Gives freed memory of this process back to the kernel; takes some milliseconds. For after a burst.
-pub fn trim_memory() {
-    sys::trim_memory();
-}

@@ -24,6 +24,7 @@ use crate::attach;
 use crate::config::{DatapathConfig, MapSizes, ProgramLog};
 use crate::error::DatapathError;
 use crate::inspect::Inspector;
+use crate::map_name::MapName;
 use crate::maps::{self, Maps, Places, SharedMaps, Wanted, map_type};
 use crate::network::PodNetwork;
 use crate::{grow, logs, netns, snat, sys};
@@ -95,7 +96,10 @@ impl Datapath {
             larger: None,
         };
         let mut ebpf = load_object(config, &object, |map| {
-            (map_dir.join(map.name), grow::first_size(map, config.log))
+            (
+                map_dir.join(map.name.as_str()),
+                grow::first_size(map, config.log),
+            )
         })?;
         let maps = Maps::open(places)?;
         let known = maps.config.get(&0)?.unwrap_or_default();
@@ -335,13 +339,13 @@ fn check_places(config: &DatapathConfig) -> Result<(), DatapathError> {
 /// Refuses pinned maps of another shape; a size above the asked one is kept and said. Smaller ones grow.
 fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
     for wanted in maps::all(sizes) {
-        let path = map_dir.join(wanted.name);
+        let path = map_dir.join(wanted.name.as_str());
         let Ok(fd) = sys::object_get(&path) else {
             continue;
         };
         let shape = sys::map_shape(fd.as_fd()).map_err(|source| DatapathError::Map {
             action: "describe",
-            map: wanted.name,
+            map: wanted.name.as_str(),
             source,
         })?;
         let found = (
@@ -355,13 +359,13 @@ fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
                 format!("of type {kind} with keys of {key} and values of {value} bytes")
             };
             return Err(DatapathError::MapShape {
-                name: wanted.name.to_owned(),
+                name: wanted.name.to_string(),
                 found: say(found),
                 wanted: say(asked),
                 path,
             });
         }
-        if wanted.name == "STATS" && shape.max_entries < Stat::COUNT {
+        if wanted.name == MapName::Stats && shape.max_entries < Stat::COUNT {
             // An earlier version counted less. What it counted is lost; what it carries goes on.
             attach::drop_pin(&path);
         }
@@ -370,7 +374,7 @@ fn check_shapes(map_dir: &Path, sizes: &MapSizes) -> Result<(), DatapathError> {
             && max_entries < shape.max_entries
         {
             tracing::warn!(
-                map = wanted.name,
+                map = wanted.name.as_str(),
                 size = shape.max_entries,
                 asked = max_entries,
                 "the pinned map keeps its size until its pin is removed"
@@ -398,9 +402,9 @@ pub(crate) fn load_object(
     let wanted = maps::all(&config.sizes);
     for map in &wanted {
         let (path, max_entries) = place(map);
-        loader.map_pin_path(map.name, path);
+        loader.map_pin_path(map.name.as_str(), path);
         if let Some(max_entries) = max_entries {
-            loader.map_max_entries(map.name, max_entries);
+            loader.map_max_entries(map.name.as_str(), max_entries);
         }
     }
     // A copy of our own is aligned, whatever the caller's bytes are.
@@ -418,14 +422,7 @@ pub(crate) fn load_object(
 
 /// The operating system's error number at the root of an error, where there is one.
 fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return io.raw_os_error();
-        }
-        next = error.source();
-    }
-    None
+    knarr_base::error::io_error(error)?.raw_os_error()
 }
 
 /// Marks the endpoints that flows lead to already: the programs before these may not have known marks.

@@ -18,6 +18,7 @@ use knarr_ebpf_common::{
 
 use crate::config::MapSizes;
 use crate::error::DatapathError;
+use crate::map_name::MapName;
 use crate::sys::{self, Cursor, Known};
 
 /// Entries handed to the kernel in one call: large enough that the calls do not show, small enough that
@@ -36,14 +37,14 @@ pub(crate) mod map_type {
 /// What a pinned map has to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
-    pub(crate) name: &'static str,
+    pub(crate) name: MapName,
     pub(crate) map_type: u32,
     pub(crate) key_size: usize,
     pub(crate) value_size: usize,
     pub(crate) max_entries: Option<u32>,
 }
 
-fn wanted<K, V>(name: &'static str, map_type: u32, max_entries: Option<u32>) -> Wanted {
+fn wanted<K, V>(name: MapName, map_type: u32, max_entries: Option<u32>) -> Wanted {
     Wanted {
         name,
         map_type,
@@ -58,24 +59,24 @@ pub(crate) fn all(sizes: &MapSizes) -> Vec<Wanted> {
     use map_type::{ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH};
     let slots = sizes.backends.saturating_mul(4);
     vec![
-        wanted::<ServiceKey, ServiceEntry>("SERVICES", HASH, Some(sizes.services)),
-        wanted::<SlotKey, u32>("SLOTS", HASH, Some(slots)),
-        wanted::<TableKey, TableChunk>("TABLES", HASH, Some(sizes.tables)),
-        wanted::<u32, BackendEntry>("BACKENDS", HASH, Some(sizes.backends)),
-        wanted::<AffinityKey, AffinityEntry>("AFFINITY", LRU_HASH, Some(sizes.affinity)),
-        wanted::<FlowKey, Flow>("FLOWS", LRU_HASH, Some(sizes.flows)),
-        wanted::<FlowKey, Flow>("NAT", LRU_HASH, Some(sizes.flows)),
-        wanted::<u32, MarkChunk>("MARKS", ARRAY, None),
-        wanted::<FragmentKey, FragmentPorts>("FRAGMENTS", LRU_HASH, None),
-        wanted::<u32, Counters>("COUNTERS", PERCPU_HASH, Some(sizes.services)),
-        wanted::<u32, u64>("STATS", PERCPU_ARRAY, None),
-        wanted::<u32, Config>("CONFIG", ARRAY, None),
-        wanted::<Address, u32>("NODE_ADDRS", HASH, None),
-        wanted::<u64, Address>("PODS", HASH, None),
-        wanted::<u32, u32>("VETHS", HASH, None),
-        wanted::<u32, u32>("IDS", ARRAY, None),
-        wanted::<u64, SocketOrigin>("SOCKETS", HASH, Some(sizes.sockets)),
-        wanted::<u32, MarkChunk>("PEERS", ARRAY, None),
+        wanted::<ServiceKey, ServiceEntry>(MapName::Services, HASH, Some(sizes.services)),
+        wanted::<SlotKey, u32>(MapName::Slots, HASH, Some(slots)),
+        wanted::<TableKey, TableChunk>(MapName::Tables, HASH, Some(sizes.tables)),
+        wanted::<u32, BackendEntry>(MapName::Backends, HASH, Some(sizes.backends)),
+        wanted::<AffinityKey, AffinityEntry>(MapName::Affinity, LRU_HASH, Some(sizes.affinity)),
+        wanted::<FlowKey, Flow>(MapName::Flows, LRU_HASH, Some(sizes.flows)),
+        wanted::<FlowKey, Flow>(MapName::Nat, LRU_HASH, Some(sizes.flows)),
+        wanted::<u32, MarkChunk>(MapName::Marks, ARRAY, None),
+        wanted::<FragmentKey, FragmentPorts>(MapName::Fragments, LRU_HASH, None),
+        wanted::<u32, Counters>(MapName::Counters, PERCPU_HASH, Some(sizes.services)),
+        wanted::<u32, u64>(MapName::Stats, PERCPU_ARRAY, None),
+        wanted::<u32, Config>(MapName::Config, ARRAY, None),
+        wanted::<Address, u32>(MapName::NodeAddrs, HASH, None),
+        wanted::<u64, Address>(MapName::Pods, HASH, None),
+        wanted::<u32, u32>(MapName::Veths, HASH, None),
+        wanted::<u32, u32>(MapName::Ids, ARRAY, None),
+        wanted::<u64, SocketOrigin>(MapName::Sockets, HASH, Some(sizes.sockets)),
+        wanted::<u32, MarkChunk>(MapName::Peers, ARRAY, None),
     ]
 }
 
@@ -90,7 +91,8 @@ pub(crate) struct Places<'a> {
 
 impl Places<'_> {
     /// Where the map of this name is pinned.
-    pub(crate) fn of(&self, name: &str) -> PathBuf {
+    pub(crate) fn of(&self, name: MapName) -> PathBuf {
+        let name = name.as_str();
         match self.larger.map(|larger| larger.join(name)) {
             Some(larger) if larger.exists() => larger,
             _ => self.maps.join(name),
@@ -137,19 +139,14 @@ impl SharedMaps {
 #[derive(Debug)]
 pub(crate) struct Map<K, V> {
     fd: OwnedFd,
-    pub(crate) name: &'static str,
-    flag: &'static str,
+    pub(crate) name: MapName,
     pub(crate) max_entries: u32,
     of: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Plain, V: Plain> Map<K, V> {
     /// Opens a pinned map.
-    fn open(
-        places: Places<'_>,
-        name: &'static str,
-        flag: &'static str,
-    ) -> Result<Self, DatapathError> {
+    fn open(places: Places<'_>, name: MapName) -> Result<Self, DatapathError> {
         let path = places.of(name);
         let directory = places.maps;
         let fd = sys::object_get(&path).map_err(|source| match source.kind() {
@@ -164,13 +161,12 @@ impl<K: Plain, V: Plain> Map<K, V> {
         })?;
         let shape = sys::map_shape(fd.as_fd()).map_err(|source| DatapathError::Map {
             action: "describe",
-            map: name,
+            map: name.as_str(),
             source,
         })?;
         Ok(Self {
             fd,
             name,
-            flag,
             max_entries: shape.max_entries,
             of: PhantomData,
         })
@@ -179,13 +175,13 @@ impl<K: Plain, V: Plain> Map<K, V> {
     fn error(&self, action: &'static str, source: io::Error) -> DatapathError {
         match source.raw_os_error() {
             Some(libc::E2BIG) => DatapathError::MapFull {
-                map: self.name,
+                map: self.name.as_str(),
                 max_entries: self.max_entries,
-                flag: self.flag,
+                flag: self.name.flag(),
             },
             _ => DatapathError::Map {
                 action,
-                map: self.name,
+                map: self.name.as_str(),
                 source,
             },
         }
@@ -398,22 +394,37 @@ impl Maps {
     /// Opens all of them.
     pub(crate) fn open(places: Places<'_>) -> Result<Self, DatapathError> {
         Ok(Self {
-            services: Map::open(places, "SERVICES", "--bpf-services")?,
-            slots: Map::open(places, "SLOTS", "--bpf-backends")?,
-            tables: Map::open(places, "TABLES", "--bpf-tables")?,
-            backends: Map::open(places, "BACKENDS", "--bpf-backends")?,
-            affinity: Map::open(places, "AFFINITY", "--bpf-affinity")?,
-            flows: Map::open(places, "FLOWS", "--bpf-flows")?,
-            nat: Map::open(places, "NAT", "--bpf-flows")?,
-            marks: Map::open(places, "MARKS", "no flag")?,
-            sockets: Map::open(places, "SOCKETS", "--bpf-sockets")?,
-            counters: Map::open(places, "COUNTERS", "--bpf-services")?,
-            stats: Map::open(places, "STATS", "no flag")?,
-            config: Map::open(places, "CONFIG", "no flag")?,
-            node_addrs: Map::open(places, "NODE_ADDRS", "no flag")?,
-            pods: Map::open(places, "PODS", "no flag")?,
-            veths: Map::open(places, "VETHS", "no flag")?,
-            ids: Map::open(places, "IDS", "no flag")?,
+            services: Map::open(places, MapName::Services)?,
+            slots: Map::open(places, MapName::Slots)?,
+            tables: Map::open(places, MapName::Tables)?,
+            backends: Map::open(places, MapName::Backends)?,
+            affinity: Map::open(places, MapName::Affinity)?,
+            flows: Map::open(places, MapName::Flows)?,
+            nat: Map::open(places, MapName::Nat)?,
+            marks: Map::open(places, MapName::Marks)?,
+            sockets: Map::open(places, MapName::Sockets)?,
+            counters: Map::open(places, MapName::Counters)?,
+            stats: Map::open(places, MapName::Stats)?,
+            config: Map::open(places, MapName::Config)?,
+            node_addrs: Map::open(places, MapName::NodeAddrs)?,
+            pods: Map::open(places, MapName::Pods)?,
+            veths: Map::open(places, MapName::Veths)?,
+            ids: Map::open(places, MapName::Ids)?,
+        })
+    }
+
+    /// The size of a map that may grow.
+    pub(crate) fn max_entries(&self, name: MapName) -> Option<u32> {
+        Some(match name {
+            MapName::Services => self.services.max_entries,
+            MapName::Counters => self.counters.max_entries,
+            MapName::Slots => self.slots.max_entries,
+            MapName::Backends => self.backends.max_entries,
+            MapName::Tables => self.tables.max_entries,
+            MapName::Affinity => self.affinity.max_entries,
+            MapName::Flows => self.flows.max_entries,
+            MapName::Nat => self.nat.max_entries,
+            _ => return None,
         })
     }
 }

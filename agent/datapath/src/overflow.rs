@@ -7,6 +7,8 @@
 
 use knarr_ebpf_common::Stat;
 
+use crate::map_name::MapName;
+
 /// The event's reason where a map was full.
 const REASON_MAP: &str = "DatapathMapFull";
 /// The event's reason where source ports ran out.
@@ -54,6 +56,11 @@ pub fn overflows(before: &[(&str, u64)], after: &[(&str, u64)], room: &Room) -> 
         .collect()
 }
 
+fn full(map: MapName, entries: u32, effect: &str) -> String {
+    let flag = map.flag();
+    format!("the map {map} took no more entries at {entries}, and {effect}; {flag} makes it larger")
+}
+
 /// What a statistic says about room; none where it is about something else.
 fn describe(stat: Stat, room: &Room) -> Option<Overflow> {
     let map = |message| {
@@ -64,24 +71,27 @@ fn describe(stat: Stat, room: &Room) -> Option<Overflow> {
     };
     match stat {
         Stat::FlowInsertFailed => map(format!(
-            "the map FLOWS or NAT took no more entries at {} each, and packets from outside were \
-             dropped; --bpf-flows makes them larger",
-            room.flows
+            "the map {} or {} took no more entries at {} each, and packets from outside were \
+             dropped; {} makes them larger",
+            MapName::Flows,
+            MapName::Nat,
+            room.flows,
+            MapName::Flows.flag()
         )),
-        Stat::AffinityInsertFailed => map(format!(
-            "the map AFFINITY took no more entries at {}, and clients of Services with sessionAffinity \
-             may change their pod; --bpf-affinity makes it larger",
-            room.affinity
+        Stat::AffinityInsertFailed => map(full(
+            MapName::Affinity,
+            room.affinity,
+            "clients of Services with sessionAffinity may change their pod",
         )),
-        Stat::CountersInsertFailed => map(format!(
-            "the map COUNTERS took no more entries at {}, and connections to some Services are not \
-             counted; --bpf-services makes it larger",
-            room.counters
+        Stat::CountersInsertFailed => map(full(
+            MapName::Counters,
+            room.counters,
+            "connections to some Services are not counted",
         )),
-        Stat::OriginInsertFailed => map(format!(
-            "the map SOCKETS took no more entries at {}, and some programs see a pod's address as their \
-             peer's instead of the Service's; --bpf-sockets makes it larger",
-            room.sockets
+        Stat::OriginInsertFailed => map(full(
+            MapName::Sockets,
+            room.sockets,
+            "some programs see a pod's address as their peer's instead of the Service's",
         )),
         Stat::SnatPortsExhausted => Some(Overflow {
             reason: REASON_PORTS,

@@ -32,30 +32,33 @@ pub fn run(args: DatapathArgs) -> anyhow::Result<ExitCode> {
     let (inspector, ports) = args.maps.open()?;
     let report = inspector.check()?;
     print(&mut std::io::stdout().lock(), &ports, &report)?;
-    Ok(match report.holes.is_empty() {
+    Ok(match report.missing_entries.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
 fn print(out: &mut impl Write, ports: &[PortView], report: &Report) -> anyhow::Result<()> {
-    for hole in &report.holes {
-        let port = ports.iter().find(|port| port.id == hole.service);
-        let name = port.map_or_else(|| format!("id-{}", hole.service), PortView::service);
-        writeln!(out, "MISSING: {name}: {hole}")?;
+    for missing_entry in &report.missing_entries {
+        let port = ports.iter().find(|port| port.id == missing_entry.service);
+        let name = port.map_or_else(
+            || format!("id-{}", missing_entry.service),
+            PortView::service,
+        );
+        writeln!(out, "MISSING: {name}: {missing_entry}")?;
     }
     let Report {
         addresses,
         slots,
         chunks,
         backends,
-        holes,
+        missing_entries,
     } = report;
     writeln!(
         out,
         "{addresses} addresses of Services lead to {slots} slots and {chunks} chunks of tables; there are {backends} backends."
     )?;
-    match holes.len() {
+    match missing_entries.len() {
         0 => writeln!(out, "Nothing is missing.")?,
         _ => writeln!(
             out,
@@ -68,16 +71,16 @@ fn print(out: &mut impl Write, ports: &[PortView], report: &Report) -> anyhow::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use knarr_datapath::check::{Hole, Missing};
+    use knarr_datapath::check::{Missing, MissingEntry};
     use knarr_ebpf_common::{PROTOCOL_TCP, SCOPE_CLUSTER_IP, ServiceKey, mapped};
 
-    fn printed(holes: Vec<Hole>) -> String {
+    fn printed(missing_entries: Vec<MissingEntry>) -> String {
         let report = Report {
             addresses: 1,
             slots: 2,
             chunks: 0,
             backends: 2,
-            holes,
+            missing_entries,
         };
         let mut out = Vec::new();
         print(&mut out, &[], &report).expect("it is written to memory");
@@ -86,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_its_service_and_what_to_do() {
-        let hole = Hole {
+        let missing_entry = MissingEntry {
             key: ServiceKey {
                 vip: mapped([10, 96, 0, 7]),
                 port_be: 80_u16.to_be(),
@@ -98,7 +101,7 @@ mod tests {
             generation: 1,
             missing: Missing::Slots(vec![0], 3),
         };
-        let text = printed(vec![hole]);
+        let text = printed(vec![missing_entry]);
         assert!(text.contains("MISSING: id-4: 10.96.0.7:80"), "{text}");
         assert!(text.contains("of 3 slots these are missing: 0"), "{text}");
         assert!(text.contains("Start the agent again"), "{text}");

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use knarr_datapath::Network;
-use knarr_datapath::check::Hole;
+use knarr_datapath::check::MissingEntry;
 use knarr_datapath::explain::{self, Caller};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::Names;
@@ -98,9 +98,9 @@ pub fn run(args: ServiceArgs) -> anyhow::Result<()> {
         ServiceCommand::Ls => list(&mut out, &inspector, &ports),
         ServiceCommand::Get { service } => {
             let found = of_service(&ports, &service)?;
-            let holes = inspector.check()?.holes;
+            let missing_entries = inspector.check()?.missing_entries;
             for port in found {
-                show(&mut out, &inspector, port, &holes)?;
+                show(&mut out, &inspector, port, &missing_entries)?;
             }
             Ok(())
         }
@@ -188,7 +188,7 @@ fn show(
     out: &mut impl Write,
     inspector: &Inspector,
     port: &PortView,
-    holes: &[Hole],
+    missing_entries: &[MissingEntry],
 ) -> anyhow::Result<()> {
     let name = match port.port_name.as_str() {
         "" => String::new(),
@@ -214,8 +214,11 @@ fn show(
             entry.table_len
         )?;
     }
-    for hole in holes.iter().filter(|hole| hole.service == port.id) {
-        writeln!(out, "  MISSING: {hole}")?;
+    for missing_entry in missing_entries
+        .iter()
+        .filter(|missing_entry| missing_entry.service == port.id)
+    {
+        writeln!(out, "  MISSING: {missing_entry}")?;
     }
     writeln!(out, "  backends:")?;
     for backend in &port.backends {

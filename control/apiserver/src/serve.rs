@@ -20,11 +20,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-mod guest;
+mod anonymous;
 mod pool;
 mod tls;
 
-pub(crate) use guest::Guest;
+pub(crate) use anonymous::AnonymousConnection;
 pub use tls::{PeerCertificate, Tls};
 
 use pool::{Place, Places, Pool, Source};
@@ -39,7 +39,7 @@ const HANDSHAKES_MAX: usize = 1024;
 /// its handshake, and a load test or a proxy opens hundreds of connections at the same moment.
 const HANDSHAKE_SHARE: usize = 2;
 /// Connections that have proved nothing in their handshake. The rest of [`CONNECTIONS_MAX`] is kept for those who hold
-/// certificates. Each takes about 60 KB at most, see the bounds of [`guest_builder`].
+/// certificates. Each takes about 60 KB at most, see the bounds of [`anonymous_builder`].
 pub const ANONYMOUS_CONNECTIONS_MAX: usize = 512;
 /// One source address may have one in this many of those places: several machines behind one address can join at
 /// once, and no address can take all.
@@ -107,7 +107,7 @@ pub async fn serve(
             total: HANDSHAKES_MAX,
             each: HANDSHAKES_MAX.div_ceil(HANDSHAKE_SHARE),
         }),
-        guests: Pool::new(Places {
+        anonymous: Pool::new(Places {
             total: anonymous_max,
             each: anonymous_max.div_ceil(SOURCE_SHARE),
         }),
@@ -145,7 +145,7 @@ struct Server {
     /// Connections in a TLS handshake, by source.
     handshakes: Arc<Pool<Source>>,
     /// Connections that have proved nothing in it, by source.
-    guests: Arc<Pool<Source>>,
+    anonymous: Arc<Pool<Source>>,
     /// Connections of nodes, by the serial number of the certificate. By name, a machine whose certificate was taken back
     /// could end the connections of the one that has the name now.
     nodes: Arc<Pool<String>>,
@@ -228,10 +228,10 @@ async fn connection(
         return;
     };
     let Some(proof) = proof else {
-        let place = server.guests.enter(peer.into(), Instant::now());
+        let place = server.anonymous.enter(peer.into(), Instant::now());
         let ended = place.ended();
         tokio::select! {
-            () = serve_guest(&server, stream, peer, place) => {}
+            () = serve_anonymous(&server, stream, peer, place) => {}
             () = ended.cancelled() => {
                 tracing::debug!(%peer, "a connection without a certificate made room for another one");
             }
@@ -335,14 +335,14 @@ async fn serve_proven(server: &Arc<Server>, stream: Stream, proof: Proof) {
     }
 }
 
-/// Serves a client that has proved nothing, within the bounds of [`Guest`].
-async fn serve_guest(server: &Arc<Server>, stream: Stream, peer: IpAddr, place: Place<Source>) {
-    let guest = Guest::new(Arc::new(place));
+/// Serves a client that has proved nothing, within the bounds of [`AnonymousConnection`].
+async fn serve_anonymous(server: &Arc<Server>, stream: Stream, peer: IpAddr, place: Place<Source>) {
+    let connection = AnonymousConnection::new(Arc::new(place));
     let (router, signal) = (
         server.router.clone(),
         ShutdownSignal(server.shutdown.clone()),
     );
-    let about = guest.clone();
+    let about = connection.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let open = about.request();
         let mut request = request.map(Body::new);
@@ -353,13 +353,13 @@ async fn serve_guest(server: &Arc<Server>, stream: Stream, peer: IpAddr, place: 
         async move {
             let response = router.oneshot(request).await;
             let response = response.unwrap_or_else(|never| match never {});
-            Ok::<_, Infallible>(response.map(|body| guest::Answer {
+            Ok::<_, Infallible>(response.map(|body| anonymous::Answer {
                 body,
                 _request: open,
             }))
         }
     });
-    let builder = guest_builder();
+    let builder = anonymous_builder();
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
@@ -369,7 +369,7 @@ async fn serve_guest(server: &Arc<Server>, stream: Stream, peer: IpAddr, place: 
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        why = guest.overstayed() => {
+        why = connection.limit_reached() => {
             tracing::debug!(%peer, %why, "a connection without a certificate is closed");
             serving.as_mut().graceful_shutdown();
             goodbye(serving).await
@@ -414,13 +414,13 @@ fn proven_builder(streams: u32) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-fn guest_builder() -> auto::Builder<TokioExecutor> {
+fn anonymous_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
         .max_buf_size(GUEST_HEAD_BYTES_MAX)
-        .header_read_timeout(Duration::from_millis(guest::FIRST_REQUEST_MS_MAX));
+        .header_read_timeout(Duration::from_millis(anonymous::FIRST_REQUEST_MS_MAX));
     builder
         .http2()
         .timer(TokioTimer::new())

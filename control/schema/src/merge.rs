@@ -179,8 +179,8 @@ fn merge_object(
 
 fn unknown_directive(patch: &Map<String, Value>) -> PatchError {
     PatchError::Directive {
-        directive: patch.get(DIRECTIVE).map(go).unwrap_or_default(),
-        map: go(&Value::Object(patch.clone())),
+        directive: patch.get(DIRECTIVE).map(go_text).unwrap_or_default(),
+        map: go_text(&Value::Object(patch.clone())),
     }
 }
 
@@ -205,12 +205,12 @@ fn retain_keys(
 }
 
 /// A value as Go prints it, for messages.
-fn go(value: &Value) -> String {
+fn go_text(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(list) => {
-            let items: Vec<String> = list.iter().map(go).collect();
+            let items: Vec<String> = list.iter().map(go_text).collect();
             format!("[{}]", items.join(" "))
         }
         Value::Object(map) => {
@@ -218,7 +218,7 @@ fn go(value: &Value) -> String {
             fields.sort_unstable_by_key(|(key, _)| *key);
             let fields: Vec<String> = fields
                 .into_iter()
-                .map(|(key, value)| format!("{key}:{}", go(value)))
+                .map(|(key, value)| format!("{key}:{}", go_text(value)))
                 .collect();
             format!("map[{}]", fields.join(" "))
         }

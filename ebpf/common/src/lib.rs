@@ -8,6 +8,7 @@
 
 pub mod choose;
 pub mod hash;
+pub mod link_local;
 pub mod types;
 
 #[cfg(feature = "user")]

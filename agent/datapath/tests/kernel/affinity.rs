@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use knarr_agent_plan::services::ServiceProtocol;
+use knarr_services::ServiceProtocol;
 
 use crate::lab::{Lab, NODE_PORT, ask_tcp, endpoint, inside, service, vip};
 

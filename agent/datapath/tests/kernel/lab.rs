@@ -19,13 +19,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use knarr_agent_plan::services::{
-    DesiredEndpoint, DesiredPort, DesiredService, ServiceName, ServiceProtocol, ServiceTable,
-    TrafficPolicy,
-};
 use knarr_datapath::{
     Datapath, DatapathConfig, MapOp, MapSizes, Network, NodeRoute, PodNetwork, ProgramLog,
     Strangers, TcHook,
+};
+use knarr_services::{
+    DesiredEndpoint, DesiredPort, DesiredService, ServiceName, ServiceProtocol, ServiceTable,
+    TrafficPolicy,
 };
 use nix::sched::{CloneFlags, setns};
 
@@ -144,7 +144,8 @@ impl Node {
         let object = object()?;
         let config = self.config();
         let datapath = inside(&self.netns, || {
-            Datapath::open(&config, object).map_err(|error| chain(&error))
+            Datapath::open(&config, object)
+                .map_err(|error| anyhow::anyhow!(knarr_base::chain(&error)))
         })?;
         self.table = ServiceTable::restore(&self.name, &datapath.restore()?);
         self.datapath = Some(datapath);
@@ -191,7 +192,7 @@ impl Node {
             handle
                 .pod_network_add(file.as_fd(), &network)
                 .await
-                .map_err(|error| chain(&error))
+                .map_err(|error| anyhow::anyhow!(knarr_base::chain(&error)))
         })?;
         self.know_pod(&network)?;
         Ok(netns)
@@ -252,18 +253,6 @@ pub fn eventually(mut what: impl FnMut() -> Result<()>) -> Result<()> {
             result => return result,
         }
     }
-}
-
-/// An error with its causes, as the agent logs it.
-pub fn chain(error: &dyn std::error::Error) -> anyhow::Error {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    anyhow::anyhow!(text)
 }
 
 /// The whole lab.

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use knarr_agent_plan::services::{ServiceProtocol, ServiceTable};
 use knarr_datapath::explain::{self, Caller};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::{Names, NamesFile};
 use knarr_datapath::{DatapathError, MapSizes, ProgramLog, TcHook, view};
+use knarr_services::{ServiceProtocol, ServiceTable};
 
 use crate::lab::{Lab, NODE_PORT, ask_tcp, endpoint, inside, run, service, vip};
 
@@ -415,14 +415,19 @@ fn slots_that_are_missing_are_named_and_the_next_agent_repairs_them() -> Result<
     let (mut lab, pods) = web(&[(1, 2), (1, 3)])?;
     let inspector = Inspector::open(&lab.one.bpf_root)?;
     let report = inspector.check()?;
-    ensure!(report.holes.is_empty(), "{report:?}");
+    ensure!(report.missing_entries.is_empty(), "{report:?}");
     ensure!(report.addresses > 0 && report.slots > 0 && report.chunks > 0);
     let contents = inspector.contents()?;
     let (_, entry) = contents.services.first().context("a Service")?;
     inspector.break_service(entry)?;
     ensure!(inside(&lab.one.netns, || ask_tcp(vip())).is_err());
-    let holes = inspector.check()?.holes;
-    ensure!(!holes.is_empty() && holes.iter().all(|hole| hole.service == entry.service));
+    let missing_entries = inspector.check()?.missing_entries;
+    ensure!(
+        !missing_entries.is_empty()
+            && missing_entries
+                .iter()
+                .all(|missing_entry| missing_entry.service == entry.service)
+    );
     let ports = view::ports(&contents, &Names::default());
     let steps = explain::trace(&inspector, &ports[0], Caller::Node, explain::now_ns())?;
     ensure!(
@@ -439,7 +444,7 @@ fn slots_that_are_missing_are_named_and_the_next_agent_repairs_them() -> Result<
     lab.one.sync()?;
     lab.one.later()?;
     let report = inspector.check()?;
-    ensure!(report.holes.is_empty(), "{report:?}");
+    ensure!(report.missing_entries.is_empty(), "{report:?}");
     inside(&lab.one.netns, || ask_tcp(vip()))?;
     Ok(())
 }
@@ -527,7 +532,7 @@ fn maps_begin_small_and_grow_under_load_without_a_lost_connect() -> Result<()> {
     }
     ensure!(after["FLOWS"] == limits.flows && after["NAT"] == limits.flows);
     ensure!(after["AFFINITY"] == limits.affinity, "{after:?}");
-    ensure!(inspector.check()?.holes.is_empty());
+    ensure!(inspector.check()?.missing_entries.is_empty());
     let to = (lab.one.ip, NODE_PORT);
     lab.outside(|| ask_tcp(to))?;
 

@@ -6,10 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket}
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use knarr_agent_plan::services::{
-    DesiredPort, DesiredService, ServiceName, ServiceProtocol, TrafficPolicy,
-};
 use knarr_datapath::TcHook;
+use knarr_services::{DesiredPort, DesiredService, ServiceName, ServiceProtocol, TrafficPolicy};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,

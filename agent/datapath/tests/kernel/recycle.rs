@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use knarr_agent_plan::services::{DesiredService, ServiceName, ServiceProtocol};
 use knarr_datapath::{MapContents, MapOp};
+use knarr_services::{DesiredService, ServiceName, ServiceProtocol};
 
 use crate::lab::{Lab, ask_udp, endpoint, inside, service};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use knarr_agent_plan::services::ServiceProtocol;
+use knarr_services::ServiceProtocol;
 
 use crate::lab::{Lab, NODE_PORT, PATIENCE, VIP, ask_tcp, ask_udp, endpoint, inside, service, vip};
 

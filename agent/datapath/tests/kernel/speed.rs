@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use knarr_agent_plan::services::{
+use knarr_datapath::MapSizes;
+use knarr_services::{
     DesiredEndpoint, DesiredPort, DesiredService, ServiceName, ServiceProtocol, TrafficPolicy,
 };
-use knarr_datapath::MapSizes;
 
 use crate::lab::{Lab, ask_tcp, endpoint, inside, service, vip};
 

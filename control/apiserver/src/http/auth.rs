@@ -10,7 +10,7 @@ use http::request::Parts;
 use super::path::{ResourcePath, Review, Target};
 use crate::core::Core;
 use crate::identity::{ANONYMOUS, Caller, PeerIdentity};
-use crate::serve::Guest;
+use crate::serve::AnonymousConnection;
 use crate::{ApiError, Reason};
 
 mod impersonation;
@@ -75,8 +75,8 @@ async fn prove(core: &Core, parts: &Parts) -> Result<Caller, ApiError> {
     };
     match authenticator.authenticate(token).await {
         Some(identity) if identity.user != ANONYMOUS => {
-            if let Some(guest) = parts.extensions.get::<Guest>() {
-                guest.prove();
+            if let Some(connection) = parts.extensions.get::<AnonymousConnection>() {
+                connection.prove();
             }
             Ok(identity.into())
         }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    DELETE_FROM, DIRECTIVE, Field, ORDER, PatchError, directive_list, go, merge_object,
+    DELETE_FROM, DIRECTIVE, Field, ORDER, PatchError, directive_list, go_text, merge_object,
     unknown_directive,
 };
 use crate::types::{PatchRule, Type};
@@ -81,7 +81,7 @@ fn merge_by_key(
         .map(|change| match change.as_object() {
             Some(fields) => Ok((change, fields)),
             None => Err(PatchError::NotAMap {
-                element: go(change),
+                element: go_text(change),
                 key: key.to_owned(),
             }),
         })
@@ -123,7 +123,7 @@ fn merge_by_key(
 
 fn key_of<'a>(change: &'a Value, key: &str) -> Result<&'a Value, PatchError> {
     change.get(key).ok_or_else(|| PatchError::NoMergeKey {
-        element: go(change),
+        element: go_text(change),
         key: key.to_owned(),
     })
 }
@@ -173,8 +173,8 @@ fn check_order(
         return Ok(());
     }
     Err(PatchError::Order {
-        patch: go(&Value::Array(changes.to_vec())),
-        order: go(&Value::Array(order.to_vec())),
+        patch: go_text(&Value::Array(changes.to_vec())),
+        order: go_text(&Value::Array(order.to_vec())),
     })
 }
 

@@ -27,7 +27,7 @@ const REQUESTS_MAX: u64 = 500;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Overstayed {
+pub(super) enum LimitReached {
     #[error("there was no request for {} s after the handshake", FIRST_REQUEST_MS_MAX / 1000)]
     Silent,
     #[error("there was no request for {} s", IDLE_MS_MAX / 1000)]
@@ -40,7 +40,7 @@ pub(super) enum Overstayed {
 
 /// A connection that has proved nothing yet. In a request's extensions, for whoever checks tokens.
 #[derive(Debug, Clone)]
-pub(crate) struct Guest(Arc<Inner>);
+pub(crate) struct AnonymousConnection(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -51,7 +51,7 @@ struct Inner {
     changed: Notify,
 }
 
-impl Guest {
+impl AnonymousConnection {
     pub(super) fn new(place: Arc<Place<Source>>) -> Self {
         Self(Arc::new(Inner {
             place,
@@ -78,7 +78,7 @@ impl Guest {
     }
 
     /// Returns when the connection has to end; never for one that has proved itself.
-    pub(super) async fn overstayed(&self) -> Overstayed {
+    pub(super) async fn limit_reached(&self) -> LimitReached {
         let life = tokio::time::sleep(Duration::from_millis(LIFE_MS_MAX));
         let mut life = std::pin::pin!(life);
         loop {
@@ -87,15 +87,15 @@ impl Guest {
             }
             let requests = self.0.requests.load(Ordering::SeqCst);
             if requests > REQUESTS_MAX {
-                return Overstayed::Busy;
+                return LimitReached::Busy;
             }
             let quiet = async {
                 if self.0.open.load(Ordering::SeqCst) > 0 {
                     return std::future::pending().await;
                 }
                 let (ms, why) = match requests {
-                    0 => (FIRST_REQUEST_MS_MAX, Overstayed::Silent),
-                    _ => (IDLE_MS_MAX, Overstayed::Idle),
+                    0 => (FIRST_REQUEST_MS_MAX, LimitReached::Silent),
+                    _ => (IDLE_MS_MAX, LimitReached::Idle),
                 };
                 tokio::time::sleep(Duration::from_millis(ms)).await;
                 why
@@ -104,7 +104,7 @@ impl Guest {
             tokio::select! {
                 () = self.0.changed.notified() => {}
                 why = quiet => return why,
-                () = life.as_mut() => return Overstayed::Old,
+                () = life.as_mut() => return LimitReached::Old,
             }
         }
     }
