@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every decision of a node as plain functions: pod life cycle, restarts, probes, phase and conditions,
-//! resources to cgroup values, environment, volumes, and Services to map entries.
+//! resources to cgroup values, environment and volumes.
 //!
-//! Not here: sockets, files, clocks, threads, randomness. Time comes in as milliseconds since 1970.
+//! Not here: Services (`knarr-services`), sockets, files, clocks, threads, randomness. Time comes in as milliseconds since 1970.
 //! Called by `knarr-agent`, whose `apply.rs` is the one interpreter of what is decided here.
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,6 @@ pub mod resources;
 pub mod retry;
 pub mod sandbox;
 pub mod secret;
-pub mod services;
 pub mod signal;
 pub mod simulated;
 pub mod status;

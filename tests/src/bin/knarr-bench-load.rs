@@ -10,12 +10,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use knarr_agent_plan::services::{
+use knarr_datapath::costs::Meter;
+use knarr_datapath::{Datapath, DatapathConfig, MapSizes, ProgramLog, TcHook};
+use knarr_services::{
     DesiredEndpoint, DesiredPort, DesiredService, ServiceName, ServiceProtocol, ServiceTable,
     TrafficPolicy,
 };
-use knarr_datapath::costs::Meter;
-use knarr_datapath::{Datapath, DatapathConfig, MapSizes, ProgramLog, TcHook};
 
 /// Where cgroup v2 may be mounted on a lab host.
 const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];

@@ -24,7 +24,7 @@ const UNBOUNDED: [&str; 5] = [
 ];
 
 /// Folders of decisions: values in, values out.
-const PLANS: [&str; 2] = ["agent/plan/src", "control/plan/src"];
+const PLANS: [&str; 3] = ["agent/plan/src", "agent/services/src", "control/plan/src"];
 
 /// What reads or changes the world, or the clock.
 const EFFECTS: [&str; 12] = [

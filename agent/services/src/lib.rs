@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Services to map entries: keeps what is desired and what the maps hold, and says what to change.
+//! What every node knows of Services: the desired table, and the map entries that follow from it. It keeps what is desired
+//! and what the maps hold, and says what to change.
 //!
-//! Pure: no maps, files or clock; `now` is an argument. The agent feeds it from the node feed
+//! Plain functions: no maps, files or clock; `now` is an argument. The agent feeds it from the node feed
 //! (`set_service`, `set_endpoint`, ...), calls [`ServiceTable::plan`], and gives the operations to
 //! `knarr_datapath::Datapath::apply`. The cost of a plan depends on what changed, never on how many
 //! Services there are.
@@ -11,6 +12,7 @@
 //! endpoint goes:    SetSlots/SetTable -> SetService (flip) -> SetBackend(drained)
 //!                   ... RETIRE_AFTER later: RemoveSlots/RemoveTable, RemoveBackend, PurgeBackends
 //! ```
+#![forbid(unsafe_code)]
 
 mod desired;
 mod ids;
