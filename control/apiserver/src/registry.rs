@@ -13,12 +13,14 @@ use crate::ApiError;
 
 mod kind;
 pub(crate) mod meta;
+pub(crate) mod rules;
 mod strategy;
 
 pub(crate) use kind::{
     Column, Generation, Kind, KindId, NameRule, Scope, Selectable, SelectableMeta, Storage,
     Subresource, Text, group_version, texts,
 };
+pub(crate) use rules::{Candidate, Rules, Validate};
 pub(crate) use strategy::Strategy;
 
 /// Group, version and plural resource name.

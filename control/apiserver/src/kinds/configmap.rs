@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ConfigMap: data that can be made immutable.
 
+use k8s_openapi::api::core::v1 as api;
 use serde_json::Value;
 
 use crate::field::FieldErrors;
-use crate::registry::{Column, Kind, Scope, Strategy, texts};
+use crate::registry::rules::same;
+use crate::registry::{Column, Kind, Rules, Scope, Strategy, Validate, texts};
 use crate::{table, value};
 
 /// Bytes of all values, as Kubernetes' `MaxSecretSize`.
 pub(super) const DATA_BYTES_MAX: usize = 1024 * 1024;
+/// Why what is immutable cannot be changed.
+pub(super) const IMMUTABLE: &str = "field is immutable when `immutable` is set";
 
 pub(super) fn kind() -> Kind {
     Kind {
@@ -32,36 +36,8 @@ pub(super) fn kind() -> Kind {
 struct ConfigMap;
 
 impl Strategy for ConfigMap {
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        let mut total = 0;
-        for part in ["data", "binaryData"] {
-            for (key, data) in value::members(object, part) {
-                validate_key(&format!("{part}[{key}]"), key, errors);
-                let encoded = data.as_str().map_or(0, str::len);
-                total += if part == "data" {
-                    encoded
-                } else {
-                    encoded / 4 * 3
-                };
-                if part == "data"
-                    && value::at(object, "binaryData").is_some_and(|b| b.get(key).is_some())
-                {
-                    errors.invalid(
-                        &format!("data[{key}]"),
-                        key.as_str(),
-                        "duplicate of key present in binaryData",
-                    );
-                }
-            }
-        }
-        if total > DATA_BYTES_MAX {
-            errors.too_long("", DATA_BYTES_MAX);
-        }
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
-        validate_immutable(new, old, &["data", "binaryData"], errors);
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {
@@ -72,6 +48,54 @@ impl Strategy for ConfigMap {
             count.to_string().into(),
             table::age(object),
         ]
+    }
+}
+
+impl Validate for ConfigMap {
+    type Object = api::ConfigMap;
+
+    fn validate(&self, new: &api::ConfigMap, errors: &mut FieldErrors) {
+        let mut total = 0;
+        for (key, data) in new.data.iter().flatten() {
+            validate_key(&format!("data[{key}]"), key, errors);
+            total += data.len();
+            if new
+                .binary_data
+                .as_ref()
+                .is_some_and(|b| b.contains_key(key))
+            {
+                errors.invalid(
+                    &format!("data[{key}]"),
+                    key.as_str(),
+                    "duplicate of key present in binaryData",
+                );
+            }
+        }
+        for (key, data) in new.binary_data.iter().flatten() {
+            validate_key(&format!("binaryData[{key}]"), key, errors);
+            total += data.0.len();
+        }
+        if total > DATA_BYTES_MAX {
+            errors.too_long("", DATA_BYTES_MAX);
+        }
+    }
+
+    fn validate_update(
+        &self,
+        new: &api::ConfigMap,
+        old: &api::ConfigMap,
+        errors: &mut FieldErrors,
+    ) {
+        self.validate(new, errors);
+        if old.immutable == Some(true) {
+            stays_immutable(new.immutable, errors);
+            if !same(&new.data, &old.data) {
+                errors.forbidden("data", IMMUTABLE);
+            }
+            if !same(&new.binary_data, &old.binary_data) {
+                errors.forbidden("binaryData", IMMUTABLE);
+            }
+        }
     }
 }
 
@@ -101,23 +125,9 @@ pub(super) fn validate_key(field: &str, key: &str, errors: &mut FieldErrors) {
     }
 }
 
-/// The rule of `immutable: true`.
-pub(super) fn validate_immutable(
-    new: &Value,
-    old: &Value,
-    parts: &[&str],
-    errors: &mut FieldErrors,
-) {
-    if !value::is_true(old, "immutable") {
-        return;
-    }
-    const WHY: &str = "field is immutable when `immutable` is set";
-    if !value::is_true(new, "immutable") {
-        errors.forbidden("immutable", WHY);
-    }
-    for part in parts {
-        if !value::same(new, old, part) {
-            errors.forbidden(part, WHY);
-        }
+/// `immutable` of an object that has it.
+pub(super) fn stays_immutable(new: Option<bool>, errors: &mut FieldErrors) {
+    if new != Some(true) {
+        errors.forbidden("immutable", IMMUTABLE);
     }
 }

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Deployment: ReplicaSets that replace one another.
 
+use k8s_openapi::api::apps::v1 as api;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::replicaset::{default_template, not_negative, selector_and_template, selector_stays};
+use super::replicaset::{
+    Selecting, default_template, not_negative, selector_and_template, selector_stays,
+};
 use crate::field::FieldErrors;
-use crate::registry::{Column, Generation, Kind, Scope, Strategy, Subresource, texts};
+use crate::registry::rules::text;
+use crate::registry::{
+    Column, Generation, Kind, Rules, Scope, Strategy, Subresource, Validate, texts,
+};
 use crate::{table, value};
 
 /// Old ReplicaSets that are kept for going back.
@@ -84,63 +91,8 @@ impl Strategy for Deployment {
         value::copy(new, old, "metadata.labels");
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        not_negative(object, &["spec.replicas"], errors);
-        selector_and_template(object, errors);
-        strategy(object, errors);
-        not_negative(
-            object,
-            &["spec.minReadySeconds", "spec.revisionHistoryLimit"],
-            errors,
-        );
-        if let Some(deadline) = value::int(object, "spec.progressDeadlineSeconds") {
-            not_negative(object, &["spec.progressDeadlineSeconds"], errors);
-            if deadline <= value::int(object, "spec.minReadySeconds").unwrap_or(0) {
-                errors.invalid(
-                    "spec.progressDeadlineSeconds",
-                    deadline,
-                    "must be greater than minReadySeconds",
-                );
-            }
-        }
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
-        selector_stays(new, old, errors);
-    }
-
-    fn validate_status(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {
-        not_negative(
-            new,
-            &[
-                "status.observedGeneration",
-                "status.replicas",
-                "status.updatedReplicas",
-                "status.readyReplicas",
-                "status.availableReplicas",
-                "status.unavailableReplicas",
-            ],
-            errors,
-        );
-        let count = |path: &str| value::int(new, path).unwrap_or(0);
-        let all = count("status.replicas");
-        for (path, than) in [
-            ("status.updatedReplicas", all),
-            ("status.readyReplicas", all),
-            ("status.availableReplicas", all),
-        ] {
-            if count(path) > than {
-                errors.invalid(path, count(path), "cannot be greater than status.replicas");
-            }
-        }
-        if count("status.availableReplicas") > count("status.readyReplicas") {
-            errors.invalid(
-                "status.availableReplicas",
-                count("status.availableReplicas"),
-                "cannot be greater than readyReplicas",
-            );
-        }
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -173,62 +125,122 @@ impl Strategy for Deployment {
     }
 }
 
-fn strategy(object: &Value, errors: &mut FieldErrors) {
-    const FIELD: &str = "spec.strategy";
-    match value::text(object, "spec.strategy.type") {
+impl Validate for Deployment {
+    type Object = Selecting<api::Deployment>;
+
+    fn validate(&self, new: &Self::Object, errors: &mut FieldErrors) {
+        let spec = &new.object.spec;
+        not_negative(&[("spec.replicas", spec.replicas.map(i64::from))], errors);
+        let selector = new.selector.given(&spec.selector);
+        selector_and_template(selector, &spec.template, errors);
+        strategy(&spec.strategy.clone().unwrap_or_default(), errors);
+        let history = spec.revision_history_limit.map(i64::from);
+        not_negative(
+            &[
+                (
+                    "spec.minReadySeconds",
+                    spec.min_ready_seconds.map(i64::from),
+                ),
+                ("spec.revisionHistoryLimit", history),
+            ],
+            errors,
+        );
+        if let Some(deadline) = spec.progress_deadline_seconds {
+            const FIELD: &str = "spec.progressDeadlineSeconds";
+            not_negative(&[(FIELD, Some(i64::from(deadline)))], errors);
+            if deadline <= spec.min_ready_seconds.unwrap_or(0) {
+                errors.invalid(FIELD, deadline, "must be greater than minReadySeconds");
+            }
+        }
+    }
+
+    fn validate_update(&self, new: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+        let before = old.selector.given(&old.object.spec.selector);
+        let now = new.selector.given(&new.object.spec.selector);
+        selector_stays(now, before, errors);
+    }
+
+    fn validate_status(&self, new: &Self::Object, _: &Self::Object, errors: &mut FieldErrors) {
+        let status = new.object.status.clone().unwrap_or_default();
+        let updated = ("status.updatedReplicas", status.updated_replicas);
+        let ready = ("status.readyReplicas", status.ready_replicas);
+        let available = ("status.availableReplicas", status.available_replicas);
+        let wide = |(path, count): (&'static str, Option<i32>)| (path, count.map(i64::from));
+        not_negative(
+            &[
+                ("status.observedGeneration", status.observed_generation),
+                wide(("status.replicas", status.replicas)),
+                wide(updated),
+                wide(ready),
+                wide(available),
+                wide(("status.unavailableReplicas", status.unavailable_replicas)),
+            ],
+            errors,
+        );
+        let all = status.replicas.unwrap_or(0);
+        for (path, count) in [updated, ready, available] {
+            let count = count.unwrap_or(0);
+            if count > all {
+                errors.invalid(path, count, "cannot be greater than status.replicas");
+            }
+        }
+        let (path, count) = available;
+        let count = count.unwrap_or(0);
+        if count > status.ready_replicas.unwrap_or(0) {
+            errors.invalid(path, count, "cannot be greater than readyReplicas");
+        }
+    }
+}
+
+fn strategy(strategy: &api::DeploymentStrategy, errors: &mut FieldErrors) {
+    const UNAVAILABLE: &str = "spec.strategy.rollingUpdate.maxUnavailable";
+    match text(&strategy.type_) {
         "Recreate" => {
-            if value::at(object, "spec.strategy.rollingUpdate").is_some() {
+            if strategy.rolling_update.is_some() {
                 errors.forbidden(
-                    &format!("{FIELD}.rollingUpdate"),
+                    "spec.strategy.rollingUpdate",
                     "may not be specified when strategy `type` is 'Recreate'",
                 );
             }
         }
         "RollingUpdate" => {
-            let surge = value::at(object, "spec.strategy.rollingUpdate.maxSurge");
-            let unavailable = value::at(object, "spec.strategy.rollingUpdate.maxUnavailable");
-            int_or_percent(
-                unavailable,
-                &format!("{FIELD}.rollingUpdate.maxUnavailable"),
-                errors,
-            );
-            int_or_percent(surge, &format!("{FIELD}.rollingUpdate.maxSurge"), errors);
+            let rolling = strategy.rolling_update.clone().unwrap_or_default();
+            let (surge, unavailable) = (&rolling.max_surge, &rolling.max_unavailable);
+            int_or_percent(unavailable, UNAVAILABLE, errors);
+            int_or_percent(surge, "spec.strategy.rollingUpdate.maxSurge", errors);
             if amount(surge) == Some(0) && amount(unavailable) == Some(0) {
                 errors.invalid(
-                    &format!("{FIELD}.rollingUpdate.maxUnavailable"),
-                    unavailable.cloned().unwrap_or_default(),
+                    UNAVAILABLE,
+                    json!(unavailable),
                     "may not be 0 when `maxSurge` is 0",
                 );
             }
-            if matches!(unavailable, Some(Value::String(_)))
+            if matches!(unavailable, Some(IntOrString::String(_)))
                 && amount(unavailable).is_some_and(|p| p > 100)
             {
                 errors.invalid(
-                    &format!("{FIELD}.rollingUpdate.maxUnavailable"),
-                    unavailable.cloned().unwrap_or_default(),
+                    UNAVAILABLE,
+                    json!(unavailable),
                     "must not be greater than 100%",
                 );
             }
         }
-        other => errors.not_supported(
-            &format!("{FIELD}.type"),
-            other,
-            &["Recreate", "RollingUpdate"],
-        ),
+        other => errors.not_supported("spec.strategy.type", other, &["Recreate", "RollingUpdate"]),
     }
 }
 
 /// The number, or the number of per cent.
-fn amount(value: Option<&Value>) -> Option<i64> {
-    match value? {
-        Value::String(text) => text.strip_suffix('%')?.parse().ok(),
-        number => number.as_i64(),
+fn amount(value: &Option<IntOrString>) -> Option<i64> {
+    match value.as_ref()? {
+        IntOrString::String(text) => text.strip_suffix('%')?.parse().ok(),
+        IntOrString::Int(number) => Some(i64::from(*number)),
     }
 }
 
-fn int_or_percent(value: Option<&Value>, field: &str, errors: &mut FieldErrors) {
+fn int_or_percent(value: &Option<IntOrString>, field: &str, errors: &mut FieldErrors) {
     match value {
-        Some(Value::String(text)) => {
+        Some(IntOrString::String(text)) => {
             let digits = text.strip_suffix('%').unwrap_or_default();
             if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
                 errors.invalid(
@@ -238,13 +250,9 @@ fn int_or_percent(value: Option<&Value>, field: &str, errors: &mut FieldErrors) 
                 );
             }
         }
-        Some(number) => {
-            if let Some(number) = number.as_i64()
-                && number < 0
-            {
-                errors.invalid(field, number, "must be greater than or equal to 0");
-            }
+        Some(IntOrString::Int(number)) if *number < 0 => {
+            errors.invalid(field, *number, "must be greater than or equal to 0");
         }
-        None => {}
+        Some(IntOrString::Int(_)) | None => {}
     }
 }

@@ -3,11 +3,12 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1 as api;
 use serde_json::Value;
 
 use crate::field::FieldErrors;
 use crate::registry::meta::address_advice;
-use crate::registry::{Column, Kind, Scope, Strategy, texts};
+use crate::registry::{Column, Kind, Rules, Scope, Strategy, Validate, texts};
 use crate::{table, value};
 
 /// Addresses that the column shows before it says how many more there are.
@@ -47,26 +48,8 @@ impl Strategy for Endpoints {
         }
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        for (index, subset) in value::items(object, "subsets").iter().enumerate() {
-            let field = format!("subsets[{index}]");
-            let ready = value::items(subset, "addresses");
-            let not_ready = value::items(subset, "notReadyAddresses");
-            if ready.is_empty() && not_ready.is_empty() {
-                errors.required(&field, "must specify `addresses` or `notReadyAddresses`");
-            }
-            for (part, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
-                for (index, address) in addresses.iter().enumerate() {
-                    let ip = value::text(address, "ip");
-                    validate_ip(ip, &format!("{field}.{part}[{index}].ip"), errors);
-                }
-            }
-            let ports = value::items(subset, "ports");
-            for (index, port) in ports.iter().enumerate() {
-                let field = format!("{field}.ports[{index}]");
-                validate_port(port, &field, ports.len() > 1, errors);
-            }
-        }
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {
@@ -92,6 +75,35 @@ impl Strategy for Endpoints {
 
     fn deprecation(&self) -> Option<&'static str> {
         Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+}
+
+impl Validate for Endpoints {
+    type Object = api::Endpoints;
+
+    fn validate(&self, new: &api::Endpoints, errors: &mut FieldErrors) {
+        for (index, subset) in new.subsets.iter().flatten().enumerate() {
+            let field = format!("subsets[{index}]");
+            let ready = subset.addresses.as_deref().unwrap_or_default();
+            let not_ready = subset.not_ready_addresses.as_deref().unwrap_or_default();
+            if ready.is_empty() && not_ready.is_empty() {
+                errors.required(&field, "must specify `addresses` or `notReadyAddresses`");
+            }
+            for (part, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
+                for (index, address) in addresses.iter().enumerate() {
+                    validate_ip(&address.ip, &format!("{field}.{part}[{index}].ip"), errors);
+                }
+            }
+            let ports = subset.ports.as_deref().unwrap_or_default();
+            for (index, port) in ports.iter().enumerate() {
+                let field = format!("{field}.ports[{index}]");
+                let name = match ports.len() {
+                    1 => PortName::MayBeEmpty,
+                    _ => PortName::Required,
+                };
+                validate_port(port, &field, name, errors);
+            }
+        }
     }
 }
 
@@ -135,25 +147,33 @@ pub(super) fn validate_ip(text: &str, field: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_port(port: &Value, field: &str, named: bool, errors: &mut FieldErrors) {
-    let name = value::text(port, "name");
-    if named && name.is_empty() {
-        errors.required(&format!("{field}.name"), "");
-    } else if !name.is_empty() {
+/// Whether a port has to have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortName {
+    MayBeEmpty,
+    Required,
+}
+
+fn validate_port(port: &api::EndpointPort, field: &str, rule: PortName, errors: &mut FieldErrors) {
+    const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+    let name = port.name.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        if rule == PortName::Required {
+            errors.required(&format!("{field}.name"), "");
+        }
+    } else {
         for message in knarr_api::names::validate_dns_label(name) {
             errors.invalid(&format!("{field}.name"), name, &message);
         }
     }
-    let number = value::int(port, "port").unwrap_or(0);
-    if !(1..=65535).contains(&number) {
+    if !(1..=65535).contains(&port.port) {
         errors.invalid(
             &format!("{field}.port"),
-            number,
+            port.port,
             "must be between 1 and 65535, inclusive",
         );
     }
-    let protocol = value::text(port, "protocol");
-    const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+    let protocol = port.protocol.as_deref().unwrap_or_default();
     if !PROTOCOLS.contains(&protocol) {
         errors.not_supported(&format!("{field}.protocol"), protocol, &PROTOCOLS);
     }

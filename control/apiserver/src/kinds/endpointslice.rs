@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! EndpointSlice: where a Service's traffic may go.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use k8s_openapi::api::discovery::v1 as api;
 use serde_json::Value;
 
 use super::endpoints::validate_ip;
 use super::ignored::{self, Ignored, ignored};
 use crate::field::FieldErrors;
 use crate::registry::meta::address_advice;
-use crate::registry::{Column, Generation, Kind, Scope, Strategy};
+use crate::registry::{Column, Generation, Kind, Rules, Scope, Strategy, Validate};
 use crate::{table, value};
 
 /// Values that a column shows before it says how many more there are.
@@ -73,77 +76,8 @@ impl Strategy for EndpointSlice {
         }
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        let kind = value::text(object, "addressType");
-        const TYPES: [&str; 3] = ["IPv4", "IPv6", "FQDN"];
-        if kind.is_empty() {
-            errors.required("addressType", "");
-        } else if !TYPES.contains(&kind) {
-            errors.not_supported("addressType", kind, &TYPES);
-        }
-        let endpoints = value::items(object, "endpoints");
-        if endpoints.len() > ENDPOINTS_MAX {
-            errors.too_many("endpoints", endpoints.len(), ENDPOINTS_MAX);
-            return;
-        }
-        for (index, endpoint) in endpoints.iter().enumerate() {
-            let field = format!("endpoints[{index}]");
-            let addresses = value::items(endpoint, "addresses");
-            if addresses.is_empty() {
-                errors.required(
-                    &format!("{field}.addresses"),
-                    "must contain at least 1 address",
-                );
-            }
-            for (index, address) in addresses.iter().enumerate() {
-                let address = address.as_str().unwrap_or_default();
-                let field = format!("{field}.addresses[{index}]");
-                match kind {
-                    "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
-                        errors.invalid(&field, address, "must be a valid IPv4 address");
-                    }
-                    "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
-                        errors.invalid(&field, address, "must be a valid IPv6 address");
-                    }
-                    "IPv4" | "IPv6" => validate_ip(address, &field, errors),
-                    _ => {}
-                }
-            }
-        }
-        let ports = value::items(object, "ports");
-        if ports.len() > PORTS_MAX {
-            errors.too_many("ports", ports.len(), PORTS_MAX);
-        }
-        for (index, port) in ports.iter().enumerate() {
-            let field = format!("ports[{index}]");
-            let name = value::text(port, "name");
-            if ports[..index]
-                .iter()
-                .any(|p| value::text(p, "name") == name)
-            {
-                errors.duplicate(&format!("{field}.name"), name);
-            }
-            if let Some(number) = value::int(port, "port")
-                && !(1..=65535).contains(&number)
-            {
-                errors.invalid(
-                    &format!("{field}.port"),
-                    number,
-                    "must be between 1 and 65535, inclusive",
-                );
-            }
-        }
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
-        if !value::same(new, old, "addressType") {
-            errors.invalid(
-                "addressType",
-                value::text(new, "addressType"),
-                "field is immutable",
-            );
-        }
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -179,6 +113,88 @@ impl Strategy for EndpointSlice {
             shown(addresses.collect(), "<unset>").into(),
             table::age(object),
         ]
+    }
+}
+
+impl Validate for EndpointSlice {
+    type Object = api::EndpointSlice;
+
+    fn validate(&self, new: &api::EndpointSlice, errors: &mut FieldErrors) {
+        const TYPES: [&str; 3] = ["IPv4", "IPv6", "FQDN"];
+        let kind = new.address_type.as_str();
+        if kind.is_empty() {
+            errors.required("addressType", "");
+        } else if !TYPES.contains(&kind) {
+            errors.not_supported("addressType", kind, &TYPES);
+        }
+        let endpoints = new.endpoints.as_deref().unwrap_or_default();
+        if endpoints.len() > ENDPOINTS_MAX {
+            errors.too_many("endpoints", endpoints.len(), ENDPOINTS_MAX);
+            return;
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let field = format!("endpoints[{index}]");
+            if endpoint.addresses.is_empty() {
+                errors.required(
+                    &format!("{field}.addresses"),
+                    "must contain at least 1 address",
+                );
+            }
+            for (index, address) in endpoint.addresses.iter().enumerate() {
+                let field = format!("{field}.addresses[{index}]");
+                validate_address(kind, address, &field, errors);
+            }
+        }
+        validate_ports(new.ports.as_deref().unwrap_or_default(), errors);
+    }
+
+    fn validate_update(
+        &self,
+        new: &api::EndpointSlice,
+        old: &api::EndpointSlice,
+        errors: &mut FieldErrors,
+    ) {
+        self.validate(new, errors);
+        if new.address_type != old.address_type {
+            let kind = new.address_type.as_str();
+            errors.invalid("addressType", kind, "field is immutable");
+        }
+    }
+}
+
+fn validate_address(kind: &str, address: &str, field: &str, errors: &mut FieldErrors) {
+    match kind {
+        "IPv4" if address.parse::<Ipv4Addr>().is_err() => {
+            errors.invalid(field, address, "must be a valid IPv4 address");
+        }
+        "IPv6" if address.parse::<Ipv6Addr>().is_err() => {
+            errors.invalid(field, address, "must be a valid IPv6 address");
+        }
+        "IPv4" | "IPv6" => validate_ip(address, field, errors),
+        _ => {}
+    }
+}
+
+fn validate_ports(ports: &[api::EndpointPort], errors: &mut FieldErrors) {
+    if ports.len() > PORTS_MAX {
+        errors.too_many("ports", ports.len(), PORTS_MAX);
+    }
+    let name_of = |port: &api::EndpointPort| port.name.clone().unwrap_or_default();
+    for (index, port) in ports.iter().enumerate() {
+        let field = format!("ports[{index}]");
+        let name = name_of(port);
+        if ports[..index].iter().any(|p| name_of(p) == name) {
+            errors.duplicate(&format!("{field}.name"), name);
+        }
+        if let Some(number) = port.port
+            && !(1..=65535).contains(&number)
+        {
+            errors.invalid(
+                &format!("{field}.port"),
+                number,
+                "must be between 1 and 65535, inclusive",
+            );
+        }
     }
 }
 

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1 as api;
 use serde_json::{Map, Value};
 
 use crate::field::FieldErrors;
-use crate::registry::{Column, Kind, Scope, Selectable, Storage, Strategy, texts};
+use crate::registry::{Column, Kind, Rules, Scope, Selectable, Storage, Strategy, Validate, texts};
 use crate::{table, value};
 
 mod validation;
@@ -157,12 +158,8 @@ impl Strategy for Event {
         value::default(object, "source", Value::Object(Map::new()));
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        validation::validate_create(self.0, object, errors);
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        validation::validate_update(self.0, new, old, errors);
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {
@@ -222,6 +219,18 @@ impl Strategy for Event {
         renamed(object, "v1", |name| {
             RENAMED.iter().find(|(_, new)| *new == name).map(|r| r.0)
         })
+    }
+}
+
+impl Validate for Event {
+    type Object = api::Event;
+
+    fn validate(&self, new: &api::Event, errors: &mut FieldErrors) {
+        validation::validate_create(self.0, new, errors);
+    }
+
+    fn validate_update(&self, new: &api::Event, old: &api::Event, errors: &mut FieldErrors) {
+        validation::validate_update(self.0, new, old, errors);
     }
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Lease: who holds something, and until when.
 
+use k8s_openapi::api::coordination::v1 as api;
 use serde_json::Value;
 
 use crate::field::FieldErrors;
-use crate::registry::{Column, Kind, Scope, Strategy};
+use crate::registry::{Column, Kind, Rules, Scope, Strategy, Validate};
 use crate::{table, value};
 
 pub(super) fn kind() -> Kind {
@@ -32,25 +33,8 @@ pub(super) fn kind() -> Kind {
 struct Lease;
 
 impl Strategy for Lease {
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        if let Some(seconds) = value::int(object, "spec.leaseDurationSeconds")
-            && seconds <= 0
-        {
-            errors.invalid(
-                "spec.leaseDurationSeconds",
-                seconds,
-                "must be greater than 0",
-            );
-        }
-        if let Some(transitions) = value::int(object, "spec.leaseTransitions")
-            && transitions < 0
-        {
-            errors.invalid(
-                "spec.leaseTransitions",
-                transitions,
-                "must be greater than or equal to 0",
-            );
-        }
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {
@@ -59,5 +43,33 @@ impl Strategy for Lease {
             value::text(object, "spec.holderIdentity").into(),
             table::age(object),
         ]
+    }
+}
+
+impl Validate for Lease {
+    type Object = api::Lease;
+
+    fn validate(&self, new: &api::Lease, errors: &mut FieldErrors) {
+        let Some(spec) = &new.spec else {
+            return;
+        };
+        if let Some(seconds) = spec.lease_duration_seconds
+            && seconds <= 0
+        {
+            errors.invalid(
+                "spec.leaseDurationSeconds",
+                seconds,
+                "must be greater than 0",
+            );
+        }
+        if let Some(transitions) = spec.lease_transitions
+            && transitions < 0
+        {
+            errors.invalid(
+                "spec.leaseTransitions",
+                transitions,
+                "must be greater than or equal to 0",
+            );
+        }
     }
 }

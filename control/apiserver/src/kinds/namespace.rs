@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Namespace: the `kubernetes` finalizer in its spec keeps it until its content is gone.
 
+use k8s_openapi::api::core::v1 as api;
 use serde_json::{Value, json};
 
 use crate::field::FieldErrors;
-use crate::registry::{Column, Kind, NameRule, Scope, Selectable, Strategy, Subresource, texts};
+use crate::registry::{
+    Column, Kind, NameRule, Rules, Scope, Selectable, Strategy, Subresource, Validate, texts,
+};
 use crate::{table, value};
 
 pub(super) mod lifecycle;
@@ -64,9 +67,31 @@ impl Strategy for Namespace {
         }
     }
 
-    fn validate_status(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {
-        let phase = value::text(new, "status.phase");
-        let deleting = value::at(new, "metadata.deletionTimestamp").is_some();
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
+    }
+
+    fn cells(&self, object: &Value) -> Vec<Value> {
+        vec![
+            table::name(object),
+            value::text(object, "status.phase").into(),
+            table::age(object),
+        ]
+    }
+}
+
+impl Validate for Namespace {
+    type Object = api::Namespace;
+
+    fn validate_status(
+        &self,
+        new: &api::Namespace,
+        _old: &api::Namespace,
+        errors: &mut FieldErrors,
+    ) {
+        let phase = new.status.as_ref().and_then(|s| s.phase.as_deref());
+        let phase = phase.unwrap_or_default();
+        let deleting = new.metadata.deletion_timestamp.is_some();
         if deleting && phase != "Terminating" {
             errors.invalid(
                 "status.Phase",
@@ -81,13 +106,5 @@ impl Strategy for Namespace {
                 "may only be 'Active' if `deletionTimestamp` is empty",
             );
         }
-    }
-
-    fn cells(&self, object: &Value) -> Vec<Value> {
-        vec![
-            table::name(object),
-            value::text(object, "status.phase").into(),
-            table::age(object),
-        ]
     }
 }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Node: a machine, as it reports itself and as the node lifecycle sees it.
 
-use serde_json::Value;
+use k8s_openapi::api::core::v1 as api;
+use serde_json::{Value, json};
 
 use super::ignored::{self, Ignored, ignored};
 use super::podspec::canonical_quantities;
 use crate::field::FieldErrors;
-use crate::registry::{Column, Kind, Scope, Selectable, Strategy, Subresource, texts};
+use crate::registry::{
+    Column, Kind, Rules, Scope, Selectable, Strategy, Subresource, Validate, texts,
+};
 use crate::{table, value};
 
 pub(super) fn kind() -> Kind {
@@ -85,45 +88,8 @@ impl Strategy for Node {
         self.default(new);
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        for (index, taint) in value::items(object, "spec.taints").iter().enumerate() {
-            let field = format!("spec.taints[{index}]");
-            for message in knarr_api::names::validate_qualified_name(value::text(taint, "key")) {
-                errors.invalid(&format!("{field}.key"), value::text(taint, "key"), &message);
-            }
-            let effect = value::text(taint, "effect");
-            const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-            if effect.is_empty() {
-                errors.required(&format!("{field}.effect"), "");
-            } else if !EFFECTS.contains(&effect) {
-                errors.not_supported(&format!("{field}.effect"), effect, &EFFECTS);
-            }
-            let duplicate = value::items(object, "spec.taints")[..index]
-                .iter()
-                .any(|t| value::same(t, taint, "key") && value::same(t, taint, "effect"));
-            if duplicate {
-                errors.duplicate(&field, taint.clone());
-            }
-        }
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
-        if !value::items(old, "spec.podCIDRs").is_empty() && !value::same(new, old, "spec.podCIDRs")
-        {
-            errors.forbidden(
-                "spec.podCIDRs",
-                "node updates may not change podCIDR except from \"\" to valid",
-            );
-        }
-        if !value::text(old, "spec.providerID").is_empty()
-            && !value::same(new, old, "spec.providerID")
-        {
-            errors.forbidden(
-                "spec.providerID",
-                "node updates may not change providerID except from \"\" to valid",
-            );
-        }
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
@@ -155,6 +121,70 @@ impl Strategy for Node {
             info("containerRuntimeVersion").into(),
         ]
     }
+}
+
+impl Validate for Node {
+    type Object = api::Node;
+
+    fn validate(&self, new: &api::Node, errors: &mut FieldErrors) {
+        const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        let spec = new.spec.as_ref();
+        let taints = spec.and_then(|s| s.taints.as_deref()).unwrap_or_default();
+        for (index, taint) in taints.iter().enumerate() {
+            let field = format!("spec.taints[{index}]");
+            for message in knarr_api::names::validate_qualified_name(&taint.key) {
+                errors.invalid(&format!("{field}.key"), taint.key.as_str(), &message);
+            }
+            let effect = taint.effect.as_str();
+            if effect.is_empty() {
+                errors.required(&format!("{field}.effect"), "");
+            } else if !EFFECTS.contains(&effect) {
+                errors.not_supported(&format!("{field}.effect"), effect, &EFFECTS);
+            }
+            let is_same =
+                |other: &api::Taint| other.key == taint.key && other.effect == taint.effect;
+            if taints[..index].iter().any(is_same) {
+                errors.duplicate(&field, shown_taint(taint));
+            }
+        }
+    }
+
+    fn validate_update(&self, new: &api::Node, old: &api::Node, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+        let ranges = |node: &api::Node| -> Vec<String> {
+            let spec = node.spec.as_ref();
+            spec.and_then(|s| s.pod_cidrs.clone()).unwrap_or_default()
+        };
+        if !ranges(old).is_empty() && ranges(new) != ranges(old) {
+            errors.forbidden(
+                "spec.podCIDRs",
+                "node updates may not change podCIDR except from \"\" to valid",
+            );
+        }
+        let provider = |node: &api::Node| -> String {
+            let spec = node.spec.as_ref();
+            spec.and_then(|s| s.provider_id.clone()).unwrap_or_default()
+        };
+        if !provider(old).is_empty() && provider(new) != provider(old) {
+            errors.forbidden(
+                "spec.providerID",
+                "node updates may not change providerID except from \"\" to valid",
+            );
+        }
+    }
+}
+
+/// A taint in the order in which Kubernetes writes it.
+fn shown_taint(taint: &api::Taint) -> Value {
+    let mut shown = json!({"key": taint.key});
+    if let Some(value) = &taint.value {
+        shown["value"] = value.as_str().into();
+    }
+    shown["effect"] = taint.effect.as_str().into();
+    if let Some(added) = &taint.time_added {
+        shown["timeAdded"] = json!(added);
+    }
+    shown
 }
 
 fn status(node: &Value) -> String {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pod: containers that run together on one node.
 
+use k8s_openapi::api::core::v1 as api;
 use serde_json::{Map, Value, json};
 
 use super::podspec;
 use crate::field::FieldErrors;
+use crate::registry::rules::{items, text};
 use crate::registry::{
-    Column, Generation, Kind, Scope, Selectable, Strategy, Subresource, meta, texts,
+    Column, Generation, Kind, Rules, Scope, Selectable, Strategy, Subresource, Validate, meta,
+    texts,
 };
 use crate::{table, value};
 
@@ -106,43 +109,8 @@ impl Strategy for Pod {
         }
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        let empty = Value::Null;
-        podspec::validate(value::at(object, "spec").unwrap_or(&empty), "spec", errors);
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
-        if !errors.is_empty() {
-            return;
-        }
-        tolerations_only_grow(new, old, errors);
-        let mut allowed = new.clone();
-        for list in ["initContainers", "containers"] {
-            let path = format!("spec.{list}");
-            let before = value::items(old, &path).to_vec();
-            for (container, old) in value::items_mut(&mut allowed, &path).zip(&before) {
-                value::copy(container, old, "image");
-            }
-        }
-        for changeable in ["spec.activeDeadlineSeconds", "spec.tolerations"] {
-            value::copy(&mut allowed, old, changeable);
-        }
-        if value::int(old, "spec.terminationGracePeriodSeconds").is_some_and(|s| s < 0)
-            && value::int(new, "spec.terminationGracePeriodSeconds") == Some(1)
-        {
-            value::copy(&mut allowed, old, "spec.terminationGracePeriodSeconds");
-        }
-        if !value::items(old, "spec.schedulingGates").is_empty() {
-            value::copy(&mut allowed, old, "spec.schedulingGates");
-            value::copy(&mut allowed, old, "spec.nodeSelector");
-        }
-        if !value::same(&allowed, old, "spec") {
-            errors.forbidden(
-                "spec",
-                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
-            );
-        }
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -164,15 +132,62 @@ impl Strategy for Pod {
     }
 }
 
-fn tolerations_only_grow(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let after = value::items(new, "spec.tolerations");
-    for before in value::items(old, "spec.tolerations") {
-        let kept = after.iter().any(|t| {
-            ["key", "operator", "value", "effect"]
-                .iter()
-                .all(|part| value::text(t, part) == value::text(before, part))
-        });
-        if !kept {
+impl Validate for Pod {
+    type Object = api::Pod;
+
+    fn validate(&self, new: &api::Pod, errors: &mut FieldErrors) {
+        let default = api::PodSpec::default();
+        podspec::validate(new.spec.as_ref().unwrap_or(&default), "spec", errors);
+    }
+
+    fn validate_update(&self, new: &api::Pod, old: &api::Pod, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+        if !errors.is_empty() {
+            return;
+        }
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            validate_change(new, old, errors);
+        }
+    }
+}
+
+/// What may be changed of a pod's spec.
+fn validate_change(new: &api::PodSpec, old: &api::PodSpec, errors: &mut FieldErrors) {
+    tolerations_only_grow(new, old, errors);
+    let mut allowed = new.clone();
+    let init = allowed.init_containers.iter_mut().flatten();
+    for (container, old) in init.zip(items(&old.init_containers)) {
+        container.image.clone_from(&old.image);
+    }
+    for (container, old) in allowed.containers.iter_mut().zip(&old.containers) {
+        container.image.clone_from(&old.image);
+    }
+    allowed.active_deadline_seconds = old.active_deadline_seconds;
+    allowed.tolerations.clone_from(&old.tolerations);
+    if old.termination_grace_period_seconds.is_some_and(|s| s < 0)
+        && new.termination_grace_period_seconds == Some(1)
+    {
+        allowed.termination_grace_period_seconds = old.termination_grace_period_seconds;
+    }
+    if !items(&old.scheduling_gates).is_empty() {
+        allowed.scheduling_gates.clone_from(&old.scheduling_gates);
+        allowed.node_selector.clone_from(&old.node_selector);
+    }
+    if allowed != *old {
+        errors.forbidden(
+            "spec",
+            "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
+        );
+    }
+}
+
+fn tolerations_only_grow(new: &api::PodSpec, old: &api::PodSpec, errors: &mut FieldErrors) {
+    let parts = |t: &api::Toleration| {
+        [&t.key, &t.operator, &t.value, &t.effect].map(|part| text(part).to_owned())
+    };
+    let after: Vec<_> = items(&new.tolerations).iter().map(parts).collect();
+    for before in items(&old.tolerations) {
+        if !after.contains(&parts(before)) {
             errors.forbidden(
                 "spec.tolerations",
                 "existing toleration can not be modified except its tolerationSeconds",

@@ -10,6 +10,7 @@ use crate::value;
 
 mod advice;
 mod containers;
+mod probes;
 mod scheduling;
 mod security;
 mod signals;

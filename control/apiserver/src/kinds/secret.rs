@@ -3,11 +3,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1 as api;
 use serde_json::Value;
 
-use super::configmap::{DATA_BYTES_MAX, validate_immutable, validate_key};
+use super::configmap::{DATA_BYTES_MAX, IMMUTABLE, stays_immutable, validate_key};
 use crate::field::FieldErrors;
-use crate::registry::{Column, Kind, Scope, Selectable, Strategy};
+use crate::registry::rules::same;
+use crate::registry::{Column, Kind, Rules, Scope, Selectable, Strategy, Validate};
 use crate::{table, value};
 
 pub(super) fn kind() -> Kind {
@@ -48,61 +50,8 @@ impl Strategy for Secret {
         }
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        let mut total = 0;
-        for (key, data) in value::members(object, "data") {
-            validate_key(&format!("data[{key}]"), key, errors);
-            match STANDARD.decode(data.as_str().unwrap_or_default()) {
-                Ok(bytes) => total += bytes.len(),
-                Err(_) => errors.invalid(
-                    &format!("data[{key}]"),
-                    "<secret contents redacted>",
-                    "illegal base64 data",
-                ),
-            }
-        }
-        if total > DATA_BYTES_MAX {
-            errors.too_long("data", DATA_BYTES_MAX);
-        }
-        let needed: &[&str] = match value::text(object, "type") {
-            "kubernetes.io/dockercfg" => &[".dockercfg"],
-            "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
-            "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
-            "kubernetes.io/tls" => &["tls.crt", "tls.key"],
-            _ => &[],
-        };
-        for key in needed {
-            if value::at(object, "data").is_none_or(|d| d.get(*key).is_none()) {
-                errors.required(&format!("data[{key}]"), "");
-            }
-        }
-        if value::text(object, "type") == "kubernetes.io/basic-auth"
-            && value::at(object, "data")
-                .is_none_or(|d| d.get("username").is_none() && d.get("password").is_none())
-        {
-            errors.required("data[username]", "");
-            errors.required("data[password]", "");
-        }
-        if value::text(object, "type") == "kubernetes.io/service-account-token" {
-            let account = value::at(object, "metadata.annotations")
-                .and_then(|a| a.get("kubernetes.io/service-account.name"))
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if account.is_empty() {
-                errors.required(
-                    "metadata.annotations[kubernetes.io/service-account.name]",
-                    "",
-                );
-            }
-        }
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
-        if !value::same(new, old, "type") {
-            errors.invalid("type", value::text(new, "type"), "field is immutable");
-        }
-        validate_immutable(new, old, &["data"], errors);
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn cells(&self, object: &Value) -> Vec<Value> {
@@ -112,5 +61,60 @@ impl Strategy for Secret {
             value::members(object, "data").count().into(),
             table::age(object),
         ]
+    }
+}
+
+const ACCOUNT: &str = "kubernetes.io/service-account.name";
+
+impl Validate for Secret {
+    type Object = api::Secret;
+
+    fn validate(&self, new: &api::Secret, errors: &mut FieldErrors) {
+        let mut total = 0;
+        for (key, data) in new.data.iter().flatten() {
+            validate_key(&format!("data[{key}]"), key, errors);
+            total += data.0.len();
+        }
+        if total > DATA_BYTES_MAX {
+            errors.too_long("data", DATA_BYTES_MAX);
+        }
+        let has = |key: &str| new.data.as_ref().is_some_and(|d| d.contains_key(key));
+        let kind = new.type_.as_deref().unwrap_or_default();
+        let needed: &[&str] = match kind {
+            "kubernetes.io/dockercfg" => &[".dockercfg"],
+            "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+            "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+            "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+            "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+                &["username", "password"]
+            }
+            _ => &[],
+        };
+        for key in needed {
+            if !has(key) {
+                errors.required(&format!("data[{key}]"), "");
+            }
+        }
+        if kind == "kubernetes.io/service-account-token" {
+            let annotations = new.metadata.annotations.as_ref();
+            let account = annotations.and_then(|all| all.get(ACCOUNT));
+            if account.is_none_or(String::is_empty) {
+                errors.required(&format!("metadata.annotations[{ACCOUNT}]"), "");
+            }
+        }
+    }
+
+    fn validate_update(&self, new: &api::Secret, old: &api::Secret, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+        if new.type_ != old.type_ {
+            let kind = new.type_.as_deref().unwrap_or_default();
+            errors.invalid("type", kind, "field is immutable");
+        }
+        if old.immutable == Some(true) {
+            stays_immutable(new.immutable, errors);
+            if !same(&new.data, &old.data) {
+                errors.forbidden("data", IMMUTABLE);
+            }
+        }
     }
 }

@@ -4,13 +4,15 @@
 //! Cluster IPs and node ports are given out by `allocations`. Types that nothing implements yet are stored
 //! as they are: a LoadBalancer stays pending, as on any cluster without one.
 
+use k8s_openapi::api::core::v1 as api;
 use serde_json::{Value, json};
 
 use super::ignored::{self, Ignored, ignored};
 use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
+use crate::registry::rules::pairs;
 use crate::registry::{
-    Column, Kind, NameRule, Scope, Selectable, Strategy, Subresource, meta, texts,
+    Column, Kind, NameRule, Rules, Scope, Selectable, Strategy, Subresource, Validate, meta, texts,
 };
 use crate::{table, value};
 
@@ -146,14 +148,8 @@ impl Strategy for Service {
         drop_unneeded(new, old);
     }
 
-    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        validation::service(object, errors);
-        meta::labels(value::at(object, "spec.selector"), "spec.selector", errors);
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        validation::update(new, old, errors);
-        self.validate(new, errors);
+    fn rules(&self) -> Option<&dyn Rules> {
+        Some(self)
     }
 
     fn advice(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -199,6 +195,24 @@ impl Strategy for Service {
             table::age(object),
             table::labels(value::at(object, "spec.selector")).into(),
         ]
+    }
+}
+
+impl Validate for Service {
+    type Object = api::Service;
+
+    fn validate(&self, new: &api::Service, errors: &mut FieldErrors) {
+        let default = api::ServiceSpec::default();
+        let spec = new.spec.as_ref().unwrap_or(&default);
+        validation::service(spec, errors);
+        meta::labels(pairs(&spec.selector), "spec.selector", errors);
+    }
+
+    fn validate_update(&self, new: &api::Service, old: &api::Service, errors: &mut FieldErrors) {
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            validation::update(new, old, errors);
+        }
+        self.validate(new, errors);
     }
 }
 

@@ -114,16 +114,13 @@ pub(crate) fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors
 }
 
 fn validate_rest(object: &Value, errors: &mut FieldErrors) {
-    labels(
-        value::at(object, "metadata.labels"),
-        "metadata.labels",
-        errors,
-    );
-    annotations(
-        value::at(object, "metadata.annotations"),
-        "metadata.annotations",
-        errors,
-    );
+    let texts = |path: &'static str| {
+        value::members(object, path)
+            .map(|(key, set)| (key.as_str(), set.as_str().unwrap_or_default()))
+    };
+    labels(texts("metadata.labels"), "metadata.labels", errors);
+    let path = "metadata.annotations";
+    annotations(texts(path), path, errors);
     for (index, finalizer) in value::items(object, "metadata.finalizers")
         .iter()
         .enumerate()
@@ -145,12 +142,15 @@ fn validate_rest(object: &Value, errors: &mut FieldErrors) {
 }
 
 /// Checks a map of labels.
-pub(crate) fn labels(map: Option<&Value>, field: &str, errors: &mut FieldErrors) {
-    for (key, set) in map.and_then(Value::as_object).into_iter().flatten() {
+pub(crate) fn labels<'a>(
+    map: impl Iterator<Item = (&'a str, &'a str)>,
+    field: &str,
+    errors: &mut FieldErrors,
+) {
+    for (key, text) in map {
         for message in validate_qualified_name(key) {
-            errors.invalid(field, key.as_str(), &message);
+            errors.invalid(field, key, &message);
         }
-        let text = set.as_str().unwrap_or_default();
         for message in validate_label_value(text) {
             errors.invalid(field, text, &message);
         }
@@ -158,13 +158,17 @@ pub(crate) fn labels(map: Option<&Value>, field: &str, errors: &mut FieldErrors)
 }
 
 /// Checks a map of annotations.
-pub(crate) fn annotations(map: Option<&Value>, field: &str, errors: &mut FieldErrors) {
+pub(crate) fn annotations<'a>(
+    map: impl Iterator<Item = (&'a str, &'a str)>,
+    field: &str,
+    errors: &mut FieldErrors,
+) {
     let mut total = 0;
-    for (key, set) in map.and_then(Value::as_object).into_iter().flatten() {
+    for (key, text) in map {
         for message in validate_qualified_name(&key.to_lowercase()) {
-            errors.invalid(field, key.as_str(), &message);
+            errors.invalid(field, key, &message);
         }
-        total += key.len() + set.as_str().map_or(0, str::len);
+        total += key.len() + text.len();
     }
     if total > ANNOTATIONS_BYTES_MAX {
         errors.too_long(field, ANNOTATIONS_BYTES_MAX);

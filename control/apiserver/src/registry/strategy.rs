@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::field::FieldErrors;
+use super::Rules;
 
 /// What is special about a kind. Objects are trees that the schema has already checked for types.
 pub(crate) trait Strategy: Send + Sync {
@@ -18,14 +18,10 @@ pub(crate) trait Strategy: Send + Sync {
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
     /// Keeps what a client of the status subresource may not change, besides `spec`.
     fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
-    /// What is wrong with a new object. Of a view, it is asked the view's own strategy, but about the stored form.
-    fn validate(&self, _object: &Value, _errors: &mut FieldErrors) {}
-    /// What is wrong with a change; the new object is validated by itself too.
-    fn validate_update(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {
-        self.validate(new, errors);
+    /// What is wrong with its objects; a view answers for the stored form.
+    fn rules(&self) -> Option<&dyn Rules> {
+        None
     }
-    /// What is wrong with a change of status.
-    fn validate_status(&self, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
     /// Warnings of what this version takes and does not carry out.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()

@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::{kind, qos};
+use super::{Pod, kind, qos};
 use crate::field::FieldErrors;
+use crate::registry::{Candidate, Rules};
 
 fn pod(resources: Value) -> Value {
     json!({"spec": {"containers": [{"name": "a", "image": "x:1", "resources": resources}]}})
@@ -40,7 +41,12 @@ fn update(change: impl Fn(&mut Value)) -> String {
     let mut new = old.clone();
     change(&mut new);
     let mut errors = FieldErrors::default();
-    kind().strategy.validate_update(&new, &old, &mut errors);
+    let changed = Candidate::Changed {
+        new: &new,
+        old: &old,
+    };
+    let rules = Pod.check(changed, &mut errors);
+    rules.expect("both are pods");
     if errors.is_empty() {
         String::new()
     } else {

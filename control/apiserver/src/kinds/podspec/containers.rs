@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is wrong with the containers of a pod spec.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, EnvVarSource, EphemeralContainer, PodSpec, ResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use knarr_api::names::{validate_dns_label, validate_qualified_name};
 use knarr_api::quantity::Quantity;
-use serde_json::Value;
 
-use super::{security, signals};
+use super::{probes, security, signals};
 use crate::field::FieldErrors;
-use crate::value;
+use crate::registry::rules::{items, text};
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 /// The one action of a restart rule that is carried out.
 const RESTART: &str = "Restart";
 const CODE_OPERATORS: [&str; 2] = ["In", "NotIn"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
-const HTTP_SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
-/// What Kubernetes says of a text that is no header's name.
-const HTTP_HEADER_NAME: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
 const MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
 /// Longest name of a port (RFC 6335).
 const PORT_NAME_MAX: usize = 15;
@@ -26,15 +27,40 @@ const PORT_NAME_MAX: usize = 15;
 pub(super) const QUANTITY: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
+/// Which list of a pod spec a container stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    Init,
+    Main,
+    Ephemeral,
+}
+
+impl List {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Init => "initContainers",
+            Self::Main => "containers",
+            Self::Ephemeral => "ephemeralContainers",
+        }
+    }
+}
+
 /// All lists of containers; `volumes` are the names that mounts may refer to.
-pub(super) fn containers(spec: &Value, field: &str, volumes: &[&str], errors: &mut FieldErrors) {
-    let os = value::text(spec, "os.name");
+pub(super) fn containers(spec: &PodSpec, field: &str, volumes: &[&str], errors: &mut FieldErrors) {
+    let os = spec.os.as_ref().map_or("", |os| &os.name);
+    let ephemeral: Vec<Container> = items(&spec.ephemeral_containers)
+        .iter()
+        .map(as_container)
+        .collect();
     let mut names: Vec<&str> = Vec::new();
-    for list in super::CONTAINER_LISTS {
-        let mut port_names: Vec<&str> = Vec::new();
-        for (index, container) in value::items(spec, list).iter().enumerate() {
-            let field = format!("{field}.{list}[{index}]");
-            let name = value::text(container, "name");
+    for (list, containers) in [
+        (List::Init, items(&spec.init_containers)),
+        (List::Main, spec.containers.as_slice()),
+        (List::Ephemeral, ephemeral.as_slice()),
+    ] {
+        for (index, container) in containers.iter().enumerate() {
+            let field = format!("{field}.{}[{index}]", list.name());
+            let name = container.name.as_str();
             if name.is_empty() {
                 errors.required(&format!("{field}.name"), "");
             } else {
@@ -49,19 +75,77 @@ pub(super) fn containers(spec: &Value, field: &str, volumes: &[&str], errors: &m
             container_parts(container, &field, volumes, errors);
             signals::stop_signal(container, os, &field, errors);
             restart_rules(container, &field, errors);
-            port_names.clear();
-            ports(container, &field, &mut port_names, errors);
-            if list == "initContainers" {
+            ports(container, &field, errors);
+            if list == List::Init {
                 init_only(container, &field, errors);
             }
         }
     }
 }
 
+/// An ephemeral container has the fields of any other, and one more.
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let EphemeralContainer {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        target_container_name: _,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+    } = ephemeral.clone();
+    Container {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+    }
+}
+
 /// `restartPolicyRules`: which exit codes start a container again (`validateContainerRestartPolicy`, Kubernetes v1.37).
-fn restart_rules(container: &Value, field: &str, errors: &mut FieldErrors) {
-    let rules = value::items(container, "restartPolicyRules");
-    if !rules.is_empty() && value::text(container, "restartPolicy").is_empty() {
+fn restart_rules(container: &Container, field: &str, errors: &mut FieldErrors) {
+    let rules = items(&container.restart_policy_rules);
+    if !rules.is_empty() && text(&container.restart_policy).is_empty() {
         errors.required(
             &format!("{field}.restartPolicy"),
             "must specify restartPolicy when restart rules are used",
@@ -70,15 +154,15 @@ fn restart_rules(container: &Value, field: &str, errors: &mut FieldErrors) {
     for (index, rule) in rules.iter().enumerate() {
         let field = format!("{field}.restartPolicyRules[{index}]");
         // Kubernetes' `RestartAllContainers` is not carried out.
-        let action = value::text(rule, "action");
+        let action = rule.action.as_str();
         if action != RESTART {
             errors.not_supported(&format!("{field}.action"), action, &[RESTART]);
         }
-        let Some(codes) = value::at(rule, "exitCodes") else {
+        let Some(codes) = &rule.exit_codes else {
             errors.required(&format!("{field}.exitCodes"), "must be specified");
             continue;
         };
-        let operator = value::text(codes, "operator");
+        let operator = codes.operator.as_str();
         if !CODE_OPERATORS.contains(&operator) {
             let field = format!("{field}.exitCodes.operator");
             errors.not_supported(&field, operator, &CODE_OPERATORS);
@@ -86,17 +170,17 @@ fn restart_rules(container: &Value, field: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn init_only(container: &Value, field: &str, errors: &mut FieldErrors) {
-    if value::text(container, "restartPolicy") == "Always" {
+fn init_only(container: &Container, field: &str, errors: &mut FieldErrors) {
+    if text(&container.restart_policy) == "Always" {
         return;
     }
-    for part in [
-        "livenessProbe",
-        "readinessProbe",
-        "startupProbe",
-        "lifecycle",
+    for (part, is_set) in [
+        ("livenessProbe", container.liveness_probe.is_some()),
+        ("readinessProbe", container.readiness_probe.is_some()),
+        ("startupProbe", container.startup_probe.is_some()),
+        ("lifecycle", container.lifecycle.is_some()),
     ] {
-        if value::at(container, part).is_some() {
+        if is_set {
             errors.forbidden(
                 &format!("{field}.{part}"),
                 "may not be set for init containers without restartPolicy=Always",
@@ -105,8 +189,8 @@ fn init_only(container: &Value, field: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn container_parts(container: &Value, field: &str, volumes: &[&str], errors: &mut FieldErrors) {
-    let image = value::text(container, "image");
+fn container_parts(container: &Container, field: &str, volumes: &[&str], errors: &mut FieldErrors) {
+    let image = text(&container.image);
     if image.is_empty() {
         errors.required(&format!("{field}.image"), "");
     } else if image.trim() != image {
@@ -116,11 +200,11 @@ fn container_parts(container: &Value, field: &str, volumes: &[&str], errors: &mu
             "must not have leading or trailing whitespace",
         );
     }
-    let pull = value::text(container, "imagePullPolicy");
+    let pull = text(&container.image_pull_policy);
     if !PULL_POLICIES.contains(&pull) {
         errors.not_supported(&format!("{field}.imagePullPolicy"), pull, &PULL_POLICIES);
     }
-    let message = value::text(container, "terminationMessagePolicy");
+    let message = text(&container.termination_message_policy);
     if !MESSAGE_POLICIES.contains(&message) {
         errors.not_supported(
             &format!("{field}.terminationMessagePolicy"),
@@ -128,31 +212,21 @@ fn container_parts(container: &Value, field: &str, volumes: &[&str], errors: &mu
             &MESSAGE_POLICIES,
         );
     }
-    env(container, field, errors);
+    for (index, env) in items(&container.env).iter().enumerate() {
+        variable(env, &format!("{field}.env[{index}]"), errors);
+    }
     mounts(container, field, volumes, errors);
-    resources(container, &format!("{field}.resources"), errors);
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(found) = value::at(container, probe) {
-            handler(found, &format!("{field}.{probe}"), errors);
-            probe_numbers(found, probe, &format!("{field}.{probe}"), errors);
-        }
+    if let Some(wanted) = &container.resources {
+        resources(wanted, &format!("{field}.resources"), errors);
     }
-    for hook in ["postStart", "preStop"] {
-        if let Some(found) = value::at(container, &format!("lifecycle.{hook}")) {
-            handler(found, &format!("{field}.lifecycle.{hook}"), errors);
-        }
-    }
+    probes::of_container(container, field, errors);
 }
 
-fn ports<'a>(
-    container: &'a Value,
-    field: &str,
-    names: &mut Vec<&'a str>,
-    errors: &mut FieldErrors,
-) {
-    for (index, port) in value::items(container, "ports").iter().enumerate() {
+fn ports(container: &Container, field: &str, errors: &mut FieldErrors) {
+    let mut names: Vec<&str> = Vec::new();
+    for (index, port) in items(&container.ports).iter().enumerate() {
         let field = format!("{field}.ports[{index}]");
-        let name = value::text(port, "name");
+        let name = text(&port.name);
         if !name.is_empty() {
             validate_port_name(name, &format!("{field}.name"), errors);
             if names.contains(&name) {
@@ -160,14 +234,14 @@ fn ports<'a>(
             }
             names.push(name);
         }
-        match value::int(port, "containerPort").unwrap_or(0) {
+        match port.container_port {
             0 => errors.required(&format!("{field}.containerPort"), ""),
             number => validate_port_number(number, &format!("{field}.containerPort"), errors),
         }
-        if let Some(number) = value::int(port, "hostPort").filter(|n| *n != 0) {
+        if let Some(number) = port.host_port.filter(|n| *n != 0) {
             validate_port_number(number, &format!("{field}.hostPort"), errors);
         }
-        let protocol = value::text(port, "protocol");
+        let protocol = text(&port.protocol);
         if protocol.is_empty() {
             errors.required(&format!("{field}.protocol"), "");
         } else if !PROTOCOLS.contains(&protocol) {
@@ -176,80 +250,90 @@ fn ports<'a>(
     }
 }
 
-fn env(container: &Value, field: &str, errors: &mut FieldErrors) {
-    for (index, env) in value::items(container, "env").iter().enumerate() {
-        let field = format!("{field}.env[{index}]");
-        let name = value::text(env, "name");
-        if name.is_empty() {
-            errors.required(&format!("{field}.name"), "");
-        } else if !name.chars().all(|c| (' '..='~').contains(&c) && c != '=') {
-            errors.invalid(
-                &format!("{field}.name"),
-                name,
-                "a valid environment variable name must consist only of printable ASCII characters other than '='",
-            );
-        }
-        let Some(from) = value::at(env, "valueFrom") else {
-            continue;
-        };
-        let sources = from
-            .as_object()
-            .map_or(0, |m| m.values().filter(|v| !v.is_null()).count());
-        match sources {
-            0 => errors.invalid(
-                &format!("{field}.valueFrom"),
-                "",
-                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-            ),
-            1 if !value::text(env, "value").is_empty() => errors.invalid(
-                &format!("{field}.valueFrom"),
-                "",
-                "may not be specified when `value` is not empty",
-            ),
-            1 => {}
-            _ => errors.invalid(
-                &format!("{field}.valueFrom"),
-                "",
-                "may not have more than one field specified at a time",
-            ),
-        }
-        for source in ["configMapKeyRef", "secretKeyRef"] {
-            if let Some(reference) = value::at(from, source) {
-                let field = format!("{field}.valueFrom.{source}");
-                if value::text(reference, "name").is_empty() {
-                    errors.required(&format!("{field}.name"), "");
-                }
-                if value::text(reference, "key").is_empty() {
-                    errors.required(&format!("{field}.key"), "");
-                }
+fn variable(env: &EnvVar, field: &str, errors: &mut FieldErrors) {
+    let name = env.name.as_str();
+    if name.is_empty() {
+        errors.required(&format!("{field}.name"), "");
+    } else if !name.chars().all(|c| (' '..='~').contains(&c) && c != '=') {
+        errors.invalid(
+            &format!("{field}.name"),
+            name,
+            "a valid environment variable name must consist only of printable ASCII characters other than '='",
+        );
+    }
+    let Some(from) = &env.value_from else {
+        return;
+    };
+    let field = format!("{field}.valueFrom");
+    let EnvVarSource {
+        config_map_key_ref,
+        field_ref,
+        file_key_ref,
+        resource_field_ref,
+        secret_key_ref,
+    } = from;
+    let sources = [
+        config_map_key_ref.is_some(),
+        field_ref.is_some(),
+        file_key_ref.is_some(),
+        resource_field_ref.is_some(),
+        secret_key_ref.is_some(),
+    ];
+    match sources.into_iter().filter(|is_set| *is_set).count() {
+        0 => errors.invalid(
+            &field,
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        ),
+        1 if !text(&env.value).is_empty() => errors.invalid(
+            &field,
+            "",
+            "may not be specified when `value` is not empty",
+        ),
+        1 => {}
+        _ => errors.invalid(
+            &field,
+            "",
+            "may not have more than one field specified at a time",
+        ),
+    }
+    let map = config_map_key_ref.as_ref().map(|r| (&r.name, &r.key));
+    let secret = secret_key_ref.as_ref().map(|r| (&r.name, &r.key));
+    for (source, reference) in [("configMapKeyRef", map), ("secretKeyRef", secret)] {
+        if let Some((name, key)) = reference {
+            if name.is_empty() {
+                errors.required(&format!("{field}.{source}.name"), "");
+            }
+            if key.is_empty() {
+                errors.required(&format!("{field}.{source}.key"), "");
             }
         }
-        if let Some(reference) = value::at(from, "fieldRef")
-            && value::text(reference, "fieldPath").is_empty()
-        {
-            errors.required(&format!("{field}.valueFrom.fieldRef.fieldPath"), "");
-        }
+    }
+    if let Some(reference) = field_ref
+        && reference.field_path.is_empty()
+    {
+        errors.required(&format!("{field}.fieldRef.fieldPath"), "");
     }
 }
 
-fn mounts(container: &Value, field: &str, volumes: &[&str], errors: &mut FieldErrors) {
+fn mounts(container: &Container, field: &str, volumes: &[&str], errors: &mut FieldErrors) {
     let mut paths: Vec<&str> = Vec::new();
-    for (index, mount) in value::items(container, "volumeMounts").iter().enumerate() {
+    for (index, mount) in items(&container.volume_mounts).iter().enumerate() {
         let field = format!("{field}.volumeMounts[{index}]");
-        let name = value::text(mount, "name");
+        let name = mount.name.as_str();
         if name.is_empty() {
             errors.required(&format!("{field}.name"), "");
         } else if !volumes.contains(&name) {
             errors.not_found(&format!("{field}.name"), name);
         }
-        let path = value::text(mount, "mountPath");
+        let path = mount.mount_path.as_str();
         if path.is_empty() {
             errors.required(&format!("{field}.mountPath"), "");
         } else if paths.contains(&path) {
             errors.invalid(&format!("{field}.mountPath"), path, "must be unique");
         }
         paths.push(path);
-        let sub = value::text(mount, "subPath");
+        let sub = text(&mount.sub_path);
         if sub.starts_with('/') {
             errors.invalid(&format!("{field}.subPath"), sub, "must be a relative path");
         }
@@ -260,39 +344,9 @@ fn mounts(container: &Value, field: &str, volumes: &[&str], errors: &mut FieldEr
     }
 }
 
-fn resources(container: &Value, field: &str, errors: &mut FieldErrors) {
-    let parse = |part: &str, errors: &mut FieldErrors| -> Vec<(String, Quantity)> {
-        let mut all = Vec::new();
-        for (name, quantity) in value::members(container, &format!("resources.{part}")) {
-            let field = format!("{field}.{part}[{name}]");
-            for message in validate_qualified_name(name) {
-                errors.invalid(&field, name.as_str(), &message);
-            }
-            if !name.contains('/') && !standard_resource(name) {
-                errors.invalid(
-                    &field,
-                    name.as_str(),
-                    "must be a standard resource type or fully qualified",
-                );
-                errors.invalid(
-                    &field,
-                    name.as_str(),
-                    "must be a standard resource for containers",
-                );
-            }
-            let text = quantity.as_str().unwrap_or_default();
-            match text.parse::<Quantity>() {
-                Err(_) => errors.invalid(&field, quantity.clone(), QUANTITY),
-                Ok(parsed) if parsed.is_negative() => {
-                    errors.invalid(&field, text, "must be greater than or equal to 0");
-                }
-                Ok(parsed) => all.push((name.clone(), parsed)),
-            }
-        }
-        all
-    };
-    let limits = parse("limits", errors);
-    let requests = parse("requests", errors);
+fn resources(wanted: &ResourceRequirements, field: &str, errors: &mut FieldErrors) {
+    let limits = quantities(&wanted.limits, &format!("{field}.limits"), errors);
+    let requests = quantities(&wanted.requests, &format!("{field}.requests"), errors);
     for (name, request) in &requests {
         let Some((_, limit)) = limits.iter().find(|(n, _)| n == name) else {
             continue;
@@ -307,89 +361,44 @@ fn resources(container: &Value, field: &str, errors: &mut FieldErrors) {
     }
 }
 
+/// Checks a map of quantities and returns those that can be read.
+fn quantities<'a>(
+    map: &'a Option<BTreeMap<String, Text>>,
+    field: &str,
+    errors: &mut FieldErrors,
+) -> Vec<(&'a str, Quantity)> {
+    let mut all = Vec::new();
+    for (name, Text(quantity)) in map.iter().flatten() {
+        let (name, quantity) = (name.as_str(), quantity.as_str());
+        let field = format!("{field}[{name}]");
+        for message in validate_qualified_name(name) {
+            errors.invalid(&field, name, &message);
+        }
+        if !name.contains('/') && !standard_resource(name) {
+            errors.invalid(
+                &field,
+                name,
+                "must be a standard resource type or fully qualified",
+            );
+            errors.invalid(&field, name, "must be a standard resource for containers");
+        }
+        match quantity.parse::<Quantity>() {
+            Err(_) => errors.invalid(&field, quantity, QUANTITY),
+            Ok(parsed) if parsed.is_negative() => {
+                errors.invalid(&field, quantity, "must be greater than or equal to 0");
+            }
+            Ok(parsed) => all.push((name, parsed)),
+        }
+    }
+    all
+}
+
 fn standard_resource(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
 }
 
-fn handler(handler: &Value, field: &str, errors: &mut FieldErrors) {
-    let mut count = 0;
-    for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
-        let Some(found) = value::at(handler, kind) else {
-            continue;
-        };
-        count += 1;
-        if count > 1 {
-            errors.forbidden(
-                &format!("{field}.{kind}"),
-                "may not specify more than 1 handler type",
-            );
-            continue;
-        }
-        if kind == "httpGet" {
-            http_get(found, &format!("{field}.httpGet"), errors);
-        }
-        let port = format!("{field}.{kind}.port");
-        match (kind, value::at(found, "port")) {
-            ("exec", _) => {
-                if value::items(found, "command").is_empty() {
-                    errors.required(&format!("{field}.exec.command"), "");
-                }
-            }
-            ("sleep", _) => {}
-            (_, Some(Value::String(name))) => validate_port_name(name, &port, errors),
-            (_, number) => {
-                validate_port_number(number.and_then(Value::as_i64).unwrap_or(0), &port, errors);
-            }
-        }
-    }
-    if count == 0 {
-        errors.required(field, "must specify a handler type");
-    }
-}
-
-/// What upstream's `validateHTTPGetAction` looks at beside the port.
-fn http_get(get: &Value, field: &str, errors: &mut FieldErrors) {
-    let scheme = value::text(get, "scheme");
-    if !HTTP_SCHEMES.contains(&scheme) {
-        errors.not_supported(&format!("{field}.scheme"), scheme, &HTTP_SCHEMES);
-    }
-    for header in value::items(get, "httpHeaders") {
-        let name = value::text(header, "name");
-        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if name.is_empty() || !name.chars().all(is_of_name) {
-            errors.invalid(&format!("{field}.httpHeaders"), name, HTTP_HEADER_NAME);
-        }
-    }
-}
-
-fn probe_numbers(probe: &Value, kind: &str, field: &str, errors: &mut FieldErrors) {
-    for name in [
-        "initialDelaySeconds",
-        "timeoutSeconds",
-        "periodSeconds",
-        "successThreshold",
-        "failureThreshold",
-    ] {
-        if let Some(number) = value::int(probe, name)
-            && number < 0
-        {
-            errors.invalid(
-                &format!("{field}.{name}"),
-                number,
-                "must be greater than or equal to 0",
-            );
-        }
-    }
-    if kind != "readinessProbe"
-        && let Some(number) = value::int(probe, "successThreshold")
-        && number != 1
-    {
-        errors.invalid(&format!("{field}.successThreshold"), number, "must be 1");
-    }
-}
-
 /// A port's number.
-pub(in crate::kinds) fn validate_port_number(number: i64, field: &str, errors: &mut FieldErrors) {
+pub(in crate::kinds) fn validate_port_number(number: i32, field: &str, errors: &mut FieldErrors) {
     if !(1..=65535).contains(&number) {
         errors.invalid(field, number, "must be between 1 and 65535, inclusive");
     }

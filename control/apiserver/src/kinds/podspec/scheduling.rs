@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is wrong with where a pod wants to run: node affinity and topology spread.
 
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
 use knarr_api::names::{validate_label_value, validate_qualified_name};
-use serde_json::Value;
 
 use crate::field::FieldErrors;
-use crate::value;
+use crate::registry::rules::items;
 
 const OPERATORS: [&str; 6] = ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"];
 const FIELD_OPERATORS: [&str; 2] = ["In", "NotIn"];
@@ -16,16 +16,17 @@ const NODE_NAME: &str = "metadata.name";
 const UNSATISFIABLE: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 
 /// `affinity.nodeAffinity`.
-pub(super) fn node_affinity(spec: &Value, field: &str, errors: &mut FieldErrors) {
+pub(super) fn node_affinity(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
     const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
     const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
-    let Some(affinity) = value::at(spec, "affinity.nodeAffinity") else {
+    let affinity = spec.affinity.as_ref();
+    let Some(affinity) = affinity.and_then(|a| a.node_affinity.as_ref()) else {
         return;
     };
     let field = format!("{field}.affinity.nodeAffinity");
-    if let Some(required) = value::at(affinity, REQUIRED) {
+    if let Some(required) = &affinity.required_during_scheduling_ignored_during_execution {
         let field = format!("{field}.{REQUIRED}.nodeSelectorTerms");
-        let terms = value::items(required, "nodeSelectorTerms");
+        let terms = &required.node_selector_terms;
         if terms.is_empty() {
             errors.required(&field, "must have at least one node selector term");
         }
@@ -33,32 +34,33 @@ pub(super) fn node_affinity(spec: &Value, field: &str, errors: &mut FieldErrors)
             term(one, &format!("{field}[{index}]"), errors);
         }
     }
-    for (index, preferred) in value::items(affinity, PREFERRED).iter().enumerate() {
+    let preferred = &affinity.preferred_during_scheduling_ignored_during_execution;
+    for (index, preferred) in items(preferred).iter().enumerate() {
         let field = format!("{field}.{PREFERRED}[{index}]");
-        let weight = value::int(preferred, "weight").unwrap_or(0);
-        if !(1..=100).contains(&weight) {
+        if !(1..=100).contains(&preferred.weight) {
             errors.invalid(
                 &format!("{field}.weight"),
-                weight,
+                preferred.weight,
                 "must be in the range 1-100",
             );
         }
-        if let Some(preference) = value::at(preferred, "preference") {
-            term(preference, &format!("{field}.preference"), errors);
-        }
+        term(
+            &preferred.preference,
+            &format!("{field}.preference"),
+            errors,
+        );
     }
 }
 
-fn term(term: &Value, field: &str, errors: &mut FieldErrors) {
-    let expressions = value::items(term, "matchExpressions").iter().enumerate();
-    for (index, requirement) in expressions {
+fn term(term: &NodeSelectorTerm, field: &str, errors: &mut FieldErrors) {
+    for (index, requirement) in items(&term.match_expressions).iter().enumerate() {
         expression(
             requirement,
             &format!("{field}.matchExpressions[{index}]"),
             errors,
         );
     }
-    for (index, requirement) in value::items(term, "matchFields").iter().enumerate() {
+    for (index, requirement) in items(&term.match_fields).iter().enumerate() {
         node_field(
             requirement,
             &format!("{field}.matchFields[{index}]"),
@@ -67,10 +69,9 @@ fn term(term: &Value, field: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn expression(requirement: &Value, field: &str, errors: &mut FieldErrors) {
-    let values = value::items(requirement, "values");
-    let operator = value::text(requirement, "operator");
-    match operator {
+fn expression(requirement: &NodeSelectorRequirement, field: &str, errors: &mut FieldErrors) {
+    let values = items(&requirement.values);
+    match requirement.operator.as_str() {
         "In" | "NotIn" if values.is_empty() => errors.required(
             &format!("{field}.values"),
             "must be specified when `operator` is 'In' or 'NotIn'",
@@ -86,55 +87,50 @@ fn expression(requirement: &Value, field: &str, errors: &mut FieldErrors) {
         known if OPERATORS.contains(&known) => {}
         other => errors.invalid(&format!("{field}.operator"), other, OPERATOR),
     }
-    let key = value::text(requirement, "key");
+    let key = requirement.key.as_str();
     for message in validate_qualified_name(key) {
         errors.invalid(&format!("{field}.key"), key, &message);
     }
     for (index, set) in values.iter().enumerate() {
-        let set = set.as_str().unwrap_or_default();
         for message in validate_label_value(set) {
-            errors.invalid(&format!("{field}.values[{index}]"), set, &message);
+            errors.invalid(&format!("{field}.values[{index}]"), set.as_str(), &message);
         }
     }
 }
 
-fn node_field(requirement: &Value, field: &str, errors: &mut FieldErrors) {
-    let operator = value::text(requirement, "operator");
+fn node_field(requirement: &NodeSelectorRequirement, field: &str, errors: &mut FieldErrors) {
+    let operator = requirement.operator.as_str();
     if !FIELD_OPERATORS.contains(&operator) {
         errors.not_supported(&format!("{field}.operator"), operator, &FIELD_OPERATORS);
-    } else if value::items(requirement, "values").len() != 1 {
+    } else if items(&requirement.values).len() != 1 {
         errors.required(
             &format!("{field}.values"),
             "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
         );
     }
-    let key = value::text(requirement, "key");
-    if key != NODE_NAME {
+    if requirement.key != NODE_NAME {
         errors.invalid(
             &format!("{field}.key"),
-            key,
+            requirement.key.as_str(),
             "not a valid field selector key",
         );
     }
 }
 
 /// `topologySpreadConstraints`.
-pub(super) fn topology_spread(spec: &Value, field: &str, errors: &mut FieldErrors) {
+pub(super) fn topology_spread(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
     let mut seen: Vec<(&str, &str)> = Vec::new();
-    let constraints = value::items(spec, "topologySpreadConstraints")
-        .iter()
-        .enumerate();
+    let constraints = items(&spec.topology_spread_constraints).iter().enumerate();
     for (index, constraint) in constraints {
         let field = format!("{field}.topologySpreadConstraints[{index}]");
-        let skew = value::int(constraint, "maxSkew").unwrap_or(0);
-        if skew <= 0 {
+        if constraint.max_skew <= 0 {
             errors.invalid(
                 &format!("{field}.maxSkew"),
-                skew,
+                constraint.max_skew,
                 "must be greater than zero",
             );
         }
-        let key = value::text(constraint, "topologyKey");
+        let key = constraint.topology_key.as_str();
         if key.is_empty() {
             errors.required(&format!("{field}.topologyKey"), "can not be empty");
         } else {
@@ -142,7 +138,7 @@ pub(super) fn topology_spread(spec: &Value, field: &str, errors: &mut FieldError
                 errors.invalid(&format!("{field}.topologyKey"), key, &message);
             }
         }
-        let action = value::text(constraint, "whenUnsatisfiable");
+        let action = constraint.when_unsatisfiable.as_str();
         if !UNSATISFIABLE.contains(&action) {
             errors.not_supported(
                 &format!("{field}.whenUnsatisfiable"),

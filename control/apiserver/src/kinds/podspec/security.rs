@@ -4,21 +4,23 @@
 //! Not here: which sysctls a node allows, which is each node's to say. Words: `validateSysctls` and
 //! `validateMountPropagation` of Kubernetes v1.37.
 
+use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
 use knarr_api::sysctl::{self, NAME_BYTES_MAX, NAME_RULE, Namespace};
-use serde_json::Value;
 
 use crate::field::FieldErrors;
-use crate::value;
+use crate::registry::rules::items;
 
 const PROPAGATIONS: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
 
 /// `securityContext.sysctls` of a pod spec.
-pub(super) fn sysctls(spec: &Value, field: &str, errors: &mut FieldErrors) {
+pub(super) fn sysctls(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
     let mut names: Vec<&str> = Vec::new();
-    let all = value::items(spec, "securityContext.sysctls").iter();
-    for (index, sysctl) in all.enumerate() {
+    let Some(context) = &spec.security_context else {
+        return;
+    };
+    for (index, sysctl) in items(&context.sysctls).iter().enumerate() {
         let field = format!("{field}.securityContext.sysctls[{index}].name");
-        let name = value::text(sysctl, "name");
+        let name = sysctl.name.as_str();
         if name.is_empty() {
             errors.required(&field, "");
         } else if !sysctl::is_name(name) {
@@ -33,12 +35,12 @@ pub(super) fn sysctls(spec: &Value, field: &str, errors: &mut FieldErrors) {
             errors.duplicate(&field, name);
         }
         names.push(name);
-        let shared = match Namespace::of(name) {
-            Some(Namespace::Net) => "hostNetwork",
-            Some(Namespace::Ipc) => "hostIPC",
+        let (shared, is_shared) = match Namespace::of(name) {
+            Some(Namespace::Net) => ("hostNetwork", spec.host_network),
+            Some(Namespace::Ipc) => ("hostIPC", spec.host_ipc),
             None => continue,
         };
-        if value::is_true(spec, shared) {
+        if is_shared == Some(true) {
             errors.invalid(
                 &field,
                 name,
@@ -49,16 +51,22 @@ pub(super) fn sysctls(spec: &Value, field: &str, errors: &mut FieldErrors) {
 }
 
 /// `mountPropagation` of one of a container's mounts.
-pub(super) fn propagation(container: &Value, mount: &Value, field: &str, errors: &mut FieldErrors) {
-    if value::at(mount, "mountPropagation").is_none() {
+pub(super) fn propagation(
+    container: &Container,
+    mount: &VolumeMount,
+    field: &str,
+    errors: &mut FieldErrors,
+) {
+    let Some(asked) = mount.mount_propagation.as_deref() else {
         return;
-    }
+    };
     let field = format!("{field}.mountPropagation");
-    let asked = value::text(mount, "mountPropagation");
     if !PROPAGATIONS.contains(&asked) {
         errors.not_supported(&field, asked, &PROPAGATIONS);
     }
-    if asked == "Bidirectional" && !value::is_true(container, "securityContext.privileged") {
+    let context = container.security_context.as_ref();
+    let is_privileged = context.and_then(|c| c.privileged) == Some(true);
+    if asked == "Bidirectional" && !is_privileged {
         errors.forbidden(
             &field,
             "Bidirectional mount propagation is available only to privileged containers",

@@ -3,10 +3,9 @@
 //!
 //! Called by the validation of pod specs. Which signal a container gets in the end is the agent's to say.
 
-use serde_json::Value;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use crate::field::FieldErrors;
-use crate::value;
 
 const SYSTEMS: [&str; 2] = ["linux", "windows"];
 
@@ -27,11 +26,11 @@ const ON_LINUX: [&str; 65] = [
 const ON_WINDOWS: [&str; 2] = ["SIGKILL", "SIGTERM"];
 
 /// `os` of a pod spec.
-pub(super) fn operating_system(spec: &Value, field: &str, errors: &mut FieldErrors) {
-    if value::at(spec, "os").is_none() {
+pub(super) fn operating_system(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
+    let Some(os) = &spec.os else {
         return;
-    }
-    match value::text(spec, "os.name") {
+    };
+    match os.name.as_str() {
         "" => errors.required(&format!("{field}.os.name"), "cannot be empty"),
         name if SYSTEMS.contains(&name) => {}
         name => errors.not_supported(&format!("{field}.os"), name, &SYSTEMS),
@@ -39,10 +38,11 @@ pub(super) fn operating_system(spec: &Value, field: &str, errors: &mut FieldErro
 }
 
 /// `lifecycle.stopSignal` of a container in a pod for the system `os`; empty when the pod names none.
-pub(super) fn stop_signal(container: &Value, os: &str, field: &str, errors: &mut FieldErrors) {
-    if value::at(container, "lifecycle.stopSignal").is_none() {
+pub(super) fn stop_signal(container: &Container, os: &str, field: &str, errors: &mut FieldErrors) {
+    let lifecycle = container.lifecycle.as_ref();
+    let Some(signal) = lifecycle.and_then(|l| l.stop_signal.as_deref()) else {
         return;
-    }
+    };
     let field = format!("{field}.lifecycle.stopSignal");
     let known: &[&str] = match os {
         "" => {
@@ -57,7 +57,6 @@ pub(super) fn stop_signal(container: &Value, os: &str, field: &str, errors: &mut
         // Refused by `operating_system`.
         _ => return,
     };
-    let signal = value::text(container, "lifecycle.stopSignal");
     if !known.contains(&signal) {
         errors.not_supported(&field, signal, known);
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Defaults and refusals of pod specs.
 
+use k8s_openapi::api::core::v1::PodSpec;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{default, is_latest, validate};
@@ -10,6 +12,7 @@ fn errors(spec: Value) -> String {
     let mut spec = spec;
     default(&mut spec);
     let mut errors = FieldErrors::default();
+    let spec = PodSpec::deserialize(&spec).expect("a pod spec");
     validate(&spec, "spec", &mut errors);
     if errors.is_empty() {
         String::new()

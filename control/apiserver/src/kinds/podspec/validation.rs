@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is wrong with a pod spec, worded as `ValidatePodSpec` of Kubernetes v1.37.
 
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec, Toleration};
 use knarr_api::names::{validate_dns_label, validate_dns_subdomain, validate_qualified_name};
-use serde_json::Value;
 
 use super::containers::{self, containers};
 use super::{scheduling, security, signals, volumes};
 use crate::field::FieldErrors;
 use crate::registry::meta;
-use crate::value;
+use crate::registry::rules::{items, pairs, text};
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// A pod template: labels, annotations and the spec.
-pub(in crate::kinds) fn template(template: &Value, field: &str, errors: &mut FieldErrors) {
-    meta::labels(
-        value::at(template, "metadata.labels"),
-        &format!("{field}.labels"),
-        errors,
-    );
-    meta::annotations(
-        value::at(template, "metadata.annotations"),
-        &format!("{field}.annotations"),
-        errors,
-    );
-    let empty = Value::Null;
-    let pod = value::at(template, "spec").unwrap_or(&empty);
+pub(in crate::kinds) fn template(
+    template: &PodTemplateSpec,
+    field: &str,
+    errors: &mut FieldErrors,
+) {
+    if let Some(metadata) = &template.metadata {
+        let labels = pairs(&metadata.labels);
+        meta::labels(labels, &format!("{field}.labels"), errors);
+        let annotations = pairs(&metadata.annotations);
+        meta::annotations(annotations, &format!("{field}.annotations"), errors);
+    }
+    let default = PodSpec::default();
+    let pod = template.spec.as_ref().unwrap_or(&default);
     let field = format!("{field}.spec");
     no_ephemeral_containers(
         pod,
@@ -39,59 +39,57 @@ pub(in crate::kinds) fn template(template: &Value, field: &str, errors: &mut Fie
 }
 
 /// The spec of a pod that is created.
-pub(in crate::kinds) fn of_pod(pod: &Value, field: &str, errors: &mut FieldErrors) {
+pub(in crate::kinds) fn of_pod(pod: &PodSpec, field: &str, errors: &mut FieldErrors) {
     no_ephemeral_containers(pod, field, "cannot be set on create", errors);
     spec(pod, field, errors);
 }
 
 /// They come into a pod that runs, by a subresource.
-fn no_ephemeral_containers(spec: &Value, field: &str, why: &str, errors: &mut FieldErrors) {
-    if !value::items(spec, "ephemeralContainers").is_empty() {
+fn no_ephemeral_containers(spec: &PodSpec, field: &str, why: &str, errors: &mut FieldErrors) {
+    if !items(&spec.ephemeral_containers).is_empty() {
         errors.forbidden(&format!("{field}.ephemeralContainers"), why);
     }
 }
 
 /// A pod spec.
-pub(super) fn spec(spec: &Value, field: &str, errors: &mut FieldErrors) {
+fn spec(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
     let names = volumes::volumes(spec, &format!("{field}.volumes"), errors);
-    if value::items(spec, "containers").is_empty() {
+    if spec.containers.is_empty() {
         errors.required(&format!("{field}.containers"), "");
     }
     signals::operating_system(spec, field, errors);
     containers(spec, field, &names, errors);
-    let policy = value::text(spec, "restartPolicy");
+    let policy = text(&spec.restart_policy);
     if policy.is_empty() {
         errors.required(&format!("{field}.restartPolicy"), "");
     } else if !RESTART_POLICIES.contains(&policy) {
         errors.not_supported(&format!("{field}.restartPolicy"), policy, &RESTART_POLICIES);
     }
-    let dns = value::text(spec, "dnsPolicy");
+    let dns = text(&spec.dns_policy);
     if !DNS_POLICIES.contains(&dns) {
         errors.not_supported(&format!("{field}.dnsPolicy"), dns, &DNS_POLICIES);
     }
-    if dns == "None" && value::items(spec, "dnsConfig.nameservers").is_empty() {
+    let servers = spec.dns_config.as_ref().map(|c| items(&c.nameservers));
+    if dns == "None" && servers.unwrap_or_default().is_empty() {
         errors.required(
             &format!("{field}.dnsConfig.nameservers"),
             "must provide at least one DNS nameserver when `dnsPolicy` is None",
         );
     }
-    meta::labels(
-        value::at(spec, "nodeSelector"),
-        &format!("{field}.nodeSelector"),
-        errors,
-    );
+    let selector = pairs(&spec.node_selector);
+    meta::labels(selector, &format!("{field}.nodeSelector"), errors);
     numbers(spec, field, errors);
     security::sysctls(spec, field, errors);
     names_in(spec, field, errors);
     scheduling::node_affinity(spec, field, errors);
     scheduling::topology_spread(spec, field, errors);
-    for (index, toleration) in value::items(spec, "tolerations").iter().enumerate() {
+    for (index, toleration) in items(&spec.tolerations).iter().enumerate() {
         tolerate(toleration, &format!("{field}.tolerations[{index}]"), errors);
     }
 }
 
-fn numbers(spec: &Value, field: &str, errors: &mut FieldErrors) {
-    if let Some(seconds) = value::int(spec, "activeDeadlineSeconds")
+fn numbers(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
+    if let Some(seconds) = spec.active_deadline_seconds
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
         errors.invalid(
@@ -100,7 +98,7 @@ fn numbers(spec: &Value, field: &str, errors: &mut FieldErrors) {
             "must be between 1 and 2147483647, inclusive",
         );
     }
-    if let Some(seconds) = value::int(spec, "terminationGracePeriodSeconds")
+    if let Some(seconds) = spec.termination_grace_period_seconds
         && seconds < 0
     {
         errors.invalid(
@@ -111,56 +109,50 @@ fn numbers(spec: &Value, field: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn names_in(spec: &Value, field: &str, errors: &mut FieldErrors) {
-    let subdomain = |name: &str, errors: &mut FieldErrors| {
-        let text = value::text(spec, name);
+fn names_in(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
+    for (name, text) in [
+        ("serviceAccountName", text(&spec.service_account_name)),
+        ("nodeName", text(&spec.node_name)),
+        ("priorityClassName", text(&spec.priority_class_name)),
+        ("runtimeClassName", text(&spec.runtime_class_name)),
+    ] {
         if !text.is_empty() {
             for message in validate_dns_subdomain(text) {
                 errors.invalid(&format!("{field}.{name}"), text, &message);
             }
         }
-    };
-    subdomain("serviceAccountName", errors);
-    subdomain("nodeName", errors);
-    subdomain("priorityClassName", errors);
-    subdomain("runtimeClassName", errors);
-    for name in ["hostname", "subdomain"] {
-        let text = value::text(spec, name);
+    }
+    for (name, text) in [
+        ("hostname", text(&spec.hostname)),
+        ("subdomain", text(&spec.subdomain)),
+    ] {
         if !text.is_empty() {
             for message in validate_dns_label(text) {
                 errors.invalid(&format!("{field}.{name}"), text, &message);
             }
         }
     }
-    for (index, secret) in value::items(spec, "imagePullSecrets").iter().enumerate() {
-        if value::text(secret, "name").is_empty() {
+    for (index, secret) in items(&spec.image_pull_secrets).iter().enumerate() {
+        if secret.name.is_empty() {
             errors.required(&format!("{field}.imagePullSecrets[{index}].name"), "");
         }
     }
-    for (index, alias) in value::items(spec, "hostAliases").iter().enumerate() {
-        containers::valid_ip(
-            value::text(alias, "ip"),
-            &format!("{field}.hostAliases[{index}].ip"),
-            errors,
-        );
-        for (at, name) in value::items(alias, "hostnames").iter().enumerate() {
-            let name = name.as_str().unwrap_or_default();
+    for (index, alias) in items(&spec.host_aliases).iter().enumerate() {
+        let field = format!("{field}.hostAliases[{index}]");
+        containers::valid_ip(&alias.ip, &format!("{field}.ip"), errors);
+        for (at, name) in items(&alias.hostnames).iter().enumerate() {
             for message in validate_dns_subdomain(name) {
-                errors.invalid(
-                    &format!("{field}.hostAliases[{index}].hostnames[{at}]"),
-                    name,
-                    &message,
-                );
+                errors.invalid(&format!("{field}.hostnames[{at}]"), name.as_str(), &message);
             }
         }
     }
 }
 
-fn tolerate(toleration: &Value, field: &str, errors: &mut FieldErrors) {
-    let key = value::text(toleration, "key");
-    let operator = value::text(toleration, "operator");
-    let set = value::text(toleration, "value");
-    let effect = value::text(toleration, "effect");
+fn tolerate(toleration: &Toleration, field: &str, errors: &mut FieldErrors) {
+    let key = text(&toleration.key);
+    let operator = text(&toleration.operator);
+    let set = text(&toleration.value);
+    let effect = text(&toleration.effect);
     if !key.is_empty() {
         for message in validate_qualified_name(key) {
             errors.invalid(&format!("{field}.key"), key, &message);
@@ -172,7 +164,7 @@ fn tolerate(toleration: &Value, field: &str, errors: &mut FieldErrors) {
             "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
         );
     }
-    if value::at(toleration, "tolerationSeconds").is_some() && effect != "NoExecute" {
+    if toleration.toleration_seconds.is_some() && effect != "NoExecute" {
         errors.invalid(
             &format!("{field}.effect"),
             effect,

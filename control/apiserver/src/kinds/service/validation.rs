@@ -3,24 +3,30 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use knarr_api::names::{validate_dns_label, validate_dns_subdomain};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
 use crate::kinds::podspec::{validate_port_name, validate_port_number};
-use crate::value;
+use crate::registry::rules::{items, text};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 const HEALTH_PORT: &str = "spec.healthCheckNodePort";
 /// Longest affinity: a day.
-const AFFINITY_S_MAX: i64 = 86_400;
+const AFFINITY_S_MAX: i32 = 86_400;
 
-pub(super) fn service(object: &Value, errors: &mut FieldErrors) {
-    let kind = value::text(object, "spec.type");
-    let ip = value::text(object, "spec.clusterIP");
-    let ports = value::items(object, "spec.ports");
+/// As `NeedsHealthCheck` of Kubernetes v1.37.
+fn needs_health_port(spec: &ServiceSpec) -> bool {
+    text(&spec.type_) == "LoadBalancer" && text(&spec.external_traffic_policy) == "Local"
+}
+
+pub(super) fn service(spec: &ServiceSpec, errors: &mut FieldErrors) {
+    let kind = text(&spec.type_);
+    let ip = text(&spec.cluster_ip);
+    let ports = items(&spec.ports);
     if ports.is_empty() && ip != "None" && kind != "ExternalName" {
         errors.required("spec.ports", "");
     }
@@ -42,42 +48,49 @@ pub(super) fn service(object: &Value, errors: &mut FieldErrors) {
         );
     }
     if kind == "ExternalName" {
-        external_name(object, errors);
+        external_name(spec, errors);
     }
-    for (index, port) in ports.iter().enumerate() {
-        service_port(port, &ports[..index], ports.len(), index, errors);
+    for index in 0..ports.len() {
+        service_port(ports, index, errors);
     }
-    let affinity = value::text(object, "spec.sessionAffinity");
-    if !matches!(affinity, "ClientIP" | "None") {
-        errors.not_supported("spec.sessionAffinity", affinity, &["ClientIP", "None"]);
-    }
-    if affinity == "ClientIP" {
-        const FIELD: &str = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-        let seconds = value::int(object, FIELD).unwrap_or(0);
-        if !(1..=AFFINITY_S_MAX).contains(&seconds) {
-            errors.invalid(
-                FIELD,
-                seconds,
-                &format!("must be greater than 0 and less than {AFFINITY_S_MAX}"),
-            );
-        }
-    }
-    cluster_ips(object, errors);
-    policies(object, errors);
-    for (index, address) in value::items(object, "spec.externalIPs").iter().enumerate() {
+    affinity(spec, errors);
+    cluster_ips(spec, errors);
+    policies(spec, errors);
+    for (index, address) in items(&spec.external_ips).iter().enumerate() {
         let field = format!("spec.externalIPs[{index}]");
-        crate::kinds::endpoints::validate_ip(address.as_str().unwrap_or_default(), &field, errors);
+        crate::kinds::endpoints::validate_ip(address, &field, errors);
     }
 }
 
-fn external_name(object: &Value, errors: &mut FieldErrors) {
-    if !value::items(object, "spec.clusterIPs").is_empty() {
+fn affinity(spec: &ServiceSpec, errors: &mut FieldErrors) {
+    const FIELD: &str = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    let affinity = text(&spec.session_affinity);
+    if !matches!(affinity, "ClientIP" | "None") {
+        errors.not_supported("spec.sessionAffinity", affinity, &["ClientIP", "None"]);
+    }
+    if affinity != "ClientIP" {
+        return;
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let client = config.and_then(|c| c.client_ip.as_ref());
+    let seconds = client.and_then(|c| c.timeout_seconds).unwrap_or(0);
+    if !(1..=AFFINITY_S_MAX).contains(&seconds) {
+        errors.invalid(
+            FIELD,
+            seconds,
+            &format!("must be greater than 0 and less than {AFFINITY_S_MAX}"),
+        );
+    }
+}
+
+fn external_name(spec: &ServiceSpec, errors: &mut FieldErrors) {
+    if !items(&spec.cluster_ips).is_empty() {
         errors.forbidden(
             "spec.clusterIPs",
             "may not be set when `type` is 'ExternalName'",
         );
     }
-    let name = value::text(object, "spec.externalName");
+    let name = text(&spec.external_name);
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() {
         errors.required("spec.externalName", "");
@@ -88,78 +101,61 @@ fn external_name(object: &Value, errors: &mut FieldErrors) {
     }
 }
 
-fn service_port(
-    port: &Value,
-    before: &[Value],
-    count: usize,
-    index: usize,
-    errors: &mut FieldErrors,
-) {
+fn service_port(ports: &[ServicePort], index: usize, errors: &mut FieldErrors) {
+    let (port, before) = (&ports[index], &ports[..index]);
     let field = format!("spec.ports[{index}]");
-    let name = value::text(port, "name");
+    let name = text(&port.name);
     if name.is_empty() {
-        if count > 1 {
+        if ports.len() > 1 {
             errors.required(&format!("{field}.name"), "");
         }
     } else {
         for message in validate_dns_label(name) {
             errors.invalid(&format!("{field}.name"), name, &message);
         }
-        if before.iter().any(|p| value::text(p, "name") == name) {
+        if before.iter().any(|p| text(&p.name) == name) {
             errors.duplicate(&format!("{field}.name"), name);
         }
     }
-    let number = value::int(port, "port").unwrap_or(0);
+    let number = port.port;
     validate_port_number(number, &format!("{field}.port"), errors);
-    let protocol = value::text(port, "protocol");
+    let protocol = text(&port.protocol);
     if !PROTOCOLS.contains(&protocol) {
         errors.not_supported(&format!("{field}.protocol"), protocol, &PROTOCOLS);
     }
-    match value::at(port, "targetPort") {
-        Some(Value::String(name)) => {
+    match &port.target_port {
+        Some(IntOrString::String(name)) => {
             validate_port_name(name, &format!("{field}.targetPort"), errors);
         }
-        Some(target) => validate_port_number(
-            target.as_i64().unwrap_or(0),
-            &format!("{field}.targetPort"),
-            errors,
-        ),
+        Some(IntOrString::Int(target)) => {
+            validate_port_number(*target, &format!("{field}.targetPort"), errors);
+        }
         None => {}
     }
-    let same = |other: &&Value| value::text(other, "protocol") == protocol;
-    if before
-        .iter()
-        .filter(same)
-        .any(|p| value::int(p, "port") == Some(number))
-    {
-        errors.duplicate(
-            &field,
-            serde_json::json!({"protocol": protocol, "port": number}),
-        );
+    let same = |other: &&ServicePort| text(&other.protocol) == protocol;
+    if before.iter().filter(same).any(|p| p.port == number) {
+        errors.duplicate(&field, json!({"protocol": protocol, "port": number}));
     }
-    if let Some(node) = value::int(port, "nodePort").filter(|n| *n != 0) {
+    if let Some(node) = port.node_port.filter(|n| *n != 0) {
         if before
             .iter()
             .filter(same)
-            .any(|p| value::int(p, "nodePort") == Some(node))
+            .any(|p| p.node_port == Some(node))
         {
             errors.duplicate(&format!("{field}.nodePort"), node);
         }
-        if !(1..=65535).contains(&node) {
-            validate_port_number(node, &format!("{field}.nodePort"), errors);
-        }
+        validate_port_number(node, &format!("{field}.nodePort"), errors);
     }
 }
 
-fn cluster_ips(object: &Value, errors: &mut FieldErrors) {
-    let kind = value::text(object, "spec.type");
-    let ips = value::items(object, "spec.clusterIPs");
-    if kind == "ExternalName" {
+fn cluster_ips(spec: &ServiceSpec, errors: &mut FieldErrors) {
+    let ips = items(&spec.cluster_ips);
+    if text(&spec.type_) == "ExternalName" {
         return;
     }
-    for (index, ip) in ips.iter().enumerate() {
+    for (index, text) in ips.iter().enumerate() {
         let field = format!("spec.clusterIPs[{index}]");
-        let text = ip.as_str().unwrap_or_default();
+        let text = text.as_str();
         if text == "None" {
             if index > 0 || ips.len() > 1 {
                 errors.invalid(&field, text, "'None' must be the first and only value");
@@ -177,24 +173,25 @@ fn cluster_ips(object: &Value, errors: &mut FieldErrors) {
             }
             Ok(IpAddr::V4(_)) if index > 0 => errors.invalid(
                 "spec.clusterIPs",
-                value::at(object, "spec.clusterIPs")
-                    .cloned()
-                    .unwrap_or_default(),
+                json!(ips),
                 "may only hold one value on a cluster that is not dual-stack",
             ),
             Ok(IpAddr::V4(_)) => {}
         }
     }
-    let first = ips.first().and_then(Value::as_str).unwrap_or_default();
-    let ip = value::text(object, "spec.clusterIP");
-    if first != ip {
+    let first = ips.first().map_or("", String::as_str);
+    if first != text(&spec.cluster_ip) {
         errors.invalid(
             "spec.clusterIPs",
-            Value::from(ips),
+            json!(ips),
             "first value must match `clusterIP`",
         );
     }
-    let policy = value::text(object, "spec.ipFamilyPolicy");
+    families(spec, errors);
+}
+
+fn families(spec: &ServiceSpec, errors: &mut FieldErrors) {
+    let policy = text(&spec.ip_family_policy);
     match policy {
         "SingleStack" | "PreferDualStack" => {}
         "RequireDualStack" => errors.invalid(
@@ -208,9 +205,9 @@ fn cluster_ips(object: &Value, errors: &mut FieldErrors) {
             &["SingleStack", "PreferDualStack", "RequireDualStack"],
         ),
     }
-    for (index, family) in value::items(object, "spec.ipFamilies").iter().enumerate() {
+    for (index, family) in items(&spec.ip_families).iter().enumerate() {
         let field = format!("spec.ipFamilies[{index}]");
-        match family.as_str().unwrap_or_default() {
+        match family.as_str() {
             "IPv4" => {}
             "IPv6" => errors.invalid(&field, "IPv6", "not configured on this cluster"),
             other => errors.not_supported(&field, other, &["IPv4", "IPv6"]),
@@ -218,12 +215,12 @@ fn cluster_ips(object: &Value, errors: &mut FieldErrors) {
     }
 }
 
-fn policies(object: &Value, errors: &mut FieldErrors) {
+fn policies(spec: &ServiceSpec, errors: &mut FieldErrors) {
     const POLICIES: [&str; 2] = ["Cluster", "Local"];
-    let kind = value::text(object, "spec.type");
-    let external = value::text(object, "spec.externalTrafficPolicy");
-    let exposed = matches!(kind, "NodePort" | "LoadBalancer")
-        || !value::items(object, "spec.externalIPs").is_empty();
+    let kind = text(&spec.type_);
+    let external = text(&spec.external_traffic_policy);
+    let exposed =
+        matches!(kind, "NodePort" | "LoadBalancer") || !items(&spec.external_ips).is_empty();
     if !external.is_empty() {
         if !exposed {
             errors.invalid(
@@ -235,8 +232,8 @@ fn policies(object: &Value, errors: &mut FieldErrors) {
             errors.not_supported("spec.externalTrafficPolicy", external, &POLICIES);
         }
     }
-    let health = value::int(object, HEALTH_PORT).unwrap_or(0);
-    if health != 0 && !needs_health_port(object) {
+    let health = spec.health_check_node_port.unwrap_or(0);
+    if health != 0 && !needs_health_port(spec) {
         errors.invalid(
             HEALTH_PORT,
             health,
@@ -246,19 +243,19 @@ fn policies(object: &Value, errors: &mut FieldErrors) {
         // One that is missing is given out after this.
         validate_port_number(health, HEALTH_PORT, errors);
     }
-    let internal = value::text(object, "spec.internalTrafficPolicy");
+    let internal = text(&spec.internal_traffic_policy);
     if !internal.is_empty() && !POLICIES.contains(&internal) {
         errors.not_supported("spec.internalTrafficPolicy", internal, &POLICIES);
     }
-    if value::at(object, "spec.allocateLoadBalancerNodePorts").is_some() && kind != "LoadBalancer" {
+    if spec.allocate_load_balancer_node_ports.is_some() && kind != "LoadBalancer" {
         errors.forbidden(
             "spec.allocateLoadBalancerNodePorts",
             "may only be used when `type` is 'LoadBalancer'",
         );
     }
     if kind == "ClusterIP" {
-        for (index, port) in value::items(object, "spec.ports").iter().enumerate() {
-            if value::int(port, "nodePort").unwrap_or(0) != 0 {
+        for (index, port) in items(&spec.ports).iter().enumerate() {
+            if port.node_port.unwrap_or(0) != 0 {
                 errors.forbidden(
                     &format!("spec.ports[{index}].nodePort"),
                     "may not be used when `type` is 'ClusterIP'",
@@ -269,28 +266,26 @@ fn policies(object: &Value, errors: &mut FieldErrors) {
 }
 
 /// The cluster IP of a Service stays as long as it has one, and so does its health check port.
-pub(super) fn update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let had = value::int(old, HEALTH_PORT).unwrap_or(0);
+pub(super) fn update(new: &ServiceSpec, old: &ServiceSpec, errors: &mut FieldErrors) {
+    let had = old.health_check_node_port.unwrap_or(0);
     if had != 0
         && needs_health_port(old)
         && needs_health_port(new)
-        && value::int(new, HEALTH_PORT) != Some(had)
+        && new.health_check_node_port != Some(had)
     {
         errors.forbidden(HEALTH_PORT, "field is immutable");
     }
-    let (kind, before) = (value::text(new, "spec.type"), value::text(old, "spec.type"));
-    if kind == "ExternalName" || before == "ExternalName" {
+    if text(&new.type_) == "ExternalName" || text(&old.type_) == "ExternalName" {
         return;
     }
-    let had = value::text(old, "spec.clusterIP");
-    if had.is_empty() || value::same(new, old, "spec.clusterIPs") {
+    let (now, before) = (items(&new.cluster_ips), items(&old.cluster_ips));
+    if text(&old.cluster_ip).is_empty() || now == before {
         return;
     }
-    errors.invalid(
-        "spec.clusterIPs[0]",
-        value::at(new, "spec.clusterIPs")
-            .cloned()
-            .unwrap_or_default(),
-        "may not change once set",
-    );
+    let shown = if now.is_empty() {
+        Value::Null
+    } else {
+        json!(now)
+    };
+    errors.invalid("spec.clusterIPs[0]", shown, "may not change once set");
 }

@@ -16,7 +16,7 @@ use crate::admission::{Admission, DryRun, Effects, Operation, Part};
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::object::{Object, encode};
-use crate::registry::{Kind, meta};
+use crate::registry::{Candidate, Kind, meta};
 use crate::verbs::commit::Swapped;
 use crate::verbs::{Gone, MODIFIED, Written, create, delete, in_view, served, update};
 use crate::{ApiError, clock, value};
@@ -213,23 +213,26 @@ impl<'a> Attempt<'a> {
         };
         let old = self.admission.old.as_ref();
         let mut errors = FieldErrors::default();
-        match (self.admission.operation, old) {
+        let candidate = match (self.admission.operation, old) {
             (Operation::Create, _) => {
                 meta::validate(self.stored, new, &mut errors);
-                kind.strategy.validate(new, &mut errors);
+                Some(Candidate::New(new))
             }
             (Operation::Update, Some(old)) => {
                 meta::validate_update(new, old, &mut errors);
                 match part {
-                    Part::Main | Part::Scale => {
-                        kind.strategy.validate_update(new, old, &mut errors);
-                    }
-                    Part::Status => kind.strategy.validate_status(new, old, &mut errors),
+                    Part::Main | Part::Scale => Some(Candidate::Changed { new, old }),
+                    Part::Status => Some(Candidate::Status { new, old }),
                     // The changes check for themselves.
-                    Part::Binding | Part::Finalize | Part::Eviction => {}
+                    Part::Binding | Part::Finalize | Part::Eviction => None,
                 }
             }
             (Operation::Update | Operation::Delete, _) => return Ok(()),
+        };
+        if let (Some(candidate), Some(rules)) = (candidate, kind.strategy.rules()) {
+            rules.check(candidate, &mut errors).map_err(|error| {
+                ApiError::internal(format!("the object is no {}: {error}", kind.kind))
+            })?;
         }
         if !errors.is_empty() {
             let name = &self.admission.name;
