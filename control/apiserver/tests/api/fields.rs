@@ -444,9 +444,9 @@ fn put(object: &mut Value, path: &str, value: Value) {
 }
 
 /// The definitions of all groups by name, and those that can be sent whole.
-struct Definitions {
-    all: BTreeMap<String, Value>,
-    roots: BTreeSet<String>,
+pub(crate) struct Definitions {
+    pub(crate) all: BTreeMap<String, Value>,
+    pub(crate) roots: BTreeSet<String>,
 }
 
 /// `core.v1.Pod` of `#/components/schemas/io.k8s.api.core.v1.Pod`.
@@ -466,7 +466,7 @@ fn referred(schema: &Value) -> Option<String> {
     below.into_iter().find(|s| s.is_object()).and_then(referred)
 }
 
-async fn definitions(server: &Server) -> Definitions {
+pub(crate) async fn definitions(server: &Server) -> Definitions {
     let index = server.get("/openapi/v3").await.json();
     let mut found = Definitions {
         all: BTreeMap::new(),
@@ -494,7 +494,7 @@ async fn definitions(server: &Server) -> Definitions {
 }
 
 impl Definitions {
-    fn fields(&self, name: &str) -> impl Iterator<Item = (&String, Option<String>)> {
+    pub(crate) fn fields(&self, name: &str) -> impl Iterator<Item = (&String, Option<String>)> {
         let properties = self.all.get(name).and_then(|s| s["properties"].as_object());
         let fields = properties.into_iter().flatten();
         fields.map(|(field, schema)| (field, referred(schema)))

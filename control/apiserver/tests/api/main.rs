@@ -15,6 +15,7 @@ mod fields;
 )]
 mod harness;
 mod objects;
+mod paths;
 mod places;
 mod pods;
 mod refusals;
