@@ -25,6 +25,10 @@ mod documents;
 mod later;
 #[path = "build/markers.rs"]
 mod markers;
+#[path = "build/messages.rs"]
+mod messages;
+#[path = "build/partial.rs"]
+mod partial;
 #[path = "build/source.rs"]
 mod source;
 #[path = "build/zeros.rs"]
@@ -32,6 +36,7 @@ mod zeros;
 
 use documents::Documents;
 use markers::Markers;
+use messages::Messages;
 
 /// Where k8s-openapi's definitions refer to each other.
 const REFERENCE: &str = "#/definitions/";
@@ -95,6 +100,10 @@ fn roots() -> Roots {
     roots.kind::<discovery::v1::EndpointSlice>();
     roots.kind::<events::v1::Event>();
     roots.kind::<policy::v1::Eviction>();
+    roots.kind::<meta::v1::APIGroup>();
+    roots.kind::<meta::v1::APIGroupList>();
+    roots.kind::<meta::v1::APIResourceList>();
+    roots.kind::<meta::v1::APIVersions>();
     roots.kind::<meta::v1::Status>();
     roots.named::<meta::v1::DeleteOptions>("", "v1", "DeleteOptions");
     roots
@@ -103,21 +112,29 @@ fn roots() -> Roots {
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build");
-    let markers = Markers::read(&source::package_source("k8s-pb")?)?;
+    let messages = Messages::below(source::package_source("k8s-pb")?);
     let mut roots = roots();
-    let definitions = roots.generator.take_definitions(true);
+    let mut definitions = roots.generator.take_definitions(true);
+    partial::add(&mut definitions);
+    let markers = Markers {
+        messages: &messages,
+        definitions: &definitions,
+    };
     let mut types = Map::new();
     let mut documents = Documents::default();
-    for (name, mut definition) in definitions {
-        markers.mark(&name, &mut definition)?;
+    for name in definitions.keys() {
+        let mut definition = markers.marked(name)?;
+        markers.check_list(name)?;
         rename_references(&mut definition);
-        if let Some((group, version, kind)) = roots.kinds.get(&name) {
+        if let Some((group, version, kind)) = roots.kinds.get(name) {
             definition[KIND] = json!([{"group": group, "version": version, "kind": kind}]);
         }
         let mut bare = definition.clone();
         drop_descriptions(&mut bare);
         types.insert(name.clone(), bare);
-        documents.add(&name, definition);
+        if !partial::NAMES.contains(&&**name) {
+            documents.add(name, definition);
+        }
     }
     zeros::mark(&mut types)?;
     // A marker that is read wrongly would silently turn merges into replacements.

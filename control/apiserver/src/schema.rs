@@ -83,9 +83,8 @@ pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, 
         let named = serde_json::json!({"kind": envelope.kind, "apiVersion": envelope.api_version});
         return Ok(named.to_string().into());
     }
-    let mut value = schema(kind)?
-        .decode_protobuf(envelope.raw)
-        .map_err(|e| refuse(&e))?;
+    let decoded = schema(kind)?.decode_protobuf(envelope.raw);
+    let mut value = decoded.map_err(|e| refuse(&e))?.value;
     value["kind"] = envelope.kind.into();
     value["apiVersion"] = envelope.api_version.into();
     serde_json::to_vec(&value)

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use crate::KIND;
-use crate::markers::{INLINE_TAG, TAG};
+use crate::markers::OWN_EXTENSIONS;
 
 /// Where OpenAPI v3 keeps schemas.
 const COMPONENTS: &str = "#/components/schemas/";
@@ -55,8 +55,7 @@ fn drop_tags(definition: &mut Value) {
     let properties = definition["properties"].as_object_mut();
     for property in properties.into_iter().flat_map(|all| all.values_mut()) {
         if let Some(fields) = property.as_object_mut() {
-            fields.remove(TAG);
-            fields.remove(INLINE_TAG);
+            fields.retain(|name, _| !name.starts_with(OWN_EXTENSIONS));
         }
     }
 }

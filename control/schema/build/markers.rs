@@ -1,159 +1,82 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads upstream's markers (`+patchStrategy`, `+listType` and so on) from the comments of k8s-pb's sources,
-//! and the fields' protobuf numbers from their attributes.
+//! Joins k8s-openapi's definitions with k8s-pb's messages: each property gets its protobuf number and upstream's
+//! markers.
 //!
-//! The sources are generated, so their shape is regular: doc lines, a `#[prost]` attribute, `pub NAME: TYPE,`.
+//! The types of the two are compared. A field that JSON and protobuf spell in ways that the codec does not know is an
+//! error of the build, so that no object is ever written in a form that clients read wrongly.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs;
-use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::later::{LATER, UNNUMBERED};
+use crate::REFERENCE;
+use crate::later::UNNUMBERED;
+use crate::messages::{Count, Field, Message, Messages, Wire, folded};
 
-/// The extension that carries a field's protobuf number; only the types have it, not the documents.
-pub const TAG: &str = "x-knarr-protobuf-tag";
+/// How all extensions begin that only the types have, not the documents.
+pub const OWN_EXTENSIONS: &str = "x-knarr-";
+/// The extension that carries a field's protobuf number.
+const TAG: &str = "x-knarr-protobuf-tag";
 /// Beside [`TAG`]: the number of the message around the field, where JSON has the field one level further up.
-pub const INLINE_TAG: &str = "x-knarr-protobuf-inline-tag";
-/// Where the fields in [`LATER`] are.
-const CORE: &str = "io.k8s.api.core.v1";
+const INLINE_TAG: &str = "x-knarr-protobuf-inline-tag";
+/// Beside [`TAG`]: the list is in a message of its own, as its field 1.
+const WRAPPED: &str = "x-knarr-protobuf-wrapped";
 
-/// Name and value of each marker, in the order of the comment.
-type FieldMarkers = Vec<(String, String)>;
-
-/// One field of a message.
-#[derive(Default)]
-struct Field {
-    markers: FieldMarkers,
-    tag: u32,
-    /// Its type, where that is a message of the same package.
-    message: Option<String>,
+/// What JSON has in a place, as far as protobuf cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shape {
+    /// An object with named fields, or a type with a message of its own: by the definition's name.
+    Message(String),
+    /// Free-form JSON.
+    Any,
+    List(Box<Shape>),
+    Map(Box<Shape>),
+    Scalar(Wire),
 }
 
-/// The fields of every message. Both names are [`folded`].
-pub struct Markers {
-    messages: HashMap<String, HashMap<String, Field>>,
+/// Types of JSON's scalars that are messages in protobuf, by the ends of their names.
+const MESSAGES: [&str; 4] = [".Quantity", ".Time", ".MicroTime", ".IntOrString"];
+/// Messages that hold JSON as bytes in their field 1.
+const RAW: [&str; 3] = ["RawExtension", "FieldsV1", "Json"];
+
+/// Finds numbers and markers for definitions.
+pub struct Markers<'a> {
+    pub messages: &'a Messages,
+    pub definitions: &'a Map<String, Value>,
 }
 
-/// A name without what Rust, protobuf and JSON spell differently: `HTTPGetAction` and `HttpGetAction`, `host_ip` and
-/// `hostIP`.
-fn folded(name: &str) -> String {
-    name.trim_start_matches("r#")
-        .replace('_', "")
-        .to_lowercase()
-}
-
-/// The key of a message: its package as it is, its name folded.
-fn message_key(package: &str, name: &str) -> String {
-    format!("{package}.{}", folded(name))
-}
-
-impl Markers {
-    /// Reads every `mod.rs` below `source`.
-    pub fn read(source: &Path) -> Result<Self, Box<dyn Error>> {
-        let mut markers = Self {
-            messages: HashMap::new(),
-        };
-        markers.read_folder(source, "io.k8s")?;
-        if markers.messages.is_empty() {
-            return Err(format!("no messages in {}", source.display()).into());
-        }
-        for (message, name, tag, text) in LATER {
-            let known = text.split_whitespace().filter_map(|m| m.split_once('='));
-            let field = Field {
-                markers: known
-                    .map(|(marker, value)| (marker.to_owned(), value.to_owned()))
-                    .collect(),
-                tag,
-                message: None,
-            };
-            let fields = markers
-                .messages
-                .entry(message_key(CORE, message))
-                .or_default();
-            if fields.insert(folded(name), field).is_some() {
-                return Err(format!("{message}.{name} is in k8s-pb now").into());
-            }
-        }
-        Ok(markers)
-    }
-
-    fn read_folder(&mut self, folder: &Path, package: &str) -> Result<(), Box<dyn Error>> {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type()?.is_dir() {
-                self.read_folder(&entry.path(), &format!("{package}.{name}"))?;
-            } else if name == "mod.rs" {
-                self.read_file(&fs::read_to_string(entry.path())?, package);
-            }
-        }
-        Ok(())
-    }
-
-    fn read_file(&mut self, text: &str, package: &str) {
-        let mut message: Option<String> = None;
-        let mut field = Field::default();
-        for line in text.lines() {
-            let line = line.trim();
-            if let Some(name) = line.strip_prefix("pub struct ") {
-                let name = name.trim_end_matches(['{', '}', ' ']);
-                message = Some(message_key(package, name));
-                field = Field::default();
-            } else if let Some(comment) = line.strip_prefix("/// +") {
-                let (name, value) = comment.split_once('=').unwrap_or((comment, ""));
-                let marker = (name.trim().to_owned(), value.trim().to_owned());
-                field.markers.push(marker);
-            } else if let Some((_, tag)) = line.split_once("tag = \"")
-                && let Some((number, _)) = tag.split_once('"')
-            {
-                field.tag = number.parse().unwrap_or_default();
-            } else if let Some(declared) = line.strip_prefix("pub ")
-                && let (Some((name, type_)), Some(message)) = (declared.split_once(':'), &message)
-                && field.tag != 0
-            {
-                field.message = plain_option(type_).map(|type_| message_key(package, type_));
-                let fields = self.messages.entry(message.clone()).or_default();
-                fields.insert(folded(name), std::mem::take(&mut field));
-            }
-        }
-    }
-
-    /// Adds the markers and numbers of a definition's fields to its properties, as OpenAPI extensions.
-    pub fn mark(&self, definition: &str, schema: &mut Value) -> Result<(), String> {
+impl Markers<'_> {
+    /// A definition with the markers and numbers of its fields as extensions of its properties.
+    pub fn marked(&self, definition: &str) -> Result<Value, Box<dyn Error>> {
+        let mut schema = self.definitions[definition].clone();
         let Some(properties) = schema["properties"].as_object_mut() else {
-            return Ok(());
+            return Ok(schema);
         };
-        let (package, name) = definition.rsplit_once('.').unwrap_or_default();
-        let fields = self.messages.get(&message_key(package, name));
-        let own = |name: &str| Some((fields?.get(&folded(name))?, None));
-        // What Go embeds is a message of its own on the wire, such as a volume's `volumeSource`.
-        let embedded = |name: &str| {
-            let messages = fields?
-                .iter()
-                .filter(|(field, _)| !properties.keys().any(|name| folded(name) == **field));
-            messages
-                .filter_map(|(_, outer)| {
-                    let inner = self.messages.get(outer.message.as_ref()?)?;
-                    Some((inner.get(&folded(name))?, Some(outer.tag)))
-                })
-                .next()
-        };
-        let found: Vec<_> = properties
-            .keys()
-            .map(|name| own(name).or_else(|| embedded(name)))
-            .collect();
-        for ((name, property), found) in properties.iter_mut().zip(found) {
-            let Some((field, outer)) = found else {
-                // Who sends protobuf says the kind around the message.
-                let known = ["apiVersion", "kind"].contains(&name.as_str())
-                    || UNNUMBERED.contains(&(definition, name));
-                if !known {
-                    return Err(format!("{definition}.{name} is not in k8s-pb"));
+        let message = self.messages.get(definition)?.unwrap_or_default();
+        let embedded = self.embedded(&message, properties)?;
+        for (name, property) in properties.iter_mut() {
+            let key = folded(name);
+            let (field, outer) = match (message.get(&key), embedded.get(&key)) {
+                (Some(field), _) => (field, None),
+                (None, Some((inner, outer))) => (&inner[&key], Some(*outer)),
+                (None, None) => {
+                    // The kind is said around the message.
+                    let known = ["apiVersion", "kind"].contains(&name.as_str())
+                        || UNNUMBERED.contains(&(definition, name));
+                    if !known {
+                        return Err(format!("{definition}.{name} is not in k8s-pb").into());
+                    }
+                    continue;
                 }
-                continue;
+            };
+            let shape = self.shape(property);
+            let Some(form) = self.form(&shape, field)? else {
+                return Err(format!(
+                    "{definition}.{name} is {shape:?} in JSON and {:?} {:?} in protobuf",
+                    field.count, field.wire
+                )
+                .into());
             };
             for (marker, value) in &field.markers {
                 apply(marker, value, property);
@@ -162,18 +85,129 @@ impl Markers {
             if let Some(outer) = outer {
                 property[INLINE_TAG] = json!(outer);
             }
+            if form == Form::Wrapped {
+                property[WRAPPED] = json!(true);
+            }
         }
-        Ok(())
+        Ok(schema)
+    }
+
+    /// Fields of the messages that Go embeds: they are messages of their own on the wire, such as a volume's
+    /// `volumeSource`, and JSON has their fields one level further up. With each, the message and its number.
+    fn embedded(
+        &self,
+        message: &Message,
+        properties: &Map<String, Value>,
+    ) -> Result<BTreeMap<String, (std::rc::Rc<Message>, u32)>, Box<dyn Error>> {
+        let in_json = |field: &str| properties.keys().any(|name| folded(name) == field);
+        let mut found = BTreeMap::new();
+        for (_, outer) in message.iter().filter(|(field, _)| !in_json(field)) {
+            let (Wire::Message(name), Count::One) = (&outer.wire, outer.count) else {
+                continue;
+            };
+            let Some(inner) = self.messages.get(name)? else {
+                continue;
+            };
+            for field in inner.keys() {
+                found.insert(field.clone(), (std::rc::Rc::clone(&inner), outer.tag));
+            }
+        }
+        Ok(found)
+    }
+
+    fn shape(&self, schema: &Value) -> Shape {
+        let reference = schema["$ref"]
+            .as_str()
+            .or_else(|| schema["allOf"][0]["$ref"].as_str());
+        if let Some(name) = reference.and_then(|text| text.strip_prefix(REFERENCE)) {
+            let definition = &self.definitions[name];
+            let is_message = definition["properties"].is_object()
+                || MESSAGES.iter().any(|end| name.ends_with(end));
+            return match is_message {
+                true => Shape::Message(name.to_owned()),
+                false => self.shape(definition),
+            };
+        }
+        match (schema["type"].as_str(), schema["format"].as_str()) {
+            (Some("string"), Some("byte")) => Shape::Scalar(Wire::Bytes),
+            (Some("string"), _) => Shape::Scalar(Wire::Text),
+            (Some("integer"), Some("int32")) => Shape::Scalar(Wire::Int32),
+            (Some("integer"), _) => Shape::Scalar(Wire::Int64),
+            (Some("number"), _) => Shape::Scalar(Wire::Double),
+            (Some("boolean"), _) => Shape::Scalar(Wire::Bool),
+            (Some("array"), _) => Shape::List(Box::new(self.shape(&schema["items"]))),
+            (Some("object"), _) if schema["additionalProperties"].is_object() => {
+                Shape::Map(Box::new(self.shape(&schema["additionalProperties"])))
+            }
+            _ => Shape::Any,
+        }
+    }
+
+    /// How the codec has to write a field; `None` where it cannot.
+    fn form(&self, shape: &Shape, field: &Field) -> Result<Option<Form>, Box<dyn Error>> {
+        if field.wire == Wire::Unknown {
+            return Ok(Some(Form::Plain));
+        }
+        let plain = |fits: bool| Ok(fits.then_some(Form::Plain));
+        match (field.count, shape) {
+            (Count::Many, Shape::List(item)) => plain(fits(item, &field.wire)),
+            (Count::Map, Shape::Map(item)) => match &**item {
+                // Lists in maps are always wrapped.
+                Shape::List(item) => plain(self.wraps(item, &field.wire)?),
+                item => plain(fits(item, &field.wire)),
+            },
+            (Count::One, Shape::List(item)) => {
+                Ok(self.wraps(item, &field.wire)?.then_some(Form::Wrapped))
+            }
+            (Count::One, shape) => plain(fits(shape, &field.wire)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a message is nothing but a list of such items.
+    fn wraps(&self, item: &Shape, wire: &Wire) -> Result<bool, Box<dyn Error>> {
+        let Wire::Message(name) = wire else {
+            return Ok(false);
+        };
+        let message = self.messages.get(name)?.unwrap_or_default();
+        let list = message.get("items");
+        Ok(message.len() == 1
+            && list.is_some_and(|f| f.tag == 1 && f.count == Count::Many && fits(item, &f.wire)))
+    }
+
+    /// Refuses a kind whose list has other numbers than those that the codec writes.
+    pub fn check_list(&self, name: &str) -> Result<(), Box<dyn Error>> {
+        let list = self.messages.get(&format!("{name}List"))?;
+        // The list of APIGroups is another kind of list.
+        let Some(list) = list.filter(|list| list.contains_key("items")) else {
+            return Ok(());
+        };
+        let number = |field: &str| list.get(field).map(|field| field.tag);
+        match (number("metadata"), number("items")) {
+            (Some(1), Some(2)) => Ok(()),
+            numbers => Err(format!("the fields of {name}List have the numbers {numbers:?}").into()),
+        }
     }
 }
 
-/// `Type` of `::core::option::Option<Type>,`.
-fn plain_option(type_: &str) -> Option<&str> {
-    let inner = type_
-        .trim()
-        .strip_prefix("::core::option::Option<")?
-        .strip_suffix(">,")?;
-    inner.chars().all(char::is_alphanumeric).then_some(inner)
+/// How a field is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    /// The list is in a message of its own.
+    Wrapped,
+}
+
+fn fits(shape: &Shape, wire: &Wire) -> bool {
+    let last = |name: &str| folded(name.rsplit('.').next().unwrap_or_default());
+    match (shape, wire) {
+        (Shape::Scalar(scalar), wire) => scalar == wire,
+        (Shape::Message(name), Wire::Message(message)) => last(name) == last(message),
+        (Shape::Any, Wire::Message(message)) => {
+            RAW.iter().any(|name| last(message) == folded(name))
+        }
+        _ => false,
+    }
 }
 
 fn apply(marker: &str, value: &str, property: &mut Value) {

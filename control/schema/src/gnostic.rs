@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use crate::openapi::OpenApiPath;
+use crate::protobuf::wire::{put_bytes, put_number};
 use crate::types::Schemas;
 
 /// Content type of the document. Clients ask for it with an `@` before the version, which is no content type at all;
@@ -34,46 +35,34 @@ impl Schemas {
 struct Message(Vec<u8>);
 
 impl Message {
-    fn varint(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            // Seven bits at a time, the lowest first.
-            self.0.push((number & 0x7f) as u8 | 0x80);
-            number >>= 7;
-        }
-        self.0.push(number as u8);
+    fn bytes(&mut self, tag: u32, content: &[u8]) {
+        put_bytes(&mut self.0, tag, content);
     }
 
-    fn bytes(&mut self, tag: u64, content: &[u8]) {
-        self.varint(tag << 3 | 2);
-        self.varint(content.len() as u64);
-        self.0.extend_from_slice(content);
-    }
-
-    fn message(&mut self, tag: u64, message: Self) {
+    fn message(&mut self, tag: u32, message: Self) {
         self.bytes(tag, &message.0);
     }
 
-    fn text(&mut self, tag: u64, text: &Value) {
+    fn text(&mut self, tag: u32, text: &Value) {
         if let Some(text) = text.as_str() {
             self.bytes(tag, text.as_bytes());
         }
     }
 
-    fn flag(&mut self, tag: u64, flag: &Value) {
+    fn flag(&mut self, tag: u32, flag: &Value) {
         if *flag == true {
-            self.varint(tag << 3);
-            self.varint(1);
+            put_number(&mut self.0, tag, 1);
         }
     }
 
-    fn parameters(&mut self, tag: u64, list: &Value) {
+    fn parameters(&mut self, tag: u32, list: &Value) {
         for json in list.as_array().into_iter().flatten() {
             self.message(tag, parameter(json));
         }
     }
 
     /// Extensions are YAML texts, and JSON is YAML.
-    fn extensions(&mut self, tag: u64, json: &Value) {
+    fn extensions(&mut self, tag: u32, json: &Value) {
         for (name, value) in json.as_object().into_iter().flatten() {
             if name.starts_with("x-") {
                 let mut any = Message::default();

@@ -1,77 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From Kubernetes' protobuf to the same trees that JSON decodes to, driven by the schemas.
+//! Kubernetes' protobuf, driven by the schemas: objects from and to the messages that Go clients read and write.
 //!
-//! `kubectl create namespace` and other typed clients send protobuf. Answers stay JSON, which every such client
-//! accepts as well. Wire format: `apimachinery/pkg/runtime/serializer/protobuf` (v1.37), proto2 without groups.
+//! An object travels in an envelope (`runtime.Unknown`) that says its kind; an event of a watch in a frame with its
+//! length before it. Wire format: `apimachinery/pkg/runtime/serializer/protobuf` (v1.37), proto2 without groups. JSON
+//! stays the form that the rest of the program works with. The API server's codec is the caller.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+mod decode;
+mod encode;
+pub(crate) mod wire;
+
+pub use encode::EncodeError;
 
 use crate::decode::DecodeError;
-use crate::types::{Definition, Property, SchemaRef, Schemas, Shape, Type};
+use wire::{Fields, Wire, put_bytes, put_key, put_varint, string, wrong};
 
 /// What a Kubernetes protobuf body starts with.
 const MAGIC: &[u8] = b"k8s\0";
-/// Nesting that no real object reaches.
-const DEPTH_MAX: usize = 100;
-
-/// Numbers and booleans that are pointers in Kubernetes' Go types: there a zero is something else than nothing, and it
-/// is on the wire only when somebody set it. Every other zero is on the wire always and means nothing.
-const POINTERS: [&str; 50] = [
-    "activeDeadlineSeconds",
-    "allocateLoadBalancerNodePorts",
-    "allowPrivilegeEscalation",
-    "automountServiceAccountToken",
-    "blockOwnerDeletion",
-    "capacity",
-    "collisionCount",
-    "controller",
-    "defaultMode",
-    "defaultUser",
-    "deletionGracePeriodSeconds",
-    "enableServiceLinks",
-    "expirationSeconds",
-    "fsGroup",
-    "gracePeriodSeconds",
-    "hostProcess",
-    "hostUsers",
-    "immutable",
-    "leaseDurationSeconds",
-    "leaseTransitions",
-    "lun",
-    "maxExpirationSeconds",
-    "minDomains",
-    "mode",
-    "optional",
-    "orphanDependents",
-    "partition",
-    "priority",
-    "privileged",
-    "progressDeadlineSeconds",
-    "readOnlyRootFilesystem",
-    "ready",
-    "recursiveReadOnlyMounts",
-    "replicas",
-    "revisionHistoryLimit",
-    "runAsGroup",
-    "runAsNonRoot",
-    "runAsUser",
-    "serving",
-    "setHostnameAsFQDN",
-    "shareProcessNamespace",
-    "started",
-    "supplementalGroupsPolicy",
-    "terminating",
-    "terminatingReplicas",
-    "terminationGracePeriodSeconds",
-    "timeoutSeconds",
-    "tolerationSeconds",
-    "user",
-    "userNamespaces",
-];
+/// The end of an envelope as Go writes it: no content encoding and no content type.
+const ENVELOPE_END: &[u8] = b"\x1a\x00\x22\x00";
 
 /// A body without its wrapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,321 +64,43 @@ pub fn open_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     Ok(envelope)
 }
 
-impl SchemaRef {
-    /// Decodes one object of this kind from its protobuf message. Fields with unknown numbers are left out.
-    pub fn decode_protobuf(&self, message: &[u8]) -> Result<Value, DecodeError> {
-        let definition = self.schemas.definition(self.index);
-        object(&self.schemas, definition, message, 0)
+/// Puts messages into the envelope of an object of this kind, one after the other: together they are its message.
+pub fn seal_envelope<T: AsRef<[u8]>>(api_version: &str, kind: &str, messages: &[T]) -> Vec<u8> {
+    let length: usize = messages.iter().map(|part| part.as_ref().len()).sum();
+    let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
+    put_bytes(&mut type_meta, 1, api_version.as_bytes());
+    put_bytes(&mut type_meta, 2, kind.as_bytes());
+    let mut sealed = Vec::with_capacity(type_meta.len() + length + 24);
+    sealed.extend_from_slice(MAGIC);
+    put_bytes(&mut sealed, 1, &type_meta);
+    put_key(&mut sealed, 2, wire::LENGTH_DELIMITED);
+    put_varint(&mut sealed, length as u64);
+    for message in messages {
+        sealed.extend_from_slice(message.as_ref());
     }
+    sealed.extend_from_slice(ENVELOPE_END);
+    sealed
 }
 
-/// One value on the wire.
-#[derive(Debug, Clone, Copy)]
-enum Wire<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32(u32),
-    Bytes(&'a [u8]),
+/// An item as a part of its list's message. The list's metadata is what `PartialObjectMetadataList` has: all lists have
+/// the same numbers.
+pub fn list_item(message: &[u8]) -> Vec<u8> {
+    let mut item = Vec::with_capacity(message.len() + 6);
+    put_bytes(&mut item, 2, message);
+    item
 }
 
-/// The fields of a message that are still to be read.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, DecodeError> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let key = self.varint()?;
-        let tag = u32::try_from(key >> 3).map_err(|_| wrong("proto: illegal tag"))?;
-        let wire = match key & 7 {
-            0 => Wire::Varint(self.varint()?),
-            1 => Wire::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| too_short())?;
-                Wire::Bytes(self.take(length)?)
-            }
-            5 => Wire::Fixed32(u32::from_le_bytes(self.array()?)),
-            other => return Err(wrong(&format!("proto: illegal wireType {other}"))),
-        };
-        Ok(Some((tag, wire)))
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(too_short)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        self.take(N)?.try_into().map_err(|_| too_short())
-    }
-
-    fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or_else(too_short)?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(wrong("proto: integer overflow"))
-    }
-}
-
-fn wrong(message: &str) -> DecodeError {
-    DecodeError::Syntax {
-        message: message.to_owned(),
-    }
-}
-
-fn too_short() -> DecodeError {
-    wrong("unexpected EOF")
-}
-
-fn string(bytes: &[u8]) -> Result<String, DecodeError> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| wrong("proto: a string is not valid UTF-8"))
-}
-
-fn object(
-    schemas: &Schemas,
-    definition: &Definition,
-    message: &[u8],
-    depth: usize,
-) -> Result<Value, DecodeError> {
-    if depth == DEPTH_MAX {
-        return Err(wrong("exceeded max depth"));
-    }
-    let Shape::Object(properties) = &definition.shape else {
-        return Ok(Value::Null);
-    };
-    let mut found = Map::new();
-    fields_of(schemas, properties, message, 0, depth, &mut found)?;
-    Ok(Value::Object(found))
-}
-
-/// Reads the fields of a message into an object: the object's own (`inline` is 0), or those that the message with this
-/// number holds for it.
-fn fields_of(
-    schemas: &Schemas,
-    properties: &[Property],
-    message: &[u8],
-    inline: u32,
-    depth: usize,
-    found: &mut Map<String, Value>,
-) -> Result<(), DecodeError> {
-    let mut fields = Fields(message);
-    while let Some((tag, wire)) = fields.next()? {
-        let own = |p: &&Property| p.tag == tag && p.inline_tag == inline && tag != 0;
-        let Some(property) = properties.iter().find(own) else {
-            let holds = inline == 0 && properties.iter().any(|p| p.inline_tag == tag && tag != 0);
-            if let (true, Wire::Bytes(inner)) = (holds, wire) {
-                fields_of(schemas, properties, inner, tag, depth, found)?;
-            }
-            continue;
-        };
-        let name = &*property.name;
-        match plain(schemas, &property.type_) {
-            Type::List(item) => {
-                let list = found
-                    .entry(name)
-                    .or_insert_with(|| Value::Array(Vec::new()));
-                let Value::Array(list) = list else { continue };
-                list_items(schemas, item, wire, depth, list)?;
-            }
-            Type::Map(item) => {
-                let map = found
-                    .entry(name)
-                    .or_insert_with(|| Value::Object(Map::new()));
-                let (Value::Object(map), Wire::Bytes(entry)) = (map, wire) else {
-                    continue;
-                };
-                map_entry(schemas, item, entry, depth, map)?;
-            }
-            _ => {
-                let value = value(schemas, &property.type_, wire, depth)?;
-                let kept = property.required || POINTERS.contains(&name);
-                let nothing = match &value {
-                    Value::Null => true,
-                    Value::String(text) => text.is_empty(),
-                    Value::Bool(false) => !kept,
-                    Value::Number(number) => number.as_f64() == Some(0.0) && !kept,
-                    _ => false,
-                };
-                if !nothing {
-                    found.insert(name.to_owned(), value);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The type behind names.
-fn plain<'a>(schemas: &'a Schemas, type_: &'a Type) -> &'a Type {
-    match type_ {
-        Type::Definition(index) => match &schemas.definition(*index).shape {
-            Shape::Other(type_) => type_,
-            Shape::Object(_) => type_,
-        },
-        _ => type_,
-    }
-}
-
-fn list_items(
-    schemas: &Schemas,
-    item: &Type,
-    wire: Wire<'_>,
-    depth: usize,
-    list: &mut Vec<Value>,
-) -> Result<(), DecodeError> {
-    let number = matches!(
-        plain(schemas, item),
-        Type::Int32 | Type::Int64 | Type::Boolean
-    );
-    if let (true, Wire::Bytes(packed)) = (number, wire) {
-        let mut packed = Fields(packed);
-        while !packed.0.is_empty() {
-            let next = Wire::Varint(packed.varint()?);
-            list.push(value(schemas, item, next, depth)?);
-        }
-        return Ok(());
-    }
-    list.push(value(schemas, item, wire, depth)?);
-    Ok(())
-}
-
-fn map_entry(
-    schemas: &Schemas,
-    item: &Type,
-    entry: &[u8],
-    depth: usize,
-    map: &mut Map<String, Value>,
-) -> Result<(), DecodeError> {
-    let (mut key, mut found) = (String::new(), None);
-    let mut fields = Fields(entry);
-    while let Some((tag, wire)) = fields.next()? {
-        match (tag, wire) {
-            (1, Wire::Bytes(text)) => key = string(text)?,
-            (2, Wire::Bytes(message)) if matches!(plain(schemas, item), Type::List(_)) => {
-                // A list cannot be a map's value on the wire; it is wrapped in a message of its own.
-                found = Some(wrapped_list(schemas, item, message, depth)?);
-            }
-            (2, wire) => found = Some(value(schemas, item, wire, depth)?),
-            _ => {}
-        }
-    }
-    let empty = || match plain(schemas, item) {
-        Type::String | Type::Bytes => Value::String(String::new()),
-        _ => Value::Null,
-    };
-    map.insert(key, found.unwrap_or_else(empty));
-    Ok(())
-}
-
-fn wrapped_list(
-    schemas: &Schemas,
-    type_: &Type,
-    message: &[u8],
-    depth: usize,
-) -> Result<Value, DecodeError> {
-    let mut list = Vec::new();
-    if let Type::List(item) = plain(schemas, type_) {
-        let mut fields = Fields(message);
-        while let Some((tag, wire)) = fields.next()? {
-            if tag == 1 {
-                list_items(schemas, item, wire, depth, &mut list)?;
-            }
-        }
-    }
-    Ok(Value::Array(list))
-}
-
-fn value(
-    schemas: &Schemas,
-    type_: &Type,
-    wire: Wire<'_>,
-    depth: usize,
-) -> Result<Value, DecodeError> {
-    let name = match type_ {
-        Type::Definition(index) => schemas.definition(*index).short_name(),
-        _ => "",
-    };
-    Ok(match (plain(schemas, type_), wire) {
-        (Type::String, Wire::Bytes(text)) => Value::String(string(text)?),
-        (Type::Bytes, Wire::Bytes(bytes)) => Value::String(STANDARD.encode(bytes)),
-        (Type::Boolean, Wire::Varint(bit)) => Value::Bool(bit != 0),
-        // Negative numbers are sign-extended to 64 bits on the wire.
-        (Type::Int32 | Type::Int64, Wire::Varint(number)) => number.cast_signed().into(),
-        (Type::Number, Wire::Fixed64(bits)) => f64::from_bits(bits).into(),
-        (Type::Number, Wire::Fixed32(bits)) => f64::from(f32::from_bits(bits)).into(),
-        (Type::Quantity, Wire::Bytes(message)) => first_string(message)?,
-        (Type::Time(_), Wire::Bytes(message)) => moment(message, name)?,
-        (Type::IntOrString, Wire::Bytes(message)) => int_or_string(message)?,
-        (Type::Definition(index), Wire::Bytes(message)) => {
-            object(schemas, schemas.definition(*index), message, depth + 1)?
-        }
-        // Free-form JSON is only in fields that clients do not write.
-        _ => Value::Null,
-    })
-}
-
-/// The text in field 1 of a message.
-fn first_string(message: &[u8]) -> Result<Value, DecodeError> {
-    let mut text = Value::Null;
-    let mut fields = Fields(message);
-    while let Some((tag, wire)) = fields.next()? {
-        if let (1, Wire::Bytes(bytes)) = (tag, wire) {
-            text = Value::String(string(bytes)?);
-        }
-    }
-    Ok(text)
-}
-
-fn moment(message: &[u8], name: &str) -> Result<Value, DecodeError> {
-    let (mut seconds, mut nanos) = (0i64, 0i64);
-    let mut fields = Fields(message);
-    let mut given = false;
-    while let Some((tag, wire)) = fields.next()? {
-        match (tag, wire) {
-            (1, Wire::Varint(number)) => (seconds, given) = (number.cast_signed(), true),
-            (2, Wire::Varint(number)) => nanos = number.cast_signed(),
-            _ => {}
-        }
-    }
-    // The zero time is an empty message.
-    if !given {
-        return Ok(Value::Null);
-    }
-    let time = OffsetDateTime::from_unix_timestamp(seconds)
-        .map_err(|_| wrong("proto: a time is out of range"))?;
-    if name == "MicroTime" {
-        let text = time.format(&Rfc3339).map_err(|e| wrong(&e.to_string()))?;
-        let micros = nanos / 1000;
-        return Ok(text.replace('Z', &format!(".{micros:06}Z")).into());
-    }
-    let text = time.format(&Rfc3339).map_err(|e| wrong(&e.to_string()))?;
-    Ok(text.into())
-}
-
-fn int_or_string(message: &[u8]) -> Result<Value, DecodeError> {
-    let (mut kind, mut number, mut text) = (0, 0i64, String::new());
-    let mut fields = Fields(message);
-    while let Some((tag, wire)) = fields.next()? {
-        match (tag, wire) {
-            (1, Wire::Varint(found)) => kind = found,
-            (2, Wire::Varint(found)) => number = found.cast_signed(),
-            (3, Wire::Bytes(found)) => text = string(found)?,
-            _ => {}
-        }
-    }
-    Ok(if kind == 0 {
-        number.into()
-    } else {
-        text.into()
-    })
+/// Appends one event of a watch: its length, then `WatchEvent` with the object in its envelope.
+pub fn put_watch_frame(frame: &mut Vec<u8>, event: &str, sealed: &[u8]) {
+    let mut object = Vec::with_capacity(sealed.len() + 6);
+    put_bytes(&mut object, 1, sealed);
+    let mut message = Vec::with_capacity(event.len() + object.len() + 8);
+    put_bytes(&mut message, 1, event.as_bytes());
+    put_bytes(&mut message, 2, &object);
+    // An object is smaller than a body may be, so its length fits.
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&message);
 }
 
 #[cfg(test)]

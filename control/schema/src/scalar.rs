@@ -47,6 +47,11 @@ fn illegal_base64(at: usize) -> String {
 
 /// An RFC 3339 time in UTC and in the given precision, or why it is none; worded as Go's `time.Parse`.
 pub(crate) fn time(text: &str, precision: Precision) -> Result<String, String> {
+    Ok(written(moment(text, precision)?, precision))
+}
+
+/// What an RFC 3339 time says, in UTC.
+pub(crate) fn moment(text: &str, precision: Precision) -> Result<OffsetDateTime, String> {
     let layout = match precision {
         Precision::Seconds => "2006-01-02T15:04:05Z07:00",
         Precision::Micros => "2006-01-02T15:04:05.000000Z07:00",
@@ -58,17 +63,21 @@ pub(crate) fn time(text: &str, precision: Precision) -> Result<String, String> {
     if !rest.is_empty() {
         return Err(format!("parsing time {text:?}: extra text: {rest:?}"));
     }
-    let time = fields
+    fields
         .moment()
-        .map_err(|which| format!("parsing time {text:?}: {which} out of range"))?;
+        .map_err(|which| format!("parsing time {text:?}: {which} out of range"))
+}
+
+/// A time in UTC as Kubernetes writes it.
+pub(crate) fn written(time: OffsetDateTime, precision: Precision) -> String {
     let (date, clock) = (time.date(), time.time());
     let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
     let (hour, minute, second) = time.to_hms();
     let whole = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-    Ok(match precision {
+    match precision {
         Precision::Seconds => format!("{whole}Z"),
         Precision::Micros => format!("{whole}.{:06}Z", clock.microsecond()),
-    })
+    }
 }
 
 /// The numbers of a time as they stand in the text.

@@ -64,6 +64,8 @@ pub(crate) struct Property {
     pub(crate) tag: u32,
     /// The number of the message that holds it in protobuf, where JSON has it one level further up; else 0.
     pub(crate) inline_tag: u32,
+    /// Whether it is a list that protobuf has in a message of its own.
+    pub(crate) wrapped: bool,
 }
 
 /// An object with named fields, or a type that has a name.
@@ -170,6 +172,17 @@ impl Schemas {
     pub(crate) fn definition(&self, index: Index) -> &Definition {
         &self.definitions[index as usize]
     }
+
+    /// The type behind names: a definition that is no object is what it stands for.
+    pub(crate) fn plain<'a>(&'a self, type_: &'a Type) -> &'a Type {
+        match type_ {
+            Type::Definition(index) => match &self.definition(*index).shape {
+                Shape::Other(type_) => type_,
+                Shape::Object(_) => type_,
+            },
+            _ => type_,
+        }
+    }
 }
 
 fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Definition {
@@ -186,6 +199,7 @@ fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Defin
                     keeps_zero: schema["x-knarr-keeps-zero"] == true,
                     tag: number(&schema["x-knarr-protobuf-tag"]),
                     inline_tag: number(&schema["x-knarr-protobuf-inline-tag"]),
+                    wrapped: schema["x-knarr-protobuf-wrapped"] == true,
                 })
                 .collect();
             properties.sort_by(|a, b| a.name.cmp(&b.name));

@@ -3,14 +3,15 @@
 
 use serde_json::json;
 
-use super::{Message, operation, parameter, schema};
+use super::{operation, parameter, schema};
 use crate::Schemas;
+use crate::protobuf::wire::put_varint;
 
 #[test]
 fn numbers_of_more_than_seven_bits_take_more_bytes() {
-    let mut message = Message::default();
-    message.varint(300);
-    assert_eq!(message.0, [0xac, 0x02]);
+    let mut number = Vec::new();
+    put_varint(&mut number, 300);
+    assert_eq!(number, [0xac, 0x02]);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::{is_protobuf, open_envelope};
 use crate::Schemas;
 
+mod round_trips;
+
 /// A field with bytes.
 fn bytes(tag: u8, content: &[u8]) -> Vec<u8> {
     assert!(content.len() < 128, "one byte of length is enough here");
@@ -23,7 +25,7 @@ fn decode(group: &str, version: &str, kind: &str, message: &[u8]) -> Value {
     let schema = Schemas::builtin()
         .kind(group, version, kind)
         .expect("a built-in kind");
-    schema.decode_protobuf(message).expect("a message")
+    schema.decode_protobuf(message).expect("a message").value
 }
 
 #[test]
