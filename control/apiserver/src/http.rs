@@ -17,6 +17,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::codec::{Format, Kept};
 use crate::core::Core;
 use crate::identity::Caller;
 use crate::metrics::{DurationLabels, RequestLabels};
@@ -41,13 +42,15 @@ mod reviews;
 mod subresource;
 mod watch;
 
-use negotiate::{Accept, Format};
+use negotiate::Accept;
 use path::{Query, ResourcePath, Target};
 
 /// What every request shares.
 #[derive(Debug)]
 pub(crate) struct Http {
     pub(crate) core: Arc<Core>,
+    /// Encodings of objects for watchers.
+    pub(crate) kept: Arc<Kept>,
     reads: Semaphore,
     writes: Semaphore,
 }
@@ -81,6 +84,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
     let http = Arc::new(Http {
         reads: Semaphore::new(core.config.reads_in_flight_max),
         writes: Semaphore::new(core.config.writes_in_flight_max),
+        kept: Arc::default(),
         core,
     });
     Router::new().fallback(handle).with_state(http)

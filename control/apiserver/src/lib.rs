@@ -15,6 +15,7 @@ mod allocations;
 mod cache;
 mod client;
 mod clock;
+mod codec;
 mod config;
 mod core;
 mod field;

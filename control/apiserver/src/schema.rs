@@ -40,7 +40,8 @@ pub(crate) struct Decoded {
     pub(crate) problems: Vec<String>,
 }
 
-fn schema(kind: &SchemaKind) -> Result<SchemaRef, ApiError> {
+/// The schema of a kind.
+pub(crate) fn of(kind: &SchemaKind) -> Result<SchemaRef, ApiError> {
     Schemas::builtin()
         .kind(&kind.group, &kind.version, &kind.kind)
         .ok_or_else(|| ApiError::internal(format!("{} {} has no schema", kind.version, kind.kind)))
@@ -48,7 +49,7 @@ fn schema(kind: &SchemaKind) -> Result<SchemaRef, ApiError> {
 
 /// Decodes JSON. Fields that the kind does not have are left out and told.
 pub(crate) fn decode(kind: &SchemaKind, json: &[u8]) -> Result<Decoded, ApiError> {
-    checked(kind, schema(kind)?.decode(json))
+    checked(kind, of(kind)?.decode(json))
 }
 
 fn checked(
@@ -83,7 +84,7 @@ pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, 
         let named = serde_json::json!({"kind": envelope.kind, "apiVersion": envelope.api_version});
         return Ok(named.to_string().into());
     }
-    let decoded = schema(kind)?.decode_protobuf(envelope.raw);
+    let decoded = of(kind)?.decode_protobuf(envelope.raw);
     let mut value = decoded.map_err(|e| refuse(&e))?.value;
     value["kind"] = envelope.kind.into();
     value["apiVersion"] = envelope.api_version.into();
@@ -94,7 +95,7 @@ pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, 
 
 /// Checks a tree as [`decode`] checks bytes.
 pub(crate) fn decode_value(kind: &SchemaKind, value: Value) -> Result<Decoded, ApiError> {
-    checked(kind, schema(kind)?.decode_value(value))
+    checked(kind, of(kind)?.decode_value(value))
 }
 
 /// Applies a strategic merge patch.
@@ -103,7 +104,7 @@ pub(crate) fn strategic_merge(
     current: &Value,
     patch: &Value,
 ) -> Result<Value, ApiError> {
-    schema(kind)?
+    of(kind)?
         .strategic_merge(current, patch)
         .map_err(|error| ApiError::new(Reason::BadRequest, error.to_string()))
 }

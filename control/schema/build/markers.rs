@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 
@@ -39,6 +40,9 @@ enum Shape {
 const MESSAGES: [&str; 4] = [".Quantity", ".Time", ".MicroTime", ".IntOrString"];
 /// Messages that hold JSON as bytes in their field 1.
 const RAW: [&str; 3] = ["RawExtension", "FieldsV1", "Json"];
+
+/// By the folded name of a field, the message that has it and that message's number.
+type Embedded = BTreeMap<String, (Rc<Message>, u32)>;
 
 /// Finds numbers and markers for definitions.
 pub struct Markers<'a> {
@@ -98,7 +102,7 @@ impl Markers<'_> {
         &self,
         message: &Message,
         properties: &Map<String, Value>,
-    ) -> Result<BTreeMap<String, (std::rc::Rc<Message>, u32)>, Box<dyn Error>> {
+    ) -> Result<Embedded, Box<dyn Error>> {
         let in_json = |field: &str| properties.keys().any(|name| folded(name) == field);
         let mut found = BTreeMap::new();
         for (_, outer) in message.iter().filter(|(field, _)| !in_json(field)) {
@@ -109,7 +113,7 @@ impl Markers<'_> {
                 continue;
             };
             for field in inner.keys() {
-                found.insert(field.clone(), (std::rc::Rc::clone(&inner), outer.tag));
+                found.insert(field.clone(), (Rc::clone(&inner), outer.tag));
             }
         }
         Ok(found)

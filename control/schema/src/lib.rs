@@ -21,6 +21,7 @@ pub use gnostic::OPENAPI_V2_PROTOBUF;
 pub use merge::PatchError;
 pub use openapi::{OpenApiOperation, OpenApiPath};
 pub use protobuf::{
-    EncodeError, Envelope, is_protobuf, list_item, open_envelope, put_watch_frame, seal_envelope,
+    ENVELOPE_END, EncodeError, Envelope, envelope_start, is_protobuf, list_item, open_envelope,
+    put_watch_frame, seal_envelope,
 };
 pub use types::{SchemaRef, Schemas};

@@ -17,7 +17,7 @@ use wire::{Fields, Wire, put_bytes, put_key, put_varint, string, wrong};
 /// What a Kubernetes protobuf body starts with.
 const MAGIC: &[u8] = b"k8s\0";
 /// The end of an envelope as Go writes it: no content encoding and no content type.
-const ENVELOPE_END: &[u8] = b"\x1a\x00\x22\x00";
+pub const ENVELOPE_END: &[u8] = b"\x1a\x00\x22\x00";
 
 /// A body without its wrapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,22 +64,26 @@ pub fn open_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     Ok(envelope)
 }
 
-/// Puts messages into the envelope of an object of this kind, one after the other: together they are its message.
-pub fn seal_envelope<T: AsRef<[u8]>>(api_version: &str, kind: &str, messages: &[T]) -> Vec<u8> {
-    let length: usize = messages.iter().map(|part| part.as_ref().len()).sum();
+/// Puts a message into the envelope of an object of this kind.
+pub fn seal_envelope(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    let mut sealed = envelope_start(api_version, kind, message.len());
+    sealed.reserve_exact(message.len() + ENVELOPE_END.len());
+    sealed.extend_from_slice(message);
+    sealed.extend_from_slice(ENVELOPE_END);
+    sealed
+}
+
+/// What stands before a message of this length. [`ENVELOPE_END`] comes after it.
+pub fn envelope_start(api_version: &str, kind: &str, length: usize) -> Vec<u8> {
     let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
     put_bytes(&mut type_meta, 1, api_version.as_bytes());
     put_bytes(&mut type_meta, 2, kind.as_bytes());
-    let mut sealed = Vec::with_capacity(type_meta.len() + length + 24);
-    sealed.extend_from_slice(MAGIC);
-    put_bytes(&mut sealed, 1, &type_meta);
-    put_key(&mut sealed, 2, wire::LENGTH_DELIMITED);
-    put_varint(&mut sealed, length as u64);
-    for message in messages {
-        sealed.extend_from_slice(message.as_ref());
-    }
-    sealed.extend_from_slice(ENVELOPE_END);
-    sealed
+    let mut start = Vec::with_capacity(type_meta.len() + 16);
+    start.extend_from_slice(MAGIC);
+    put_bytes(&mut start, 1, &type_meta);
+    put_key(&mut start, 2, wire::LENGTH_DELIMITED);
+    put_varint(&mut start, length as u64);
+    start
 }
 
 /// An item as a part of its list's message. The list's metadata is what `PartialObjectMetadataList` has: all lists have

@@ -9,18 +9,13 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::options::{FieldValidation, Problems};
+use crate::codec::{BODY_BYTES_MAX, Format, JSON, PROTOBUF, YAML};
 use crate::schema::{self, SchemaKind};
 use crate::{ApiError, Reason};
 
-mod yaml;
-
-/// As kube-apiserver's `MaxRequestBodyBytes`.
-const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// What is read of a larger one, and thrown away. A client that has not sent all of it when the connection is closed may
+/// What is read of a larger body, and thrown away. A client that has not sent all of it when the connection is closed may
 /// never see the answer that says why.
 const DISCARDED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Kubernetes' protobuf; requests may be written in it, answers are JSON.
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Bytes of a body that an error shows.
 const SUMMARY_BYTES_MAX: usize = 30;
 
@@ -79,23 +74,9 @@ pub(crate) fn as_json(
     content_type: &str,
     body: Bytes,
 ) -> Result<Bytes, ApiError> {
-    match media_type(content_type) {
-        PROTOBUF if body.is_empty() => Ok(body),
-        PROTOBUF => schema::protobuf_as_json(kind, &body),
-        "" | "application/json" | "*/*" => Ok(body),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => {
-            let tree = yaml::parse(&body).map_err(|error| {
-                ApiError::bad_request(format!(
-                    "the object provided is unrecognized: error converting YAML to JSON: yaml: {error}"
-                ))
-            })?;
-            serde_json::to_vec(&tree)
-                .map(Bytes::from)
-                .map_err(ApiError::internal)
-        }
-        _ => Err(unsupported(&format!(
-            "application/json, application/yaml, {PROTOBUF}"
-        ))),
+    match Format::of_body(media_type(content_type)) {
+        Some(format) => format.decode(kind, body),
+        None => Err(unsupported(&format!("{JSON}, {YAML}, {PROTOBUF}"))),
     }
 }
 

@@ -3,17 +3,17 @@
 
 use std::net::SocketAddr;
 
-use axum::body::Body;
 use axum::response::Response;
 use http::header::USER_AGENT;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::negotiate::{Form, Format};
+use super::negotiate::Form;
 use super::path::{Review, versions_of};
 use super::{Call, respond};
 use crate::ApiError;
+use crate::codec::Format;
 use crate::registry::{Kind, Registry, Text, group_version};
 
 const READ_WRITE: [&str; 8] = [
@@ -307,11 +307,7 @@ fn aggregated(
         "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
         _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
     };
-    respond::build(
-        StatusCode::OK,
-        kind,
-        Body::from(respond::encoded(format, &body)),
-    )
+    respond::tree_as(format, StatusCode::OK, kind, &body)
 }
 
 fn aggregated_resources(registry: &Registry, group: &str, version: &str) -> Vec<Value> {

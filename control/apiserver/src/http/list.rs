@@ -8,12 +8,14 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::negotiate::{Form, Format};
+use super::negotiate::Form;
 use super::path::Query;
 use super::{Call, Http, options, respond};
+use crate::codec::Format;
 use crate::object::Object;
 use crate::page::{AsOf, Page};
-use crate::registry::{Kind, group_version};
+use crate::registry::Kind;
+use crate::schema::SchemaKind;
 use crate::table::{self, Include};
 use crate::{ApiError, value};
 
@@ -58,7 +60,7 @@ pub(crate) fn one(
             let tree = serde_json::from_slice(&bytes).unwrap_or_default();
             Ok(respond::tree(format, code, &table::partial(tree, version)))
         }
-        _ => Ok(respond::bytes(format, code, bytes)),
+        _ => respond::object(format, code, &SchemaKind::from(kind), &bytes),
     }
 }
 
@@ -164,28 +166,10 @@ pub(crate) fn encode(
             });
             Ok(respond::tree(format, StatusCode::OK, &body))
         }
-        _ if format == Format::Json => {
-            let head = format!(
-                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{head},\"items\":[",
-                &kind.kind,
-                group_version(&kind.group, &kind.version),
-            );
-            let items = page.objects.iter().map(shown);
-            Ok(respond::joined(head.into_bytes(), items, b"]}\n"))
-        }
         _ => {
-            let items: Vec<Value> = page
-                .objects
-                .iter()
-                .map(|o| serde_json::from_slice(&shown(o)).unwrap_or_default())
-                .collect();
-            let body = json!({
-                "kind": format!("{}List", kind.kind),
-                "apiVersion": group_version(&kind.group, &kind.version),
-                "metadata": head,
-                "items": items,
-            });
-            Ok(respond::tree(format, StatusCode::OK, &body))
+            let items = page.objects.iter().map(shown);
+            let list = format.list(&SchemaKind::from(kind), &head, items)?;
+            Ok(respond::pieces(format, list))
         }
     }
 }

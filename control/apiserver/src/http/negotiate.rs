@@ -5,20 +5,11 @@ use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 
 use super::path::Query;
+use crate::codec::{Format, JSON, PROTOBUF, YAML};
 use crate::{ApiError, Reason};
 
 /// OpenAPI v2 as protobuf, with dots for every separator.
 const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-
-/// The encoding of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// On one line.
-    Json,
-    /// Indented, for people.
-    PrettyJson,
-    Yaml,
-}
 
 /// The form of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,12 +93,7 @@ impl Accept {
                 .iter()
                 .find(|(_, form)| *form == Form::Plain || can(form))
                 .cloned()
-                .ok_or_else(|| {
-                    ApiError::new(
-                        Reason::NotAcceptable,
-                        "only the following media types are accepted: application/json, application/yaml",
-                    )
-                })?
+                .ok_or_else(|| not_acceptable(&[JSON, YAML, PROTOBUF]))?
         };
         let format = match format {
             Format::Json => self.json,
@@ -120,6 +106,26 @@ impl Accept {
     pub(crate) fn plain(&self) -> Result<Format, ApiError> {
         self.choose(|_| false).map(|(format, _)| format)
     }
+
+    /// For answers that are text, and are sent as JSON whichever text is wanted.
+    pub(crate) fn text(&self) -> Result<(), ApiError> {
+        let mut wanted = self.wanted.iter();
+        let is_text =
+            |(format, form): &(Format, Form)| *format != Format::Protobuf && *form == Form::Plain;
+        if self.given == Given::Nothing || wanted.any(is_text) {
+            return Ok(());
+        }
+        Err(not_acceptable(&[JSON, YAML]))
+    }
+}
+
+/// 406 naming what can be answered.
+pub(crate) fn not_acceptable(accepted: &[&str]) -> ApiError {
+    let accepted = accepted.join(", ");
+    ApiError::new(
+        Reason::NotAcceptable,
+        format!("only the following media types are accepted: {accepted}"),
+    )
 }
 
 /// JSON is indented when the client asks for it with `pretty`, or when a person seems to read it: `isPrettyPrint` of
@@ -155,8 +161,9 @@ struct Range {
 fn parse_range(range: &str) -> Option<Range> {
     let mut parts = range.split(';').map(str::trim);
     let mut format = match parts.next()? {
-        "application/json" | "*/*" | "application/*" => Format::Json,
-        "application/yaml" => Format::Yaml,
+        JSON | "*/*" | "application/*" => Format::Json,
+        YAML => Format::Yaml,
+        PROTOBUF => Format::Protobuf,
         _ => return None,
     };
     let (mut form, mut group, mut version) = ("", "", "");
@@ -192,6 +199,10 @@ fn parse_range(range: &str) -> Option<Range> {
         },
         _ => return None,
     };
+    // Tables and the aggregated discovery have no messages here, as in kube-apiserver tables have none.
+    if format == Format::Protobuf && !matches!(form, Form::Plain | Form::Partial(_)) {
+        return None;
+    }
     Some(Range {
         format,
         form,

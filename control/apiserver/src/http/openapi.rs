@@ -10,10 +10,11 @@ use http::header::{ACCEPT_RANGES, CACHE_CONTROL, ETAG, HeaderValue};
 use knarr_schema::{OpenApiOperation, OpenApiPath};
 use serde_json::{Map, json};
 
-use super::negotiate::{Format, OpenApiProtobuf};
+use super::negotiate::OpenApiProtobuf;
 use super::path::{Review, versions_of};
 use super::{Call, discovery, not_found, respond};
 use crate::ApiError;
+use crate::codec::Format;
 use crate::registry::{Kind, Registry};
 
 /// `GET /openapi/v3`
@@ -49,7 +50,7 @@ pub(crate) fn v3(group: &str, version: &str, call: &Call) -> Result<Response, Ap
     if !versions_of(registry, group).contains(&version) {
         return Err(not_found());
     }
-    call.accept.plain()?;
+    call.accept.text()?;
     let json = registry
         .schemas
         .openapi_v3(&paths(registry, group, version));
@@ -74,7 +75,7 @@ pub(crate) fn v2(call: &Call) -> Result<Response, ApiError> {
         );
         return Ok(cacheable(registry, response));
     }
-    call.accept.plain()?;
+    call.accept.text()?;
     Ok(document(registry, schemas.openapi_v2(&all)))
 }
 

@@ -1,66 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Responses: JSON or YAML bodies, Status errors, warnings.
+//! Responses: bodies that the codec has encoded, Status errors, warnings.
 
 use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{HeaderName, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusDetails};
 use serde_json::{Map, Value, json};
 
-use super::negotiate::Format;
+use crate::codec::{Format, Pieces};
+use crate::schema::SchemaKind;
 use crate::{ApiError, Reason};
 
-mod yaml;
-
-/// Bytes of a list that go into one piece of the body.
-const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of one warning, and of all; longer ones are cut, as in kube-apiserver.
 const WARNING_BYTES_MAX: usize = 2048;
 
-/// A JSON tree.
+/// A tree.
 pub(crate) fn tree(format: Format, code: StatusCode, body: &Value) -> Response {
-    build(code, media_type(format), Body::from(encoded(format, body)))
+    tree_as(format, code, format.media_type(), body)
 }
 
-/// JSON that is encoded already.
-pub(crate) fn bytes(format: Format, code: StatusCode, json: Bytes) -> Response {
-    let body = match format {
-        Format::Json => {
-            let mut body = BytesMut::with_capacity(json.len() + 1);
-            body.extend_from_slice(&json);
-            body.extend_from_slice(b"\n");
-            body.freeze()
-        }
-        Format::PrettyJson | Format::Yaml => {
-            let tree: Value = serde_json::from_slice(&json).unwrap_or_default();
-            encoded(format, &tree).into()
-        }
-    };
-    build(code, media_type(format), Body::from(body))
-}
-
-/// A tree as text. Kubernetes ends a line that it does not indent, and leaves the end of indented JSON open.
-pub(crate) fn encoded(format: Format, tree: &Value) -> Vec<u8> {
-    match format {
-        Format::Json => {
-            let mut json = serde_json::to_vec(tree).unwrap_or_default();
-            json.push(b'\n');
-            json
-        }
-        Format::PrettyJson => serde_json::to_vec_pretty(tree).unwrap_or_default(),
-        Format::Yaml => yaml::text(tree).into_bytes(),
+/// A tree with a content type of its own.
+pub(crate) fn tree_as(
+    format: Format,
+    code: StatusCode,
+    kind: &'static str,
+    body: &Value,
+) -> Response {
+    match format.tree(body) {
+        Ok(encoded) => build(code, kind, Body::from(encoded)),
+        // Of the formats, JSON has everything.
+        Err(error) => status(Format::Json, &error),
     }
 }
 
-fn media_type(format: Format) -> &'static str {
-    match format {
-        Format::Json | Format::PrettyJson => "application/json",
-        Format::Yaml => "application/yaml",
-    }
+/// An object of a kind, whose JSON is encoded already.
+pub(crate) fn object(
+    format: Format,
+    code: StatusCode,
+    kind: &SchemaKind,
+    json: &Bytes,
+) -> Result<Response, ApiError> {
+    let body = format.object(kind, json)?;
+    Ok(build(code, format.media_type(), Body::from(body)))
 }
 
 /// JSON that is indented for everybody, as Kubernetes' `WriteRawJSON`.
@@ -93,32 +78,16 @@ pub(crate) fn build(code: StatusCode, kind: &'static str, body: Body) -> Respons
     response
 }
 
-/// A list made of its head, the bytes of its items and its end, without one copy of it all.
-pub(crate) fn joined(head: Vec<u8>, items: impl Iterator<Item = Bytes>, tail: &[u8]) -> Response {
-    let mut pieces: Vec<Bytes> = Vec::new();
-    let mut piece = BytesMut::from(head.as_slice());
-    for (index, item) in items.enumerate() {
-        if index > 0 {
-            piece.extend_from_slice(b",");
-        }
-        if piece.len() + item.len() > PIECE_BYTES {
-            pieces.push(piece.split().freeze());
-        }
-        if item.len() > PIECE_BYTES {
-            pieces.push(item);
-        } else {
-            piece.extend_from_slice(&item);
-        }
-    }
-    piece.extend_from_slice(tail);
-    pieces.push(piece.freeze());
+/// A body of many pieces.
+pub(crate) fn pieces(format: Format, pieces: Pieces) -> Response {
+    let pieces = pieces.finish();
     let body = match pieces.as_slice() {
         [one] => Body::from(one.clone()),
         _ => Body::from_stream(futures::stream::iter(
             pieces.into_iter().map(Ok::<_, Infallible>),
         )),
     };
-    build(StatusCode::OK, "application/json", body)
+    build(StatusCode::OK, format.media_type(), body)
 }
 
 /// A refusal.

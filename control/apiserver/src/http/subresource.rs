@@ -11,6 +11,7 @@ use super::path::ResourcePath;
 use super::resource::{decode_as, patch_object, read_patch, replace};
 use super::{Call, Http, body, list, logs, not_allowed, options, respond};
 use crate::admission::Part;
+use crate::codec::Format;
 use crate::patch;
 use crate::registry::Kind;
 use crate::schema::SchemaKind;
@@ -176,11 +177,12 @@ async fn finalize(http: &Http, kind: &Kind, name: &str, call: Call) -> Result<Re
     let (mut sent, _) = decode_as(&SchemaKind::from(kind), &json, validation)?;
     check_place(kind, "", name, &mut sent)?;
     let written = http.core.finalize(name, &sent, &options).await?;
-    let response = respond::bytes(format, StatusCode::OK, written.bytes);
+    let kind = SchemaKind::from(kind);
+    let response = respond::object(format, StatusCode::OK, &kind, &written.bytes)?;
     Ok(respond::warn(response, &written.warnings))
 }
 
-fn done(format: super::negotiate::Format, code: StatusCode) -> Response {
+fn done(format: Format, code: StatusCode) -> Response {
     let body = json!({
         "kind": "Status",
         "apiVersion": "v1",

@@ -3,8 +3,9 @@
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use super::negotiate::{Accept, Form, Format};
+use super::negotiate::{Accept, Form};
 use super::path::{Query, Target};
+use crate::codec::Format;
 use crate::registry::Registry;
 
 /// Resource, namespace, name and subresource.
@@ -105,11 +106,17 @@ fn the_first_form_that_can_be_answered_wins() {
     );
     assert_eq!(
         choose("application/vnd.kubernetes.protobuf,application/json"),
-        Ok((Format::Json, Form::Plain))
+        Ok((Format::Protobuf, Form::Plain))
     );
     assert_eq!(choose("application/yaml"), Ok((Format::Yaml, Form::Plain)));
     assert_eq!(choose("*/*"), Ok((Format::Json, Form::Plain)));
-    assert_eq!(choose("application/vnd.kubernetes.protobuf"), Err(406));
+    assert_eq!(
+        choose("application/vnd.kubernetes.protobuf;q=0.5,application/json"),
+        Ok((Format::Json, Form::Plain))
+    );
+    // A table is no message.
+    let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+    assert_eq!(choose(table), Err(406));
     assert_eq!(choose("application/json;as=Foo;v=v1;g=x"), Err(406));
     let yaml_first = "application/json;q=0.2, application/yaml;q=0.9";
     assert_eq!(choose(yaml_first), Ok((Format::Yaml, Form::Plain)));

@@ -16,16 +16,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::list::{include, is_object_form};
-use super::negotiate::{Form, Format};
+use super::negotiate::{Form, not_acceptable};
 use super::{Call, Http, endpoint, options, respond};
 use crate::ApiError;
 use crate::cache::{CacheEvent, CacheEventKind, EventStream, Expired};
+use crate::codec::{Encoding, Format, JSON, PROTOBUF, Watcher};
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::metrics::EndpointLabels;
 use crate::object::Object;
 use crate::page::Wanted;
-use crate::registry::Kind;
+use crate::registry::{Kind, Storage};
+use crate::schema::SchemaKind;
 use crate::table::{self, Include};
 
 /// Shortest life of a watch whose client names none; the longest is twice that, as in kube-apiserver.
@@ -46,13 +48,9 @@ pub(crate) async fn watch(
     call: &Call,
 ) -> Result<Response, ApiError> {
     let (format, form) = call.accept.choose(is_object_form)?;
-    // A stream has one event a line, so it is never indented.
-    if format == Format::Yaml {
-        return Err(ApiError::new(
-            crate::Reason::NotAcceptable,
-            "only the following media types are accepted: application/json",
-        ));
-    }
+    let Some(media_type) = format.stream_type() else {
+        return Err(not_acceptable(&[JSON, PROTOBUF]));
+    };
     let mut wanted = options::wanted(&call.query, namespace)?;
     if let Some(name) = name {
         wanted
@@ -87,7 +85,7 @@ pub(crate) async fn watch(
                 after = version;
                 events
             }
-            Err(expired) => return Ok(expired_stream(&expired)),
+            Err(expired) => return Ok(expired_stream(format, media_type, &expired)),
         },
         (Initial::Skip, _) => {
             core.fresh().await?;
@@ -114,7 +112,10 @@ pub(crate) async fn watch(
         core: Arc::clone(core),
         kind: Arc::clone(kind),
         wanted,
+        format,
+        encoding: encoding(kind, format, &form),
         form,
+        kept: http.kept.watcher(),
         include,
         columns: Columns::Unsent,
         first,
@@ -134,21 +135,33 @@ pub(crate) async fn watch(
     });
     Ok(respond::build(
         StatusCode::OK,
-        "application/json",
+        media_type,
         Body::from_stream(stream),
     ))
 }
 
 /// The whole stream of a watch from before the window: clients look for its end in the stream, not in the HTTP code, as
 /// kube-apiserver's watch cache answers.
-fn expired_stream(error: &Expired) -> Response {
+fn expired_stream(format: Format, media_type: &'static str, error: &Expired) -> Response {
     let mut piece = BytesMut::new();
-    write_error(&ApiError::expired(error.to_string()), &mut piece);
-    respond::build(
-        StatusCode::OK,
-        "application/json",
-        Body::from(piece.freeze()),
-    )
+    write_error(format, &ApiError::expired(error.to_string()), &mut piece);
+    respond::build(StatusCode::OK, media_type, Body::from(piece.freeze()))
+}
+
+/// Which encoding of its objects a watch sends.
+fn encoding(kind: &Kind, format: Format, form: &Form) -> Encoding {
+    match form {
+        Form::Partial(version) => Encoding {
+            format,
+            api_version: format!("meta.k8s.io/{version}").into(),
+            kind: "PartialObjectMetadata".into(),
+        },
+        _ => Encoding {
+            format,
+            api_version: kind.api_version().into(),
+            kind: (&*kind.kind).into(),
+        },
+    }
 }
 
 /// What of the present state a watch sends first.
@@ -231,7 +244,10 @@ struct Watch {
     core: Arc<Core>,
     kind: Arc<Kind>,
     wanted: Wanted,
+    format: Format,
     form: Form,
+    encoding: Encoding,
+    kept: Watcher,
     include: Include,
     columns: Columns,
     /// What is there at the beginning and not yet sent.
@@ -278,7 +294,6 @@ impl Watch {
                 Ok(None) => {}
                 Err(_) => {
                     self.write_lagged(&mut piece);
-                    self.ended = true;
                     return Some(piece.freeze());
                 }
             }
@@ -286,10 +301,7 @@ impl Watch {
                 // Waiting for events loses none when dropped.
                 event = self.events.next() => match event {
                     Ok(event) => self.write_event(&event, &mut piece),
-                    Err(_) => {
-                        self.write_lagged(&mut piece);
-                        self.ended = true;
-                    }
+                    Err(_) => self.write_lagged(&mut piece),
                 },
                 // The rest only wait for a moment.
                 () = tokio::time::sleep_until(self.deadline) => return None,
@@ -305,7 +317,7 @@ impl Watch {
     }
 
     fn fill_initial(&mut self, piece: &mut BytesMut) {
-        while piece.len() < PIECE_BYTES {
+        while piece.len() < PIECE_BYTES && !self.ended {
             let Some(object) = self.first.pop_front() else {
                 break;
             };
@@ -322,7 +334,7 @@ impl Watch {
 
     /// Takes the events that are there already. False when the watch has fallen behind.
     fn fill_events(&mut self, piece: &mut BytesMut) -> bool {
-        while self.first.is_empty() && piece.len() < PIECE_BYTES {
+        while self.first.is_empty() && piece.len() < PIECE_BYTES && !self.ended {
             match self.events.try_next() {
                 Ok(Some(event)) => self.write_event(&event, piece),
                 Ok(None) => break,
@@ -363,20 +375,33 @@ impl Watch {
         }
     }
 
-    fn write(&mut self, kind: &str, object: &Arc<Object>, piece: &mut BytesMut) {
-        let bytes = self.core.shown(&self.kind, object);
-        match self.form.clone() {
+    fn write(&mut self, event: &str, object: &Object, piece: &mut BytesMut) {
+        let encoded = match self.form.clone() {
             Form::Table(version) => {
-                let row = table::row(&self.kind, &bytes, self.include, version);
+                let shown = self.core.shown(&self.kind, object);
+                let row = table::row(&self.kind, &shown, self.include, version);
                 let table = self.table(version, object.meta.resource_version, row);
-                frame(kind, table.to_string().as_bytes(), piece);
+                self.format.tree_in_frame(&table)
             }
-            Form::Partial(version) => {
-                let tree = serde_json::from_slice(&bytes).unwrap_or_default();
-                let partial = table::partial(tree, version);
-                frame(kind, partial.to_string().as_bytes(), piece);
+            Form::Partial(version) => self.kept.encoded(&self.encoding, &object.bytes, || {
+                let shown = self.core.shown(&self.kind, object);
+                let tree = serde_json::from_slice(&shown).map_err(ApiError::internal)?;
+                self.format.tree_in_frame(&table::partial(tree, version))
+            }),
+            // The object's own bytes.
+            _ if self.format != Format::Protobuf
+                && !matches!(self.kind.storage, Storage::ViewOf(_)) =>
+            {
+                Ok(object.bytes.clone())
             }
-            _ => frame(kind, &bytes, piece),
+            _ => self.kept.encoded(&self.encoding, &object.bytes, || {
+                let shown = self.core.shown(&self.kind, object);
+                self.format.in_frame(&SchemaKind::from(&*self.kind), &shown)
+            }),
+        };
+        match encoded {
+            Ok(encoded) => self.format.put_frame(event, &encoded, piece),
+            Err(error) => self.write_end(&error, piece),
         }
     }
 
@@ -426,24 +451,27 @@ impl Watch {
                 "metadata": metadata,
             }),
         };
-        frame("BOOKMARK", object.to_string().as_bytes(), piece);
+        match self.format.tree_in_frame(&object) {
+            Ok(object) => self.format.put_frame("BOOKMARK", &object, piece),
+            Err(error) => self.write_end(&error, piece),
+        }
     }
 
     fn write_lagged(&mut self, piece: &mut BytesMut) {
         let error = ApiError::expired("too old resource version: the watch fell behind");
-        write_error(&error, piece);
+        self.write_end(&error, piece);
+    }
+
+    /// The last event: the client has to list again.
+    fn write_end(&mut self, error: &ApiError, piece: &mut BytesMut) {
+        write_error(self.format, error, piece);
+        self.ended = true;
     }
 }
 
-fn write_error(error: &ApiError, piece: &mut BytesMut) {
-    let status = respond::status_tree(error).to_string();
-    frame("ERROR", status.as_bytes(), piece);
-}
-
-fn frame(kind: &str, object: &[u8], piece: &mut BytesMut) {
-    piece.extend_from_slice(b"{\"type\":\"");
-    piece.extend_from_slice(kind.as_bytes());
-    piece.extend_from_slice(b"\",\"object\":");
-    piece.extend_from_slice(object);
-    piece.extend_from_slice(b"}\n");
+fn write_error(format: Format, error: &ApiError, piece: &mut BytesMut) {
+    // A Status has a message in every format that a stream can have.
+    if let Ok(status) = format.tree_in_frame(&respond::status_tree(error)) {
+        format.put_frame("ERROR", &status, piece);
+    }
 }

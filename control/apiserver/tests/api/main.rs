@@ -18,6 +18,7 @@ mod objects;
 mod paths;
 mod places;
 mod pods;
+mod protobuf;
 mod refusals;
 mod services;
 mod speed;

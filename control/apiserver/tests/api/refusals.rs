@@ -255,7 +255,7 @@ async fn paths_methods_and_forms_that_do_not_exist_say_so() {
             Some("admin"),
             "GET",
             MAPS,
-            &[("accept", "application/vnd.kubernetes.protobuf")],
+            &[("accept", "application/xml")],
             "",
         )
         .await;

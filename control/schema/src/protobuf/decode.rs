@@ -21,7 +21,7 @@ impl SchemaRef {
     /// Decodes one object of this kind from its message. Fields with unknown numbers are left out, as in Go.
     pub fn decode_protobuf(&self, message: &[u8]) -> Result<Decoded, DecodeError> {
         let reader = Reader {
-            schemas: self.schemas,
+            schemas: &self.schemas,
         };
         let definition = self.schemas.definition(self.index);
         let tree = reader.object(definition, message, 0)?;

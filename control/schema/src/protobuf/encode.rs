@@ -43,7 +43,7 @@ impl SchemaRef {
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
         let message = Message {
-            schemas: self.schemas,
+            schemas: &self.schemas,
             definition: self.schemas.definition(self.index),
             out,
         };

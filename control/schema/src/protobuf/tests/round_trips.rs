@@ -2,6 +2,8 @@
 //! Random objects of every definition, through protobuf and back; and through the messages of k8s-pb, which come from
 //! upstream's own descriptions.
 
+use std::sync::Arc;
+
 use prost::Message;
 use serde_json::{Map, Value, json};
 
@@ -120,7 +122,7 @@ impl Maker<'_> {
     }
 
     /// An object as decoding leaves it.
-    fn decoded(&mut self, schema: SchemaRef) -> Value {
+    fn decoded(&mut self, schema: &SchemaRef) -> Value {
         let definition = self.schemas.definition(schema.index);
         let object = self.object(definition, 0);
         let decoded = schema.decode_value(object).expect("an object of the kind");
@@ -138,14 +140,17 @@ fn random_objects_of_every_definition_come_through_protobuf_unchanged() {
         if !matches!(definition.shape, Shape::Object(_)) {
             continue;
         }
-        let schema = SchemaRef { schemas, index };
+        let schema = SchemaRef {
+            schemas: Arc::clone(&schemas),
+            index,
+        };
         let mut maker = Maker {
-            schemas,
+            schemas: &schemas,
             random: Random(u64::from(index) + 1),
             skipped: unnumbered,
         };
         for _ in 0..ROUNDS {
-            let object = maker.decoded(schema);
+            let object = maker.decoded(&schema);
             let json = object.to_string();
             let message = schema.encode_protobuf(json.as_bytes()).expect("a message");
             let back = schema.decode_protobuf(&message).expect("an object").value;
@@ -169,12 +174,12 @@ fn through<M: Message + Default>(group: &str, version: &str, kind: &str) {
     let schemas = Schemas::builtin();
     let schema = schemas.kind(group, version, kind).expect("a built-in kind");
     let mut maker = Maker {
-        schemas,
+        schemas: &schemas,
         random: Random(7),
         skipped: later_or_unnumbered,
     };
     for _ in 0..ROUNDS {
-        let object = maker.decoded(schema);
+        let object = maker.decoded(&schema);
         let message = schema.encode_protobuf_value(&object).expect("a message");
         let theirs = M::decode(&*message).unwrap_or_else(|e| panic!("{kind}: {e}: {object}"));
         let back = schema
@@ -249,7 +254,7 @@ fn a_frame_holds_a_watch_event_with_the_object_in_its_envelope() {
         .expect("a built-in kind");
     let object = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
     let message = schema.encode_protobuf_value(&object).expect("a message");
-    let sealed = crate::seal_envelope("v1", "ConfigMap", &[&message]);
+    let sealed = crate::seal_envelope("v1", "ConfigMap", &message);
     let mut frames = Vec::new();
     crate::put_watch_frame(&mut frames, "ADDED", &sealed);
     let (length, frame) = frames.split_first_chunk::<4>().expect("a length");
@@ -287,7 +292,7 @@ fn a_list_is_its_metadata_and_its_items() {
         let message = schema.encode_protobuf_value(item).expect("a message");
         parts.push(crate::list_item(&message));
     }
-    let sealed = crate::seal_envelope("v1", "SecretList", &parts);
+    let sealed = crate::seal_envelope("v1", "SecretList", &parts.concat());
     let envelope = crate::open_envelope(&sealed).expect("an envelope");
     assert_eq!(envelope.kind, "SecretList");
     let list = k8s_pb::api::core::v1::SecretList::decode(envelope.raw).expect("a list");

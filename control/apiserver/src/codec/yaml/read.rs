@@ -2,7 +2,7 @@
 //! YAML as a JSON tree, within bounds: an alias (`*name`) stands for all that its anchor (`&name`) names, so a body of
 //! a few bytes could become a tree that fills the memory.
 //!
-//! Called by `body`, on one whole document. How deep it nests is bounded by the YAML library.
+//! Called by the codec, on one whole document. How deep it nests is bounded by the YAML library.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,14 +10,14 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::BODY_BYTES_MAX;
+use crate::codec::BODY_BYTES_MAX;
 
 /// What a body comes to with its aliases written out: its texts' bytes, and one for each value. Without aliases that is
 /// never more than the body has, so this much could have been sent in the first place.
 const EXPANDED_BYTES_MAX: usize = BODY_BYTES_MAX;
 
 /// Reads one document.
-pub(super) fn parse(body: &[u8]) -> Result<Value, serde_yaml_ng::Error> {
+pub(in crate::codec) fn parse(body: &[u8]) -> Result<Value, serde_yaml_ng::Error> {
     let left = Cell::new(EXPANDED_BYTES_MAX);
     let number_bytes = if may_repeat(body) {
         longest_number(body)

@@ -15,7 +15,7 @@ use serde_json::Value;
 const INDENT: usize = 2;
 
 /// One document.
-pub(super) fn text(tree: &Value) -> String {
+pub(in crate::codec) fn text(tree: &Value) -> String {
     let mut out = String::new();
     match tree {
         Value::Object(members) if !members.is_empty() => object(members, 0, &mut out),
