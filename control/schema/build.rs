@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes the built-in schemas from two dependencies, so that none is written by hand.
 //!
-//! `k8s-openapi` gives names, types, required fields and descriptions; the comments of `k8s-pb` carry
-//! upstream's markers for lists and patches. Two blobs result: types for every request, and whole OpenAPI
+//! `k8s-openapi` gives names, types, required fields and descriptions; `k8s-pb` gives protobuf numbers, and its comments
+//! carry upstream's markers for lists, patches, defaults and minimums. Two blobs result: types for every request, and whole OpenAPI
 //! components, written out as text, that are inflated only when somebody asks for a document.
 
 use std::collections::BTreeMap;

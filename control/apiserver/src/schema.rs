@@ -2,9 +2,10 @@
 //! The API server's door to knarr-schema: from bytes to trees that have the right types.
 
 use bytes::Bytes;
-use knarr_schema::{DecodeError, SchemaRef, Schemas};
+use knarr_schema::{DecodeError, SchemaRef, Schemas, TooSmall};
 use serde_json::Value;
 
+use crate::field::FieldErrors;
 use crate::registry::Kind;
 use crate::{ApiError, Reason};
 
@@ -96,6 +97,28 @@ pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, 
 /// Checks a tree as [`decode`] checks bytes.
 pub(crate) fn decode_value(kind: &SchemaKind, value: Value) -> Result<Decoded, ApiError> {
     checked(kind, of(kind)?.decode_value(value))
+}
+
+/// Fills in the defaults that upstream's markers give to single fields. What depends on more is the kind's to fill.
+pub(crate) fn fill_defaults(kind: &SchemaKind, object: &mut Value) {
+    if let Ok(schema) = of(kind) {
+        schema.fill_defaults(object);
+    }
+}
+
+/// Finds numbers that are smaller than upstream's markers allow.
+pub(crate) fn check_minimums(kind: &SchemaKind, object: &Value, errors: &mut FieldErrors) {
+    for TooSmall {
+        path,
+        value,
+        minimum,
+    } in of(kind)
+        .map(|schema| schema.too_small(object))
+        .unwrap_or_default()
+    {
+        let detail = format!("must be greater than or equal to {minimum}");
+        errors.invalid(&path, value, &detail);
+    }
 }
 
 /// Applies a strategic merge patch.

@@ -24,6 +24,11 @@ const INLINE_TAG: &str = "x-knarr-protobuf-inline-tag";
 /// Beside [`TAG`]: the list is in a message of its own, as its field 1.
 const WRAPPED: &str = "x-knarr-protobuf-wrapped";
 
+/// The value of a field that was left out.
+const DEFAULT: &str = "x-knarr-default";
+/// The least that a number may be.
+const MINIMUM: &str = "x-knarr-minimum";
+
 /// What JSON has in a place, as far as protobuf cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Shape {
@@ -83,7 +88,8 @@ impl Markers<'_> {
                 .into());
             };
             for (marker, value) in &field.markers {
-                apply(marker, value, property);
+                apply(marker, value, property)
+                    .map_err(|error| format!("{definition}.{name}: +{marker}={value}: {error}"))?;
             }
             property[TAG] = json!(field.tag);
             if let Some(outer) = outer {
@@ -214,7 +220,24 @@ fn fits(shape: &Shape, wire: &Wire) -> bool {
     }
 }
 
-fn apply(marker: &str, value: &str, property: &mut Value) {
+/// Constants of Go's sources that markers refer to.
+const CONSTANTS: [(&str, &str); 2] = [
+    ("AzureDataDiskCachingReadWrite", "ReadWrite"),
+    ("AzureSharedBlobDisk", "Shared"),
+];
+
+/// The value of a `+default` marker: JSON, or a constant.
+fn default(value: &str) -> Result<Value, String> {
+    let name = value.strip_prefix("ref(").and_then(|v| v.strip_suffix(')'));
+    let Some(name) = name else {
+        return serde_json::from_str(value).map_err(|e| e.to_string());
+    };
+    let known = CONSTANTS.iter().find(|(constant, _)| *constant == name);
+    let (_, text) = known.ok_or("the constant's value is not known")?;
+    Ok(json!(text))
+}
+
+fn apply(marker: &str, value: &str, property: &mut Value) -> Result<(), String> {
     match marker {
         "listType" => property["x-kubernetes-list-type"] = json!(value),
         "mapType" | "structType" => property["x-kubernetes-map-type"] = json!(value),
@@ -227,12 +250,19 @@ fn apply(marker: &str, value: &str, property: &mut Value) {
                 None => *keys = json!([value]),
             }
         }
-        // Some defaults refer to a constant of the Go sources; a document cannot.
         "default" => {
-            if let Ok(value) = serde_json::from_str::<Value>(value) {
-                property["default"] = value;
+            let default = default(value)?;
+            // A document has no constants.
+            if !value.starts_with("ref(") {
+                property["default"] = default.clone();
             }
+            property[DEFAULT] = default;
         }
+        "k8s:minimum" => {
+            property[MINIMUM] = serde_json::from_str(value).map_err(|e| e.to_string())?;
+        }
+        // Markers for other generators (`kubebuilder:`) are not enforced by kube-apiserver either.
         _ => {}
     }
+    Ok(())
 }

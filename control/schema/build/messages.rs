@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reads the protobuf messages of k8s-pb from its sources: numbers and types of fields, and upstream's markers
-//! (`+patchStrategy`, `+listType` and so on) in their comments.
+//! (`+patchStrategy`, `+listType`, `+default` and so on) in their comments.
 //!
 //! It does not know JSON or schemas; `markers.rs` compares the two. A package's source is parsed when a message of it
 //! is asked for, because most packages are never needed.

@@ -277,7 +277,7 @@ fn go_type(schemas: &Schemas, type_: &Type) -> String {
 
 /// Whether leaving an empty list or map, or a false, 0 or "" out changes nothing: Kubernetes writes none (`omitempty`),
 /// except where the field is required or a pointer.
-fn says_nothing(property: &Property, value: &Value) -> bool {
+pub(crate) fn says_nothing(property: &Property, value: &Value) -> bool {
     let is_zero = match (&property.type_, value) {
         (Type::List(_), Value::Array(list)) => return list.is_empty(),
         (Type::Map(_), Value::Object(map)) => return map.is_empty(),

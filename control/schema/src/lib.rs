@@ -2,7 +2,7 @@
 //! What an object may look like, as data, and everything that follows from it.
 //!
 //! The schemas of built-in kinds are made at build time (see `build.rs`). On top of them: decoding that
-//! finds unknown and duplicate fields, protobuf in both directions, strategic merge patches, and the OpenAPI documents that clients
+//! finds unknown and duplicate fields, protobuf in both directions, defaults, strategic merge patches, and the OpenAPI documents that clients
 //! download. It knows nothing of requests, storage or single kinds; the API server is its caller.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod openapi;
 mod place;
 mod protobuf;
 mod quantity;
+mod rules;
 mod scalar;
 mod types;
 
@@ -21,7 +22,8 @@ pub use gnostic::OPENAPI_V2_PROTOBUF;
 pub use merge::PatchError;
 pub use openapi::{OpenApiOperation, OpenApiPath};
 pub use protobuf::{
-    ENVELOPE_END, EncodeError, Envelope, envelope_start, is_protobuf, list_item, open_envelope,
-    put_watch_frame, seal_envelope,
+    ENVELOPE_END, EncodeError, Envelope, envelope_start, list_item, open_envelope, put_watch_frame,
+    seal_envelope,
 };
+pub use rules::TooSmall;
 pub use types::{SchemaRef, Schemas};

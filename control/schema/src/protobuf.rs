@@ -30,11 +30,6 @@ pub struct Envelope<'a> {
     pub raw: &'a [u8],
 }
 
-/// Whether a body is Kubernetes' protobuf.
-pub fn is_protobuf(body: &[u8]) -> bool {
-    body.starts_with(MAGIC)
-}
-
 /// Takes the wrapping (`runtime.Unknown`) off a body.
 pub fn open_envelope(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     let mut fields = Fields(body.strip_prefix(MAGIC).ok_or_else(|| {

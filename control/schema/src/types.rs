@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use flate2::read::DeflateDecoder;
 use serde_json::Value;
 
+use crate::rules::{AllRules, Rules};
 use crate::scalar::Precision;
 
 const TYPES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/types.deflate"));
@@ -107,6 +108,7 @@ type KindNames = (Box<str>, Box<str>, Box<str>);
 pub struct Schemas {
     pub(crate) definitions: Vec<Definition>,
     kinds: HashMap<KindNames, Index>,
+    pub(crate) rules: AllRules,
 }
 
 /// The schema of one kind.
@@ -156,6 +158,7 @@ impl Schemas {
         let index: HashMap<&str, Index> = names.zip(0..).collect();
         let mut kinds = HashMap::new();
         let mut definitions = Vec::with_capacity(lines.len());
+        let mut rules = HashMap::new();
         for ((name, json), at) in lines.into_iter().zip(0..) {
             let schema: Value =
                 serde_json::from_str(json).expect("the built-in schemas were written by build.rs");
@@ -164,9 +167,18 @@ impl Schemas {
                 let part = |key: &str| kind[key].as_str().unwrap_or_default().into();
                 kinds.insert((part("group"), part("version"), part("kind")), at);
             }
-            definitions.push(definition(name, &schema, &index));
+            let definition = definition(name, &schema, &index);
+            if let Some(some) = Rules::read(&definition, &schema) {
+                rules.insert(at, some);
+            }
+            definitions.push(definition);
         }
-        Self { definitions, kinds }
+        let rules = AllRules::new(&definitions, rules);
+        Self {
+            definitions,
+            kinds,
+            rules,
+        }
     }
 
     pub(crate) fn definition(&self, index: Index) -> &Definition {

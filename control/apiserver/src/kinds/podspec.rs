@@ -46,7 +46,7 @@ pub(super) fn template_advice(new: &Value, old: Option<&Value>) -> Vec<String> {
     found
 }
 
-/// Fills a pod spec.
+/// Fills a pod spec with what depends on more than one field. The schema's own defaults are in already.
 pub(super) fn default(spec: &mut Value) {
     value::default_text(spec, "dnsPolicy", "ClusterFirst");
     value::default_text(spec, "restartPolicy", "Always");
@@ -96,9 +96,6 @@ fn default_container(container: &mut Value) {
             canonical_quantities(quantities);
         }
     }
-    for port in value::items_mut(container, "ports") {
-        value::default_text(port, "protocol", "TCP");
-    }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = value::at_mut(container, probe) {
             for (name, default) in [
@@ -131,9 +128,6 @@ fn default_handler(handler: &mut Value) {
     if let Some(get) = value::at_mut(handler, "httpGet") {
         value::default_text(get, "path", "/");
         value::default_text(get, "scheme", "HTTP");
-    }
-    if let Some(grpc) = value::at_mut(handler, "grpc") {
-        value::default(grpc, "service", "");
     }
 }
 

@@ -104,7 +104,6 @@ impl Strategy for Service {
             );
         }
         for port in value::items_mut(object, "spec.ports") {
-            value::default_text(port, "protocol", "TCP");
             if matches!(value::at(port, "targetPort"), None | Some(Value::String(_)))
                 && value::text(port, "targetPort").is_empty()
                 || value::int(port, "targetPort") == Some(0)

@@ -11,6 +11,7 @@ use crate::admission::Part;
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::registry::Kind;
+use crate::schema::{self, SchemaKind};
 use crate::{ApiError, value};
 
 /// The Scale of an object.
@@ -65,16 +66,13 @@ impl Core {
                 object: scale,
                 warnings,
             } = change(&scale_of(current))?;
-            let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
-            if replicas < 0 {
-                let mut errors = FieldErrors::default();
-                errors.invalid(
-                    "spec.replicas",
-                    replicas,
-                    "must be greater than or equal to 0",
-                );
+            let mut errors = FieldErrors::default();
+            let kind = SchemaKind::new("autoscaling", "v1", "Scale");
+            schema::check_minimums(&kind, &scale, &mut errors);
+            if !errors.is_empty() {
                 return Err(ApiError::invalid("autoscaling", "Scale", name, &errors));
             }
+            let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
             let mut new = current.clone();
             value::set(&mut new, "spec.replicas", replicas);
             value::copy(&mut new, &scale, "metadata.resourceVersion");

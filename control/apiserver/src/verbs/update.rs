@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::object::Object;
 use crate::registry::{Generation, Kind, meta};
+use crate::schema::{self, SchemaKind};
 use crate::{ApiError, Patch, patch, value};
 
 impl Core {
@@ -164,6 +165,7 @@ pub(super) fn prepare(stored: &Kind, part: Part, new: &mut Value, old: &Value) {
     value::set(new, "apiVersion", stored.api_version());
     match part {
         Part::Main | Part::Scale => {
+            schema::fill_defaults(&SchemaKind::from(stored), new);
             stored.strategy.default(new);
             if stored.has_status() {
                 value::copy(new, old, "status");

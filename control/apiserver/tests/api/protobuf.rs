@@ -317,9 +317,7 @@ async fn a_watch_sends_frames_with_their_length() {
     }
     let change = json!({"data": {"k": "w"}});
     let path = format!("{MAPS}/a");
-    let changed = server
-        .patch("merge", &path, &change)
-        .await;
+    let changed = server.patch("merge", &path, &change).await;
     assert_eq!(changed.code, 200);
     server.call(Some("admin"), "DELETE", &path, &[], "").await;
     for watch in &mut watches {

@@ -5,8 +5,17 @@ use k8s_openapi::api::core::v1::PodSpec;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{default, is_latest, validate};
+use super::{is_latest, validate};
 use crate::field::FieldErrors;
+use crate::schema::{self, SchemaKind};
+
+/// Fills a spec as a write does: the schema's defaults first.
+fn default(spec: &mut Value) {
+    let mut pod = json!({"spec": spec.take()});
+    schema::fill_defaults(&SchemaKind::new("", "v1", "Pod"), &mut pod);
+    *spec = pod["spec"].take();
+    super::default(spec);
+}
 
 fn errors(spec: Value) -> String {
     let mut spec = spec;
