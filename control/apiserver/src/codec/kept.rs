@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Encodings that are kept for watchers, so that an object that a hundred watchers get is encoded once.
 //!
-//! The JSON of an object is with the object and needs nothing of this. Everything here can be made again: what a bound
-//! pushes out costs time, and nothing else. Lists and single objects are not kept, because their readers come apart.
+//! The JSON of an object is in the object and not here. Everything here can be made again: an entry that was pushed out
+//! costs time, and nothing else. Lists and single objects are not kept, because their readers come one by one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -27,7 +27,7 @@ pub(crate) struct Encoding {
     pub(crate) kind: Arc<str>,
 }
 
-/// An object's JSON by its address. The entry holds the JSON, so the address belongs to no other object.
+/// The address of an object's JSON, and the encoding. The entry holds the JSON, so no other object has its address.
 type Key = (usize, Encoding);
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Kept {
     ) -> Result<Bytes, ApiError> {
         let key = (json.as_ptr().addr(), encoding.clone());
         let entry = self.lock().entry(key, json);
-        // Who comes second waits here for the first, without the lock.
+        // Other watchers of the same encoding wait here for the first one, without the lock.
         match entry.encoded.get_or_init(|| encode().ok()) {
             Some(encoded) => Ok(encoded.clone()),
             // It cannot be encoded: once more, for the reason.
