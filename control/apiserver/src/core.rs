@@ -9,9 +9,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
-use knarr_store::{EventKind, KeyValue, Range, Revision, Store, StoreError, WatchBatch};
+use knarr_store::{Event, KeyValue, Range, Revision, Store, StoreError, WatchBatch};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -103,11 +102,7 @@ impl Core {
         let core = Arc::new(core);
         let feed = core
             .store
-            .watch(
-                Bytes::from_static(&[0]),
-                Bytes::from_static(&[0]),
-                Revision(revision).next(),
-            )
+            .watch(Revision(revision))
             .await
             .map_err(OpenError::Watch)?;
         let feeding = keep_fed(Arc::downgrade(&core), feed);
@@ -150,11 +145,7 @@ impl Core {
 
     /// Reads every object. The first time fills the caches, later (after a gap) brings them up to date.
     async fn load(&self, load: Load) -> Result<u64, StoreError> {
-        let newest = self
-            .store
-            .range(Range::key(Bytes::from_static(b"/")))
-            .await?
-            .revision;
+        let newest = self.store.current_revision().await?;
         for cache in self.served().caches.values() {
             let mut range = Range::prefix(cache.prefix().to_owned());
             if newest.0 > 0 {
@@ -296,7 +287,7 @@ impl Core {
 
     /// Waits until the caches show everything that the store has acknowledged.
     pub(crate) async fn fresh(&self) -> Result<u64, ApiError> {
-        let newest = self.store.stats().revision.0;
+        let newest = self.store.current_revision().await?.0;
         self.wait_for(newest).await?;
         Ok(newest)
     }
@@ -320,15 +311,15 @@ impl Core {
 
     fn apply(&self, batch: WatchBatch) {
         let served = self.served();
+        let revision = batch.revision.0;
         for event in batch.events {
-            let Some(cache) = served.cache_of_key(&event.kv.key) else {
+            let Some(cache) = served.cache_of_key(event.key()) else {
                 continue;
             };
             let kind = cache.kind();
-            match event.kind {
-                EventKind::Put => {
-                    let (stored, revision) = (&event.kv.value, event.kv.mod_revision.0);
-                    match self.read_stored(kind, &event.kv.key, stored, revision) {
+            match event {
+                Event::Put { key, value } => {
+                    match self.read_stored(kind, &key, &value, revision) {
                         Some(object) => {
                             let event = cache.put(object);
                             self.allocations.observe(
@@ -338,17 +329,17 @@ impl Core {
                             );
                         }
                         // Showing the version before it would be as wrong, and would end with a restart.
-                        None => self.remove(cache, &event.kv.key, batch.revision.0),
+                        None => self.remove(cache, &key, revision),
                     }
                 }
-                EventKind::Delete => {
-                    let key = String::from_utf8_lossy(&event.kv.key);
-                    self.note_unreadable(|unreadable| unreadable.remove(&*key));
-                    self.remove(cache, &event.kv.key, batch.revision.0);
+                Event::Delete { key } => {
+                    let shown = String::from_utf8_lossy(&key);
+                    self.note_unreadable(|unreadable| unreadable.remove(&*shown));
+                    self.remove(cache, &key, revision);
                 }
             }
         }
-        self.advance(batch.revision.0);
+        self.advance(revision);
     }
 
     fn remove(&self, cache: &ResourceCache, store_key: &[u8], revision: u64) {
@@ -422,20 +413,13 @@ async fn moment(at: Option<Instant>) {
 async fn reopened(core: &Core) -> Option<knarr_store::WatchStream> {
     loop {
         match core.load(Load::Again).await {
-            Ok(revision) => {
-                let all = Bytes::from_static(&[0]);
-                match core
-                    .store
-                    .watch(all.clone(), all, Revision(revision).next())
-                    .await
-                {
-                    Ok(feed) => return Some(feed),
-                    Err(StoreError::Closed) => return None,
-                    Err(error) => {
-                        tracing::warn!(error = %knarr_base::chain(&error), "cannot watch the store");
-                    }
+            Ok(revision) => match core.store.watch(Revision(revision)).await {
+                Ok(feed) => return Some(feed),
+                Err(StoreError::Closed) => return None,
+                Err(error) => {
+                    tracing::warn!(error = %knarr_base::chain(&error), "cannot watch the store");
                 }
-            }
+            },
             Err(StoreError::Closed) => return None,
             Err(error) => {
                 tracing::warn!(error = %knarr_base::chain(&error), "cannot read the store")
@@ -456,8 +440,7 @@ async fn keep_compacted(core: std::sync::Weak<Core>) -> End {
         };
         if keep_from > done {
             match core.store.compact(Revision(keep_from)).await {
-                // Compacted further already: the store does so by itself after many writes.
-                Ok(()) | Err(StoreError::Compacted { .. }) => done = keep_from,
+                Ok(()) => done = keep_from,
                 Err(StoreError::Closed) => return End::StoreClosed,
                 Err(error) => {
                     tracing::warn!(error = %knarr_base::chain(&error), "cannot compact the store");

@@ -21,7 +21,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use knarr_base::blocking::run_or_fail;
 use knarr_base::chain;
 use redb::{Database, DatabaseError, ReadableDatabase};
@@ -29,8 +28,8 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    LeaseId, OpenError, Range, RangeResult, Revision, Stats, Store, StoreError, Txn, TxnResult,
-    WatchStream,
+    OpenError, Range, RangeResult, Revision, Sharing, Stats, Store, StoreDied, StoreError, Txn,
+    TxnResult, WatchStream,
 };
 use disk::{Disk, Quota};
 use overlay::Overlay;
@@ -67,7 +66,7 @@ impl Default for Options {
 }
 
 /// A store in one file. Clones are handles to the same store; it closes when the last one is dropped
-/// or when [`Embedded::close`] is called.
+/// or when [`Store::close`] is called.
 #[derive(Clone, Debug)]
 pub struct Embedded {
     shared: Arc<Shared>,
@@ -88,14 +87,8 @@ struct Shared {
     failing: AtomicU64,
     compacted: AtomicU64,
     /// What the writer died of; set at most once.
-    died: latest::Sender<Option<WriterDied>>,
+    died: latest::Sender<Option<StoreDied>>,
 }
-
-/// The task that writes has ended although nobody closed the store, so nothing can be written any more. What was
-/// acknowledged is on the disk.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the store's writer failed")]
-pub struct WriterDied(#[source] Arc<JoinError>);
 
 /// The open file, unless it has to be opened again.
 enum Slot {
@@ -133,14 +126,14 @@ impl Embedded {
         quota: Quota,
     ) -> Result<Self, OpenError> {
         format::check_or_create(&database, path)?;
-        let ((head, compacted), leases) = database
+        let (head, compacted) = database
             .begin_read()
             .map_err(engine_error)
             .and_then(|read| {
                 let (_, compacted) = read::revisions(&read)?;
                 // Revisions that were reserved may have been given out by the process before this one.
                 let head = read::used(&read)?;
-                Ok(((head, compacted), writer::load_leases(&read)?))
+                Ok((head, compacted))
             })
             .map_err(|error| OpenError::NotAStore {
                 path: path.to_owned(),
@@ -161,35 +154,9 @@ impl Embedded {
             died: latest::Sender::new(None),
         });
         let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
-        let writer = tokio::spawn(writer::run(shared.clone(), receiver, leases));
+        let writer = tokio::spawn(writer::run(shared.clone(), receiver));
         tokio::spawn(supervise(shared.clone(), writer));
         Ok(Self { shared, requests })
-    }
-
-    /// Waits for the death of the writer, which whoever runs the store has to answer by ending: every call fails
-    /// with [`StoreError::Closed`] from then on. Never returns where the store is closed in order. Dropping the
-    /// future loses nothing.
-    pub async fn died(&self) -> WriterDied {
-        let mut died = self.shared.died.subscribe();
-        loop {
-            if let Some(died) = died.borrow_and_update().clone() {
-                return died;
-            }
-            if died.changed().await.is_err() {
-                // The sender lives in what `self` holds, so this is never reached.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Finishes what is queued, ends every watch and releases the file. Further calls fail with
-    /// [`StoreError::Closed`].
-    pub async fn close(&self) {
-        let (done, closed) = oneshot::channel();
-        if self.requests.send(Request::Close(done)).await.is_ok() {
-            // The writer drops `done` only if it was closed by another caller: also fine.
-            drop(closed.await);
-        }
     }
 
     async fn ask<T>(
@@ -214,7 +181,7 @@ async fn supervise(shared: Arc<Shared>, writer: JoinHandle<Result<(), JoinError>
     tracing::error!(path = %shared.path.display(), %error, "the store's writer failed");
     shared.hub.close();
     shared.close_database();
-    shared.died.send_replace(Some(WriterDied(Arc::new(error))));
+    shared.died.send_replace(Some(StoreDied(Arc::new(error))));
 }
 
 /// Opens the file, whatever is in it.
@@ -403,6 +370,11 @@ fn engine_error(error: impl Into<redb::Error>) -> StoreError {
 
 #[async_trait]
 impl Store for Embedded {
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        // Published before the transactions return, so nothing has to be asked.
+        self.shared.hub.open_head().ok_or(StoreError::Closed)
+    }
+
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
         let shared = self.shared.clone();
         run_or_fail(move || shared.read_range(&range)).await
@@ -410,39 +382,24 @@ impl Store for Embedded {
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
         apply::check_sizes(&txn)?;
+        txn.check_duplicates()?;
         self.ask(|reply| Request::Txn(txn, reply)).await
     }
 
-    async fn watch(
-        &self,
-        start: Bytes,
-        end: Bytes,
-        from: Revision,
-    ) -> Result<WatchStream, StoreError> {
+    async fn watch(&self, after: Revision) -> Result<WatchStream, StoreError> {
+        let compacted = Revision(self.shared.compacted.load(Ordering::Relaxed));
+        if after < compacted {
+            return Err(StoreError::Compacted { requested: after });
+        }
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
         let lagged = Arc::new(AtomicBool::new(false));
         let live = Live {
-            start,
-            end,
-            from,
+            after,
             sender,
             lagged: lagged.clone(),
         };
         let stream = WatchStream::new(receiver, lagged);
-        if from == Revision(0) {
-            return match self.shared.hub.join_now(live) {
-                Joined::Closed => Err(StoreError::Closed),
-                Joined::Live | Joined::Behind(_) => Ok(stream),
-            };
-        }
-        let oldest = Revision(self.shared.compacted.load(Ordering::Relaxed));
-        if from <= oldest {
-            return Err(StoreError::Compacted {
-                requested: from,
-                oldest,
-            });
-        }
-        match self.shared.hub.join(live, Revision(from.0 - 1)) {
+        match self.shared.hub.join(live, after) {
             Joined::Live => {}
             Joined::Closed => return Err(StoreError::Closed),
             Joined::Behind(live) => {
@@ -456,19 +413,30 @@ impl Store for Embedded {
         self.ask(|reply| Request::Compact(revision, reply)).await
     }
 
-    async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        let lease = self.ask(|reply| Request::LeaseGrant(ttl, reply)).await?;
-        Ok(lease.id)
+    async fn died(&self) -> StoreDied {
+        let mut died = self.shared.died.subscribe();
+        loop {
+            if let Some(died) = died.borrow_and_update().clone() {
+                return died;
+            }
+            if died.changed().await.is_err() {
+                // The sender lives in what `self` holds, so this is never reached.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<Duration, StoreError> {
-        self.ask(|reply| Request::LeaseKeepAlive(lease, reply))
-            .await
+    async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.requests.send(Request::Close(done)).await.is_ok() {
+            // The writer drops `done` only if it was closed by another caller: also fine.
+            drop(closed.await);
+        }
     }
 
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.ask(|reply| Request::LeaseRevoke(lease, Some(reply)))
-            .await
+    fn sharing(&self) -> Sharing {
+        // The file is locked.
+        Sharing::Exclusive
     }
 
     fn stats(&self) -> Stats {
@@ -486,19 +454,18 @@ impl Store for Embedded {
     }
 }
 
-/// Sends the history from `live.from` on at the reader's pace, then lets the reader join the live ones.
+/// Sends the history after `live.after` at the reader's pace, then lets the reader join the live ones.
 async fn replay(shared: Arc<Shared>, mut live: Live) {
-    let mut next = live.from;
     loop {
-        let (reader, start, end) = (shared.clone(), live.start.clone(), live.end.clone());
+        let (reader, after) = (shared.clone(), live.after);
         let history = run_or_fail(move || {
-            let view = reader.overlay.view(&start, &end);
-            reader.read(|r| read::history(r, &view, &start, &end, next, REPLAY_EVENTS))
+            let view = reader.overlay.view(&[], &[0]);
+            reader.read(|r| read::history(r, &view, after, REPLAY_EVENTS))
         });
         let history = match history.await {
             Ok(history) => history,
             Err(error) => {
-                // Nobody is left to tell if this fails: the reader is gone.
+                // A failure to send means that the reader is gone.
                 drop(live.sender.send(Err(error)).await);
                 return;
             }
@@ -508,12 +475,10 @@ async fn replay(shared: Arc<Shared>, mut live: Live) {
                 return;
             }
         }
-        next = history.through.next();
+        live.after = history.through;
         if history.through < history.head {
             continue;
         }
-        // What the reader has seen is not offered to it again.
-        live.from = next;
         match shared.hub.join(live, history.through) {
             Joined::Live | Joined::Closed => return,
             Joined::Behind(back) => live = back,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use knarr_base::blocking::Panicked;
 
-use crate::{LeaseId, Revision};
+use crate::Revision;
 
 /// Why a store could not be opened. None of these is worth a retry without somebody's help.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +60,10 @@ pub enum OpenError {
 #[non_exhaustive]
 pub enum StoreError {
     /// The history asked for is gone. Not retryable: list again and watch from there.
-    #[error("revision {requested} has been compacted, the oldest that can be read is {oldest}")]
+    #[error("revision {requested} has been compacted")]
     Compacted {
         /// What was asked for.
         requested: Revision,
-        /// The oldest revision that still can be read.
-        oldest: Revision,
     },
     /// A revision that does not exist yet was asked for.
     #[error("revision {requested} is in the future, the newest is {newest}")]
@@ -84,7 +82,7 @@ pub enum StoreError {
     /// Reading or writing failed. Whether an unacknowledged write took place is unknown.
     #[error("the store failed")]
     Io(#[source] Arc<dyn Error + Send + Sync>),
-    /// A transaction writes one key twice.
+    /// Two steps of a transaction are about one key.
     #[error("duplicate key in a transaction: {0}")]
     DuplicateKey(String),
     /// A key or value is too long.
@@ -97,16 +95,13 @@ pub enum StoreError {
         /// What is allowed, in bytes.
         limit: usize,
     },
-    /// No such lease, or it has ended.
-    #[error("lease {0} not found")]
-    LeaseNotFound(LeaseId),
-    /// A lease that no clock can count to the end of.
-    #[error("a lease of {seconds} seconds is over the store's limit of {limit} seconds")]
-    LeaseTooLong {
-        /// What was asked for.
-        seconds: u64,
+    /// A transaction has more steps or comparisons than the engine takes.
+    #[error("a transaction of {steps} steps is over the store's limit of {limit}")]
+    TooManySteps {
+        /// How many it has.
+        steps: usize,
         /// What is allowed.
-        limit: u64,
+        limit: usize,
     },
     /// The store is closed or closing.
     #[error("the store is closed")]

@@ -7,19 +7,22 @@
 //! is its only caller.
 //!
 //! [`Embedded`] is the engine inside the process: one file, durable when it acknowledges, one writer
-//! with group commit, and no write at all while nothing changes.
+//! with group commit, and no write at all while nothing changes. [`Etcd`] is the engine over an etcd, which several
+//! processes share. One suite of tests (`tests/conformance`) holds both to what [`Store`] promises.
 
 #![forbid(unsafe_code)]
 
 mod embedded;
 mod error;
+mod etcd;
 mod store;
 mod types;
 
-pub use embedded::{Embedded, HISTORY_BYTES, Options, WriterDied};
+pub use embedded::{Embedded, HISTORY_BYTES, Options};
 pub use error::{OpenError, StoreError};
-pub use store::{Stats, Store, WatchStream};
+pub use etcd::Etcd;
+pub use store::{Sharing, Stats, Store, StoreDied, WatchStream};
 pub use types::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Op, OpResult, Range, RangeResult, Relation,
-    Revision, Target, Txn, TxnResult, WatchBatch, prefix_end,
+    Compare, Event, KeyValue, Op, Range, RangeResult, Revision, Txn, TxnResult, WatchBatch,
+    prefix_end,
 };

@@ -1,55 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The trait that every engine implements, and the stream that a watch returns.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::mpsc;
 
-use crate::{LeaseId, Range, RangeResult, Revision, StoreError, Txn, TxnResult, WatchBatch};
+use crate::{Range, RangeResult, Revision, StoreError, Txn, TxnResult, WatchBatch};
 
-/// A revisioned key-value store with etcd v3's meaning. Every method can be called from many tasks.
+/// A revisioned key-value store with etcd v3's meaning. Every method can be called from many tasks; where
+/// [`Store::sharing`] says so, several processes have the same store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Reads a range, all of it at one revision. Sees every transaction that has returned.
+    /// The newest revision, at least that of every transaction that returned before this call, whichever process made
+    /// it. May ask another machine; [`Stats::revision`] is what this process knows without asking.
+    async fn current_revision(&self) -> Result<Revision, StoreError>;
+
+    /// Reads a range, all of it at one revision. Sees every transaction that returned before this call, whichever process
+    /// made it.
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError>;
 
-    /// Compares and writes at one revision. Durable when it returns; after an error of kind
-    /// [`StoreError::Io`] the outcome is unknown.
+    /// Compares and writes at one revision. Durable when it returns, [`crate::Op::PutVolatile`] excepted; where
+    /// [`StoreError::leaves_outcome_unknown`], it may have taken place.
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError>;
 
-    /// Every change to the keys from `start` up to `end` (meanings as in [`Range`]) whose revision is
-    /// `from` or later: first those that have happened, then those that will, none missed or twice.
-    /// `Revision(0)` is "from now on". Fails with [`StoreError::Compacted`] where `from` is too old;
-    /// a reader that is too slow finds [`StoreError::WatchLagged`] as the last item.
-    async fn watch(
-        &self,
-        start: Bytes,
-        end: Bytes,
-        from: Revision,
-    ) -> Result<WatchStream, StoreError>;
+    /// Every change after revision `after`: first those that have happened, then those that will, none missed or twice,
+    /// in the order of their revisions. A watch is of all keys, so that a reader that has seen the batch of a revision
+    /// knows everything up to it. The first item is [`StoreError::Compacted`] where `after` is before the compacted
+    /// revision, or the call fails with it; a reader that is too slow may find [`StoreError::WatchLagged`]. An
+    /// error is the last item.
+    async fn watch(&self, after: Revision) -> Result<WatchStream, StoreError>;
 
-    /// Forgets what was overwritten or deleted up to `revision`, which itself can still be read.
+    /// Forgets what was overwritten or deleted up to `revision`, which itself can still be read. Does nothing where that
+    /// has been done already.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
 
-    /// Makes a lease that ends `ttl` (whole seconds, at least one) after its last keep-alive.
-    async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError>;
+    /// Waits until this store can never write again in this process although nobody closed it. The process has to end
+    /// then: every call fails with [`StoreError::Closed`]. What comes back by itself (a full disk, a server that is
+    /// away) is an error of the calls instead. Dropping the future loses nothing.
+    async fn died(&self) -> StoreDied;
 
-    /// Starts the lease's time again; returns its length. Writes nothing.
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<Duration, StoreError>;
+    /// Finishes what is queued, ends every watch and releases what the store holds. Further calls fail with
+    /// [`StoreError::Closed`].
+    async fn close(&self);
 
-    /// Ends a lease and deletes its keys.
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
+    /// Whether other processes can have the same store.
+    fn sharing(&self) -> Sharing;
 
-    /// Counters since the store was opened, and sizes now.
+    /// Counters since the store was opened, and sizes now, as far as this process knows.
     fn stats(&self) -> Stats;
 }
+
+/// Who can have a store open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Only one process at a time.
+    Exclusive,
+    /// Any number of processes.
+    Shared,
+}
+
+/// The store cannot write any more. What was acknowledged is safe.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store's writer failed")]
+pub struct StoreDied(#[source] pub Arc<dyn Error + Send + Sync>);
 
 /// Counters and sizes of a store, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

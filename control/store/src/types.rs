@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The words of the store: keys, revisions, ranges, transactions and events.
 //!
-//! Plain values without behaviour of an engine. They follow etcd v3's `rpc.proto` in meaning, so
-//! that an engine over a real etcd is a translation and nothing more.
+//! Plain values without behaviour of an engine. They are the part of etcd v3's `rpc.proto` that the API server
+//! uses, with the same meaning, so that an engine over a real etcd is a translation.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-/// The number of a change. The first change of a new store is 1; 0 means "before any change".
+use crate::StoreError;
+
+/// The number of a change. 0 means "before any change".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
@@ -27,31 +29,15 @@ impl fmt::Display for Revision {
     }
 }
 
-/// The number of a lease, unique in the life of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseId(pub u64);
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// One key as it stood at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     /// The key.
     pub key: Bytes,
-    /// The value; empty in the event of a deletion.
+    /// The value.
     pub value: Bytes,
-    /// The revision that created the key (most recently, when it was deleted in between).
-    pub create_revision: Revision,
     /// The revision that wrote this value.
     pub mod_revision: Revision,
-    /// How many times the key was written since its creation; 0 for a deletion.
-    pub version: u64,
-    /// The lease whose end deletes the key.
-    pub lease: Option<LeaseId>,
 }
 
 /// Which keys to read, and as of when.
@@ -132,41 +118,13 @@ pub struct RangeResult {
     pub more: bool,
 }
 
-/// How a comparison relates what is stored to what is given: `stored RELATION given`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relation {
-    /// stored == given
-    Equal,
-    /// stored != given
-    NotEqual,
-    /// stored > given
-    Greater,
-    /// stored < given
-    Less,
-}
-
-/// What of a key is compared. A key that does not exist has revisions and version 0 and no value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// [`KeyValue::mod_revision`]; `Revision(0)` is "does not exist".
-    ModRevision(Revision),
-    /// [`KeyValue::create_revision`].
-    CreateRevision(Revision),
-    /// [`KeyValue::version`].
-    Version(u64),
-    /// [`KeyValue::value`]. False for a key that does not exist, unless the relation is `NotEqual`.
-    Value(Bytes),
-}
-
-/// One condition of a transaction.
+/// One condition of a transaction: the key was last written by this revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compare {
     /// The key.
     pub key: Bytes,
-    /// What is compared, and with what.
-    pub target: Target,
-    /// How.
-    pub relation: Relation,
+    /// [`KeyValue::mod_revision`]; `Revision(0)` is "does not exist".
+    pub mod_revision: Revision,
 }
 
 impl Compare {
@@ -175,8 +133,7 @@ impl Compare {
     pub fn mod_revision(key: impl Into<Bytes>, revision: Revision) -> Self {
         Self {
             key: key.into(),
-            target: Target::ModRevision(revision),
-            relation: Relation::Equal,
+            mod_revision: revision,
         }
     }
 
@@ -190,22 +147,20 @@ impl Compare {
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Writes a key. A key can be written only once in a transaction.
+    /// Writes a key.
     Put {
         /// The key.
         key: Bytes,
         /// Its new value.
         value: Bytes,
-        /// Deletes the key when this lease ends; `None` detaches it from its lease.
-        lease: Option<LeaseId>,
     },
-    /// Gives a key that exists another value in memory only, at a revision of its own. Watches and reads see it like
-    /// any other change. The value is gone when the process ends: the key then has its last durable value again,
-    /// and the store's revision is higher than any that was given out. The next `Put` or `Delete` of the key ends
-    /// it too. A key that does not exist stays so.
+    /// Gives a key that exists another value, at a revision of its own, and need not make it durable. Watches and
+    /// reads see it like any other change. A key that does not exist stays so.
     ///
-    /// Only the newest volatile value of a key is kept: reads at older revisions find the durable value before it,
-    /// and a watch that starts in the past is given the newest.
+    /// An engine that keeps it in memory only loses it when its process ends: the key then has its last durable
+    /// value again, and the store's revision is higher than any that was given out. Such an engine keeps only the
+    /// newest volatile value of a key: reads at older revisions find the durable value before it, and a watch that
+    /// starts in the past is given the newest. An engine without such a place writes it like [`Op::Put`].
     PutVolatile {
         /// The key.
         key: Bytes,
@@ -217,25 +172,15 @@ pub enum Op {
         /// The key.
         key: Bytes,
     },
-    /// Deletes every key from `start` up to `end`.
-    DeleteRange {
-        /// The first key.
-        start: Bytes,
-        /// The first key after the range.
-        end: Bytes,
-    },
-    /// Reads, seeing the steps before it.
-    Range(Range),
 }
 
 impl Op {
-    /// Writes `key` without a lease.
+    /// Writes `key`.
     #[must_use]
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Self::Put {
             key: key.into(),
             value: value.into(),
-            lease: None,
         }
     }
 
@@ -253,18 +198,24 @@ impl Op {
     pub fn delete(key: impl Into<Bytes>) -> Self {
         Self::Delete { key: key.into() }
     }
+
+    /// The key that the step is about.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { key, .. } | Self::PutVolatile { key, .. } | Self::Delete { key } => key,
+        }
+    }
 }
 
-/// A compare-and-swap: if every comparison holds, all of `then`, else all of `otherwise`, at one
-/// revision. A transaction that changes nothing takes no revision.
+/// A compare-and-swap: if every comparison holds, all of `then` at one revision, else nothing. A transaction that
+/// changes nothing takes no revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// The conditions, all of which must hold.
     pub compare: Vec<Compare>,
-    /// Done when they hold.
+    /// Done when they hold. No two steps are about one key.
     pub then: Vec<Op>,
-    /// Done when one does not.
-    pub otherwise: Vec<Op>,
 }
 
 impl Txn {
@@ -272,27 +223,24 @@ impl Txn {
     #[must_use]
     pub fn of(then: Vec<Op>) -> Self {
         Self {
+            compare: Vec::new(),
             then,
-            ..Self::default()
         }
     }
-}
 
-/// What one step of a transaction did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpResult {
-    /// The key was written; `previous` is what it was before.
-    Put {
-        /// The key before this write.
-        previous: Option<KeyValue>,
-    },
-    /// The keys that were deleted, as they were.
-    Delete {
-        /// The deleted keys.
-        deleted: Vec<KeyValue>,
-    },
-    /// What was read.
-    Range(RangeResult),
+    /// Refuses two steps about one key.
+    pub(crate) fn check_duplicates(&self) -> Result<(), StoreError> {
+        let mut keys: HashSet<&Bytes> = HashSet::new();
+        if self.then.len() < 2 {
+            return Ok(());
+        }
+        match self.then.iter().find(|op| !keys.insert(op.key())) {
+            Some(op) => Err(StoreError::DuplicateKey(
+                String::from_utf8_lossy(op.key()).into_owned(),
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a transaction did.
@@ -300,44 +248,50 @@ pub enum OpResult {
 pub struct TxnResult {
     /// The store's revision after the transaction; the transaction's own if it changed something.
     pub revision: Revision,
-    /// Whether the comparisons held.
-    pub succeeded: bool,
-    /// One for each step that was done.
-    pub responses: Vec<OpResult>,
+    /// The keys whose comparison did not hold. None: every step was done; else nothing was.
+    pub conflicts: Vec<Bytes>,
 }
 
-/// What happened to a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// Created or overwritten.
-    Put,
-    /// Deleted.
-    Delete,
+impl TxnResult {
+    /// Whether every comparison held.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.conflicts.is_empty()
+    }
 }
 
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// What happened.
-    pub kind: EventKind,
-    /// The key after the change; for a deletion only `key` and `mod_revision` say something.
-    pub kv: KeyValue,
-    /// The key before the change.
-    pub prev: Option<KeyValue>,
+pub enum Event {
+    /// The key was created or overwritten.
+    Put {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+    },
+    /// The key was deleted.
+    Delete {
+        /// The key.
+        key: Bytes,
+    },
 }
 
-/// All changes that one revision made inside a watched range.
+impl Event {
+    /// The key that changed.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// All changes that one revision made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchBatch {
     /// The revision.
     pub revision: Revision,
-    /// Its changes, in the order in which the transaction made them.
+    /// Its changes; each key once.
     pub events: Vec<Event>,
-}
-
-/// A granted lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) id: LeaseId,
-    pub(crate) ttl: Duration,
 }

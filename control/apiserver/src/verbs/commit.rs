@@ -37,11 +37,10 @@ impl Core {
         let txn = Txn {
             compare: vec![compare],
             then: vec![op],
-            otherwise: Vec::new(),
         };
         let done = self.commit(txn, holds).await?;
         let revision = done.revision.0;
-        Ok(if done.succeeded {
+        Ok(if done.succeeded() {
             Swapped::At(revision)
         } else {
             Swapped::Overtaken { seen: revision }
@@ -60,7 +59,7 @@ impl Core {
         tokio::spawn(async move {
             let outcome = store.txn(txn).await;
             let unknown = match &outcome {
-                Ok(done) if done.succeeded => {
+                Ok(done) if done.succeeded() => {
                     keep(holds, done.revision.0);
                     None
                 }

@@ -14,7 +14,7 @@ use redb::{
     Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
 };
 
-use crate::{Event, EventKind, KeyValue, LeaseId, OpenError, Revision, StoreError};
+use crate::{Event, KeyValue, OpenError, Revision, StoreError};
 
 /// The version of the layout that this program writes. Raised when an older program would misread it.
 ///
@@ -24,23 +24,17 @@ pub(super) const FORMAT_VERSION: u64 = 2;
 /// Where a change stands in the log: revision, and its number within the transaction.
 pub(super) type Position = (u64, u32);
 
-/// Named numbers: `format`, `head`, `reserved`, `compacted`, `superseded_bytes`, `next_lease`.
+/// Named numbers: `format`, `head`, `reserved`, `compacted`, `superseded_bytes`.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("knarr-meta");
 /// Key to (revision, number in the transaction, 1 if it exists or 0 if that change deleted it).
 pub(super) const KEYS: TableDefinition<&[u8], (u64, u32, u8)> = TableDefinition::new("keys");
 /// Position to [`Entry`].
 pub(super) const LOG: TableDefinition<Position, &[u8]> = TableDefinition::new("log");
-/// Lease to its length in seconds.
-pub(super) const LEASES: TableDefinition<u64, u64> = TableDefinition::new("leases");
-/// The keys of each lease.
-pub(super) const LEASE_KEYS: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("lease-keys");
-
 pub(super) const HEAD: &str = "head";
 /// No revision after this one was given out to a volatile change; 0 while there was none.
 pub(super) const RESERVED: &str = "reserved";
 pub(super) const COMPACTED: &str = "compacted";
 pub(super) const SUPERSEDED_BYTES: &str = "superseded_bytes";
-pub(super) const NEXT_LEASE: &str = "next_lease";
 pub(super) const FORMAT: &str = "format";
 
 /// The tables of one write transaction.
@@ -48,8 +42,6 @@ pub(super) struct Tables<'txn> {
     pub(super) meta: Table<'txn, &'static str, u64>,
     pub(super) keys: Table<'txn, &'static [u8], (u64, u32, u8)>,
     pub(super) log: Table<'txn, Position, &'static [u8]>,
-    pub(super) leases: Table<'txn, u64, u64>,
-    pub(super) lease_keys: Table<'txn, (u64, &'static [u8]), ()>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -58,10 +50,15 @@ impl<'txn> Tables<'txn> {
             meta: txn.open_table(META)?,
             keys: txn.open_table(KEYS)?,
             log: txn.open_table(LOG)?,
-            leases: txn.open_table(LEASES)?,
-            lease_keys: txn.open_table(LEASE_KEYS)?,
         })
     }
+}
+
+/// What a change did to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EventKind {
+    Put,
+    Delete,
 }
 
 /// One change in the log.
@@ -70,15 +67,16 @@ pub(super) struct Entry {
     pub(super) kind: EventKind,
     pub(super) key: Bytes,
     pub(super) value: Bytes,
-    pub(super) create_revision: u64,
-    pub(super) version: u64,
-    pub(super) lease: Option<LeaseId>,
     /// The change before this one of the same key.
     pub(super) previous: Option<Position>,
 }
 
-/// Bytes before the key: kind, create revision, version, lease, previous position, key length.
-const HEADER_BYTES: usize = 1 + 8 + 8 + 8 + 8 + 4 + 4;
+/// Bytes that are 0. Earlier programs kept a create revision, a version and a lease there, which nothing read.
+const UNUSED_BYTES: usize = 8 + 8 + 8;
+/// Bytes before the key: kind, unused, previous position, key length.
+const HEADER_BYTES: usize = 1 + UNUSED_BYTES + 8 + 4 + 4;
+/// What the engine needs for one change beside its key and value: its header, its position, its place in a page.
+const ENTRY_OVERHEAD_BYTES: usize = 96;
 
 impl Entry {
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -87,9 +85,7 @@ impl Entry {
             EventKind::Put => 1,
             EventKind::Delete => 0,
         });
-        out.extend_from_slice(&self.create_revision.to_le_bytes());
-        out.extend_from_slice(&self.version.to_le_bytes());
-        out.extend_from_slice(&self.lease.map_or(0, |lease| lease.0).to_le_bytes());
+        out.extend_from_slice(&[0; UNUSED_BYTES]);
         let (revision, sub) = self.previous.unwrap_or((0, 0));
         out.extend_from_slice(&revision.to_le_bytes());
         out.extend_from_slice(&sub.to_le_bytes());
@@ -101,6 +97,11 @@ impl Entry {
         out
     }
 
+    /// Bytes of the file that an entry of `encoded` bytes holds.
+    pub(super) fn held_bytes(encoded: usize) -> u64 {
+        (encoded + ENTRY_OVERHEAD_BYTES - HEADER_BYTES) as u64
+    }
+
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader { rest: bytes };
         let kind = match reader.array::<1>()?[0] {
@@ -108,9 +109,7 @@ impl Entry {
             1 => EventKind::Put,
             other => return Err(damaged(&format!("unknown kind {other}"))),
         };
-        let create_revision = u64::from_le_bytes(reader.array()?);
-        let version = u64::from_le_bytes(reader.array()?);
-        let lease = u64::from_le_bytes(reader.array()?);
+        reader.array::<UNUSED_BYTES>()?;
         let revision = u64::from_le_bytes(reader.array()?);
         let sub = u32::from_le_bytes(reader.array()?);
         let key_len = u32::from_le_bytes(reader.array()?) as usize;
@@ -123,9 +122,6 @@ impl Entry {
             kind,
             key: tail.slice(..key_len),
             value: tail.slice(key_len..),
-            create_revision,
-            version,
-            lease: (lease != 0).then_some(LeaseId(lease)),
             previous: (revision != 0).then_some((revision, sub)),
         })
     }
@@ -134,18 +130,17 @@ impl Entry {
         KeyValue {
             key: self.key,
             value: self.value,
-            create_revision: Revision(self.create_revision),
             mod_revision: Revision(revision),
-            version: self.version,
-            lease: self.lease,
         }
     }
 
-    pub(super) fn into_event(self, revision: u64, prev: Option<KeyValue>) -> Event {
-        Event {
-            kind: self.kind,
-            kv: self.into_kv(revision),
-            prev,
+    pub(super) fn into_event(self) -> Event {
+        let Self {
+            kind, key, value, ..
+        } = self;
+        match kind {
+            EventKind::Put => Event::Put { key, value },
+            EventKind::Delete => Event::Delete { key },
         }
     }
 }

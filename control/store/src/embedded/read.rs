@@ -9,9 +9,9 @@ use std::ops::Bound;
 use redb::{ReadableTable, StorageError};
 
 use super::engine_error;
-use super::format::{COMPACTED, Entry, HEAD, KEYS, LOG, META, Position, RESERVED, meta};
+use super::format::{COMPACTED, Entry, EventKind, HEAD, KEYS, LOG, META, Position, RESERVED, meta};
 use super::overlay::{Values, View};
-use crate::{Event, EventKind, KeyValue, Range, RangeResult, Revision, StoreError, WatchBatch};
+use crate::{Event, KeyValue, Range, RangeResult, Revision, StoreError, WatchBatch};
 
 /// Where a range of keys ends.
 pub(super) enum End<'a> {
@@ -29,15 +29,6 @@ pub(super) fn end_of(end: &[u8]) -> End<'_> {
         [] => End::Key,
         [0] => End::Open,
         end => End::Before(end),
-    }
-}
-
-/// Whether `key` lies in the range.
-pub(super) fn contains(start: &[u8], end: &[u8], key: &[u8]) -> bool {
-    match end_of(end) {
-        End::Key => key == start,
-        End::Before(end) => key >= start && key < end,
-        End::Open => key >= start,
     }
 }
 
@@ -93,10 +84,7 @@ pub(super) fn check_revision(
         });
     }
     if at < compacted {
-        return Err(StoreError::Compacted {
-            requested: at,
-            oldest: compacted,
-        });
+        return Err(StoreError::Compacted { requested: at });
     }
     Ok(())
 }
@@ -190,7 +178,7 @@ pub(super) fn revisions(read: &redb::ReadTransaction) -> Result<(Revision, Revis
 
 /// A piece of history.
 pub(super) struct History {
-    /// The changes inside the range, oldest first.
+    /// The changes, oldest first.
     pub(super) batches: Vec<WatchBatch>,
     /// The last revision that was looked at; equal to `head` when nothing is left.
     pub(super) through: Revision,
@@ -198,94 +186,64 @@ pub(super) struct History {
     pub(super) head: Revision,
 }
 
-/// The changes to the keys of a range from revision `from` up to the view's head. Looks at `max_events` changes, of
-/// whatever key, and goes on to the end of the revision that it is in: whoever goes on after `through` always gets on.
+/// The changes after revision `after` up to the view's head. Looks at `max_events` changes and goes on to the end of
+/// the revision that it is in, so that each piece gets further than the one before.
 pub(super) fn history(
     read: &redb::ReadTransaction,
     view: &View,
-    start: &[u8],
-    end: &[u8],
-    from: Revision,
+    after: Revision,
     max_events: usize,
 ) -> Result<History, StoreError> {
     let (_, compacted) = revisions(read)?;
-    if from <= compacted {
-        return Err(StoreError::Compacted {
-            requested: from,
-            oldest: compacted,
-        });
+    if after < compacted {
+        return Err(StoreError::Compacted { requested: after });
     }
     let head = view.head;
     let mut history = History {
         batches: Vec::new(),
-        through: head,
+        through: head.max(after),
         head,
     };
-    if from > head {
-        history.through = Revision(from.0 - 1);
+    if after >= head {
         return Ok(history);
     }
     let log = read.open_table(LOG).map_err(engine_error)?;
     let rows = log
-        .range((from.0, 0)..=(head.0, u32::MAX))
+        .range((after.next().0, 0)..=(head.0, u32::MAX))
         .map_err(engine_error)?;
-    let mut last_looked_at = None;
     for (looked_at, row) in rows.enumerate() {
         let (position, bytes) = row.map_err(engine_error)?;
         let (revision, _) = position.value();
-        if looked_at >= max_events && last_looked_at != Some(revision) {
+        let is_new = history
+            .batches
+            .last()
+            .is_none_or(|batch| batch.revision.0 != revision);
+        if looked_at >= max_events && is_new {
             history.through = Revision(revision - 1);
             break;
         }
-        last_looked_at = Some(revision);
-        let found = Entry::decode(bytes.value())?;
-        if !contains(start, end, &found.key) {
-            continue;
-        }
-        let prev = previous_kv(&log, &found)?;
-        let event = found.into_event(revision, prev);
+        let event = Entry::decode(bytes.value())?.into_event();
         match history.batches.last_mut() {
-            Some(batch) if batch.revision.0 == revision => batch.events.push(event),
+            Some(batch) if !is_new => batch.events.push(event),
             _ => history.batches.push(WatchBatch {
                 revision: Revision(revision),
                 events: vec![event],
             }),
         }
     }
-    add_volatile(read, &log, view, from, &mut history)?;
+    add_volatile(view, after, &mut history);
     Ok(history)
 }
 
-/// Puts the volatile changes between `from` and the end of the piece where their revisions belong.
-fn add_volatile(
-    read: &redb::ReadTransaction,
-    log: &impl ReadableTable<Position, &'static [u8]>,
-    view: &View,
-    from: Revision,
-    history: &mut History,
-) -> Result<(), StoreError> {
-    let span = from..=history.through;
-    let mut wanted = view
-        .values
-        .values()
-        .filter(|kv| span.contains(&kv.mod_revision))
-        .peekable();
-    if wanted.peek().is_none() {
-        return Ok(());
-    }
-    let keys = read.open_table(KEYS).map_err(engine_error)?;
-    for kv in wanted {
-        let prev = match newest(&keys, &kv.key).map_err(engine_error)? {
-            Some((position, EventKind::Put)) if position.0 < kv.mod_revision.0 => {
-                entry(log, position)?.map(|entry| entry.into_kv(position.0))
-            }
-            // The file is ahead of the view; what was before is not asked for that exactly.
-            _ => None,
-        };
-        let event = Event {
-            kind: EventKind::Put,
-            kv: kv.clone(),
-            prev,
+/// Puts the volatile changes of the piece where their revisions belong.
+fn add_volatile(view: &View, after: Revision, history: &mut History) {
+    for kv in view.values.values() {
+        if kv.mod_revision <= after || kv.mod_revision > history.through {
+            continue;
+        }
+        let event = Event::Put {
+            key: kv.key.clone(),
+            value: kv.value.clone(),
         };
         let batches = &mut history.batches;
         match batches.binary_search_by_key(&kv.mod_revision, |batch| batch.revision) {
@@ -299,20 +257,6 @@ fn add_volatile(
             ),
         }
     }
-    Ok(())
-}
-
-/// The key before `entry`, where it existed.
-pub(super) fn previous_kv(
-    log: &impl ReadableTable<Position, &'static [u8]>,
-    current: &Entry,
-) -> Result<Option<KeyValue>, StoreError> {
-    let Some(position) = current.previous else {
-        return Ok(None);
-    };
-    Ok(entry(log, position)?
-        .filter(|previous| previous.kind == EventKind::Put)
-        .map(|previous| previous.into_kv(position.0)))
 }
 
 /// One range, read in a transaction of its own.

@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::read::contains;
 use crate::{Revision, StoreError, WatchBatch};
 
 /// Batches that a live reader may be behind. The API server's cache drains this in microseconds each;
@@ -32,13 +30,11 @@ struct State {
     closed: bool,
 }
 
-/// One reader: its range and its queue.
+/// One reader and its queue.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) start: Bytes,
-    pub(super) end: Bytes,
-    /// Nothing before this revision is of interest.
-    pub(super) from: Revision,
+    /// What the reader has seen, or does not ask for.
+    pub(super) after: Revision,
     pub(super) sender: mpsc::Sender<Result<WatchBatch, StoreError>>,
     pub(super) lagged: Arc<AtomicBool>,
 }
@@ -73,6 +69,12 @@ impl Hub {
         self.lock().head
     }
 
+    /// The same, unless the store is closed.
+    pub(super) fn open_head(&self) -> Option<Revision> {
+        let state = self.lock();
+        (!state.closed).then_some(state.head)
+    }
+
     /// How many readers are live.
     pub(super) fn len(&self) -> usize {
         let mut state = self.lock();
@@ -90,17 +92,6 @@ impl Hub {
             return Joined::Behind(live);
         }
         state.live.retain(|live| !live.sender.is_closed());
-        state.live.push(live);
-        Joined::Live
-    }
-
-    /// Adds a reader that wants only what is published from now on.
-    pub(super) fn join_now(&self, mut live: Live) -> Joined {
-        let mut state = self.lock();
-        if state.closed {
-            return Joined::Closed;
-        }
-        live.from = live.from.max(state.head.next());
         state.live.push(live);
         Joined::Live
     }
@@ -136,25 +127,12 @@ impl Hub {
 }
 
 impl Live {
-    /// Queues what the reader wants of a batch; false when the reader is gone or too slow.
+    /// Queues a batch, where the reader has not seen it; false when the reader is gone or too slow.
     fn offer(&self, batch: &WatchBatch) -> bool {
-        if batch.revision < self.from {
+        if batch.revision <= self.after {
             return true;
         }
-        let events: Vec<_> = batch
-            .events
-            .iter()
-            .filter(|event| contains(&self.start, &self.end, &event.kv.key))
-            .cloned()
-            .collect();
-        if events.is_empty() {
-            return true;
-        }
-        let wanted = WatchBatch {
-            revision: batch.revision,
-            events,
-        };
-        match self.sender.try_send(Ok(wanted)) {
+        match self.sender.try_send(Ok(batch.clone())) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {

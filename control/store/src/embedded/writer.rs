@@ -2,24 +2,20 @@
 //! The one writer: takes what is waiting, does all of it in one write transaction, commits once.
 //!
 //! While a commit waits for the disk, further requests queue up; they are the next group. A group
-//! without a change is not committed at all. The writer sleeps until a request or the end of a lease.
+//! without a change is not committed at all. The writer sleeps until a request comes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
-use tokio::time::Instant;
 
 use super::apply::{Dirty, Writer};
-use super::format::{KEYS, LEASES, Tables};
+use super::format::{EventKind, KEYS, Tables};
 use super::overlay::{Changes, Overlay, Values, View};
 use super::watch::Hub;
 use super::{Shared, engine_error, read};
-use crate::types::Lease;
-use crate::{EventKind, LeaseId, Revision, StoreError, Txn, TxnResult, WatchBatch};
+use crate::{Revision, StoreError, Txn, TxnResult, WatchBatch};
 
 /// Requests that may wait for the writer; more make their callers wait.
 pub(super) const REQUEST_QUEUE: usize = 1024;
@@ -37,17 +33,13 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Request {
     Txn(Txn, Reply<TxnResult>),
     Compact(Revision, Reply<()>),
-    LeaseGrant(Duration, Reply<Lease>),
-    LeaseKeepAlive(LeaseId, Reply<Duration>),
-    LeaseRevoke(LeaseId, Option<Reply<()>>),
     Close(oneshot::Sender<()>),
 }
 
 /// An answer that is given once the group is on disk.
 enum Answer {
     Txn(Reply<TxnResult>, Result<TxnResult, StoreError>),
-    Done(Option<Reply<()>>, Result<(), StoreError>),
-    Lease(Reply<Lease>, Result<Lease, StoreError>),
+    Done(Reply<()>, Result<(), StoreError>),
 }
 
 impl Answer {
@@ -63,9 +55,7 @@ impl Answer {
         }
         match self {
             Self::Txn(reply, result) => one(reply, result, failure),
-            Self::Lease(reply, result) => one(reply, result, failure),
-            Self::Done(Some(reply), result) => one(reply, result, failure),
-            Self::Done(None, _) => {}
+            Self::Done(reply, result) => one(reply, result, failure),
         }
     }
 }
@@ -75,11 +65,9 @@ impl Answer {
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut requests: mpsc::Receiver<Request>,
-    mut leases: Leases,
 ) -> Result<(), JoinError> {
     let mut group = Vec::with_capacity(GROUP_MAX);
     let closed = loop {
-        let next_end = leases.values().map(|(_, end)| *end).min();
         let goes_on = !group.is_empty();
         tokio::select! {
             // Dropping recv_many loses nothing: it takes requests out only when it is ready.
@@ -88,8 +76,6 @@ pub(super) async fn run(
                     break None;
                 }
             }
-            // A dropped sleep is made again from the same deadline.
-            () = sleep_until(next_end) => expire(&leases, &mut group),
             // A compaction that is not done yet waits for nobody.
             () = std::future::ready(()), if goes_on => {}
         }
@@ -98,22 +84,14 @@ pub(super) async fn run(
         for request in group.drain(..) {
             match request {
                 Request::Close(done) => closing = Some(done),
-                Request::LeaseKeepAlive(id, reply) => {
-                    let kept = leases.get_mut(&id).map(|(ttl, end)| {
-                        *end = Instant::now() + *ttl;
-                        *ttl
-                    });
-                    drop(reply.send(kept.ok_or(StoreError::LeaseNotFound(id))));
-                }
                 other => work.push(other),
             }
         }
         if !work.is_empty() {
             let shared = shared.clone();
             let committing = tokio::task::spawn_blocking(move || commit_group(&shared, work));
-            let mut changes = committing.await?;
-            group.append(&mut changes.unfinished);
-            changes.apply(&mut leases);
+            // Compactions that have not reached their end are part of the next group.
+            group = committing.await?;
         }
         if closing.is_some() {
             break closing;
@@ -139,73 +117,11 @@ pub(super) async fn run(
     Ok(())
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn expire(leases: &Leases, group: &mut Vec<Request>) {
-    let now = Instant::now();
-    group.extend(
-        leases
-            .iter()
-            .filter(|(_, (_, end))| *end <= now)
-            .map(|(id, _)| Request::LeaseRevoke(*id, None)),
-    );
-}
-
-/// How long each lease lives, and when it ends.
-pub(super) type Leases = HashMap<LeaseId, (Duration, Instant)>;
-
-/// As in etcd after a change of leader, every lease gets its full time again after a restart.
-pub(super) fn load_leases(read: &ReadTransaction) -> Result<Leases, StoreError> {
-    let table = read.open_table(LEASES).map_err(engine_error)?;
-    let mut leases = HashMap::new();
-    for row in table.iter().map_err(engine_error)? {
-        let (id, seconds) = row.map_err(engine_error)?;
-        let ttl = Duration::from_secs(seconds.value());
-        leases.insert(LeaseId(id.value()), (ttl, Instant::now() + ttl));
-    }
-    Ok(leases)
-}
-
-/// What a group changed about the leases.
-#[derive(Default)]
-struct LeaseChanges {
-    granted: Vec<Lease>,
-    ended: Vec<LeaseId>,
-    /// Leases whose end could not be written; tried again after a while.
-    postponed: Vec<LeaseId>,
-    /// Compactions that have not reached their end.
-    unfinished: Vec<Request>,
-}
-
-/// How long to wait before ending a lease is tried again after the disk failed.
-const LEASE_RETRY: Duration = Duration::from_secs(5);
-
-impl LeaseChanges {
-    fn apply(self, leases: &mut Leases) {
-        for Lease { id, ttl } in self.granted {
-            leases.insert(id, (ttl, Instant::now() + ttl));
-        }
-        for id in self.ended {
-            leases.remove(&id);
-        }
-        for id in self.postponed {
-            if let Some((_, end)) = leases.get_mut(&id) {
-                *end = Instant::now() + LEASE_RETRY;
-            }
-        }
-    }
-}
-
-/// Does a group, commits it, tells the watches and then the callers.
-fn commit_group(shared: &Shared, group: Vec<Request>) -> LeaseChanges {
+/// Does a group, commits it, tells the watches and then the callers. Returns what has to go on in the next group.
+fn commit_group(shared: &Shared, group: Vec<Request>) -> Vec<Request> {
     let mut answers = Vec::with_capacity(group.len());
-    let mut changes = LeaseChanges::default();
-    let outcome = apply_group(shared, group, &mut answers, &mut changes);
+    let mut unfinished = Vec::new();
+    let outcome = apply_group(shared, group, &mut answers, &mut unfinished);
     let failure = match outcome {
         Ok(Some(published)) => {
             shared.publish(published);
@@ -214,9 +130,7 @@ fn commit_group(shared: &Shared, group: Vec<Request>) -> LeaseChanges {
         Ok(None) => None,
         Err(error) => {
             shared.failed(&error);
-            changes.granted.clear();
-            changes.postponed = std::mem::take(&mut changes.ended);
-            let unfinished = changes.unfinished.drain(..);
+            let unfinished = unfinished.drain(..);
             answers.extend(unfinished.filter_map(|request| refusal(request, &error)));
             Some(error)
         }
@@ -224,7 +138,7 @@ fn commit_group(shared: &Shared, group: Vec<Request>) -> LeaseChanges {
     for answer in answers {
         answer.send(failure.as_ref());
     }
-    changes
+    unfinished
 }
 
 /// What a group did, now that as much of it is durable as has to be.
@@ -243,7 +157,7 @@ fn apply_group(
     shared: &Shared,
     group: Vec<Request>,
     answers: &mut Vec<Answer>,
-    changes: &mut LeaseChanges,
+    unfinished: &mut Vec<Request>,
 ) -> Result<Option<Published>, StoreError> {
     // A failure before or during the commit must reach every caller of the group, so callers are
     // moved into `answers` even when their request is never looked at.
@@ -254,7 +168,7 @@ fn apply_group(
         let tables = Tables::open(&txn).map_err(engine_error)?;
         let mut writer = Writer::new(tables, &shared.overlay)?;
         for request in requests.by_ref() {
-            apply_one(&mut writer, request, answers, changes)?;
+            apply_one(&mut writer, request, answers, unfinished)?;
         }
         if writer.dirty == Dirty::Clean {
             let published = (!writer.is_unchanged()).then(|| writer.into_published());
@@ -296,7 +210,7 @@ fn apply_one(
     writer: &mut Writer<'_>,
     request: Request,
     answers: &mut Vec<Answer>,
-    changes: &mut LeaseChanges,
+    unfinished: &mut Vec<Request>,
 ) -> Result<(), StoreError> {
     let (answer, error) = match request {
         Request::Txn(txn, reply) => {
@@ -307,28 +221,16 @@ fn apply_one(
         Request::Compact(revision, reply) => {
             let result = match compact_asked(writer, revision) {
                 Ok(reached) if reached < revision => {
-                    changes.unfinished.push(Request::Compact(revision, reply));
+                    unfinished.push(Request::Compact(revision, reply));
                     return Ok(());
                 }
                 other => other.map(drop),
             };
             let error = result.as_ref().err().cloned();
-            (Answer::Done(Some(reply), result), error)
-        }
-        Request::LeaseGrant(ttl, reply) => {
-            let result = writer.lease_grant(ttl);
-            changes.granted.extend(result.as_ref().ok());
-            let error = result.as_ref().err().cloned();
-            (Answer::Lease(reply, result), error)
-        }
-        Request::LeaseRevoke(id, reply) => {
-            let result = writer.lease_revoke(id);
-            changes.ended.push(id);
-            let error = result.as_ref().err().cloned();
             (Answer::Done(reply, result), error)
         }
         // Taken out by the caller.
-        Request::LeaseKeepAlive(..) | Request::Close(_) => return Ok(()),
+        Request::Close(_) => return Ok(()),
     };
     answers.push(answer);
     match error {
@@ -342,13 +244,7 @@ fn refusal(request: Request, error: &StoreError) -> Option<Answer> {
     let error = error.clone();
     match request {
         Request::Txn(_, reply) => Some(Answer::Txn(reply, Err(error))),
-        Request::Compact(_, reply) => Some(Answer::Done(Some(reply), Err(error))),
-        Request::LeaseGrant(_, reply) => Some(Answer::Lease(reply, Err(error))),
-        Request::LeaseRevoke(_, reply) => Some(Answer::Done(reply, Err(error))),
-        Request::LeaseKeepAlive(_, reply) => {
-            drop(reply.send(Err(error)));
-            None
-        }
+        Request::Compact(_, reply) => Some(Answer::Done(reply, Err(error))),
         Request::Close(_) => None,
     }
 }
@@ -359,12 +255,6 @@ fn compact_asked(writer: &mut Writer<'_>, revision: Revision) -> Result<Revision
         return Err(StoreError::FutureRevision {
             requested: revision,
             newest: writer.head,
-        });
-    }
-    if revision < writer.compacted {
-        return Err(StoreError::Compacted {
-            requested: revision,
-            oldest: writer.compacted,
         });
     }
     writer.compact(revision, COMPACT_ASKED_STEP)
@@ -410,12 +300,12 @@ pub(super) fn catch_up(
         values: Values::new(),
     };
     while hub.head() < head {
-        let from = hub.head().next();
-        if from <= compacted {
+        let seen = hub.head();
+        if seen < compacted {
             hub.cut_off(head);
             break;
         }
-        let history = read::history(&read, &view, &[], &[0], from, super::REPLAY_EVENTS)?;
+        let history = read::history(&read, &view, seen, super::REPLAY_EVENTS)?;
         hub.publish(&history.batches, history.through);
     }
     Ok(compacted)

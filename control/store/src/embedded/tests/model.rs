@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Watches and reads against a model: transactions of every size, volatile values, compactions and restarts at random,
-//! and watches of any range from any revision in between.
+//! and watches from any revision in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,22 +35,8 @@ struct World {
     written: u64,
 }
 
-/// A range of keys, as `Store::watch` takes it.
-#[derive(Clone, Debug)]
-struct Keys {
-    start: String,
-    end: Bytes,
-}
-
-impl Keys {
-    fn has(&self, key: &str) -> bool {
-        read::contains(self.start.as_bytes(), &self.end, key.as_bytes())
-    }
-}
-
 /// A watch that is open while things happen, and what it should have been told.
 struct Open {
-    keys: Keys,
     stream: WatchStream,
     expected: Vec<(u64, Vec<Told>)>,
 }
@@ -58,9 +44,10 @@ struct Open {
 fn told(batch: &WatchBatch) -> (u64, Vec<Told>) {
     let events = batch.events.iter().map(|event| {
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-        let value = (event.kind == EventKind::Put).then(|| text(&event.kv.value));
-        assert_eq!(event.kv.mod_revision, batch.revision);
-        (text(&event.kv.key), value)
+        match event {
+            Event::Put { key, value } => (text(key), Some(text(value))),
+            Event::Delete { key } => (text(key), None),
+        }
     });
     (batch.revision.0, events.collect())
 }
@@ -88,28 +75,6 @@ impl World {
         format!("v{}", self.written)
     }
 
-    fn keys(&mut self) -> Keys {
-        let start = self.key();
-        match self.rng.random_range(0..4) {
-            0 => Keys {
-                start,
-                end: Bytes::new(),
-            },
-            1 => Keys {
-                start,
-                end: Bytes::from_static(&[0]),
-            },
-            2 => Keys {
-                end: prefix_end(&start.as_bytes()[..2]),
-                start: start[..2].to_owned(),
-            },
-            _ => Keys {
-                end: format!("{start}5").into(),
-                start,
-            },
-        }
-    }
-
     /// One transaction of random steps; returns what it should tell.
     fn transaction(&mut self) -> (Txn, Vec<Told>) {
         // Far more than is replayed in one piece as well.
@@ -117,32 +82,17 @@ impl World {
         let size = sizes[self.rng.random_range(0..sizes.len())];
         let mut steps = Vec::new();
         let mut events = Vec::new();
-        if self.rng.random_bool(0.1) {
-            let keys = self.keys();
-            let gone: Vec<_> = self
-                .now
-                .keys()
-                .filter(|key| keys.has(key))
-                .cloned()
-                .collect();
-            events.extend(gone.into_iter().map(|key| (key, None)));
-            steps.push(Op::DeleteRange {
-                start: keys.start.into(),
-                end: keys.end,
-            });
-        } else {
-            let keys: BTreeSet<Key> = (0..size).map(|_| self.key()).collect();
-            for key in keys {
-                if self.rng.random_bool(0.2) {
-                    if self.now.contains_key(&key) {
-                        events.push((key.clone(), None));
-                    }
-                    steps.push(Op::delete(key));
-                } else {
-                    let value = self.value();
-                    events.push((key.clone(), Some(value.clone())));
-                    steps.push(Op::put(key, value));
+        let keys: BTreeSet<Key> = (0..size).map(|_| self.key()).collect();
+        for key in keys {
+            if self.rng.random_bool(0.2) {
+                if self.now.contains_key(&key) {
+                    events.push((key.clone(), None));
                 }
+                steps.push(Op::delete(key));
+            } else {
+                let value = self.value();
+                events.push((key.clone(), Some(value.clone())));
+                steps.push(Op::put(key, value));
             }
         }
         (Txn::of(steps), events)
@@ -171,18 +121,14 @@ impl World {
         self.log.insert(revision, events.to_vec());
     }
 
-    /// What a watch from `from` is told of what has happened.
-    fn replay(&self, keys: &Keys, from: u64) -> Vec<(u64, Vec<Told>)> {
-        let mut expected: BTreeMap<u64, Vec<Told>> = BTreeMap::new();
-        for (revision, events) in self.log.range(from..) {
-            let inside = events.iter().filter(|(key, _)| keys.has(key));
-            let inside: Vec<_> = inside.cloned().collect();
-            if !inside.is_empty() {
-                expected.insert(*revision, inside);
-            }
-        }
+    /// What a watch is told of what has happened after `after`.
+    fn replay(&self, after: u64) -> Vec<(u64, Vec<Told>)> {
+        let durable = self.log.range(after + 1..);
+        let mut expected: BTreeMap<u64, Vec<Told>> = durable
+            .map(|(revision, events)| (*revision, events.clone()))
+            .collect();
         for (key, (revision, value)) in &self.volatile {
-            if *revision >= from && keys.has(key) {
+            if *revision > after {
                 expected.insert(*revision, vec![(key.clone(), Some(value.clone()))]);
             }
         }
@@ -210,45 +156,36 @@ impl World {
 }
 
 fn note(open: &mut [Open], revision: u64, events: &[Told]) {
+    if events.is_empty() {
+        return;
+    }
     for watch in open {
-        let inside = events.iter().filter(|(key, _)| watch.keys.has(key));
-        let inside: Vec<_> = inside.cloned().collect();
-        if !inside.is_empty() {
-            watch.expected.push((revision, inside));
-        }
+        watch.expected.push((revision, events.to_vec()));
     }
 }
 
 async fn check_watch(store: &Embedded, world: &mut World, open: &mut [Open]) {
-    let keys = world.keys();
-    let from = world.rng.random_range(1..=world.head + 4);
-    let compacted = store.stats().compacted.0;
-    let watch = store
-        .watch(keys.start.clone().into(), keys.end.clone(), Revision(from))
-        .await;
-    if from <= compacted {
+    let after = world.rng.random_range(0..=world.head + 3);
+    let watch = store.watch(Revision(after)).await;
+    if after < store.stats().compacted.0 {
         assert!(
-            matches!(watch, Err(StoreError::Compacted { oldest, .. }) if oldest.0 == compacted),
-            "from {from}, compacted {compacted}"
+            matches!(watch, Err(StoreError::Compacted { .. })),
+            "after {after}"
         );
         return;
     }
     let mut watch = watch.unwrap();
-    for expected in world.replay(&keys, from) {
-        assert_eq!(
-            told(&next(&mut watch).await),
-            expected,
-            "{keys:?} from {from}"
-        );
+    for expected in world.replay(after) {
+        assert_eq!(told(&next(&mut watch).await), expected, "after {after}");
     }
     // Nothing else came: the next one is what is written now.
     loop {
-        let value = world.value();
-        let revision = put(store, &keys.start, &value).await.0;
-        let events = [(keys.start.clone(), Some(value))];
+        let (key, value) = (world.key(), world.value());
+        let revision = put(store, &key, &value).await.0;
+        let events = [(key, Some(value))];
         world.happened(revision, &events);
         note(open, revision, &events);
-        if revision >= from {
+        if revision > after {
             assert_eq!(told(&next(&mut watch).await), (revision, events.to_vec()));
             break;
         }
@@ -257,32 +194,28 @@ async fn check_watch(store: &Embedded, world: &mut World, open: &mut [Open]) {
 
 /// The history in pieces of any size, as a replay takes it.
 fn check_pieces(store: &Embedded, world: &mut World) {
-    let keys = world.keys();
     let compacted = store.stats().compacted.0;
     if compacted >= world.head {
         return;
     }
-    let start = world.rng.random_range(compacted + 1..=world.head);
+    let start = world.rng.random_range(compacted..world.head);
     let mut found = Vec::new();
-    let mut from = start;
+    let mut after = start;
     loop {
         let piece_max = world.rng.random_range(1..400);
-        let view = store.shared.overlay.view(keys.start.as_bytes(), &keys.end);
+        let view = store.shared.overlay.view(&[], &[0]);
         let piece = store
             .shared
-            .read(|r| {
-                let (start, end) = (keys.start.as_bytes(), &keys.end);
-                read::history(r, &view, start, end, Revision(from), piece_max)
-            })
+            .read(|r| read::history(r, &view, Revision(after), piece_max))
             .unwrap();
-        assert!(piece.through.0 >= from, "a replay from {from} gets on");
+        assert!(piece.through.0 > after, "a replay after {after} gets on");
         found.extend(piece.batches.iter().map(told));
-        from = piece.through.0 + 1;
+        after = piece.through.0;
         if piece.through == piece.head {
             break;
         }
     }
-    assert_eq!(found, world.replay(&keys, start), "{keys:?} from {start}");
+    assert_eq!(found, world.replay(start), "after {start}");
 }
 
 async fn check_reads(store: &Embedded, world: &mut World) {
@@ -348,13 +281,8 @@ async fn run(seed: u64) {
                 store.compact(Revision(through)).await.unwrap();
             }
             13 => {
-                let keys = world.keys();
-                let stream = store
-                    .watch(keys.start.clone().into(), keys.end.clone(), Revision(0))
-                    .await
-                    .unwrap();
+                let stream = watch_now(&store).await;
                 watches.push(Open {
-                    keys,
                     stream,
                     expected: Vec::new(),
                 });
