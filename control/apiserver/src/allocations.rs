@@ -1,121 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which cluster IPs and node ports are taken, and the reservation of new ones while a Service is written.
+//! Which cluster IPs and node ports are taken, and the choice of new ones while a Service is written.
 //!
-//! What is taken follows from the stored Services alone: the caches' task reports each change here, at
-//! start for every Service. So a crash loses nothing and leaks nothing. The ranges are the
-//! [`crate::ServiceAllocator`]'s.
-//!
-//! ```text
-//! free -> Reserved -> Written -> Stored -> free
-//!            |   (known)  (seen)    (deleted or changed)
-//!            +-> free  (the write did not take place)
-//! ```
+//! The store has one key for each address and port (`keys`), written and deleted in the transactions that write and
+//! delete Services. So several servers never give one address twice, and a crash leaves no address without a Service.
+//! What is here is a copy of those keys, kept by the caches' task: it is what a choice is made from and a refusal
+//! named by, and the transaction decides. The ranges are the [`crate::ServiceAllocator`]'s; `repair` writes the keys
+//! of Services that an earlier version has stored.
 //!
 //! A Service's `spec.healthCheckNodePort` is a node port like any other, of the Services that need one.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use knarr_store::{Compare, Event, KeyValue, Op, Revision, Txn};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::admission::Hold;
 use crate::core::Core;
 use crate::field::FieldErrors;
-use crate::object::{Object, key};
+use crate::object::key;
 use crate::registry::Kind;
 use crate::{ApiError, value};
+use keys::{Item, Owners};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    /// The write of this reservation is under way, or its outcome is not known yet.
-    Reserved(ReservationId),
-    /// The write took place at this revision, and the caches have not shown it yet.
-    Written(u64),
-    /// A stored Service.
-    Stored,
-}
+pub(crate) use keys::PREFIX;
 
-/// Tells reservations apart, so that none gives back what another one has taken since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct ReservationId(u64);
+mod keys;
+mod repair;
 
-impl ReservationId {
-    fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-}
-
-/// Who holds what. One owner each is what every write sees to; where a store has two all the same (one of an earlier
-/// version, or written past the API), what one of them gives back stays the other's.
+/// Whose an item is, as stored.
 #[derive(Debug)]
-struct Holders<K>(HashMap<K, Vec<(String, Held)>>);
-
-impl<K> Default for Holders<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Copy + Eq + Hash> Holders<K> {
-    fn is_taken(&self, key: K) -> bool {
-        self.0.contains_key(&key)
-    }
-
-    fn reserve(&mut self, key: K, owner: &str, id: ReservationId) {
-        let holder = (owner.to_owned(), Held::Reserved(id));
-        self.0.entry(key).or_default().push(holder);
-    }
-
-    /// The stored Service `owner` has it, by whatever it had it before.
-    fn store(&mut self, key: K, owner: &str) {
-        let holders = self.0.entry(key).or_default();
-        holders.retain(|(holder, _)| holder != owner);
-        holders.push((owner.to_owned(), Held::Stored));
-    }
-
-    fn release(&mut self, key: K, owner: &str) {
-        self.keep_of(key, |holder, _| holder != owner);
-    }
-
-    /// Turns what is still held as `own` into `held`, or gives it back.
-    fn settle(&mut self, key: K, own: Held, held: Option<Held>) {
-        match held {
-            None => self.keep_of(key, |_, found| found != own),
-            Some(held) => {
-                for (_, found) in self.0.get_mut(&key).into_iter().flatten() {
-                    if *found == own {
-                        *found = held;
-                    }
-                }
-            }
-        }
-    }
-
-    fn keep_of(&mut self, key: K, stays: impl Fn(&str, Held) -> bool) {
-        if let Some(holders) = self.0.get_mut(&key) {
-            holders.retain(|(holder, held)| stays(holder, *held));
-            if holders.is_empty() {
-                self.0.remove(&key);
-            }
-        }
-    }
-
-    fn retain(&mut self, stays: impl Fn(Held) -> bool) {
-        self.0.retain(|_, holders| {
-            holders.retain(|(_, held)| stays(*held));
-            !holders.is_empty()
-        });
-    }
+struct Held {
+    owners: Owners,
+    /// The revision that wrote the key.
+    revision: u64,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
-    addresses: Holders<IpAddr>,
-    ports: Holders<u16>,
+    /// Every key of the store.
+    held: HashMap<Item, Held>,
+    /// What writes under way in this process try to take, and how many of them. Others choose something else.
+    picked: HashMap<Item, usize>,
+}
+
+impl Taken {
+    fn is_free(&self, item: Item) -> bool {
+        !self.held.contains_key(&item) && !self.picked.contains_key(&item)
+    }
+
+    fn hold(&mut self, kv_key: &[u8], value: &[u8], revision: u64) {
+        if let Some(item) = Item::of_key(kv_key) {
+            let owners = Owners::parse(value);
+            self.held.insert(item, Held { owners, revision });
+        }
+    }
 }
 
 /// The addresses and ports of all Services.
@@ -127,52 +68,95 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
     taken.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Addresses and ports that a write has taken; given back unless it is kept. It has to live for as long as the write may
-/// still take place, whatever becomes of the caller: see `verbs/commit.rs`.
-#[derive(Debug, Default)]
-pub(crate) struct Reservation {
-    id: ReservationId,
-    taken: Option<Arc<Mutex<Taken>>>,
-    addresses: Vec<IpAddr>,
-    ports: Vec<u16>,
-}
-
-impl Reservation {
-    pub(crate) fn none() -> Self {
-        Self::default()
+impl Allocations {
+    /// Starts again from everything that is stored below [`PREFIX`].
+    pub(crate) fn fill(&self, stored: &[KeyValue]) {
+        let mut taken = lock(&self.0);
+        taken.held.clear();
+        for kv in stored {
+            taken.hold(&kv.key, &kv.value, kv.mod_revision.0);
+        }
     }
 
-    /// True where there is nothing to give back.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.ports.is_empty()
-    }
-
-    /// Turns what is still this reservation's into `held`, or gives it back.
-    fn settle(&mut self, held: Option<Held>) {
-        let Some(taken) = self.taken.take() else {
+    /// Follows one change of the store.
+    pub(crate) fn observe(&self, event: &Event, revision: u64) {
+        if !event.key().starts_with(PREFIX.as_bytes()) {
             return;
-        };
-        let own = Held::Reserved(self.id);
-        let mut taken = lock(&taken);
-        for address in &self.addresses {
-            taken.addresses.settle(*address, own, held);
         }
-        for port in &self.ports {
-            taken.ports.settle(*port, own, held);
+        let mut taken = lock(&self.0);
+        match event {
+            Event::Put { key, value } => taken.hold(key, value, revision),
+            Event::Delete { key } => {
+                if let Some(item) = Item::of_key(key) {
+                    taken.held.remove(&item);
+                }
+            }
         }
     }
 }
 
-impl Hold for Reservation {
-    /// The stored Service has them now.
+/// What a write under way tries to take. Until it is dropped, no other write of this process chooses the same.
+#[derive(Debug)]
+pub(crate) struct Picks {
+    taken: Arc<Mutex<Taken>>,
+    items: Vec<Item>,
+    /// How far the caches are.
+    progress: watch::Receiver<u64>,
+}
+
+impl Picks {
+    fn pick(&mut self, taken: &mut Taken, item: Item) {
+        *taken.picked.entry(item).or_default() += 1;
+        self.items.push(item);
+    }
+}
+
+impl Hold for Picks {
+    /// Until the caches show the keys that the write has taken.
     fn keep(mut self: Box<Self>, revision: u64) {
-        self.settle(Some(Held::Written(revision)));
+        if self.items.is_empty() || *self.progress.borrow() >= revision {
+            return;
+        }
+        tokio::spawn(async move {
+            // An error means that the API server has ended, and its caches with it.
+            drop(self.progress.wait_for(|seen| *seen >= revision).await);
+        });
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Picks {
     fn drop(&mut self) {
-        self.settle(None);
+        if self.items.is_empty() {
+            return;
+        }
+        let mut taken = lock(&self.taken);
+        for item in &self.items {
+            if let Some(count) = taken.picked.get_mut(item) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.picked.remove(item);
+                }
+            }
+        }
+    }
+}
+
+/// What a write does to the keys of addresses and ports, beside the object itself.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    compare: Vec<Compare>,
+    then: Vec<Op>,
+}
+
+impl Claims {
+    /// The whole transaction: the object's own step as well, if its comparison holds.
+    pub(crate) fn with(mut self, compare: Compare, op: Op) -> Txn {
+        self.compare.push(compare);
+        self.then.push(op);
+        Txn {
+            compare: self.compare,
+            then: self.then,
+        }
     }
 }
 
@@ -206,119 +190,104 @@ pub(crate) fn needs_health_port(service: &Value) -> bool {
         && value::text(service, "spec.externalTrafficPolicy") == "Local"
 }
 
-fn ports_of(service: &Value) -> Vec<u16> {
-    let mut ports = node_ports_of(service);
-    ports.extend(Some(health_port_of(service)).filter(|p| *p != 0));
-    ports
+/// Everything that a Service holds.
+fn items_of(service: &Value) -> BTreeSet<Item> {
+    let health = Some(health_port_of(service)).filter(|port| *port != 0);
+    let ports = node_ports_of(service).into_iter().chain(health);
+    let addresses = addresses_of(service).into_iter().map(Item::Address);
+    addresses.chain(ports.map(Item::Port)).collect()
 }
 
-impl Allocations {
-    /// Starts anew from every stored object of a kind as of `revision`; what writes under way have reserved, and
-    /// what was written later, stays taken.
-    pub(crate) fn reset(&self, kind: &Kind, objects: &[Object], revision: u64) {
-        if kind.plural != "services" {
-            return;
-        }
-        {
-            let mut taken = lock(&self.0);
-            let stays = |held: Held| match held {
-                Held::Reserved(_) => true,
-                Held::Written(at) => at > revision,
-                Held::Stored => false,
-            };
-            taken.addresses.retain(stays);
-            taken.ports.retain(stays);
-        }
-        for object in objects {
-            self.observe(kind, None, Some(object));
-        }
-    }
+fn owner_of(service: &Value) -> String {
+    key(
+        value::text(service, "metadata.namespace"),
+        value::text(service, "metadata.name"),
+    )
+}
 
-    /// Follows one change of a stored object.
-    pub(crate) fn observe(&self, kind: &Kind, previous: Option<&Object>, current: Option<&Object>) {
-        if kind.plural != "services" {
-            return;
-        }
-        let before = previous.map(Object::value).unwrap_or_default();
-        let after = current.map(Object::value).unwrap_or_default();
-        let Some(owner) = current.or(previous).map(|o| o.meta.key()) else {
-            return;
-        };
-        let mut taken = lock(&self.0);
-        let (addresses, ports) = (addresses_of(&after), ports_of(&after));
-        for address in addresses_of(&before) {
-            if !addresses.contains(&address) {
-                taken.addresses.release(address, &owner);
-            }
-        }
-        for port in ports_of(&before) {
-            if !ports.contains(&port) {
-                taken.ports.release(port, &owner);
-            }
-        }
-        for address in addresses {
-            taken.addresses.store(address, &owner);
-        }
-        for port in ports {
-            taken.ports.store(port, &owner);
-        }
-    }
+/// Whether objects of this kind hold addresses or ports.
+pub(crate) fn allocates(kind: &Kind) -> bool {
+    kind.plural == "services" && kind.group.is_empty()
 }
 
 impl Core {
-    /// Gives a Service the addresses and ports that it needs and does not name, and claims those it names.
+    /// Gives a Service the addresses and ports that it needs and does not name, and refuses those it names and that
+    /// another has. The write has to carry [`Core::claims`], and another round follows where these are refused.
     pub(crate) async fn allocate(
         &self,
         kind: &Kind,
         service: &mut Value,
         old: Option<&Value>,
-    ) -> Result<Reservation, ApiError> {
-        if kind.plural != "services" || !kind.group.is_empty() {
-            return Ok(Reservation::none());
+    ) -> Result<Option<Picks>, ApiError> {
+        if !allocates(kind) {
+            return Ok(None);
         }
-        // What was acknowledged has to be known before anything is given out.
+        // What was acknowledged has to be known before anything is chosen.
         self.fresh().await?;
-        let owner = key(
-            value::text(service, "metadata.namespace"),
-            value::text(service, "metadata.name"),
-        );
-        let mut claim = Claim {
+        let mut choice = Choice {
             core: self,
-            owner,
             old_addresses: old.map(addresses_of).unwrap_or_default(),
             old_node_ports: old.map(node_ports_of).unwrap_or_default(),
             old_health_port: old.map(health_port_of).unwrap_or_default(),
             errors: FieldErrors::default(),
-            reservation: Reservation {
-                id: ReservationId::next(),
-                taken: Some(Arc::clone(&self.allocations.0)),
-                addresses: Vec::new(),
-                ports: Vec::new(),
+            picks: Picks {
+                taken: Arc::clone(&self.allocations.0),
+                items: Vec::new(),
+                progress: self.progress(),
             },
         };
-        claim.cluster_ips(service)?;
-        claim.node_ports(service)?;
-        claim.health_port(service)?;
-        if claim.errors.is_empty() {
-            return Ok(claim.reservation);
+        choice.cluster_ips(service)?;
+        choice.node_ports(service)?;
+        choice.health_port(service)?;
+        if choice.errors.is_empty() {
+            return Ok(Some(choice.picks));
         }
         let name = value::text(service, "metadata.name");
-        Err(ApiError::invalid("", &kind.kind, name, &claim.errors))
+        Err(ApiError::invalid("", &kind.kind, name, &choice.errors))
+    }
+
+    /// What has to be in the transaction that turns `old` into `new` (`None`: there is no such object): takes what
+    /// only the new one has, if it is free, and gives back what only the old one had.
+    pub(crate) fn claims(&self, kind: &Kind, old: Option<&Value>, new: Option<&Value>) -> Claims {
+        let mut claims = Claims::default();
+        let Some(owner) = new.or(old).filter(|_| allocates(kind)).map(owner_of) else {
+            return claims;
+        };
+        let before = old.map(items_of).unwrap_or_default();
+        let after = new.map(items_of).unwrap_or_default();
+        for item in after.difference(&before) {
+            let owners = Owners::one(&owner);
+            claims.compare.push(Compare::absent(item.key()));
+            claims.then.push(Op::put(item.key(), owners.to_value()));
+        }
+        let taken = lock(&self.allocations.0);
+        for item in before.difference(&after) {
+            // Where the key is another's, or there is none, nothing is given back.
+            let Some(held) = taken.held.get(item).filter(|held| held.owners.has(&owner)) else {
+                continue;
+            };
+            let read = Revision(held.revision);
+            claims.compare.push(Compare::mod_revision(item.key(), read));
+            claims.then.push(match held.owners.without(&owner) {
+                Some(left) => Op::put(item.key(), left.to_value()),
+                None => Op::delete(item.key()),
+            });
+        }
+        claims
     }
 }
 
-struct Claim<'a> {
+struct Choice<'a> {
     core: &'a Core,
-    owner: String,
     old_addresses: Vec<IpAddr>,
     old_node_ports: Vec<u16>,
     /// 0 where it has none.
     old_health_port: u16,
     errors: FieldErrors,
-    reservation: Reservation,
+    picks: Picks,
 }
 
-impl Claim<'_> {
+impl Choice<'_> {
     fn cluster_ips(&mut self, service: &mut Value) -> Result<(), ApiError> {
         if value::text(service, "spec.type") == "ExternalName"
             || value::text(service, "spec.clusterIP") == "None"
@@ -328,16 +297,14 @@ impl Claim<'_> {
         let ranges = &self.core.config.services;
         let named = addresses_of(service);
         let shown = value::at(service, "spec.clusterIPs").cloned();
-        let id = self.reservation.id;
         let mut taken = lock(&self.core.allocations.0);
         if named.is_empty() {
             let free = ranges
-                .next_cluster_ip(&|ip| taken.addresses.is_taken(ip))
+                .next_cluster_ip(&|ip| !taken.is_free(Item::Address(ip)))
                 .ok_or_else(|| {
                     ApiError::internal("failed to allocate a serviceIP: range is full")
                 })?;
-            taken.addresses.reserve(free, &self.owner, id);
-            self.reservation.addresses.push(free);
+            self.picks.pick(&mut taken, Item::Address(free));
             value::set(service, "spec.clusterIP", free.to_string());
             value::set(service, "spec.clusterIPs", json!([free.to_string()]));
             return Ok(());
@@ -346,14 +313,14 @@ impl Claim<'_> {
             if self.old_addresses.contains(&address) {
                 continue;
             }
+            let item = Item::Address(address);
             let refusal = match ranges.check_cluster_ip(address) {
                 Err(message) => message,
-                Ok(()) if taken.addresses.is_taken(address) => {
+                Ok(()) if taken.held.contains_key(&item) => {
                     format!("failed to allocate IP {address}: provided IP is already allocated")
                 }
                 Ok(()) => {
-                    taken.addresses.reserve(address, &self.owner, id);
-                    self.reservation.addresses.push(address);
+                    self.picks.pick(&mut taken, item);
                     continue;
                 }
             };
@@ -383,7 +350,8 @@ impl Claim<'_> {
                     continue;
                 };
                 shared.push((number, protocol, named));
-                if self.old_node_ports.contains(&named) || self.reservation.ports.contains(&named) {
+                let picked = self.picks.items.contains(&Item::Port(named));
+                if picked || self.old_node_ports.contains(&named) {
                     continue;
                 }
                 if let Err(refusal) = self.claim_port(named) {
@@ -425,9 +393,15 @@ impl Claim<'_> {
             // Refused by the validation before.
             return Ok(());
         };
-        if named != self.old_health_port
-            && let Err(refusal) = self.claim_port(named)
-        {
+        if named == self.old_health_port {
+            return Ok(());
+        }
+        let claimed = if self.picks.items.contains(&Item::Port(named)) {
+            Err(PORT_TAKEN.to_owned())
+        } else {
+            self.claim_port(named)
+        };
+        if let Err(refusal) = claimed {
             self.errors.invalid(FIELD, named, &refusal);
         }
         Ok(())
@@ -437,11 +411,11 @@ impl Claim<'_> {
     fn claim_port(&mut self, port: u16) -> Result<(), String> {
         self.core.config.services.check_node_port(port)?;
         let mut taken = lock(&self.core.allocations.0);
-        if taken.ports.is_taken(port) {
-            return Err("provided port is already allocated".to_owned());
+        let item = Item::Port(port);
+        if taken.held.contains_key(&item) {
+            return Err(PORT_TAKEN.to_owned());
         }
-        taken.ports.reserve(port, &self.owner, self.reservation.id);
-        self.reservation.ports.push(port);
+        self.picks.pick(&mut taken, item);
         Ok(())
     }
 
@@ -449,12 +423,14 @@ impl Claim<'_> {
     fn free_port(&mut self) -> Option<u16> {
         let mut taken = lock(&self.core.allocations.0);
         let ranges = &self.core.config.services;
-        let free = ranges.next_node_port(&|p| taken.ports.is_taken(p))?;
-        taken.ports.reserve(free, &self.owner, self.reservation.id);
-        self.reservation.ports.push(free);
+        let free = ranges.next_node_port(&|port| !taken.is_free(Item::Port(port)))?;
+        self.picks.pick(&mut taken, Item::Port(free));
         Some(free)
     }
 }
+
+/// Why a node port is refused.
+const PORT_TAKEN: &str = "provided port is already allocated";
 
 #[cfg(test)]
 mod tests;

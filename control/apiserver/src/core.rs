@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::admission::Chain;
-use crate::allocations::Allocations;
+use crate::allocations::{self, Allocations};
 use crate::cache::{Cache, ResourceCache};
 use crate::metrics::Metrics;
 use crate::object::Object;
@@ -109,6 +109,7 @@ impl Core {
         core.supervise("the task that feeds the caches", feeding);
         let compacting = keep_compacted(Arc::downgrade(&core));
         core.supervise("the task that compacts the history", compacting);
+        core.repair_allocations().await.map_err(OpenError::Load)?;
         Ok(core)
     }
 
@@ -162,12 +163,16 @@ impl Core {
                     kv.mod_revision.0,
                 ));
             }
-            self.allocations.reset(cache.kind(), &objects, newest.0);
             match load {
                 Load::First => cache.fill(objects, newest.0),
                 Load::Again => cache.refill(objects, self.applied(), newest.0),
             }
         }
+        let mut range = Range::prefix(allocations::PREFIX);
+        if newest.0 > 0 {
+            range = range.at(newest);
+        }
+        self.allocations.fill(&self.store.range(range).await?.kvs);
         self.advance(newest.0);
         Ok(newest.0)
     }
@@ -314,20 +319,14 @@ impl Core {
         let revision = batch.revision.0;
         for event in batch.events {
             let Some(cache) = served.cache_of_key(event.key()) else {
+                self.allocations.observe(&event, revision);
                 continue;
             };
             let kind = cache.kind();
             match event {
                 Event::Put { key, value } => {
                     match self.read_stored(kind, &key, &value, revision) {
-                        Some(object) => {
-                            let event = cache.put(object);
-                            self.allocations.observe(
-                                kind,
-                                event.previous.as_deref(),
-                                Some(&event.object),
-                            );
-                        }
+                        Some(object) => drop(cache.put(object)),
                         // Showing the version before it would be as wrong, and would end with a restart.
                         None => self.remove(cache, &key, revision),
                     }
@@ -344,10 +343,7 @@ impl Core {
 
     fn remove(&self, cache: &ResourceCache, store_key: &[u8], revision: u64) {
         let key = String::from_utf8_lossy(&store_key[cache.prefix().len()..]);
-        if let Some(event) = cache.remove(&key, revision) {
-            self.allocations
-                .observe(cache.kind(), event.previous.as_deref(), None);
-        }
+        cache.remove(&key, revision);
     }
 }
 

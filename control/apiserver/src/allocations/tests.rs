@@ -1,147 +1,119 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is taken follows from the stored Services; reservations come and go.
-
-use std::net::IpAddr;
-use std::sync::Arc;
+//! What the keys say, and what a write under way keeps from others. What servers do with both is in `tests/api/shared.rs`.
 
 use serde_json::json;
 
-use super::{Allocations, Reservation, ReservationId, lock};
-use crate::admission::Hold;
-use crate::object::{Object, encode};
-use crate::registry;
+use super::*;
 
-fn service(name: &str, ip: &str, port: u16) -> Object {
-    let kind = &registry::builtin("", "services");
-    let object = json!({
-        "metadata": {"namespace": "default", "name": name},
-        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80, "nodePort": port}]},
-    });
-    Object::from_stored(kind, &encode(kind, &object), 1).expect("an object")
-}
+const IP: Item = Item::Address(IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 5)));
+const PORT: Item = Item::Port(30001);
 
-fn holds(allocations: &Allocations, ip: &str, port: u16) -> (bool, bool) {
-    let taken = lock(&allocations.0);
-    let ip: IpAddr = ip.parse().expect("an address");
-    (taken.addresses.is_taken(ip), taken.ports.is_taken(port))
-}
-
-#[test]
-fn a_stored_service_holds_its_address_and_port_until_it_goes() {
-    let kind = &registry::builtin("", "services");
-    let all = Allocations::default();
-    let old = service("a", "10.96.0.5", 30001);
-    let new = service("a", "10.96.0.6", 30001);
-    all.observe(kind, None, Some(&old));
-    assert_eq!(holds(&all, "10.96.0.5", 30001), (true, true));
-    all.observe(kind, Some(&old), Some(&new));
-    assert_eq!(holds(&all, "10.96.0.5", 30001), (false, true));
-    assert_eq!(holds(&all, "10.96.0.6", 30001), (true, true));
-    all.observe(kind, Some(&new), None);
-    assert_eq!(holds(&all, "10.96.0.6", 30001), (false, false));
-}
-
-#[test]
-fn a_new_start_forgets_services_that_are_gone_and_keeps_reservations() {
-    let kind = &registry::builtin("", "services");
-    let all = Allocations::default();
-    all.observe(kind, None, Some(&service("gone", "10.96.0.7", 30007)));
-    let reserved = reserve(&all, "10.96.0.8".parse().expect("an address"));
-    all.reset(kind, &[service("stays", "10.96.0.9", 30009)], 5);
-    assert_eq!(holds(&all, "10.96.0.7", 30007), (false, false));
-    assert_eq!(holds(&all, "10.96.0.9", 30009), (true, true));
-    assert!(holds(&all, "10.96.0.8", 1).0);
-    drop(reserved);
-    assert!(!holds(&all, "10.96.0.8", 1).0);
-}
-
-fn reserve(all: &Allocations, ip: IpAddr) -> Reservation {
-    let id = ReservationId::next();
-    lock(&all.0).addresses.reserve(ip, "default/a", id);
-    Reservation {
-        id,
-        taken: Some(Arc::clone(&all.0)),
-        addresses: vec![ip],
-        ports: Vec::new(),
+fn put(item: Item, owner: &'static str) -> Event {
+    Event::Put {
+        key: item.key().into(),
+        value: owner.into(),
     }
 }
 
-#[test]
-fn a_failed_write_gives_back_and_a_stored_one_keeps() {
-    let kind = &registry::builtin("", "services");
-    let all = Allocations::default();
-    let ip: IpAddr = "10.96.0.5".parse().expect("an address");
-    drop(reserve(&all, ip));
-    assert!(!holds(&all, "10.96.0.5", 1).0);
-    Box::new(reserve(&all, ip)).keep(3);
-    assert!(holds(&all, "10.96.0.5", 1).0);
-    // The outcome was unknown, the write took place after all: what is stored stays taken.
-    let unsure = reserve(&all, ip);
-    all.observe(kind, None, Some(&service("a", "10.96.0.5", 30001)));
-    drop(unsure);
-    assert!(holds(&all, "10.96.0.5", 1).0);
+fn is_held(all: &Allocations, item: Item) -> bool {
+    lock(&all.0).held.contains_key(&item)
 }
 
 #[test]
-fn a_new_start_frees_what_was_written_and_is_gone_again() {
-    let kind = &registry::builtin("", "services");
-    let all = Allocations::default();
-    let [old, new] = ["10.96.0.5", "10.96.0.6"];
-    Box::new(reserve(&all, old.parse().expect("an address"))).keep(4);
-    Box::new(reserve(&all, new.parse().expect("an address"))).keep(6);
-    // Read at revision 5: the first Service has come and gone unseen, the second is yet to be seen.
-    all.reset(kind, &[], 5);
-    assert!(!holds(&all, old, 1).0);
-    assert!(holds(&all, new, 1).0);
-}
-
-#[test]
-fn a_late_outcome_gives_back_nothing_that_another_write_has_taken_since() {
-    let kind = &registry::builtin("", "services");
-    let all = Allocations::default();
-    let ip: IpAddr = "10.96.0.5".parse().expect("an address");
-    let unsure = reserve(&all, ip);
-    let seen = service("a", "10.96.0.5", 30001);
-    all.observe(kind, None, Some(&seen));
-    all.observe(kind, Some(&seen), None);
-    let other = reserve(&all, ip);
-    drop(unsure);
-    assert!(holds(&all, "10.96.0.5", 1).0);
-    drop(other);
-    assert!(!holds(&all, "10.96.0.5", 1).0);
-}
-
-#[test]
-fn what_two_stored_services_have_is_free_when_both_are_gone() {
-    let kind = &registry::builtin("", "services");
-    for last in ["a", "b"] {
-        let all = Allocations::default();
-        let [a, b] = ["a", "b"].map(|name| service(name, "10.96.0.5", 30001));
-        all.observe(kind, None, Some(&a));
-        all.observe(kind, None, Some(&b));
-        let (first, second) = if last == "b" { (&a, &b) } else { (&b, &a) };
-        all.observe(kind, Some(first), None);
-        assert_eq!(holds(&all, "10.96.0.5", 30001), (true, true));
-        all.observe(kind, Some(second), None);
-        assert_eq!(holds(&all, "10.96.0.5", 30001), (false, false));
+fn a_key_says_which_item_it_is_about() {
+    let v6 = Item::Address("fd00::5".parse().expect("an address"));
+    for item in [IP, PORT, v6] {
+        assert_eq!(Item::of_key(item.key().as_bytes()), Some(item));
+        assert!(item.key().starts_with(PREFIX));
     }
-}
-
-#[test]
-fn a_health_port_is_held_by_the_services_that_need_one() {
-    let kind = &registry::builtin("", "services");
-    for (type_, policy, held) in [
-        ("LoadBalancer", "Local", true),
-        ("LoadBalancer", "Cluster", false),
-        ("ClusterIP", "", false),
+    for other in [
+        "/registry/ranges/serviceips/nonsense",
+        "/registry/ranges/servicenodeports/70000",
+        "/registry/ranges/other/1",
+        "/registry/services/default/a",
     ] {
-        let object = json!({
-            "metadata": {"namespace": "default", "name": "a"},
-            "spec": {"type": type_, "externalTrafficPolicy": policy, "healthCheckNodePort": 30001},
-        });
-        let object = Object::from_stored(kind, &encode(kind, &object), 1).expect("an object");
-        let all = Allocations::default();
-        all.observe(kind, None, Some(&object));
-        assert_eq!(holds(&all, "10.96.0.5", 30001).1, held, "{type_} {policy}");
+        assert_eq!(Item::of_key(other.as_bytes()), None, "{other}");
     }
+}
+
+#[test]
+fn of_two_owners_one_can_leave() {
+    let one = Owners::one("default/a");
+    let both = one.with("default/b");
+    assert_eq!(Owners::parse(&both.to_value()), both);
+    assert!(both.has("default/b") && !one.has("default/b"));
+    assert_eq!(both.without("default/b"), Some(one.clone()));
+    assert_eq!(one.without("default/a"), None);
+    assert!(!Owners::parse(b"\xff").has(""));
+}
+
+#[test]
+fn what_is_held_follows_the_keys_of_the_store() {
+    let all = Allocations::default();
+    all.observe(&put(IP, "default/a"), 3);
+    assert!(is_held(&all, IP) && !is_held(&all, PORT));
+    all.observe(
+        &Event::Delete {
+            key: IP.key().into(),
+        },
+        4,
+    );
+    assert!(!is_held(&all, IP));
+    all.observe(&put(IP, "default/a"), 5);
+    all.fill(&[KeyValue {
+        key: PORT.key().into(),
+        value: "default/b".into(),
+        mod_revision: Revision(6),
+    }]);
+    assert!(!is_held(&all, IP) && is_held(&all, PORT));
+}
+
+#[tokio::test]
+async fn what_a_write_picks_is_not_free_until_it_failed_or_the_caches_show_it() {
+    let all = Allocations::default();
+    let (progress, seen) = watch::channel(6);
+    let pick = || {
+        let mut picks = Picks {
+            taken: Arc::clone(&all.0),
+            items: Vec::new(),
+            progress: seen.clone(),
+        };
+        picks.pick(&mut lock(&all.0), IP);
+        Box::new(picks)
+    };
+    let is_free = || lock(&all.0).is_free(IP);
+    let (first, second) = (pick(), pick());
+    drop(first);
+    assert!(!is_free(), "the second one's still");
+    second.keep(7);
+    tokio::task::yield_now().await;
+    assert!(!is_free());
+    progress.send_replace(7);
+    while !is_free() {
+        tokio::task::yield_now().await;
+    }
+    pick().keep(7);
+    assert!(is_free(), "the caches show it already");
+}
+
+#[test]
+fn a_service_holds_its_addresses_its_node_ports_and_the_health_port_that_it_needs() {
+    let mut service = json!({
+        "metadata": {"namespace": "default", "name": "a"},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30009,
+            "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
+            "ports": [
+                {"port": 53, "protocol": "TCP", "nodePort": 30001},
+                {"port": 53, "protocol": "UDP", "nodePort": 30001},
+                {"port": 80},
+            ],
+        },
+    });
+    let health = Item::Port(30009);
+    assert_eq!(items_of(&service), BTreeSet::from([IP, PORT, health]));
+    value::set(&mut service, "spec.externalTrafficPolicy", "Cluster");
+    assert_eq!(items_of(&service), BTreeSet::from([IP, PORT]));
+    value::set(&mut service, "spec.clusterIPs", json!(["None"]));
+    assert_eq!(items_of(&service), BTreeSet::from([PORT]));
 }

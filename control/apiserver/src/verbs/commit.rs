@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_store::{Compare, Op, Range, Store, Txn, TxnResult};
+use bytes::Bytes;
+use knarr_store::{Range, Store, Txn, TxnResult};
 use tokio::sync::{oneshot, watch};
 
 use crate::ApiError;
@@ -18,32 +19,35 @@ use crate::core::Core;
 const LOOK_MS: u64 = 200;
 
 /// How a compare-and-swap ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Swapped {
     /// It took place at this revision.
     At(u64),
-    /// Another write came first; the store was at this revision.
-    Overtaken { seen: u64 },
+    /// Another write came first.
+    Overtaken {
+        /// The store's revision.
+        seen: u64,
+        /// The keys that are not as compared.
+        conflicts: Vec<Bytes>,
+    },
 }
 
 impl Core {
-    /// Does `op` if the comparison holds.
+    /// Does a transaction if its comparisons hold.
     pub(super) async fn swap(
         &self,
-        compare: Compare,
-        op: Op,
+        txn: Txn,
         holds: Vec<Box<dyn Hold>>,
     ) -> Result<Swapped, ApiError> {
-        let txn = Txn {
-            compare: vec![compare],
-            then: vec![op],
-        };
         let done = self.commit(txn, holds).await?;
         let revision = done.revision.0;
         Ok(if done.succeeded() {
             Swapped::At(revision)
         } else {
-            Swapped::Overtaken { seen: revision }
+            Swapped::Overtaken {
+                seen: revision,
+                conflicts: done.conflicts,
+            }
         })
     }
 

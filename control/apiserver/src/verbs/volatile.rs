@@ -2,7 +2,7 @@
 //! Changes that are in memory only: heartbeats. They take no part in the write pipeline, so neither admission nor
 //! validation sees them; see [`crate::Client::write_in_memory`].
 
-use knarr_store::{Compare, Op, Revision};
+use knarr_store::{Compare, Op, Revision, Txn};
 use serde_json::Value;
 
 use super::MODIFIED;
@@ -38,9 +38,13 @@ impl Core {
             let read = Revision(current.meta.resource_version);
             let compare = Compare::mod_revision(store_key.clone(), read);
             let op = Op::put_volatile(store_key.clone(), encode(stored, &new));
-            match self.swap(compare, op, Vec::new()).await? {
+            let txn = Txn {
+                compare: vec![compare],
+                then: vec![op],
+            };
+            match self.swap(txn, Vec::new()).await? {
                 Swapped::At(_) => return Ok(()),
-                Swapped::Overtaken { seen } => self.wait_for(seen).await?,
+                Swapped::Overtaken { seen, .. } => self.wait_for(seen).await?,
             }
         }
         Err(ApiError::conflict(

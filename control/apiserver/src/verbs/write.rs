@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{DeleteOptions, WriteOptions, Written, create};
 use crate::ApiError;
 use crate::admission::{Operation, Part};
+use crate::allocations::allocates;
 use crate::core::Core;
 use crate::registry::Kind;
 
@@ -134,12 +135,14 @@ impl Core {
     ) -> Result<Written, ApiError> {
         let operation = source.operation();
         let mut left = source.attempts();
+        let mut choices_left = SWAP_ATTEMPTS_MAX;
+        let chooses = allocates(write.kind.stored());
         loop {
             left -= 1;
             let mut attempt = Attempt::new(self, write, operation);
             match &mut source {
-                // The last attempt needs no copy.
-                Source::Create(next) if left == 0 => attempt.put(std::mem::take(next)),
+                // The last attempt needs no copy, unless it may choose addresses again.
+                Source::Create(next) if left == 0 && !chooses => attempt.put(std::mem::take(next)),
                 Source::Create(next) => attempt.put(next.clone()),
                 Source::Update(_) | Source::Delete(_) => {}
             }
@@ -153,6 +156,13 @@ impl Core {
                 Some(End::Written(written)) => return Ok(written),
                 Some(End::Overtaken(refusal)) if left == 0 => return Err(refusal),
                 Some(End::Overtaken(_)) => {}
+                Some(End::Outrun(refusal)) => {
+                    choices_left -= 1;
+                    if choices_left == 0 {
+                        return Err(refusal);
+                    }
+                    left += 1;
+                }
                 None => return Err(ApiError::internal("the write was not committed")),
             }
         }

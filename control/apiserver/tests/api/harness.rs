@@ -19,7 +19,7 @@ use knarr_apiserver::{
     ApiConfig, ApiError, ApiServer, LogOptions, LogStream, LogStreamer, LogTarget,
     ServiceAllocator, serve,
 };
-use knarr_store::{Embedded, Options};
+use knarr_store::{Embedded, Options, Store};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,

@@ -5,6 +5,9 @@ mod access;
 mod admission;
 mod answers;
 mod client;
+#[allow(dead_code, reason = "the store's own tests use more of it")]
+#[path = "../../../store/tests/conformance/engines.rs"]
+mod engines;
 mod events;
 mod extremes;
 mod faults;
@@ -21,6 +24,7 @@ mod pods;
 mod protobuf;
 mod refusals;
 mod services;
+mod shared;
 mod speed;
 mod versions;
 mod watches;

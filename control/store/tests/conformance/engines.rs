@@ -128,7 +128,7 @@ impl Server {
                 Err(error) => assert!(
                     started.elapsed() < START_TIME_MAX,
                     "etcd does not answer: {}",
-                    error.with_causes()
+                    knarr_base::chain(&error)
                 ),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -42,6 +42,9 @@ pub(super) enum End {
     Written(Written),
     /// Another write came first. This is the refusal if there is no further attempt.
     Overtaken(ApiError),
+    /// Another write took an address or port that this creation had chosen. This is the refusal if there is no
+    /// further choice.
+    Outrun(ApiError),
 }
 
 impl<'a> Attempt<'a> {
@@ -253,9 +256,9 @@ impl<'a> Attempt<'a> {
         }
         let old = self.admission.old.as_ref();
         if let Some(object) = &mut self.admission.object {
-            let reservation = self.core.allocate(self.stored, object, old).await?;
-            if !reservation.is_empty() {
-                self.effects.hold(reservation);
+            let picks = self.core.allocate(self.stored, object, old).await?;
+            if let Some(picks) = picks {
+                self.effects.hold(picks);
             }
         }
         Ok(())
@@ -299,21 +302,35 @@ impl<'a> Attempt<'a> {
             }
             None => Compare::absent(store_key.clone()),
         };
-        let op = match &self.bytes {
-            Some(bytes) if !self.is_finished() => Op::put(store_key, bytes.clone()),
-            _ => Op::delete(store_key),
-        };
-        let holds = std::mem::take(&mut self.effects.holds);
-        match self.core.swap(compare, op, holds).await? {
-            Swapped::At(revision) => self.finish_at(revision),
-            Swapped::Overtaken { seen } => {
-                // The next attempt has to see what came first; a creation reads nothing.
-                if self.current.is_some() {
-                    self.core.wait_for(seen).await?;
-                }
-                self.end = Some(End::Overtaken(self.refusal()));
+        let (op, left) = match &self.bytes {
+            Some(bytes) if !self.is_finished() => {
+                let op = Op::put(store_key.clone(), bytes.clone());
+                (op, self.admission.object.as_ref())
             }
+            _ => (Op::delete(store_key.clone()), None),
+        };
+        let old = self.admission.old.as_ref();
+        let claims = self.core.claims(self.stored, old, left);
+        let holds = std::mem::take(&mut self.effects.holds);
+        let swapped = self.core.swap(claims.with(compare, op), holds).await?;
+        let (seen, conflicts) = match swapped {
+            Swapped::At(revision) => {
+                self.finish_at(revision);
+                return Ok(());
+            }
+            Swapped::Overtaken { seen, conflicts } => (seen, conflicts),
+        };
+        let is_changed = conflicts.iter().any(|key| *key == store_key);
+        // The next attempt has to see what came first. A creation reads nothing but what is free.
+        if self.current.is_some() || !is_changed {
+            self.core.wait_for(seen).await?;
         }
+        let refusal = self.refusal();
+        self.end = Some(if self.current.is_none() && !is_changed {
+            End::Outrun(refusal)
+        } else {
+            End::Overtaken(refusal)
+        });
         Ok(())
     }
 
