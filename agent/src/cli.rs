@@ -97,16 +97,20 @@ fn run(options: RunOptions) -> anyhow::Result<()> {
     let options = options.with_file()?;
     crate::logging::init(options.log.as_deref(), options.bpf_log.as_deref())?;
     let machine = crate::machine::Machine::examine(&options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime()?.block_on(async {
+        let shutdown = crate::signals::shutdown()?;
+        crate::run(options, machine, shutdown).await
+    })
+}
+
+/// The agent's threads.
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_stack_size(THREAD_STACK_BYTES)
         .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let shutdown = crate::signals::shutdown()?;
-        crate::run(options, machine, shutdown).await
-    })
+        .build()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use knarr_api::feed::{
     Change, Delta, EndpointSet, ObjectSet, PeerSet, ServiceSet, Snapshot, Welcome,
     change::Change as Kind, to_node::Message,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
@@ -21,11 +21,13 @@ pub mod disk;
 mod fresh;
 mod packed;
 mod touched;
+mod weighed;
 
 use disk::{Journal, JournalError};
 use fresh::Cursor;
 use packed::{PackedEndpoint, PackedKey, PackedService};
 pub use touched::{TouchedPods, TouchedServices};
+use weighed::Weighed;
 
 /// Namespace and name of a Service.
 pub type ServiceKey = (String, String);
@@ -105,11 +107,11 @@ pub struct State {
     /// Epoch and version that this state stands for; none before the first complete snapshot.
     resume: Option<(String, u64)>,
     welcome: Option<Welcome>,
-    pods: BTreeMap<String, PodEntry>,
-    services: BTreeMap<ServiceKey, PackedService>,
-    endpoints: BTreeMap<PackedKey, PackedEndpoint>,
-    peers: BTreeMap<String, PeerSet>,
-    objects: BTreeMap<ObjectKey, Arc<ObjectEntry>>,
+    pods: Weighed<String, PodEntry>,
+    services: Weighed<ServiceKey, PackedService>,
+    endpoints: Weighed<PackedKey, PackedEndpoint>,
+    peers: Weighed<String, PeerSet>,
+    objects: Weighed<ObjectKey, Arc<ObjectEntry>>,
     /// Whether this node gets new pods.
     scheduling: Scheduling,
     /// What the snapshot that is arriving has named so far.
@@ -134,6 +136,17 @@ fn owned(bytes: &bytes::Bytes) -> bytes::Bytes {
 }
 
 impl State {
+    /// The bytes of a fresh journal of this state, without those of its few frames; rather too many than too few.
+    fn journal_bytes(&self) -> u64 {
+        let welcome = self.welcome.as_ref().map_or(0, prost::Message::encoded_len);
+        welcome as u64
+            + self.pods.bytes()
+            + self.services.bytes()
+            + self.endpoints.bytes()
+            + self.peers.bytes()
+            + self.objects.bytes()
+    }
+
     /// Takes in a message of the feed; also how the journal is read.
     pub fn apply(&mut self, message: &Message) {
         match message {
@@ -167,6 +180,20 @@ impl State {
             (_, None) => {}
         }
         self.resume = epoch.map(|epoch| (epoch, delta.version));
+    }
+
+    /// Removes a Service with its endpoints: no message names those of a Service that is gone.
+    fn remove_service(&mut self, key: ServiceKey) {
+        let first = PackedKey::first_of(&key.0, &key.1);
+        let own = self.endpoints.range(&first..);
+        let own = own.take_while(|(endpoint, _)| endpoint.follows(&first));
+        let gone: Vec<PackedKey> = own.map(|(endpoint, _)| endpoint.clone()).collect();
+        for endpoint in gone {
+            self.endpoints.remove(&endpoint);
+            self.touched_services.endpoints.insert(endpoint);
+        }
+        self.services.remove(&key);
+        self.touched_services.services.insert(key);
     }
 
     fn end_snapshot(&mut self) {
@@ -240,9 +267,7 @@ impl State {
                 self.touched_services.services.insert(key);
             }
             Kind::ServiceRemove(remove) => {
-                let key = (remove.namespace.clone(), remove.name.clone());
-                self.services.remove(&key);
-                self.touched_services.services.insert(key);
+                self.remove_service((remove.namespace.clone(), remove.name.clone()));
             }
             Kind::EndpointSet(set) => {
                 let (key, endpoint) = packed::pack(set);
@@ -395,6 +420,11 @@ impl Desired {
         };
         journal.rewrite(std::iter::from_fn(|| cursor.next(&self.lock())))?;
         Ok(Compacted::Written)
+    }
+
+    /// The bytes of a fresh journal, without those of its few frames; rather too many than too few.
+    pub fn journal_bytes(&self) -> u64 {
+        self.lock().journal_bytes()
     }
 
     /// Epoch and version to resume from.

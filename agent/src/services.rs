@@ -437,7 +437,7 @@ fn routes(peers: &[PeerSet], own: &str, own_ip: Ipv4Addr) -> Vec<NodeRoute> {
 }
 
 #[cfg(test)]
-mod memory;
+pub(crate) mod memory;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The desired state on disk: one file of checked frames, each a message of the feed, rewritten as a whole
-//! when it has grown to twice its size.
+//! when most of it is out of date.
 //!
 //! ```text
 //! "KNARRDS1" | len u32 | crc32 u32 | ToNode | len | crc32 | ToNode | ...
@@ -14,7 +14,7 @@ use knarr_api::feed::ToNode;
 use knarr_api::feed::to_node::Message;
 use prost::Message as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use std::sync::Arc;
 const MAGIC: &[u8; 8] = b"KNARRDS1";
 /// A larger frame is no frame: the feed's messages are far smaller.
 const FRAME_BYTES_MAX: u32 = 256 << 20;
-/// Below this size a rewrite is not worth it.
-const REWRITE_BYTES_MIN: u64 = 1 << 20;
+/// Bytes that may be out of date without a rewrite. A start reads them too, and a rewrite costs two waits for the disk.
+const STALE_BYTES_MAX: u64 = 256 << 10;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,6 @@ pub struct Journal {
     path: PathBuf,
     file: Arc<File>,
     bytes: u64,
-    bytes_after_rewrite: u64,
     health: Health,
 }
 
@@ -77,9 +76,9 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(fail("open"))?;
-        let mut contents = Vec::new();
-        file.read_to_end(&mut contents).map_err(fail("read"))?;
-        if !contents.is_empty() && !contents.starts_with(MAGIC) {
+        let len = file.metadata().map_err(fail("read"))?.len();
+        let mut frames = Frames::new(&file, len);
+        if len > 0 && !frames.has_magic().map_err(fail("read"))? {
             let aside = dir.join("state.unknown");
             std::fs::rename(&path, &aside).map_err(fail("move"))?;
             tracing::warn!(
@@ -88,29 +87,28 @@ impl Journal {
             );
             return Journal::open(dir, take);
         }
-        let mut whole = MAGIC.len();
-        if contents.is_empty() {
+        let whole = if len == 0 {
             file.write_all(MAGIC).map_err(fail("write"))?;
+            MAGIC.len() as u64
         } else {
-            while let Some((message, end)) = frame(&contents, whole) {
+            while let Some(message) = frames.next().map_err(fail("read"))? {
                 take(&message);
-                whole = end;
             }
-            if whole < contents.len() {
+            let whole = frames.whole;
+            if whole < len {
                 tracing::warn!(
-                    bytes = contents.len() - whole,
+                    bytes = len - whole,
                     "the stored state had a torn end; cut off"
                 );
-                file.set_len(whole as u64).map_err(fail("cut"))?;
+                file.set_len(whole).map_err(fail("cut"))?;
             }
-        }
-        file.seek(SeekFrom::Start(whole as u64))
-            .map_err(fail("seek in"))?;
+            whole
+        };
+        file.seek(SeekFrom::Start(whole)).map_err(fail("seek in"))?;
         Ok(Journal {
             path,
             file: Arc::new(file),
-            bytes: whole as u64,
-            bytes_after_rewrite: whole as u64,
+            bytes: whole,
             health: Health::Whole,
         })
     }
@@ -163,10 +161,10 @@ impl Journal {
         own
     }
 
-    /// Whether it is time for [`Journal::rewrite`].
-    pub fn wants_rewrite(&self) -> bool {
-        self.health == Health::Torn
-            || self.bytes > REWRITE_BYTES_MIN.max(2 * self.bytes_after_rewrite)
+    /// Whether it is time for [`Journal::rewrite`], where a fresh file would have at most `live_bytes`. A rewrite is
+    /// then paid for by as many bytes that went out of date.
+    pub fn wants_rewrite(&self, live_bytes: u64) -> bool {
+        self.health == Health::Torn || self.bytes > STALE_BYTES_MAX + 2 * live_bytes
     }
 
     /// Replaces the file by these messages, as a whole and durably.
@@ -202,7 +200,6 @@ impl Journal {
             Ok((file, bytes)) => {
                 self.file = Arc::new(file);
                 self.bytes = bytes;
-                self.bytes_after_rewrite = bytes;
                 self.health = Health::Whole;
                 Ok(())
             }
@@ -245,22 +242,66 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// The frame that begins at `at`, and where it ends.
-fn frame(contents: &[u8], at: usize) -> Option<(Message, usize)> {
-    let word = |at: usize| -> Option<u32> {
-        let bytes = contents.get(at..at + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    };
-    let len = word(at)?;
-    if len > FRAME_BYTES_MAX {
-        return None;
+/// Reads a file frame by frame, so that it is never in memory as a whole.
+struct Frames<'f> {
+    file: BufReader<&'f File>,
+    /// Bytes that were not read yet.
+    left: u64,
+    /// Where the last whole frame ended.
+    whole: u64,
+    payload: Vec<u8>,
+}
+
+impl<'f> Frames<'f> {
+    fn new(file: &'f File, len: u64) -> Frames<'f> {
+        Frames {
+            file: BufReader::new(file),
+            left: len,
+            whole: 0,
+            payload: Vec::new(),
+        }
     }
-    let crc = word(at + 4)?;
-    let end = at + 8 + len as usize;
-    let payload = contents.get(at + 8..end)?;
-    if crc32(payload) != crc {
-        return None;
+
+    /// Reads the beginning of the file; to be called once.
+    fn has_magic(&mut self) -> io::Result<bool> {
+        let is_magic = self.read(MAGIC.len() as u64)? && self.payload == MAGIC;
+        self.whole = MAGIC.len() as u64;
+        Ok(is_magic)
     }
-    let message = ToNode::decode(payload).ok()?.message?;
-    Some((message, end))
+
+    /// The next message; none where no whole frame follows.
+    fn next(&mut self) -> io::Result<Option<Message>> {
+        let (Some(len), Some(crc)) = (self.word()?, self.word()?) else {
+            return Ok(None);
+        };
+        if len > FRAME_BYTES_MAX || !self.read(u64::from(len))? || crc32(&self.payload) != crc {
+            return Ok(None);
+        }
+        let message = ToNode::decode(&*self.payload).ok().and_then(|m| m.message);
+        if message.is_some() {
+            self.whole += 8 + u64::from(len);
+        }
+        Ok(message)
+    }
+
+    fn word(&mut self) -> io::Result<Option<u32>> {
+        let is_whole = self.read(4)?;
+        let bytes = self.payload.first_chunk().filter(|_| is_whole);
+        Ok(bytes.map(|bytes| u32::from_le_bytes(*bytes)))
+    }
+
+    /// Fills `payload` with the next `len` bytes. False where the file has fewer.
+    fn read(&mut self, len: u64) -> io::Result<bool> {
+        self.payload.clear();
+        if len > self.left {
+            return Ok(false);
+        }
+        self.left -= len;
+        let read = self
+            .file
+            .by_ref()
+            .take(len)
+            .read_to_end(&mut self.payload)?;
+        Ok(read as u64 == len)
+    }
 }

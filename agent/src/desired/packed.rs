@@ -21,6 +21,24 @@ pub(super) struct PackedEndpoint(Box<[u8]>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PackedService(Box<[u8]>);
 
+impl PackedKey {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl PackedEndpoint {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl PackedService {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Takes a Service's message apart.
 pub(super) fn pack_service(set: &ServiceSet) -> (ServiceKey, PackedService) {
     let rest = ServiceSet {
@@ -52,6 +70,18 @@ fn pack_key(
 ) -> PackedKey {
     let parts = [namespace, service, port_name, address, &port.to_string()];
     PackedKey(parts.join(&SEPARATOR.to_string()).into())
+}
+
+impl PackedKey {
+    /// Before the keys of all endpoints of a Service, and with no text of theirs after it.
+    pub(super) fn first_of(namespace: &str, service: &str) -> PackedKey {
+        PackedKey(format!("{namespace}{SEPARATOR}{service}{SEPARATOR}").into())
+    }
+
+    /// Whether this is a key of the Service that `first` stands before.
+    pub(super) fn follows(&self, first: &PackedKey) -> bool {
+        self.0.starts_with(&*first.0)
+    }
 }
 
 /// The key of an endpoint that goes.
@@ -157,6 +187,9 @@ mod tests {
             port: set.port,
         };
         assert_eq!(key_of(&remove), key);
+        let first = PackedKey::first_of("default", "web");
+        assert!(first < key && key.follows(&first));
+        assert!(!key.follows(&PackedKey::first_of("default", "we")));
         // Shorter names of others do not run into it.
         let other = EndpointSet {
             namespace: "defaultweb".into(),

@@ -272,6 +272,52 @@ fn a_rewritten_file_holds_the_same_and_less() {
 }
 
 #[test]
+fn the_file_stays_small_when_what_it_told_of_is_gone() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (desired, mut journal) = Desired::open(dir.path()).expect("opens");
+    feed(&desired, &mut journal, &history());
+    let address = |n: u64| format!("10.{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255);
+    let endpoint_remove = |n: u64| {
+        Kind::EndpointRemove(EndpointRemove {
+            namespace: "ns".into(),
+            service: "s".into(),
+            address: address(n),
+            port: 80,
+            ..EndpointRemove::default()
+        })
+    };
+    let told = |journal: &mut Journal, change: Kind| {
+        feed(
+            &desired,
+            journal,
+            &[delta(10, Snapshot::None, vec![change])],
+        );
+        let is_due = journal.wants_rewrite(desired.journal_bytes());
+        if is_due {
+            desired.compact(journal).expect("rewrites");
+            assert!(!journal.wants_rewrite(desired.journal_bytes()));
+        }
+        is_due
+    };
+    let many = 20_000;
+    let rewrites = (0..many).filter(|n| told(&mut journal, endpoint(&address(*n))));
+    assert_eq!(rewrites.count(), 0, "nothing was out of date");
+    let full = std::fs::metadata(dir.path().join("state"))
+        .expect("stat")
+        .len();
+    let rewrites = (0..many).filter(|n| told(&mut journal, endpoint_remove(*n)));
+    let rewrites = rewrites.count();
+    assert!((2..12).contains(&rewrites), "{rewrites} rewrites");
+    let left = std::fs::metadata(dir.path().join("state"))
+        .expect("stat")
+        .len();
+    assert!(full > 1 << 20 && left < 300 << 10, "{full} to {left}");
+    drop((desired, journal));
+    let (desired, _) = Desired::open(dir.path()).expect("opens");
+    assert_eq!(desired.pod_uids(), ["b", "c"]);
+}
+
+#[test]
 fn a_file_of_another_version_is_put_aside() {
     let dir = tempfile::tempdir().expect("tempdir");
     std::fs::write(dir.path().join("state"), b"KNARRDS9 and more").expect("writes");
@@ -328,7 +374,18 @@ fn only_what_changed_is_handed_out() {
             })],
         )],
     );
-    assert!(desired.take_touched_services().services[0].1.is_none());
+    let changes = desired.take_touched_services();
+    assert!(changes.services[0].1.is_none());
+    let gone: Vec<(String, bool)> = changes
+        .endpoints
+        .iter()
+        .map(|(key, value)| (key.3.clone(), value.is_none()))
+        .collect();
+    assert_eq!(
+        gone,
+        [("10.0.0.2".into(), true), ("10.0.0.9".into(), true)],
+        "the endpoints of a Service go with it"
+    );
 }
 
 #[test]
@@ -379,7 +436,7 @@ fn a_file_that_lost_what_was_written_is_written_anew() {
     feed(&desired, &mut journal, &history());
     let lost = journal.to_sync().expect("is whole");
     assert!(journal.tear(&lost));
-    assert!(journal.to_sync().is_none() && journal.wants_rewrite());
+    assert!(journal.to_sync().is_none() && journal.wants_rewrite(desired.journal_bytes()));
     assert!(journal.append(&history()[0]).is_err());
     // An attempt that was cut off left a file with a mode of its own.
     let left = dir.path().join("state.new");

@@ -72,13 +72,16 @@ impl Keeper {
     ) -> Keeper {
         let (first, max) = REWRITE_PAUSES;
         let retry = Retry::new(first, max);
+        let started = Instant::now();
+        // What was read may be out of date for the most part.
+        let is_due = journal.wants_rewrite(desired.journal_bytes());
         Keeper {
             desired,
             metrics,
             kept: Arc::new(Mutex::new(Kept { journal, retry })),
             syncing: Arc::default(),
-            due: watch::Sender::new(None),
-            started: Instant::now(),
+            due: watch::Sender::new(is_due.then_some(started)),
+            started,
             sync_data,
         }
     }
@@ -176,7 +179,7 @@ impl Keeper {
             Ok(()) => {
                 // A file that is too long and cannot be written anew (a disk without that much room) still
                 // takes messages; its attempts are to stay rare.
-                if !kept.journal.wants_rewrite() {
+                if !self.wants_rewrite(&kept) {
                     kept.retry.succeeded();
                 }
                 true
@@ -197,11 +200,14 @@ impl Keeper {
         self.plan(kept);
     }
 
+    fn wants_rewrite(&self, kept: &Kept) -> bool {
+        kept.journal.wants_rewrite(self.desired.journal_bytes())
+    }
+
     /// Sets the timer for the next rewrite.
     fn plan(&self, kept: &Kept) {
-        let at = kept
-            .journal
-            .wants_rewrite()
+        let at = self
+            .wants_rewrite(kept)
             .then(|| self.started + kept.retry.not_before());
         self.due.send_if_modified(|due| {
             let changed = *due != at;

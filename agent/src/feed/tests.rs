@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
 
 mod lost;
+mod memory;
 
 const NODE: &str = "node-1";
 const TOKEN: &str = "abcdef.0123456789abcdef";

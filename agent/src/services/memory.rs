@@ -7,18 +7,23 @@ use knarr_api::feed::{
     to_node::Message,
 };
 
-const SERVICES: u32 = 10_000;
+pub(crate) const SERVICES: u32 = 10_000;
 const ENDPOINTS: u32 = 3;
 /// For a Service with three endpoints.
 const BYTES_MAX: u64 = 3_000;
 /// What may stay when all of them are gone.
-const LEFT_BYTES_MAX: u64 = 10_000_000;
+pub(crate) const LEFT_BYTES_MAX: u64 = 10_000_000;
 /// Changes of one message, as the control plane sends them.
-const CHANGES: usize = 256;
+pub(crate) const CHANGES: usize = 256;
 
-/// Anonymous memory of this process, which runs this test alone.
-fn anonymous_bytes() -> u64 {
+/// Anonymous memory of this process, which runs this test alone, without what the allocator can give back.
+pub(crate) fn anonymous_bytes() -> u64 {
     knarr_base::memory::trim();
+    resident_bytes()
+}
+
+/// Anonymous memory of this process as it is.
+pub(crate) fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("status");
     let kib = status
         .lines()
@@ -36,7 +41,7 @@ fn address_of(number: u32, place: u32) -> String {
     Ipv4Addr::from(0x0af4_0000 + number * ENDPOINTS + place).to_string()
 }
 
-fn set(number: u32) -> Vec<Kind> {
+pub(crate) fn set(number: u32) -> Vec<Kind> {
     let namespace = "load".to_owned();
     let mut kinds = vec![Kind::ServiceSet(ServiceSet {
         namespace: namespace.clone(),
@@ -82,7 +87,7 @@ fn remove(number: u32) -> Vec<Kind> {
     kinds
 }
 
-fn take(desired: &Desired, table: &mut ServiceTable) {
+pub(crate) fn take(desired: &Desired, table: &mut ServiceTable) {
     let changes = desired.take_touched_services();
     for (key, value) in changes.services {
         match value {

@@ -181,6 +181,7 @@ impl FeedView {
     }
 }
 
+/// The Service is gone and its endpoints with it: no `EndpointRemove` follows for them.
 fn remove(name: &NamespacedName) -> change::Change {
     change::Change::ServiceRemove(ServiceRemove {
         namespace: name.namespace.clone(),
