@@ -5,7 +5,7 @@
 //! disappeared meanwhile. Views are what a loop needs of an object, not the object; several loops may
 //! share one informer. The caller's `changed` runs after the view is updated, usually to add keys to queues.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use knarr_api::names::NamespacedName;
@@ -20,14 +20,14 @@ const WAITING_MAX: usize = 64;
 #[derive(Debug)]
 struct Views<V> {
     by_name: BTreeMap<NamespacedName, Arc<V>>,
-    by_key: HashMap<String, BTreeSet<NamespacedName>>,
+    by_key: BTreeMap<String, BTreeSet<NamespacedName>>,
 }
 
 impl<V> Default for Views<V> {
     fn default() -> Self {
         Self {
             by_name: BTreeMap::new(),
-            by_key: HashMap::new(),
+            by_key: BTreeMap::new(),
         }
     }
 }

@@ -23,7 +23,7 @@ const WINDOW_BYTES_MAX: usize = 8 << 20;
 /// new version (a bookmark's or its reconnect's), as far as the memory goes back soon after a burst.
 const WINDOW_AGE: Duration = Duration::from_secs(40);
 /// Events that hold no more than this stay without regard to their age.
-const WINDOW_BYTES_KEPT: usize = 512 << 10;
+const WINDOW_BYTES_KEPT: usize = 128 << 10;
 /// What an event and its object hold beside the object's bytes: metadata in pieces, and their places.
 const EVENT_OVERHEAD_BYTES: usize = 600;
 /// Events that a reader takes under one hold of the lock.

@@ -106,7 +106,7 @@ pub struct FeedView {
     objects: ObjectViews,
     services: BTreeMap<NamespacedName, ServiceView>,
     /// Which Service an EndpointSlice belongs to, so that its removal finds its endpoints again.
-    slices: HashMap<NamespacedName, NamespacedName>,
+    slices: BTreeMap<NamespacedName, NamespacedName>,
     peers: BTreeMap<Arc<str>, PeerSet>,
     /// Nodes that get no new pods.
     unschedulable: BTreeSet<Arc<str>>,

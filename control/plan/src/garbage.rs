@@ -6,7 +6,7 @@
 //! `garbage-collector-controller` (v1.37). A deletion for the absence of an owner has to be planned twice:
 //! the second time after every cache is known to be up to date.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Finalizer of an object that goes after its dependents.
@@ -191,11 +191,11 @@ impl Misplaced {
     }
 }
 
-/// Every object with its owners.
+/// Every object with its owners, in maps that give the room of many objects back when these are gone.
 #[derive(Debug, Default)]
 pub struct Graph {
-    items: HashMap<Arc<str>, Arc<Item>>,
-    dependents: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    items: BTreeMap<Arc<str>, Arc<Item>>,
+    dependents: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     misplaced: Vec<Misplaced>,
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use knarr_api::feed::Change;
 use knarr_api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodStatus, Secret, Service};
@@ -25,6 +26,9 @@ pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
 /// Bytes of one message. One change may be larger by itself (an object has up to 3 MiB); the agent takes messages
 /// of many times that.
 pub(super) const DELTA_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// How long the log's older changes stay at least, twice as long at most: longer than an agent needs to start again.
+const LOG_AGE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct State {
@@ -115,6 +119,15 @@ impl Hub {
                 }
             });
         }
+        let hub = self.clone();
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            // Safe to drop: the log is changed between awaits only.
+            tokio::select! {
+                () = hub.trim_log() => {}
+                () = stop.cancelled() => {}
+            }
+        });
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a feed follower panicked; nodes would miss changes, so the feed ends");
@@ -207,6 +220,21 @@ impl Hub {
             *latest = (*latest).max(version);
             newer
         });
+    }
+
+    /// Takes old changes out of the log. While nothing changes and the log is small it only waits.
+    async fn trim_log(&self) {
+        let mut latest = self.latest.subscribe();
+        // The sender lives in `self`, so this loop ends only by being dropped.
+        while latest.changed().await.is_ok() {
+            loop {
+                tokio::time::sleep(LOG_AGE).await;
+                latest.mark_unchanged();
+                if !self.state().log.trim() {
+                    break;
+                }
+            }
+        }
     }
 
     async fn follow(&self, followed: Followed, cache: Cache) {

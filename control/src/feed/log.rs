@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The recent past of the feed: numbered changes, so that a node that was away a moment can go on.
 //!
-//! One log for all nodes; each reader picks what is for it. Bounded by count and by bytes: a node that was
-//! away for longer gets a snapshot instead. Whole objects are not kept here but looked up in the view when they
+//! One log for all nodes; each reader picks what is for it. Bounded by count, by bytes and by time: a node that was
+//! away for longer gets a snapshot instead. Each change is kept encoded, in one allocation: a burst would otherwise leave
+//! thousands of small ones that hold pages of the heap. Whole objects are not kept here but looked up in the view when they
 //! are told, as they are then: otherwise one large ConfigMap would push out what every other node has yet to read.
 
 use std::collections::VecDeque;
@@ -15,6 +16,9 @@ use prost::Message;
 const ENTRIES_MAX: usize = 4_096;
 /// Keeps the log's share of the idle process small.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
+/// So many of the newest changes stay without regard to their age: a node that was away for long while little happened
+/// goes on.
+const ENTRIES_KEPT: usize = 256;
 
 /// What a piece of the log may hold.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +30,8 @@ pub(super) struct Limits {
 
 #[derive(Debug)]
 enum Told {
-    Change(Change),
+    /// An encoded [`Change`].
+    Change(Box<[u8]>),
     Body(Body),
 }
 
@@ -47,6 +52,8 @@ pub(super) struct Log {
     /// Newest version that was dropped from the front.
     forgotten: u64,
     bytes: usize,
+    /// Version of the newest change at the last [`Log::trim`].
+    trimmed_at: u64,
 }
 
 /// A piece of the log for one node.
@@ -75,8 +82,9 @@ impl Log {
             // Names are short, and the number of entries is bounded.
             Some(body) => (Told::Body(body), 0),
             None => {
-                let bytes = change.encoded_len();
-                (Told::Change(change), bytes)
+                let encoded = change.encode_to_vec().into_boxed_slice();
+                let bytes = encoded.len();
+                (Told::Change(encoded), bytes)
             }
         };
         self.bytes += bytes;
@@ -86,7 +94,23 @@ impl Log {
             told,
             bytes,
         });
-        while self.entries.len() > ENTRIES_MAX || self.bytes > BYTES_MAX {
+        self.forget_while(|log| log.entries.len() > ENTRIES_MAX || log.bytes > BYTES_MAX);
+    }
+
+    /// Forgets what was here at the last call already, except the newest [`ENTRIES_KEPT`]. Whether there are more than
+    /// those still, so that it is worth coming again.
+    pub fn trim(&mut self) -> bool {
+        let old = std::mem::replace(&mut self.trimmed_at, self.version);
+        self.forget_while(|log| {
+            let is_old = |entry: &Entry| entry.version <= old;
+            log.entries.len() > ENTRIES_KEPT && log.entries.front().is_some_and(is_old)
+        });
+        self.entries.shrink_to(self.entries.len() * 2);
+        self.entries.len() > ENTRIES_KEPT
+    }
+
+    fn forget_while(&mut self, too_much: impl Fn(&Self) -> bool) {
+        while too_much(self) {
             let Some(oldest) = self.entries.pop_front() else {
                 break;
             };
@@ -125,7 +149,8 @@ impl Log {
                 continue;
             }
             let change = match &entry.told {
-                Told::Change(change) => change.clone(),
+                // What was encoded here can be decoded.
+                Told::Change(encoded) => Change::decode(&**encoded).unwrap_or_default(),
                 Told::Body(body) => match view.again(body, node) {
                     Some(change) => change,
                     None => continue,

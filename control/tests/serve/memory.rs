@@ -18,8 +18,8 @@ const ENDPOINTS: usize = 20;
 const ANNOTATION_BYTES: usize = 6_000;
 const WRITERS: usize = 6;
 /// Beyond what it had, in bytes, within this time after the deletion: its caches of bounded size are full then.
-const LEFT_MAX: u64 = 20 << 20;
-const WITHIN: Duration = Duration::from_secs(75);
+const LEFT_MAX: u64 = 10 << 20;
+const WITHIN: Duration = Duration::from_secs(60);
 
 async fn make(cluster: &Cluster, writer: usize) {
     let mut connection = cluster.admin_connection().await.unwrap();

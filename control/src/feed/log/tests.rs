@@ -88,6 +88,29 @@ fn what_was_dropped_cannot_be_resumed() {
 }
 
 #[test]
+fn what_a_burst_left_is_forgotten_after_a_while() {
+    let mut log = Log::default();
+    let burst = ENTRIES_KEPT as u64 * 3;
+    for uid in 0..burst {
+        log.append(outgoing("a", &uid.to_string()));
+    }
+    assert!(log.trim(), "there is much");
+    assert!(log.reaches(0), "nothing was here before");
+    log.append(outgoing("a", "new"));
+    assert!(!log.trim());
+    assert_eq!(log.entries.len(), ENTRIES_KEPT);
+    assert!(log.entries.capacity() <= 2 * ENTRIES_KEPT);
+    let view = FeedView::default();
+    assert_eq!(log.since(burst - 300, "a", limited_to(1000), &view), None);
+    let piece = log.since(burst - 10, "a", limited_to(1000), &view).unwrap();
+    assert_eq!((piece.version, piece.changes.len()), (burst + 1, 11));
+    for _ in 0..10 {
+        assert!(!log.trim());
+    }
+    assert_eq!(log.entries.len(), ENTRIES_KEPT, "these stay");
+}
+
+#[test]
 fn large_changes_are_dropped_by_their_bytes() {
     let mut log = Log::default();
     let large = "x".repeat(BYTES_MAX / 2);
