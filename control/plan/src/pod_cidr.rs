@@ -4,9 +4,12 @@
 //! [`PodCidrs`] is built from the Nodes that exist before anything is given out, so that a crash forgets
 //! nothing; a range counts as taken from the moment it is planned.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::cidr::Cidr;
+
+/// Ranges of nodes that are gone which are kept for them; the oldest is forgotten first.
+const LEFT_MAX: usize = 256;
 
 /// Which node has which part of the cluster's range.
 #[derive(Debug, Clone)]
@@ -15,7 +18,10 @@ pub struct PodCidrs {
     prefix: u8,
     owners: HashMap<u128, String>,
     of_node: HashMap<String, BTreeSet<u128>>,
-    /// Every index below this one is taken.
+    /// Nodes that are gone with the ranges they had, oldest first. A machine that joins again has pods with addresses of
+    /// its range, so another node gets such a range only when no other one is left.
+    left: VecDeque<(String, u128)>,
+    /// Every index below this one is taken or left.
     hint: u128,
 }
 
@@ -61,6 +67,7 @@ impl PodCidrs {
             prefix,
             owners: HashMap::new(),
             of_node: HashMap::new(),
+            left: VecDeque::new(),
             hint: 0,
         })
     }
@@ -90,6 +97,7 @@ impl PodCidrs {
     }
 
     fn take(&mut self, node: &str, index: u128) {
+        self.left.retain(|(_, left)| *left != index);
         self.owners.insert(index, node.to_owned());
         self.of_node
             .entry(node.to_owned())
@@ -97,24 +105,19 @@ impl PodCidrs {
             .insert(index);
     }
 
-    /// The range for a node that has none; the same again until the node is gone.
+    /// The range for a node that has none; the same again until the node is gone, and afterwards while no other node
+    /// needs it.
     pub fn assign(&mut self, node: &str) -> Result<String, PodCidrError> {
         let known = self
             .of_node
             .get(node)
             .and_then(|indices| indices.first().copied());
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let mut index = self.hint;
-                while self.owners.contains_key(&index) {
-                    index += 1;
-                }
-                self.hint = index;
-                index
-            }
-        };
-        let Some(cidr) = self.cluster.subnet(index, self.prefix) else {
+        let index = known
+            .or_else(|| self.left_by(node))
+            .or_else(|| self.first_free())
+            .or_else(|| self.left.front().map(|(_, index)| *index));
+        let cidr = index.and_then(|index| self.cluster.subnet(index, self.prefix));
+        let (Some(index), Some(cidr)) = (index, cidr) else {
             return Err(PodCidrError::Exhausted {
                 cluster: self.cluster,
             });
@@ -123,11 +126,31 @@ impl PodCidrs {
         Ok(cidr.to_string())
     }
 
+    fn left_by(&self, node: &str) -> Option<u128> {
+        let own = self.left.iter().filter(|(name, _)| name == node);
+        own.map(|(_, index)| *index).min()
+    }
+
+    fn first_free(&mut self) -> Option<u128> {
+        let left: BTreeSet<u128> = self.left.iter().map(|(_, index)| *index).collect();
+        while self.owners.contains_key(&self.hint) || left.contains(&self.hint) {
+            self.hint += 1;
+        }
+        self.cluster
+            .subnet(self.hint, self.prefix)
+            .map(|_| self.hint)
+    }
+
     /// A Node is gone: its ranges are free.
     pub fn release(&mut self, node: &str) {
         for index in self.of_node.remove(node).into_iter().flatten() {
             self.owners.remove(&index);
-            self.hint = self.hint.min(index);
+            self.left.push_back((node.to_owned(), index));
+            if self.left.len() > LEFT_MAX
+                && let Some((_, forgotten)) = self.left.pop_front()
+            {
+                self.hint = self.hint.min(forgotten);
+            }
         }
     }
 }

@@ -13,8 +13,52 @@ fn each_node_gets_its_own_range_and_keeps_it() {
     assert_eq!(cidrs.assign("a").unwrap(), "10.244.0.0/24");
     assert_eq!(cidrs.assign("b").unwrap(), "10.244.1.0/24");
     assert_eq!(cidrs.assign("a").unwrap(), "10.244.0.0/24");
+}
+
+#[test]
+fn nodes_that_are_gone_and_come_back_find_their_own_ranges() {
+    let mut cidrs = cidrs("10.244.0.0/21");
+    let ranges: Vec<String> = ["a", "b", "c"]
+        .map(|node| cidrs.assign(node).unwrap())
+        .into();
+    for node in ["a", "b", "c"] {
+        cidrs.release(node);
+    }
+    assert_eq!(cidrs.assign("new").unwrap(), "10.244.3.0/24");
+    let again: Vec<String> = ["c", "a", "b"]
+        .map(|node| cidrs.assign(node).unwrap())
+        .into();
+    assert_eq!(again, [&*ranges[2], &*ranges[0], &*ranges[1]]);
+    // Where no other range is left, the one that has been free for longest is given again.
+    cidrs.release("b");
     cidrs.release("a");
-    assert_eq!(cidrs.assign("c").unwrap(), "10.244.0.0/24");
+    for number in 4..8 {
+        let node = format!("node-{number}");
+        assert_eq!(
+            cidrs.assign(&node).unwrap(),
+            format!("10.244.{number}.0/24")
+        );
+    }
+    assert_eq!(cidrs.assign("other").unwrap(), ranges[1]);
+    assert_eq!(cidrs.assign("b").unwrap(), ranges[0]);
+    assert!(cidrs.assign("a").is_err());
+}
+
+#[test]
+fn ranges_of_many_nodes_that_are_gone_are_given_again() {
+    let mut cidrs = cidrs("10.0.0.0/8");
+    let many = LEFT_MAX + 2;
+    for number in 0..many {
+        cidrs.assign(&number.to_string()).unwrap();
+    }
+    for number in 0..many {
+        cidrs.release(&number.to_string());
+    }
+    assert_eq!(cidrs.left.len(), LEFT_MAX);
+    assert_eq!(cidrs.assign("new").unwrap(), "10.0.0.0/24");
+    assert_eq!(cidrs.assign("newer").unwrap(), "10.0.1.0/24");
+    assert_eq!(cidrs.assign("newest").unwrap(), "10.1.2.0/24");
+    assert_eq!(cidrs.assign("7").unwrap(), "10.0.7.0/24");
 }
 
 #[test]
