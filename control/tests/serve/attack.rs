@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use knarr_api::feed::change;
 use rustls_pki_types::ServerName;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
@@ -27,16 +27,28 @@ const FROM_ONE: usize = 200;
 const SOURCES: u8 = 12;
 /// What each of them opens.
 const FROM_EACH: usize = 60;
+/// Places for TLS handshakes, for one source and for all.
+const HANDSHAKES_FROM_ONE: usize = 512;
+const HANDSHAKES_FROM_ALL: usize = 1024;
+/// Connections beyond those places.
+const BEYOND: usize = 100;
+/// A connection that begins no handshake is borne this long at least.
+const HANDSHAKE_BORNE: Duration = Duration::from_secs(9);
 /// Longer than any silence or half-sent call is borne.
 const BORNE: Duration = Duration::from_secs(20);
 
-/// A TLS connection without a certificate from `source`.
-async fn stranger(cluster: &Cluster, source: [u8; 4], alpn: &str) -> TlsStream<TcpStream> {
+/// A connection from `source` that begins no TLS handshake.
+async fn silent(cluster: &Cluster, source: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket
         .bind(SocketAddr::new(IpAddr::from(source), 0))
         .unwrap();
-    let socket = socket.connect(cluster.address).await.unwrap();
+    socket.connect(cluster.address).await.unwrap()
+}
+
+/// A TLS connection without a certificate from `source`.
+async fn stranger(cluster: &Cluster, source: [u8; 4], alpn: &str) -> TlsStream<TcpStream> {
+    let socket = silent(cluster, source).await;
     let name = ServerName::try_from("localhost").unwrap();
     let tls = cluster.tls(&Identity::Nobody, alpn);
     // One that is closed in its handshake has been closed, which is what matters here.
@@ -44,7 +56,7 @@ async fn stranger(cluster: &Cluster, source: [u8; 4], alpn: &str) -> TlsStream<T
 }
 
 /// Counts those that the server has closed.
-async fn closed(connections: &mut [TlsStream<TcpStream>]) -> usize {
+async fn closed<S: AsyncRead + Unpin>(connections: &mut [S]) -> usize {
     let mut closed = 0;
     for connection in connections {
         let mut byte = [0];
@@ -105,6 +117,50 @@ async fn silent_connections_shut_nobody_out_and_end() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     // A joined machine still gets in with a new connection.
+    drop(session);
+    cluster.connect("node-1", &node).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_begin_no_handshake_shut_nobody_out() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token(json!({})).await;
+    let node = cluster.join("node-1", &token).await.unwrap();
+    let mut session = cluster.connect("node-1", &node).await;
+    session.snapshot().await;
+
+    // From the address that kubectl and the node have: it crowds out its own oldest, and kubectl's are the newest.
+    let start = Instant::now();
+    let mut one = Vec::new();
+    for _ in 0..HANDSHAKES_FROM_ONE + BEYOND {
+        one.push(silent(&cluster, [127, 0, 0, 1]).await);
+    }
+    served(&cluster, &mut session, "beside-one").await;
+    let open = one.len() - closed(&mut one).await;
+    assert!(open <= HANDSHAKES_FROM_ONE, "{open} are open");
+    // Those that have a place keep it for the time of a handshake.
+    if start.elapsed() < HANDSHAKE_BORNE {
+        assert!(open >= HANDSHAKES_FROM_ONE - BEYOND, "{open} are open");
+    }
+    drop(one);
+
+    let mut many = Vec::new();
+    for source in 0..4 {
+        for _ in 0..(HANDSHAKES_FROM_ALL + BEYOND) / 4 {
+            many.push(silent(&cluster, [127, 0, 3, source]).await);
+        }
+    }
+    served(&cluster, &mut session, "beside-many").await;
+    let open = many.len() - closed(&mut many).await;
+    assert!(open <= HANDSHAKES_FROM_ALL, "{open} are open");
+
+    // What is left goes by itself.
+    let deadline = Instant::now() + BORNE;
+    while closed(&mut many).await < many.len() {
+        assert!(Instant::now() < deadline, "silent connections stay open");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     drop(session);
     cluster.connect("node-1", &node).await;
     cluster.stop().await;
