@@ -361,7 +361,11 @@ impl Desired {
     /// Reads the last state from disk. What is found there is to be carried out at once.
     pub fn open(dir: &Path) -> Result<(Arc<Desired>, Journal), JournalError> {
         let mut state = State::default();
-        let journal = Journal::open(dir, |message| state.apply(message))?;
+        let journal = Journal::open(dir, |message| {
+            state.apply(message);
+            // Who follows Services begins with all of them; what came and went meanwhile is not kept.
+            state.touched_services = TouchedServices::default();
+        })?;
         if state.snapshot.is_some() {
             // Cut off in the middle of a snapshot: good to run by, not to prune by.
             state.snapshot = None;
