@@ -346,3 +346,6 @@ pub(super) fn selector_stays(
         errors.invalid("spec.selector", shown, "field is immutable");
     }
 }
+
+#[cfg(test)]
+mod tests;

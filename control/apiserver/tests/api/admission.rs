@@ -43,6 +43,8 @@ enum Act {
     /// Sets an annotation.
     Change,
     Rename,
+    /// Makes an object that is none of its kind.
+    Break,
 }
 
 #[derive(Debug)]
@@ -140,6 +142,11 @@ impl Admit for Link {
             Act::Rename => {
                 if let Some(object) = write.object_mut() {
                     object["metadata"]["name"] = "other".into();
+                }
+            }
+            Act::Break => {
+                if let Some(object) = write.object_mut() {
+                    object["data"] = 5.into();
                 }
             }
             Act::Look | Act::RefuseInValidate => {}
@@ -645,4 +652,15 @@ async fn a_link_that_changes_which_object_is_written_is_a_fault_of_the_server() 
         refused.message()
     );
     assert_eq!(read(&server, &format!("{MAPS}/other")).await, None);
+}
+
+#[tokio::test]
+async fn a_link_that_makes_no_object_of_the_kind_is_a_fault_of_the_server() {
+    let (server, link, _directory) = server().await;
+    link.set(Act::Break);
+    let refused = server.send("POST", MAPS, &map("a", "1")).await;
+    assert_eq!(refused.code, 500);
+    let message = refused.message();
+    assert!(message.contains("the object is no ConfigMap"), "{message}");
+    assert_eq!(read(&server, &format!("{MAPS}/a")).await, None);
 }

@@ -399,3 +399,47 @@ fn only_a_privileged_container_mounts_on_the_node() {
         )
     );
 }
+
+#[test]
+fn a_volume_has_one_source_and_kubernetes_order_says_which_is_too_many() {
+    let spec = json!({
+        "containers": [{"name": "a", "image": "x"}],
+        "volumes": [{"name": "v", "configMap": {"name": "m"}, "emptyDir": {}}],
+    });
+    assert_eq!(
+        errors(spec),
+        "spec.volumes[0].configMap: Forbidden: may not specify more than 1 volume type"
+    );
+}
+
+#[test]
+fn an_ephemeral_container_is_refused_and_checked_like_any_other() {
+    let spec = json!({
+        "containers": [{"name": "a", "image": "x"}],
+        "ephemeralContainers": [{"name": "a", "stdin": true}],
+    });
+    assert_eq!(
+        errors(spec),
+        r#"[spec.ephemeralContainers: Forbidden: cannot be set on create, spec.ephemeralContainers[0].name: Duplicate value: "a", spec.ephemeralContainers[0].image: Required value]"#
+    );
+}
+
+#[test]
+fn a_handler_has_one_action() {
+    let with = |probe: Value| {
+        errors(json!({"containers": [{"name": "a", "image": "x", "livenessProbe": probe}]}))
+    };
+    assert_eq!(with(json!({"grpc": {"port": 1}})), "");
+    assert_eq!(
+        with(json!({"exec": {"command": ["a"]}, "tcpSocket": {"port": "A"}})),
+        "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type"
+    );
+    assert_eq!(
+        with(json!({"exec": {}})),
+        "spec.containers[0].livenessProbe.exec.command: Required value"
+    );
+    assert_eq!(
+        with(json!({"tcpSocket": {}})),
+        "spec.containers[0].livenessProbe.tcpSocket.port: Invalid value: 0: must be between 1 and 65535, inclusive"
+    );
+}
