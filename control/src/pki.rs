@@ -7,6 +7,7 @@
 mod authority;
 mod files;
 mod kubeconfig;
+mod pair;
 mod tls;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,9 +20,10 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use authority::{Authority, Pair, SigningRequest};
+pub use authority::{Authority, SigningRequest};
 use authority::{Profile, Usage};
 pub use files::{private_dir, write_private, write_public};
+pub use pair::Pair;
 pub use tls::{ADMIN_GROUP, ADMIN_USER};
 
 use crate::clock;

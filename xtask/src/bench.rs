@@ -5,7 +5,6 @@
 
 mod cluster;
 mod datapath;
-mod http;
 mod idle;
 mod peers;
 mod start;
@@ -15,7 +14,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-pub use http::Proxy;
 use serde::Serialize;
 
 use crate::{paths, run, setup, ui, up};

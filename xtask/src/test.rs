@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{build, ci, ebpf, paths, run, setup, ui, up, vm};
+use crate::{build, ebpf, metadata, paths, run, setup, ui, up, vm};
 
 pub mod changed;
 
@@ -75,7 +75,7 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
     let mut only = None;
     if let Some(revision) = &request.changed {
         let files = changed::fetch_changed_files(revision)?;
-        let affected = changed::plan_affected(&files, &ci::metadata()?.workspace());
+        let affected = changed::plan_affected(&files, &metadata::metadata()?.workspace());
         tiers.retain(|tier| affected.tiers.contains(tier));
         if tiers.is_empty() {
             ui::line(&format!(

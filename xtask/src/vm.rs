@@ -5,6 +5,7 @@
 //!
 //! The checks are a story of two machines, in order: each goes on where the one before it ended.
 
+mod addresses;
 mod checks;
 mod delivery;
 mod image;

@@ -12,9 +12,9 @@ use knarr_ebpf_common::{
     TableChunk, TableKey,
 };
 
+use crate::address::v4;
 use crate::error::DatapathError;
 use crate::maps::Maps;
-use crate::view::v4;
 
 /// Something that an address of a Service leads to and that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

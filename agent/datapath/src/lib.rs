@@ -7,6 +7,7 @@
 //! here acts on the network namespace of the calling thread, which is the node's.
 #![deny(unsafe_code)]
 
+mod address;
 mod apply;
 mod attach;
 pub mod check;

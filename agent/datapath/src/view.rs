@@ -3,14 +3,14 @@
 //! print and what `explain` starts from.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use knarr_ebpf_common::{
-    Address, BACKEND_ACTIVE, BACKEND_TERMINATING, BackendEntry, Counters, MapContents,
-    PROTOCOL_TCP, SCOPE_CLUSTER_IP, SCOPE_NODE_PORT_EXTERNAL, SCOPE_NODE_PORT_INTERNAL,
-    ServiceEntry, ServiceKey, unmapped,
+    BACKEND_ACTIVE, BACKEND_TERMINATING, BackendEntry, Counters, MapContents, PROTOCOL_TCP,
+    SCOPE_CLUSTER_IP, SCOPE_NODE_PORT_EXTERNAL, SCOPE_NODE_PORT_INTERNAL, ServiceEntry, ServiceKey,
 };
 
+pub use crate::address::v4;
 use crate::error::DatapathError;
 use crate::inspect::Inspector;
 use crate::names::Names;
@@ -136,11 +136,6 @@ impl PortView {
     pub fn counters(&self, inspector: &Inspector) -> Result<Counters, DatapathError> {
         Ok(inspector.counters(self.id)?.unwrap_or_default())
     }
-}
-
-/// The IPv4 address in a map's address.
-pub fn v4(address: &Address) -> Ipv4Addr {
-    Ipv4Addr::from(unmapped(address))
 }
 
 /// All Service ports, sorted by name.

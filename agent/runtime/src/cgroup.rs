@@ -79,7 +79,7 @@ pub(crate) struct PodCgroup(PathBuf);
 impl PodCgroup {
     /// The cgroup of a pod.
     pub fn pod(qos: QosClass, uid: &str) -> Result<PodCgroup, CgroupError> {
-        if !crate::sandbox::is_name(uid) {
+        if !crate::path_name::is_name(uid) {
             return Err(CgroupError::Unsafe(PathBuf::from(uid)));
         }
         let parent = match qos {

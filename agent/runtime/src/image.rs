@@ -14,6 +14,7 @@ mod layer;
 mod manifest;
 mod reference;
 mod store;
+mod text;
 
 pub use reference::ImageName;
 

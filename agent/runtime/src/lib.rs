@@ -20,6 +20,7 @@ pub mod cgroup;
 mod clock;
 pub mod image;
 pub mod logs;
+mod path_name;
 mod process;
 mod program;
 mod protocol;

@@ -6,9 +6,10 @@
 use crate::cgroup::CgroupLayout;
 use crate::cgroup::PodCgroup;
 use crate::image::{ImageError, ImageStore};
+use crate::path_name::is_name;
 use crate::program::{SealedProgram, limits_of_volumes};
 use crate::protocol::{FORMAT, Head, ShimConfig, ShimState};
-use crate::sandbox::{Sandbox, SandboxError, is_name, shims_in, teardown};
+use crate::sandbox::{Sandbox, SandboxError, shims_in, teardown};
 use crate::shim::{PAUSE_PROGRAM, READY};
 use crate::tree::{self, Durability, write_file};
 use knarr_base::blocking::{Panicked, run_or_fail};

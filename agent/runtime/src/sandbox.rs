@@ -4,6 +4,7 @@
 //! Not here: the shim itself. Made by `Runtime`, used by the agent's pod workers.
 
 use crate::image::{ImageError, ImageStore};
+use crate::path_name::is_name;
 use crate::process::ProcessId;
 use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
 use knarr_base::blocking::{Panicked, run_or_fail};
@@ -515,15 +516,6 @@ fn check(spec: &ContainerSpec) -> Result<(), SandboxError> {
         Some(path) => Err(config_error(format!("{path:?} is not an absolute path"))),
         None => Ok(()),
     }
-}
-
-/// Letters, digits and dashes: safe as a part of any path.
-pub(crate) fn is_name(name: &str) -> bool {
-    const NAME_LEN_MAX: usize = 63;
-    !name.is_empty()
-        && name.len() <= NAME_LEN_MAX
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !name.starts_with('-')
 }
 
 /// Notes that the container uses the image and finds its layers.

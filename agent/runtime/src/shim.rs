@@ -35,6 +35,8 @@ mod pause;
 mod server;
 mod user;
 
+/// The exit code of a container that could not be started (Kubernetes shows the same with runc).
+const EXIT_CODE_NOT_STARTED: i32 = 128;
 /// The program of the pause process, assembled by build.rs.
 pub(crate) const PAUSE_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 

@@ -17,9 +17,9 @@ use knarr_api::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::Selector;
 
-use crate::endpoints::{annotate, changed_at, made_at};
 use crate::owners::new_controller_ref;
 use crate::pods::PodView;
+use crate::trigger_time::{annotate, changed_at, made_at};
 
 /// Label that names a slice's Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";

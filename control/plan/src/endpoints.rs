@@ -15,6 +15,7 @@ use crate::endpoint_slice::{
     HEADLESS, PortKey, endpoint_hostname, is_headless, pod_reference, resolve_ports, selector_of,
 };
 use crate::pods::PodView;
+use crate::trigger_time::{annotate, changed_at, made_at};
 
 /// Most addresses in one Endpoints object; slices have no such limit.
 pub const ADDRESSES_MAX: usize = 1000;
@@ -25,8 +26,6 @@ pub const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Label that names who writes an Endpoints object.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
-/// Annotation of Endpoints and EndpointSlices: when that happened which they last changed for.
-pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// What a Service's Endpoints object needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,31 +99,6 @@ pub fn plan(
             (!same).then(|| EndpointsAction::Update(Box::new(wanted)))
         }
     }
-}
-
-/// Writes when the change happened that an object is written for; `None` where nothing says it.
-pub(crate) fn annotate(meta: &mut ObjectMeta, since: Option<Timestamp>) {
-    match since {
-        Some(since) => {
-            let annotations = meta.annotations.get_or_insert_default();
-            annotations.insert(TRIGGER_TIME.to_owned(), since.to_string());
-        }
-        None => {
-            if let Some(annotations) = &mut meta.annotations {
-                annotations.remove(TRIGGER_TIME);
-            }
-        }
-    }
-}
-
-/// When a pod came to be in the state that it is in: its readiness changed, or it was made.
-pub(crate) fn changed_at(pod: &PodView) -> Option<Timestamp> {
-    pod.ready.and_then(|ready| ready.since).or(pod.created_at)
-}
-
-/// When the Service was made, for its first object.
-pub(crate) fn made_at(service: &Service) -> Option<Timestamp> {
-    service.metadata.creation_timestamp.as_ref().map(|t| t.0)
 }
 
 /// The first change of a pod that is in `wanted` otherwise than in `current`.

@@ -21,3 +21,4 @@ pub mod pods;
 pub mod replica_set;
 pub mod scheduler;
 pub mod service_addresses;
+pub mod trigger_time;

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::pair::Pair;
 use super::{PkiError, files};
 
 /// The CA lives ten years, as kubeadm's.
@@ -25,24 +26,6 @@ const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// A signing request of one key is under 2 KiB, whatever the key.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-
-/// A certificate and its key, as PEM.
-#[derive(Clone)]
-pub struct Pair {
-    /// The certificate.
-    pub certificate_pem: String,
-    /// The key, PKCS#8.
-    pub key_pem: String,
-}
-
-impl fmt::Debug for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key must not reach a log.
-        f.debug_struct("Pair")
-            .field("certificate_pem", &self.certificate_pem)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

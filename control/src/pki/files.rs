@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::PkiError;
-use super::authority::Pair;
+use super::pair::Pair;
 
 const PRIVATE_DIR_MODE: u32 = 0o700;
 const PRIVATE_MODE: u32 = 0o600;

@@ -211,9 +211,9 @@ fn a_host_that_starts_with_the_control_plane_away_brings_its_pods_back_by_itself
         );
         for (uid, (id, restarts)) in &before {
             let (id_after, restarts_after) = &after[uid];
-            assert_ne!(id_anew, id, "{uid}: a container outlived its host");
+            assert_ne!(id_after, id, "{uid}: a container outlived its host");
             assert_eq!(
-                *restarts_anew,
+                *restarts_after,
                 restarts + 1,
                 "{uid}: it was to be started once, from what was noted of it"
             );

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::cluster::{CgroupMemory, cgroup_memory, cpu_seconds, pod, resident_mb};
-use super::http::{Connection, Proxy};
 use super::{Effort, Figure, stats};
 use crate::build::Build;
+use crate::http::{Connection, Proxy};
 use crate::lab::CONTROL;
 use crate::lab::state::State;
 use crate::process::Process;

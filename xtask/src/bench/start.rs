@@ -6,9 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use super::cluster::pod;
-use super::http::{Proxy, Watch};
 use super::{Effort, Figure, stats};
 use crate::build::Build;
+use crate::http::{Proxy, Watch};
 use crate::{kube, ui, up};
 
 /// Whole cold starts.

@@ -2,12 +2,13 @@
 //! `test --changed`: which tiers and packages a change can affect. The plan is a plain function over file names and what
 //! cargo says of the workspace; it knows nothing of what is inside a file. Called by `test`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use super::{BPF_PACKAGE, CLUSTER_PACKAGE, NODE_PACKAGE, OTHER_TIERS, Tier};
+use crate::metadata::Workspace;
 use crate::{build, paths, run};
 
 /// The programs that clusters and machines run.
@@ -26,15 +27,6 @@ const READ_BY_ALL: [&str; 5] = [
 ];
 /// Files that people and the tier `vm` install from.
 const READ_BY_INSTALLATION: [&str; 2] = ["README.md", "deploy/"];
-
-/// The workspace as cargo tells it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Workspace {
-    /// Each package's folder, below the checkout.
-    pub folders: BTreeMap<String, PathBuf>,
-    /// What each package uses of the workspace, in its tests too.
-    pub uses: BTreeMap<String, BTreeSet<String>>,
-}
 
 /// What has to be tested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

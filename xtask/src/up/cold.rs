@@ -9,7 +9,7 @@ use anyhow::bail;
 
 use super::services::{self, Running};
 use super::{free_port, install, link_tools, remove_everything, require_root};
-use crate::bench::Proxy;
+use crate::http::Proxy;
 use crate::lab::state::{self, State};
 use crate::lab::{CONTROL, HostKind, SWITCH, home, host, node_name};
 use crate::{build, paths, setup};

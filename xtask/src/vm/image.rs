@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use super::machine::{GATEWAY, NAMES, address};
+use super::addresses::{GATEWAY, NAMES, address};
 use super::{folder, wire};
 use crate::setup::vm::mirror;
 use crate::{paths, run, ui};

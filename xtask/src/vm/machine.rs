@@ -6,13 +6,14 @@
 //! A machine is in the lab's book before it is started and in a cgroup of the lab, so `down` ends it.
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+
+pub use super::addresses::{FIRST, NAMES, SECOND, address};
 
 use super::image::Image;
 use super::wire::{Answer, Wire};
@@ -22,14 +23,6 @@ use crate::process::Process;
 use crate::setup::vm::QEMU;
 use crate::{ui, up};
 
-/// The machine with the control plane, which is a node too.
-pub const FIRST: &str = "first";
-/// The machine that joins it.
-pub const SECOND: &str = "second";
-/// Every machine that there can be.
-pub const NAMES: [&str; 2] = [FIRST, SECOND];
-/// No machine has this address. A default route is what a stock machine has, and the agent finds its link by it.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 9, 1);
 /// Control plane and agent need a third of it; the rest is for pods and for unoptimized programs.
 const MEMORY: &str = "2G";
 /// A kernel and systemd come up in 30 s on a free machine; beside other work it was seen to take 150 s.
@@ -37,14 +30,6 @@ const BOOT_LIMIT: Duration = Duration::from_secs(400);
 /// How long a killed emulator may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(200);
-
-/// The address of a machine, from the range for benchmarks.
-pub fn address(name: &str) -> Ipv4Addr {
-    match name {
-        FIRST => Ipv4Addr::new(198, 18, 9, 2),
-        _ => Ipv4Addr::new(198, 18, 9, 3),
-    }
-}
 
 /// A running machine.
 pub struct Machine {

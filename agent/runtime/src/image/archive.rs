@@ -4,6 +4,7 @@
 //! Not here: what the files mean (`import`).
 
 use super::headers::{Bounded, HeadersTooLarge};
+use super::text::{printable, quoted};
 use super::{AGAIN, ImageError};
 use crate::tree;
 use nix::fcntl::OFlag;
@@ -22,8 +23,6 @@ const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 const LINKS_MAX: usize = 8;
 /// More entries than any layout has: each layer has one to three.
 const ENTRIES_MAX: usize = 100_000;
-/// Of a reason that quotes from the archive; it is on one line of a terminal or of an event.
-const REASON_CHARS_MAX: usize = 120;
 
 /// An opened layout or archive.
 pub(super) struct Source {
@@ -278,28 +277,6 @@ fn expand(path: &Path, file: File, tmp: &Path) -> Result<File, ImageError> {
                 .unwrap_or_else(|| ImageError::io("writing to", tmp)(e))
         })?;
     }
-}
-
-/// A reason that may quote what stands where a name should: on one line, and not longer than helps.
-pub(super) fn printable(reason: &str) -> String {
-    let mut text = String::new();
-    for (n, c) in reason.chars().enumerate() {
-        if n == REASON_CHARS_MAX {
-            text.push('…');
-            break;
-        }
-        match c {
-            char::REPLACEMENT_CHARACTER => text.push('?'),
-            c if c.is_control() => text.extend(c.escape_default()),
-            c => text.push(c),
-        }
-    }
-    text
-}
-
-/// A name from an image, in quotes.
-pub(super) fn quoted(name: &[u8]) -> String {
-    printable(&format!("{:?}", String::from_utf8_lossy(name)))
 }
 
 /// Lists what is in a tar file, and checks that all of it is there.

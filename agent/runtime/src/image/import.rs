@@ -2,12 +2,13 @@
 //! Imports the images of one layout or archive into the store.
 //!
 //! Crash-safe by order: a layer is unpacked in `tmp`, synced, renamed; then the image's record; then its
-//! names. What an interruption leaves is removed by `store`. Called by `ImageStore::import`.
+//! names. What an interruption leaves is removed by `store`. Called as `ImageStore::import`.
 
-use super::archive::{Blob, Source, printable, quoted};
+use super::archive::{Blob, Source};
 use super::layer::{Cause, LayerError, no_space, unpack};
 use super::manifest::{Configuration, Descriptor, DockerImage, Document};
 use super::store::{ImageStore, LayerRecord, Record};
+use super::text::{printable, quoted};
 use super::{AGAIN, ImageError, ImageName, Progress, is_digest};
 use crate::tree;
 use nix::mount::{MsFlags, mount};
@@ -23,6 +24,39 @@ const LAYERS_MAX: usize = 127;
 /// An index may point to an index; deeper nesting is nobody's.
 const INDEX_DEPTH_MAX: usize = 4;
 
+/// Steps of an import that may wait for a slow progress bar.
+const PROGRESS_QUEUE: usize = 64;
+
+impl ImageStore {
+    /// Imports every image of an OCI layout (directory or tar) or docker archive. Blocking: seconds for a
+    /// big image. Images without a name in the archive get `name`, which may also rename a single one.
+    pub fn import(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<ImageName>, ImageError> {
+        let _lock = self.protect()?;
+        // The import mounts overlays in a namespace of its own, so it needs a thread of its own; what it
+        // has to report is told by the caller's thread, as a progress bar may not be movable.
+        let (sender, reports) = std::sync::mpsc::sync_channel(PROGRESS_QUEUE);
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(move || {
+                import(self, path, name, &mut |step| {
+                    // The receiver lives until this thread has ended.
+                    let _ = sender.send(step);
+                })
+            });
+            for step in reports {
+                progress(step);
+            }
+            worker
+                .join()
+                .unwrap_or_else(|_| Err(ImageError::invalid(path, "the import panicked")))
+        })
+    }
+}
+
 /// An image as found in the source.
 struct Found {
     names: Vec<ImageName>,
@@ -33,7 +67,7 @@ struct Found {
 }
 
 /// Imports everything in `path`. Has to run in a thread of its own: it leaves its mount namespace.
-pub(super) fn import(
+fn import(
     store: &ImageStore,
     path: &Path,
     name: Option<&str>,

@@ -7,8 +7,8 @@
 //! Source: OCI image spec v1.1, layer.md.
 
 use super::ImageError;
-use super::archive::{printable, quoted};
 use super::headers::{Bounded, HeadersTooLarge};
+use super::text::{printable, quoted};
 use crate::tree::{self, make_dirs_in_root, open_in_root, remove_at};
 use nix::dir::Dir;
 use nix::errno::Errno;

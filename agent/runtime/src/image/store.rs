@@ -13,7 +13,7 @@
 //!
 //! Several processes may use the same directory: the agent, and `knarr-agent image`.
 
-use super::{Image, ImageError, ImageName, Progress, import, is_digest};
+use super::{Image, ImageError, ImageName, is_digest};
 use crate::tree::{self, Durability, write_file};
 use knarr_pod::ImageConfig;
 use nix::fcntl::{Flock, FlockArg};
@@ -118,34 +118,6 @@ impl ImageStore {
             Err((_, e)) => return Err(ImageError::io("locking", &store.root)(e.into())),
         }
         Ok(store)
-    }
-
-    /// Imports every image of an OCI layout (directory or tar) or docker archive. Blocking: seconds for a
-    /// big image. Images without a name in the archive get `name`, which may also rename a single one.
-    pub fn import(
-        &self,
-        path: &Path,
-        name: Option<&str>,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<ImageName>, ImageError> {
-        let _lock = self.protect()?;
-        // The import mounts overlays in a namespace of its own, so it needs a thread of its own; what it
-        // has to report is told by the caller's thread, as a progress bar may not be movable.
-        let (sender, reports) = std::sync::mpsc::sync_channel(PROGRESS_QUEUE);
-        std::thread::scope(|scope| {
-            let worker = scope.spawn(move || {
-                import::import(self, path, name, &mut |step| {
-                    // The receiver lives until this thread has ended.
-                    let _ = sender.send(step);
-                })
-            });
-            for step in reports {
-                progress(step);
-            }
-            worker
-                .join()
-                .unwrap_or_else(|_| Err(ImageError::invalid(path, "the import panicked")))
-        })
     }
 
     /// Looks an image up by reference (as Kubernetes normalises it) or by id (`sha256:...`).
@@ -393,9 +365,6 @@ impl ImageStore {
         Ok(())
     }
 }
-
-/// Steps of an import that may wait for a slow progress bar.
-const PROGRESS_QUEUE: usize = 64;
 
 /// Names in a directory; none if it does not exist.
 fn list(dir: &Path) -> Result<Vec<PathBuf>, ImageError> {

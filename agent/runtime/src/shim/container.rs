@@ -6,7 +6,8 @@
 //!    └───────────────────────Failed──────────────────────────────────^
 //! ```
 
-use super::creator::{self, EXIT_CODE_NOT_STARTED, FailedStep, Report};
+use super::EXIT_CODE_NOT_STARTED;
+use super::creator::{self, FailedStep, Report};
 use crate::cgroup::PodCgroup;
 use crate::logs;
 use crate::logs::writer::{LogWriter, Pending, Stream};

@@ -26,8 +26,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The exit code of a container that could not be started (Kubernetes shows the same with runc).
-pub(super) const EXIT_CODE_NOT_STARTED: i32 = 128;
 /// A program that was told to execute does so at once; only a hung file system takes longer.
 const EXEC_WAIT_MS: u16 = 20_000;
 /// The name libcontainer knows the container by, below its bundle's own directory.

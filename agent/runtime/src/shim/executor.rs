@@ -24,7 +24,7 @@ impl Executor for Exec {
         let message = execute(spec);
         let _ = nix::unistd::write(&self.report, message.as_bytes());
         // Not an error for libcontainer: it would only be turned into another exit.
-        crate::sys::exit_now(super::creator::EXIT_CODE_NOT_STARTED)
+        crate::sys::exit_now(super::EXIT_CODE_NOT_STARTED)
     }
 
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {

@@ -339,7 +339,7 @@ fn a_change_of_port_uses_the_slice_again_and_labels_follow_the_service() {
 
 #[test]
 fn a_slice_says_when_that_happened_which_it_changed_for() {
-    use crate::endpoints::TRIGGER_TIME;
+    use crate::trigger_time::TRIGGER_TIME;
     use knarr_api::k8s_openapi::jiff::Timestamp;
     let at = |seconds| Timestamp::from_second(seconds).unwrap();
     let pod_at = |index, seconds, is_true| PodView {

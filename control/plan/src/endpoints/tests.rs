@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::endpoint_slice::tests::{pod, service};
+use crate::trigger_time::TRIGGER_TIME;
 
 fn planned(
     service: &Service,

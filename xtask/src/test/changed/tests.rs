@@ -93,7 +93,7 @@ fn what_every_compilation_reads_affects_everything() {
 
 #[test]
 fn the_packages_that_tiers_are_named_after_are_in_this_workspace() {
-    let workspace = crate::ci::metadata().unwrap().workspace();
+    let workspace = crate::metadata::metadata().unwrap().workspace();
     let named = OTHER_TIERS.iter().chain(&PROGRAMS).chain(&LAB);
     for name in named.chain([&EMBEDDED.0, &EMBEDDED.1]) {
         assert!(workspace.folders.contains_key(*name), "{name}");
