@@ -2,6 +2,7 @@
 //! Our own rules about the tree, as machine checks: what a rule says and why is in the message that it prints.
 //! Each rule is a plain function from sources to findings. Called by `ci`.
 
+mod circles;
 mod dead;
 mod headers;
 mod rules;
@@ -60,12 +61,13 @@ impl Finding {
 pub fn check() -> anyhow::Result<()> {
     let step = ui::step("tidy");
     let sources = sources()?;
-    let targets = crate::ci::metadata()?.target_roots();
+    let targets = crate::metadata::metadata()?.target_roots();
     let mut findings = Vec::new();
     findings.extend(headers::check(&sources));
     findings.extend(rules::check(&sources));
     findings.extend(unsafety::check(&sources, &targets));
     findings.extend(dead::check(&sources, &targets));
+    findings.extend(circles::check(&sources, &targets));
     findings.sort();
     for Finding {
         path,
