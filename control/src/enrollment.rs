@@ -15,13 +15,13 @@ use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 use knarr_api::names;
 use knarr_apiserver::{ApiError, Client};
 use knarr_control_plan::feed::admission;
+use knarr_control_plan::join_tokens::{self, Token};
 use knarr_control_plan::node_lifecycle::{self, Readiness};
 use time::OffsetDateTime;
 
 use crate::clock;
 use crate::feed::{Cause, Enroll, EnrollError, Heartbeats};
 use crate::pki::{Authority, SigningRequest};
-use crate::tokens::{self, Token};
 
 /// A certificate begins this much later at most; more means that the clock was set back.
 const CLOCK_BACK_MAX: SignedDuration = SignedDuration::from_secs(3);
@@ -222,10 +222,13 @@ impl Enroll for Enrollment {
         let token: Token = token
             .trim()
             .parse()
-            .map_err(|error: tokens::NoToken| EnrollError::Token(error.into()))?;
+            .map_err(|error: join_tokens::NoToken| EnrollError::Token(error.into()))?;
         let secret = self
             .client
-            .get::<Secret>(Some(tokens::NAMESPACE), &tokens::secret_name(token.id()))
+            .get::<Secret>(
+                Some(join_tokens::NAMESPACE),
+                &join_tokens::secret_name(token.id()),
+            )
             .await;
         token
             .check(found(secret)?.as_ref(), clock::now())

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control plane as one value: [`run`] wires store, API server, node feed and controllers together.
 //!
-//! Everything that decides is elsewhere: `knarr-control-plan` for controllers, scheduler and feed,
-//! `knarr-apiserver` for the API. Called by `main` through [`commands`], and by tests with listeners of
+//! Everything that decides is elsewhere: `knarr-control-plan` for controllers, scheduler and feed, `knarr-controllers` for
+//! what drives them, `knarr-apiserver` for the API. Called by `main` through [`commands`], and by tests with listeners of
 //! their own.
 
 #![forbid(unsafe_code)]
@@ -13,15 +13,10 @@ pub mod commands;
 pub mod config;
 pub mod enrollment;
 pub mod feed;
-pub mod informer;
 pub mod listen;
-pub mod loops;
 pub mod metrics;
 pub mod pki;
-pub mod queue;
-pub mod recorder;
 pub mod services;
-pub mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +27,7 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use knarr_apiserver::{ApiConfig, ApiError, ApiServer};
 use knarr_control_plan::pod_cidr::{PodCidrError, PodCidrs};
+use knarr_controllers::{CONTROLLERS, Leadership, Runner};
 use knarr_store::{Embedded, Options, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -144,9 +140,11 @@ async fn run_with_store(
         feed_settings(config),
         Arc::new(enrollment),
     );
+    let controller_metrics = knarr_controllers::Metrics::default();
     let sources = metrics::Sources {
         store,
         feed: feed.clone(),
+        controllers: controller_metrics.clone(),
     };
     let router = routes(api.router(), feed.router(), sources);
     pki.write_local_url(&config.local_url())?;
@@ -155,8 +153,10 @@ async fn run_with_store(
     let mut tasks = JoinSet::new();
     tasks.spawn(hub.run(client.clone(), shutdown.clone()));
     tasks.spawn(watch_over(embedded, api.died(), shutdown.clone()));
-    let settings = loop_settings(config, heartbeats, &pki)?;
-    loops::spawn_all(client, settings, shutdown.clone(), &mut tasks)?;
+    let settings = controller_settings(config, heartbeats, &pki)?;
+    let runner = Runner::new(client, settings, CONTROLLERS, controller_metrics);
+    // Registered before the API is served: every other Node is created later, and the node controller records it.
+    tasks.spawn(runner.start(Leadership::always(), shutdown.clone())?);
     let stop = shutdown.clone();
     let feed_for_nodes = feed.clone();
     tasks.spawn(async move {
@@ -236,14 +236,14 @@ fn api_config(config: &Config, streams: &Arc<Streams>) -> ApiConfig {
     api
 }
 
-fn loop_settings(
+fn controller_settings(
     config: &Config,
     heartbeats: Arc<Heartbeats>,
     pki: &Pki,
-) -> Result<loops::Settings, RunError> {
-    Ok(loops::Settings {
+) -> Result<knarr_controllers::Settings, RunError> {
+    Ok(knarr_controllers::Settings {
         heartbeats,
-        grace: config.node_monitor_grace_period,
+        node_monitor_grace_period: config.node_monitor_grace_period,
         pod_cidrs: PodCidrs::new(config.cluster_cidr, config::NODE_PREFIX)?,
         ca_pem: pki.authority().certificate_pem().to_owned(),
     })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `/metrics`: what the API server counts, and beside it the store, the node feed and the process.
+//! `/metrics`: what the API server counts, and beside it the controllers, the store, the node feed and the process.
 //!
 //! The path and its authorization belong to the API server; this adds to its answer.
 
@@ -28,6 +28,8 @@ pub struct Sources {
     pub store: Arc<dyn Store>,
     /// Connected nodes and what was lost of their events.
     pub feed: Arc<Feed>,
+    /// Queues of the controllers.
+    pub controllers: knarr_controllers::Metrics,
 }
 
 /// Adds to a good answer of `/metrics` and leaves every other answer alone.
@@ -43,9 +45,9 @@ pub async fn extend(sources: Sources, request: Request, next: Next) -> Response 
         return Response::from_parts(head, Body::empty());
     };
     let mut text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-    if text.ends_with(END) {
-        text.truncate(text.len() - END.len());
-    }
+    cut_end(&mut text);
+    text.push_str(&sources.controllers.text());
+    cut_end(&mut text);
     write_store(&mut text, &sources.store.stats());
     let nodes = sources.feed.acknowledged().len();
     gauge(
@@ -64,6 +66,13 @@ pub async fn extend(sources: Sources, request: Request, next: Next) -> Response 
     text.push_str(END);
     head.headers.remove(CONTENT_LENGTH);
     Response::from_parts(head, Body::from(text))
+}
+
+/// Takes the end off, so that something may follow.
+fn cut_end(text: &mut String) {
+    if text.ends_with(END) {
+        text.truncate(text.len() - END.len());
+    }
 }
 
 /// What the API server does not show of its store.

@@ -449,6 +449,12 @@ impl Cache {
         self.len() == 0
     }
 
+    /// How many event streams are open.
+    #[must_use]
+    pub fn readers(&self) -> usize {
+        self.0.next.receiver_count()
+    }
+
     /// Every object now, and every change from now on.
     #[must_use]
     pub fn watch(&self) -> (Snapshot, EventStream) {

@@ -11,6 +11,7 @@ pub mod events;
 pub mod expiry;
 pub mod feed;
 pub mod garbage;
+pub mod join_tokens;
 pub mod namespace;
 pub mod node_events;
 pub mod node_lifecycle;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which node a pod goes to.
 //!
-//! [`Cluster`] is the scheduler's own compact picture of nodes, pods and Services, kept up to date change by
-//! change. [`Cluster::place`] finds the best node for one pod. Pods that ask for the same form a class; a
-//! class remembers its ranking of the nodes and only looks again at nodes that changed since, so that the
-//! thousandth replica costs a few comparisons and not a walk over every node.
+//! [`Scheduler`] is the whole scheduler as a value: changes go in, decisions come out. [`Cluster`] in it is a compact view
+//! of nodes, pods and Services, kept up to date change by change; [`SchedulingQueue`] holds the pods without a node.
+//! [`Cluster::place`] finds the best node for one pod. Pods that ask for the same form a class; a class remembers its
+//! ranking of the nodes and only looks again at nodes that changed since, so that the thousandth replica costs a few
+//! comparisons and not a walk over every node.
 //!
-//! It does not bind, wait or write: the scheduler loop does. Nodes are filtered and refusals worded as
+//! It does not bind, wait or write: the controller does. Nodes are filtered and refusals worded as
 //! kube-scheduler v1.37 does with its default plugins; scores are absolute instead of normalised over the
 //! nodes of one attempt, so that they can be kept.
 
@@ -19,17 +20,21 @@ use knarr_api::labels::Selector;
 use knarr_api::names::NamespacedName;
 
 mod node;
+mod notify;
 mod pod;
+mod queue;
 mod reason;
 mod score;
+mod state;
 mod taints;
-mod tell;
 
 pub use node::NodeState;
+pub use notify::{NOTIFY_EVERY, Notification, Notifications, unschedulable_status};
 pub use pod::{DEFAULT_SCHEDULER, HostPort, PodInfo, Resources, Term, Wants};
+pub use queue::SchedulingQueue;
 pub use reason::{Reason, Unschedulable};
+pub use state::{Binding, Decision, Scheduler};
 pub use taints::{Effect, TaintView, TolerationView, untolerated};
-pub use tell::{TELL_EVERY, Telling, Tellings, unschedulable_status};
 
 /// Classes whose ranking is remembered; the least recently used goes. Each holds a few dozen bytes a node,
 /// and a scheduler seldom sees more kinds of pods at once.
@@ -118,7 +123,7 @@ pub struct Cluster {
 pub enum Effects {
     /// No pod can fit better than before.
     Nothing,
-    /// Room or a node was gained: waiting pods deserve another attempt.
+    /// There is more room or another node: unschedulable pods are tried again.
     MayFit,
 }
 
@@ -126,6 +131,21 @@ impl Cluster {
     /// How many nodes there are.
     pub fn node_count(&self) -> usize {
         self.node_ids.len()
+    }
+
+    /// The names of all nodes.
+    pub fn node_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.node_ids.keys()
+    }
+
+    /// The names of all Services that select pods.
+    pub fn service_names(&self) -> impl Iterator<Item = NamespacedName> {
+        let in_namespace = |(namespace, services): (&Box<str>, &HashMap<Box<str>, Selector>)| {
+            let names = services.keys();
+            let named = names.map(|name| NamespacedName::new(&**namespace, &**name));
+            named.collect::<Vec<_>>()
+        };
+        self.services.iter().flat_map(in_namespace)
     }
 
     /// The pod with this uid, if it is known.

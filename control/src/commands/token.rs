@@ -8,6 +8,8 @@ use clap::Subcommand;
 use http::Method;
 use knarr_api::k8s_openapi::api::core::v1::Secret;
 use knarr_api::k8s_openapi::jiff::SignedDuration;
+use knarr_control_plan::join_tokens::{self, Expiration, Stored, Token};
+use rand::Rng;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
@@ -16,7 +18,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::api::Api;
 use crate::clock;
 use crate::config::Period;
-use crate::tokens::{self, Expiration, Stored, Token};
 
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
@@ -44,14 +45,17 @@ pub(super) enum TokenCommand {
 }
 
 fn path(name: &str) -> String {
-    format!("/api/v1/namespaces/{}/secrets{name}", tokens::NAMESPACE)
+    format!(
+        "/api/v1/namespaces/{}/secrets{name}",
+        join_tokens::NAMESPACE
+    )
 }
 
 /// The public part of a token; what is secret of it is not kept.
-fn id_of(token: &str) -> Result<String, tokens::NoToken> {
+fn id_of(token: &str) -> Result<String, join_tokens::NoToken> {
     let id = token.split('.').next().unwrap_or_default();
-    if !tokens::is_id(id) {
-        return Err(tokens::NoToken);
+    if !join_tokens::is_id(id) {
+        return Err(join_tokens::NoToken);
     }
     Ok(id.to_owned())
 }
@@ -79,7 +83,7 @@ pub(super) async fn run(
         }
         TokenCommand::List => print!("{}", list(&api).await?),
         TokenCommand::Delete { id } => {
-            let name = format!("/{}", tokens::secret_name(&id));
+            let name = format!("/{}", join_tokens::secret_name(&id));
             match api.request(Method::DELETE, &path(&name), None).await {
                 Ok(_) => println!("token {id} deleted"),
                 Err(error) if error.is_not_found() => bail!("there is no token {id}"),
@@ -95,7 +99,7 @@ async fn create(api: &Api, ttl: Period, description: &str) -> anyhow::Result<Tok
         .then(|| SignedDuration::try_from(ttl.0))
         .transpose()
         .map_err(|_| anyhow!("--ttl is too long"))?;
-    let token = Token::generate();
+    let token = Token::generate(|below| rand::rng().random_range(0..below));
     let secret = token.to_secret(description, lifetime, clock::now());
     let body = serde_json::to_value(&secret)?;
     api.request(Method::POST, &path(""), Some(&body)).await?;
@@ -105,7 +109,7 @@ async fn create(api: &Api, ttl: Period, description: &str) -> anyhow::Result<Tok
 async fn list(api: &Api) -> anyhow::Result<String> {
     let query = format!(
         "?fieldSelector=type%3D{}",
-        tokens::SECRET_TYPE.replace('/', "%2F")
+        join_tokens::SECRET_TYPE.replace('/', "%2F")
     );
     let mut answer = api.request(Method::GET, &path(&query), None).await?;
     let secrets: Vec<Secret> = serde_json::from_value(answer["items"].take())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use knarr_api::k8s_openapi::api::core::v1::Node;
 use knarr_apiserver::Object;
 use knarr_control_plan::feed::admission::{self, Certificate, Refusal};
+use knarr_controllers::{Reflector, WatchEvent};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -63,16 +64,17 @@ impl Feed {
                 return;
             }
         };
+        let mut nodes = Reflector::new(cache.clone());
         // Safe to drop: a session is judged between two awaits.
         let follow = async {
             loop {
-                let (_, mut events) = cache.watch();
-                for node in self.sessions.nodes() {
-                    self.judge(&node, cache.get("", &node).as_deref());
-                }
-                // A reader that fell behind lists again.
-                while let Ok(event) = events.next().await {
-                    let node = event.object.meta.name.to_string();
+                let changed = match nodes.next().await {
+                    WatchEvent::Replaced(_) => self.sessions.nodes(),
+                    WatchEvent::Applied(node) | WatchEvent::Deleted(node) => {
+                        vec![node.meta.name.to_string()]
+                    }
+                };
+                for node in changed {
                     self.judge(&node, cache.get("", &node).as_deref());
                 }
             }

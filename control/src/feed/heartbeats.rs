@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 
 /// What is known of a node.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +97,16 @@ impl Heartbeats {
     fn cut_offs(&self) -> MutexGuard<'_, HashSet<String>> {
         // As for the other map.
         self.cut_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl knarr_controllers::Heartbeats for Heartbeats {
+    fn silence(&self, node: &str) -> Duration {
+        self.silence(node, clock::moment().monotonic)
+    }
+
+    fn forget(&self, node: &str) {
+        self.forget(node);
     }
 }
 

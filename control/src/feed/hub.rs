@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Turns the watch cache into the feed's log: one task for each resource, one view, one log.
 //!
-//! Sessions read from here; they never look at the cache themselves. The view is only ever changed by the
-//! tasks that [`Hub::run`] starts.
+//! Sessions read from here and never from the cache. Only the tasks that [`Hub::run`] starts change the view.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +11,14 @@ use knarr_api::feed::Change;
 use knarr_api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodStatus, Secret, Service};
 use knarr_api::k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_api::names::NamespacedName;
-use knarr_apiserver::{ApiError, Cache, CacheEventKind, Client, Object};
+use knarr_apiserver::{ApiError, Cache, Client, Object};
 use knarr_control_plan::feed::{FeedView, ObjectKey, ObjectKind, Outgoing};
+use knarr_controllers::{Reflector, WatchEvent, name_of};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::log::{Limits, Log, Piece};
-use crate::informer::name_of;
 
 /// Most changes in one message.
 pub(super) const CHANGES_PER_DELTA_MAX: usize = 256;
@@ -58,7 +57,7 @@ impl std::fmt::Debug for Hub {
 
 /// A resource that the feed follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Followed {
+enum Resource {
     Pods,
     Services,
     EndpointSlices,
@@ -67,19 +66,19 @@ enum Followed {
     Secrets,
 }
 
-const FOLLOWED: [Followed; 6] = [
-    Followed::Pods,
-    Followed::Services,
-    Followed::EndpointSlices,
-    Followed::Nodes,
-    Followed::ConfigMaps,
-    Followed::Secrets,
+const RESOURCES: [Resource; 6] = [
+    Resource::Pods,
+    Resource::Services,
+    Resource::EndpointSlices,
+    Resource::Nodes,
+    Resource::ConfigMaps,
+    Resource::Secrets,
 ];
 
-/// Whether something that nodes are told of is stored and cannot be read.
+/// Whether an object of these resources is stored and cannot be read.
 pub(super) fn has_unreadable(client: &Client) -> Result<bool, ApiError> {
-    for followed in FOLLOWED {
-        if followed.has_unreadable(client)? {
+    for resource in RESOURCES {
+        if resource.has_unreadable(client)? {
             return Ok(true);
         }
     }
@@ -93,19 +92,19 @@ impl Hub {
             epoch,
             state: Mutex::default(),
             latest: watch::Sender::new(0),
-            unseen: watch::Sender::new(FOLLOWED.len()),
+            unseen: watch::Sender::new(RESOURCES.len()),
         })
     }
 
     /// Follows the watch cache until `shutdown`.
     pub async fn run(self: Arc<Self>, client: Client, shutdown: CancellationToken) {
         let mut tasks = JoinSet::new();
-        for followed in FOLLOWED {
+        for resource in RESOURCES {
             let hub = self.clone();
-            let cache = match followed.cache(&client) {
+            let cache = match resource.cache(&client) {
                 Ok(cache) => cache,
                 Err(error) => {
-                    tracing::error!(?followed, %error, "the feed cannot follow a resource, so the feed ends");
+                    tracing::error!(?resource, %error, "the feed cannot follow a resource, so the feed ends");
                     shutdown.cancel();
                     return;
                 }
@@ -114,7 +113,7 @@ impl Hub {
             tasks.spawn(async move {
                 // Safe to drop: the view is changed between awaits only.
                 tokio::select! {
-                    () = hub.follow(followed, cache) => {}
+                    () = hub.follow(resource, cache) => {}
                     () = shutdown.cancelled() => {}
                 }
             });
@@ -237,44 +236,43 @@ impl Hub {
         }
     }
 
-    async fn follow(&self, followed: Followed, cache: Cache) {
+    async fn follow(&self, resource: Resource, cache: Cache) {
         let mut known: HashSet<NamespacedName> = HashSet::new();
-        let mut first = true;
+        let mut reflector = Reflector::new(cache);
+        let mut is_first = true;
         loop {
-            let (listed, mut events) = cache.watch();
-            let mut gone = std::mem::take(&mut known);
-            for object in &listed.objects {
-                let name = name_of(object);
-                gone.remove(&name);
-                known.insert(name);
-                self.change(|view| followed.observe(view, object));
+            let event = reflector.next().await;
+            for object in event.present() {
+                known.insert(name_of(object));
+                self.change(|view| resource.observe(view, object));
             }
-            for name in gone {
-                self.change(|view| followed.forget(view, &name));
-            }
-            if std::mem::take(&mut first) {
-                self.unseen.send_modify(|count| *count -= 1);
-            }
-            // A reader that fell behind lists again.
-            while let Ok(event) = events.next().await {
-                let name = name_of(&event.object);
-                if event.kind == CacheEventKind::Deleted {
+            match &event {
+                WatchEvent::Replaced(objects) => {
+                    let present: HashSet<NamespacedName> =
+                        objects.iter().map(|object| name_of(object)).collect();
+                    for name in known.extract_if(|name| !present.contains(name)) {
+                        self.change(|view| resource.forget(view, &name));
+                    }
+                    if std::mem::take(&mut is_first) {
+                        self.unseen.send_modify(|count| *count -= 1);
+                    }
+                }
+                WatchEvent::Applied(_) => {}
+                WatchEvent::Deleted(object) => {
+                    let name = name_of(object);
                     known.remove(&name);
                     if known.len() < known.capacity() / 8 {
-                        // What a namespace full of objects needed is not kept for ever.
+                        // The room that a namespace full of objects needed is given back.
                         known.shrink_to(known.len() * 2);
                     }
-                    self.change(|view| followed.forget(view, &name));
-                } else {
-                    known.insert(name);
-                    self.change(|view| followed.observe(view, &event.object));
+                    self.change(|view| resource.forget(view, &name));
                 }
             }
         }
     }
 }
 
-impl Followed {
+impl Resource {
     fn has_unreadable(self, client: &Client) -> Result<bool, ApiError> {
         match self {
             Self::Pods => client.has_unreadable_of::<Pod>(),

@@ -19,6 +19,7 @@ use knarr_control_plan::feed::{
     OwnNode, must_show_heartbeat, own_event, own_node, plan_event, plan_node, plan_pod_status,
     show_heartbeat,
 };
+use knarr_controllers::Reflector;
 use serde_json::Value;
 use tonic::Status;
 
@@ -66,9 +67,11 @@ impl Feed {
     async fn pod_cidrs(&self, node: &str) -> Result<Vec<String>, Status> {
         let cache = self.client.cache_of::<Node>();
         let cache = cache.map_err(|error| unavailable("Nodes are not served", &error))?;
+        let mut nodes = Reflector::new(cache);
         let wait = async {
             loop {
-                let (_, mut events) = cache.watch();
+                // Any change of any Node; the first is the list.
+                nodes.next().await;
                 let current = self.client.get::<Node>(None, node).await;
                 let current =
                     current.map_err(|error| unavailable("cannot read the Node", &error))?;
@@ -79,8 +82,6 @@ impl Feed {
                 if !cidrs.is_empty() {
                     return Ok(cidrs);
                 }
-                // Whatever happened to whichever Node: look again.
-                let _ = events.next().await;
             }
         };
         match tokio::time::timeout(POD_CIDR_WITHIN, wait).await {

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Deletes objects whose owners are gone. Decides nothing: `knarr_control_plan::garbage` does.
+//!
+//! It follows every resource but Events. A plan that an owner is absent is carried out only after every cache has been
+//! brought up to date and the plan still says so.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
+use knarr_apiserver::{ApiError, Client, DeleteParams, GroupVersionResource, Patch};
+use knarr_control_plan::garbage::{
+    self, Action, Graph, Item, Misplaced, OwnerKind, OwnerRef, Propagation, ResourceName,
+};
+use serde_json::json;
+
+use crate::controller::{Controller, Reconcile, Registration};
+use crate::informer::Change;
+use crate::metadata::MetadataInformers;
+use crate::queue::{Outcome, Queue};
+use crate::recorder::Recorder;
+use crate::shared::Shared;
+
+const NAME: &str = "garbage-collector-controller";
+/// Objects that are reconciled at once.
+const WORKERS: usize = 4;
+
+struct GarbageCollector {
+    client: Client,
+    graph: Arc<Mutex<Graph>>,
+    metadata: MetadataInformers,
+    /// The resources that are served, by group and name.
+    served: HashMap<(String, String), OwnerKind>,
+}
+
+fn locked(graph: &Mutex<Graph>) -> MutexGuard<'_, Graph> {
+    // No change of the graph stops half-way.
+    graph.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Registers the controller; its keys are uids of objects of any kind.
+pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
+    let metadata = shared.informers().metadata()?;
+    let graph: Arc<Mutex<Graph>> = Arc::default();
+    let observer = Observer {
+        client: shared.client(),
+        recorder: shared.recorder(NAME),
+        graph: graph.clone(),
+    };
+    Ok(Controller::new(shared, NAME, WORKERS)
+        .watches_metadata(&metadata, move |queue, change| {
+            observer.observe(queue, change)
+        })
+        .reconcile(GarbageCollector {
+            client: shared.client(),
+            graph,
+            metadata,
+            served: served(&shared.client()),
+        }))
+}
+
+fn served(client: &Client) -> HashMap<(String, String), OwnerKind> {
+    let kinds = client
+        .resources()
+        .into_iter()
+        .map(|(resource, namespaced)| {
+            let kind = if namespaced.0 {
+                OwnerKind::Namespaced
+            } else {
+                OwnerKind::Cluster
+            };
+            ((resource.group, resource.resource), kind)
+        });
+    kinds.collect()
+}
+
+/// Keeps the graph current, and adds the objects whose surroundings changed.
+struct Observer {
+    client: Client,
+    recorder: Recorder,
+    graph: Arc<Mutex<Graph>>,
+}
+
+impl Observer {
+    fn observe(&self, queue: &Queue<Arc<str>>, change: &Change<'_, Item>) {
+        let mut concerned = Vec::new();
+        let misplaced = {
+            let mut graph = locked(&self.graph);
+            // An object that was created again under the same name is another object.
+            let replaced = change
+                .old
+                .filter(|old| change.new.is_none_or(|new| new.uid != old.uid));
+            if let Some(old) = replaced {
+                concerned.extend(graph.remove(&old.uid));
+            }
+            if let Some(new) = change.new {
+                concerned.extend(graph.observe(Arc::clone(new)));
+            }
+            graph.take_misplaced()
+        };
+        for misplaced in misplaced {
+            let about = about(&self.client, &misplaced.item);
+            self.recorder
+                .warning(about, Misplaced::REASON, misplaced.message());
+        }
+        concerned.into_iter().for_each(|uid| queue.add(uid));
+    }
+}
+
+#[async_trait]
+impl Reconcile for GarbageCollector {
+    type Key = Arc<str>;
+
+    async fn reconcile(&self, uid: &Arc<str>) -> Result<Outcome, ApiError> {
+        if self.plan(uid).is_empty() {
+            return Ok(Outcome::Done);
+        }
+        match self.confirm_and_apply(uid).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(Outcome::Done),
+        }
+    }
+}
+
+impl GarbageCollector {
+    fn plan(&self, uid: &str) -> Vec<Action> {
+        let kind_of = |owner: &OwnerRef| {
+            let group = owner
+                .api_version
+                .split_once('/')
+                .map_or("", |(group, _)| group);
+            let resource = garbage::guess_resource(&owner.kind);
+            let served = self.served.get(&(group.to_owned(), resource));
+            served.copied().unwrap_or(OwnerKind::Unknown)
+        };
+        locked(&self.graph).plan(uid, &kind_of)
+    }
+
+    async fn confirm_and_apply(&self, uid: &Arc<str>) -> Result<(), ApiError> {
+        if self.client.has_unreadable() {
+            // An owner that cannot be read looks like one that is gone, a dependent like none. Each may be of any kind,
+            // so all kinds count.
+            return Err(ApiError::internal(
+                "stored objects cannot be read, so no owner is known to be gone; the log names them",
+            ));
+        }
+        self.client.sync().await?;
+        self.metadata.catch_up().await;
+        for action in self.plan(uid) {
+            self.apply(action).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, action: Action) -> Result<(), ApiError> {
+        let (uid, change) = match action {
+            Action::Delete { uid, propagation } => {
+                let Some(item) = self.item(&uid) else {
+                    return Ok(());
+                };
+                tracing::debug!(
+                    resource = &*item.resource.resource,
+                    namespace = &*item.namespace,
+                    name = &*item.name,
+                    "collecting an object without an owner"
+                );
+                let params = DeleteParams {
+                    uid: Some(uid.to_string()),
+                    propagation: Some(match propagation {
+                        Propagation::Background => knarr_apiserver::Propagation::Background,
+                        Propagation::Foreground => knarr_apiserver::Propagation::Foreground,
+                        Propagation::Orphan => knarr_apiserver::Propagation::Orphan,
+                    }),
+                    ..DeleteParams::default()
+                };
+                let (resource, namespace) = address(&item);
+                let client = &self.client;
+                return client
+                    .delete_resource(&resource, namespace, &item.name, &params)
+                    .await;
+            }
+            Action::Disown { uid, owners } => {
+                let owners: Vec<_> = owners
+                    .iter()
+                    .map(|owner| json!({"$patch": "delete", "uid": &**owner}))
+                    .collect();
+                (uid, json!({"ownerReferences": owners}))
+            }
+            Action::Unblock { uid, owners } => {
+                let owners: Vec<_> = owners
+                    .iter()
+                    .map(|owner| json!({"uid": &**owner, "blockOwnerDeletion": false}))
+                    .collect();
+                (uid, json!({"ownerReferences": owners}))
+            }
+            Action::Unfinalize { uid, finalizer } => (
+                uid,
+                json!({"$deleteFromPrimitiveList/finalizers": [finalizer]}),
+            ),
+        };
+        let Some(item) = self.item(&uid) else {
+            return Ok(());
+        };
+        let mut metadata = change;
+        metadata["uid"] = json!(&*uid);
+        let patch = Patch::Strategic(json!({"metadata": metadata}));
+        let (resource, namespace) = address(&item);
+        self.client
+            .patch_resource(&resource, namespace, &item.name, &patch)
+            .await
+    }
+
+    fn item(&self, uid: &str) -> Option<Arc<Item>> {
+        locked(&self.graph).get(uid).cloned()
+    }
+}
+
+/// How an event names `item`.
+fn about(client: &Client, item: &Item) -> ObjectReference {
+    let (resource, namespace) = address(item);
+    let api_version = match resource.group.as_str() {
+        "" => resource.version.clone(),
+        group => format!("{group}/{}", resource.version),
+    };
+    ObjectReference {
+        api_version: Some(api_version),
+        kind: client.kind_of(&resource),
+        namespace: namespace.map(str::to_owned),
+        name: Some(item.name.to_string()),
+        uid: Some(item.uid.to_string()),
+        ..ObjectReference::default()
+    }
+}
+
+fn address(item: &Item) -> (GroupVersionResource, Option<&str>) {
+    let ResourceName {
+        group,
+        version,
+        resource,
+    } = &item.resource;
+    let namespace = (!item.namespace.is_empty()).then_some(&*item.namespace);
+    (
+        GroupVersionResource::new(&**group, &**version, &**resource),
+        namespace,
+    )
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The informers that controllers share: one for each view, started when the first controller asks for it.
+//!
+//! Client-go calls this a shared informer factory. The runner makes one for each term of leadership and ends it after the
+//! last worker.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use knarr_apiserver::{ApiError, Cache, Client};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::informer::{IndexOf, Informer, View, ViewOf};
+use crate::metadata::MetadataInformers;
+
+/// The shared informers. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Informers {
+    client: Client,
+    by_view: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>,
+    metadata: Arc<Mutex<Option<MetadataInformers>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    failed: CancellationToken,
+}
+
+impl Informers {
+    /// No informers yet; those that start end at `stop`.
+    pub(crate) fn new(client: Client, stop: CancellationToken) -> Self {
+        Self {
+            client,
+            by_view: Arc::default(),
+            metadata: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop,
+            failed: CancellationToken::new(),
+        }
+    }
+
+    /// The informer of a view. Fails for a kind that is not served.
+    pub fn of<V: View>(&self) -> Result<Informer<V>, ApiError> {
+        // Nothing under this lock panics half-way.
+        let mut by_view = self.by_view.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = by_view.get(&TypeId::of::<V>());
+        if let Some(informer) = known.and_then(|known| known.downcast_ref::<Informer<V>>()) {
+            return Ok(informer.clone());
+        }
+        let cache = self.client.cache_of::<V::Kind>()?;
+        let informer = self.start(cache, Box::new(V::of), V::index, self.stop.clone());
+        by_view.insert(TypeId::of::<V>(), Box::new(informer.clone()));
+        Ok(informer)
+    }
+
+    /// The informers of the metadata of every object.
+    pub fn metadata(&self) -> Result<MetadataInformers, ApiError> {
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metadata) = &*metadata {
+            return Ok(metadata.clone());
+        }
+        let started = MetadataInformers::start(self.client.clone(), self.clone())?;
+        Ok(metadata.insert(started).clone())
+    }
+
+    /// Starts an informer that only its maker knows; it ends at `stop`.
+    pub(crate) fn start<V: Send + Sync + 'static>(
+        &self,
+        cache: Cache,
+        view_of: ViewOf<V>,
+        index_of: IndexOf<V>,
+        stop: CancellationToken,
+    ) -> Informer<V> {
+        let (informer, following) = Informer::new(cache, view_of, index_of);
+        let failed = self.failed.clone();
+        self.tasks.spawn(async move {
+            // Safe to drop: views change between awaits only. Nothing of the task is used again after a panic.
+            tokio::select! {
+                _ = AssertUnwindSafe(following).catch_unwind() => {
+                    tracing::error!("an informer panicked, and no controller may go on with old views");
+                    failed.cancel();
+                }
+                () = stop.cancelled() => {}
+            }
+        });
+        informer
+    }
+
+    /// A token that ends what the informers end with.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Returns when an informer has panicked.
+    pub(crate) async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Ends every informer and waits until they have ended.
+    pub(crate) async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
