@@ -13,10 +13,11 @@ use knarr_api::labels::Selector;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::admission::Part;
 use crate::cache::Cache;
-use crate::core::Core;
+use crate::core::{Core, Served};
 use crate::registry::{GroupVersionResource, Kind};
 use crate::verbs::{DeleteOptions, WriteOptions, Written};
 use crate::{ApiError, Object};
@@ -358,6 +359,21 @@ impl Client {
         Some(kind.kind.to_string())
     }
 
+    /// Whether objects of a stored kind live in a namespace; `None` for a kind that is not served, in whichever version.
+    #[must_use]
+    pub fn scope_of(&self, group: &str, kind: &str) -> Option<Namespaced> {
+        let registry = self.core.registry();
+        let mut stored = registry.stored();
+        let found = stored.find(|known| (&*known.group, &*known.kind) == (group, kind))?;
+        Some(Namespaced(found.namespaced()))
+    }
+
+    /// Waits for changes of [`Client::resources`], from this call on.
+    #[must_use]
+    pub fn resource_changes(&self) -> ResourceChanges {
+        ResourceChanges(self.core.served_changes())
+    }
+
     fn kind_named<K: Resource>(&self) -> Result<Arc<Kind>, ApiError> {
         self.core.registry().kind(K::GROUP, K::VERSION, K::KIND)
     }
@@ -403,6 +419,20 @@ impl Client {
             return serde_json::from_value(view).map_err(ApiError::internal);
         }
         object.parse().map_err(ApiError::internal)
+    }
+}
+
+/// A wait for changes of what is served.
+#[derive(Debug)]
+pub struct ResourceChanges(watch::Receiver<Arc<Served>>);
+
+impl ResourceChanges {
+    /// Returns after a change. Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The server is gone, so nothing changes any more.
+            std::future::pending::<()>().await;
+        }
     }
 }
 

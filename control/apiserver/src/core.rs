@@ -272,6 +272,11 @@ impl Core {
         Arc::clone(&self.served.borrow())
     }
 
+    /// Each change of what is served.
+    pub(crate) fn served_changes(&self) -> watch::Receiver<Arc<Served>> {
+        self.served.subscribe()
+    }
+
     /// The kinds that are served now.
     pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.served.borrow().registry)

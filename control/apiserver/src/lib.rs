@@ -37,7 +37,7 @@ mod verbs;
 
 pub use admission::{Admission, Admit, DryRun, Effects, Hold, Operation, Part};
 pub use cache::{Cache, CacheEvent, CacheEventKind, EventStream, Expired, Lagged, Snapshot};
-pub use client::{Client, DeleteParams, ListParams, Patch, Propagation};
+pub use client::{Client, DeleteParams, ListParams, Patch, Propagation, ResourceChanges};
 pub use config::{
     ApiConfig, Authenticator, LogOptions, LogStream, LogStreamer, LogTarget, ServiceAllocator,
 };

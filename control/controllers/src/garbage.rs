@@ -4,14 +4,13 @@
 //! It follows every resource but Events. A plan that an owner is absent is carried out only after every cache has been
 //! brought up to date and the plan still says so.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
 use knarr_apiserver::{ApiError, Client, DeleteParams, GroupVersionResource, Patch};
 use knarr_control_plan::garbage::{
-    self, Action, Graph, Item, Misplaced, OwnerKind, OwnerRef, Propagation, ResourceName,
+    Action, Graph, Item, Misplaced, OwnerKind, OwnerRef, Propagation, ResourceName,
 };
 use serde_json::json;
 
@@ -30,8 +29,6 @@ struct GarbageCollector {
     client: Client,
     graph: Arc<Mutex<Graph>>,
     metadata: MetadataInformers,
-    /// The resources that are served, by group and name.
-    served: HashMap<(String, String), OwnerKind>,
 }
 
 fn locked(graph: &Mutex<Graph>) -> MutexGuard<'_, Graph> {
@@ -56,23 +53,7 @@ pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
             client: shared.client(),
             graph,
             metadata,
-            served: served(&shared.client()),
         }))
-}
-
-fn served(client: &Client) -> HashMap<(String, String), OwnerKind> {
-    let kinds = client
-        .resources()
-        .into_iter()
-        .map(|(resource, namespaced)| {
-            let kind = if namespaced.0 {
-                OwnerKind::Namespaced
-            } else {
-                OwnerKind::Cluster
-            };
-            ((resource.group, resource.resource), kind)
-        });
-    kinds.collect()
 }
 
 /// Keeps the graph current, and adds the objects whose surroundings changed.
@@ -130,9 +111,11 @@ impl GarbageCollector {
                 .api_version
                 .split_once('/')
                 .map_or("", |(group, _)| group);
-            let resource = garbage::guess_resource(&owner.kind);
-            let served = self.served.get(&(group.to_owned(), resource));
-            served.copied().unwrap_or(OwnerKind::Unknown)
+            match self.client.scope_of(group, &owner.kind) {
+                Some(namespaced) if namespaced.0 => OwnerKind::Namespaced,
+                Some(_) => OwnerKind::Cluster,
+                None => OwnerKind::Unknown,
+            }
         };
         locked(&self.graph).plan(uid, &kind_of)
     }

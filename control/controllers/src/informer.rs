@@ -12,6 +12,7 @@ use knarr_api::k8s_openapi::Resource;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{Cache, Object};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::reflector::{Reflector, WatchEvent};
 
@@ -94,11 +95,13 @@ impl<V> Clone for Informer<V> {
 }
 
 impl<V: Send + Sync + 'static> Informer<V> {
-    /// An informer over `cache`, and the task that keeps its views current.
+    /// An informer over `cache`, and the task that keeps its views current. After `unserved` the task takes every object for
+    /// gone, and ends.
     pub(crate) fn new(
         cache: Cache,
         view_of: ViewOf<V>,
         index_of: IndexOf<V>,
+        unserved: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared {
             views: RwLock::new(Views::new(index_of)),
@@ -117,7 +120,10 @@ impl<V: Send + Sync + 'static> Informer<V> {
             synced,
             requests,
         };
-        (informer, follower.follow(synced_sender, to_answer))
+        (
+            informer,
+            follower.follow(synced_sender, to_answer, unserved),
+        )
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Views<V>> {
@@ -253,13 +259,16 @@ impl<V> Follower<V> {
         mut self,
         synced: watch::Sender<bool>,
         mut requests: mpsc::Receiver<oneshot::Sender<()>>,
+        unserved: CancellationToken,
     ) {
         loop {
-            // Safe to drop: neither takes anything before it is ready.
+            // Safe to drop: none takes anything before it is ready. Requests come before events, which they take in too.
             tokio::select! {
-                event = self.reflector.next() => {
-                    self.apply(event);
-                    synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+                biased;
+                () = unserved.cancelled() => {
+                    self.replace(&[]);
+                    synced.send_replace(true);
+                    break;
                 }
                 Some(request) = requests.recv() => {
                     while let Some(event) = self.reflector.try_next() {
@@ -268,7 +277,14 @@ impl<V> Follower<V> {
                     // A caller that stopped waiting needs no answer.
                     let _ = request.send(());
                 }
+                event = self.reflector.next() => self.apply(event),
             }
+            // Each of the two has taken in the first list.
+            synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+        }
+        // Nothing of the resource is there any more, and no view is behind.
+        while let Some(request) = requests.recv().await {
+            let _ = request.send(());
         }
     }
 

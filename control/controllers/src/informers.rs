@@ -50,7 +50,7 @@ impl Informers {
             return Ok(informer.clone());
         }
         let cache = self.client.cache_of::<V::Kind>()?;
-        let informer = self.start(cache, Box::new(V::of), V::index, self.stop.clone());
+        let informer = self.start(cache, Box::new(V::of), V::index, CancellationToken::new());
         by_view.insert(TypeId::of::<V>(), Box::new(informer.clone()));
         Ok(informer)
     }
@@ -65,32 +65,33 @@ impl Informers {
         Ok(metadata.insert(started).clone())
     }
 
-    /// Starts an informer that only its maker knows; it ends at `stop`.
+    /// Starts an informer that only its maker knows. It ends with the others, or after `unserved`, when every object counts
+    /// as gone.
     pub(crate) fn start<V: Send + Sync + 'static>(
         &self,
         cache: Cache,
         view_of: ViewOf<V>,
         index_of: IndexOf<V>,
-        stop: CancellationToken,
+        unserved: CancellationToken,
     ) -> Informer<V> {
-        let (informer, following) = Informer::new(cache, view_of, index_of);
-        let failed = self.failed.clone();
-        self.tasks.spawn(async move {
-            // Safe to drop: views change between awaits only. Nothing of the task is used again after a panic.
-            tokio::select! {
-                _ = AssertUnwindSafe(following).catch_unwind() => {
-                    tracing::error!("an informer panicked, and no controller may go on with old views");
-                    failed.cancel();
-                }
-                () = stop.cancelled() => {}
-            }
-        });
+        let (informer, following) = Informer::new(cache, view_of, index_of, unserved);
+        self.supervise(following);
         informer
     }
 
-    /// A token that ends what the informers end with.
-    pub(crate) fn stop(&self) -> &CancellationToken {
-        &self.stop
+    /// Runs a task of an informer until the informers end.
+    pub(crate) fn supervise(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (stop, failed) = (self.stop.clone(), self.failed.clone());
+        self.tasks.spawn(async move {
+            // Safe to drop: views change between awaits only. Nothing of the task is used again after a panic.
+            tokio::select! {
+                ended = AssertUnwindSafe(task).catch_unwind() => if ended.is_err() {
+                    tracing::error!("an informer panicked, and no controller may go on with old views");
+                    failed.cancel();
+                },
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     /// Returns when an informer has panicked.

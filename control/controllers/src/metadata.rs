@@ -2,15 +2,18 @@
 //! Informers of the metadata of every object of every resource, for controllers that work on all of them: garbage
 //! collection and the deletion of namespaces.
 //!
-//! One informer for each resource that the API serves, shared like any other. Views are what
+//! One informer for each resource that the API serves, shared like any other. The set follows what is served: a resource
+//! that comes gets an informer, and the objects of one that is not served any more count as gone. Views are what
 //! `knarr_control_plan::garbage` needs of an object.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
 use knarr_apiserver::{ApiError, Client, GroupVersionResource, Object};
 use knarr_control_plan::garbage::{self, Deleting, Item, Leaving, OwnerRef, ResourceName};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::informer::{Change, Informer};
 use crate::informers::Informers;
@@ -20,9 +23,15 @@ const LEFT_OUT: &str = "events";
 
 type Handler = Arc<dyn Fn(&Change<'_, Item>) + Send + Sync>;
 
+struct Followed {
+    informer: Informer<Item>,
+    /// Cancelled when the resource is not served any more.
+    unserved: CancellationToken,
+}
+
 #[derive(Default)]
 struct State {
-    by_resource: HashMap<GroupVersionResource, Informer<Item>>,
+    by_resource: HashMap<GroupVersionResource, Followed>,
     handlers: Vec<Handler>,
 }
 
@@ -43,14 +52,25 @@ impl std::fmt::Debug for MetadataInformers {
 }
 
 impl MetadataInformers {
-    /// Starts an informer for each resource that is served.
+    /// Starts an informer for each resource that is served, and follows what is served.
     pub(crate) fn start(client: Client, informers: Informers) -> Result<Self, ApiError> {
+        let mut changes = client.resource_changes();
         let this = Self {
             client,
             informers,
             state: Arc::default(),
         };
-        this.follow_resources()?;
+        this.follow(served(&this.client))?;
+        let following = this.clone();
+        this.informers.supervise(async move {
+            loop {
+                changes.changed().await;
+                if let Err(error) = following.follow(served(&following.client)) {
+                    // Not served any more by the time that it was asked for, which is another change.
+                    tracing::warn!(%error, "a resource is not followed");
+                }
+            }
+        });
         Ok(this)
     }
 
@@ -59,10 +79,18 @@ impl MetadataInformers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn follow_resources(&self) -> Result<(), ApiError> {
+    /// Follows these resources and no others.
+    fn follow(&self, resources: HashSet<GroupVersionResource>) -> Result<(), ApiError> {
         let mut state = self.state();
-        for (resource, _) in self.client.resources() {
-            if resource.resource == LEFT_OUT || state.by_resource.contains_key(&resource) {
+        state.by_resource.retain(|resource, followed| {
+            let is_served = resources.contains(resource);
+            if !is_served {
+                followed.unserved.cancel();
+            }
+            is_served
+        });
+        for resource in resources {
+            if state.by_resource.contains_key(&resource) {
                 continue;
             }
             let cache = self.client.cache(&resource)?;
@@ -72,27 +100,33 @@ impl MetadataInformers {
                 resource: resource.resource.as_str().into(),
             };
             let view_of = Box::new(move |object: &Object| Some(item(&name, object)));
-            let stop = self.informers.stop().clone();
-            let informer = self.informers.start(cache, view_of, |_| Vec::new(), stop);
+            let unserved = CancellationToken::new();
+            let informer = self
+                .informers
+                .start(cache, view_of, |_| Vec::new(), unserved.clone());
             for handler in state.handlers.iter().cloned() {
                 informer.subscribe(move |change| handler(change));
             }
-            state.by_resource.insert(resource, informer);
+            state
+                .by_resource
+                .insert(resource, Followed { informer, unserved });
         }
         Ok(())
     }
 
     fn all(&self) -> Vec<Informer<Item>> {
-        self.state().by_resource.values().cloned().collect()
+        let state = self.state();
+        let followed = state.by_resource.values();
+        followed.map(|followed| followed.informer.clone()).collect()
     }
 
     /// As [`Informer::subscribe`], for every object of every resource.
     pub fn subscribe(&self, handler: impl Fn(&Change<'_, Item>) + Send + Sync + 'static) {
         let handler: Handler = Arc::new(handler);
         let mut state = self.state();
-        for informer in state.by_resource.values() {
+        for followed in state.by_resource.values() {
             let handler = handler.clone();
-            informer.subscribe(move |change| handler(change));
+            followed.informer.subscribe(move |change| handler(change));
         }
         state.handlers.push(handler);
     }
@@ -106,6 +140,15 @@ impl MetadataInformers {
     pub async fn catch_up(&self) {
         join_all(self.all().iter().map(Informer::catch_up)).await;
     }
+}
+
+/// The resources to follow.
+fn served(client: &Client) -> HashSet<GroupVersionResource> {
+    let resources = client.resources().into_iter();
+    let resources = resources.map(|(resource, _)| resource);
+    resources
+        .filter(|resource| resource.resource != LEFT_OUT)
+        .collect()
 }
 
 fn item(resource: &ResourceName, object: &Object) -> Item {
@@ -131,3 +174,6 @@ fn item(resource: &ResourceName, object: &Object) -> Item {
         wants: garbage::wanted(finalizers()),
     }
 }
+
+#[cfg(test)]
+mod tests;

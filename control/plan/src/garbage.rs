@@ -450,20 +450,5 @@ fn may_own(owner: &Item, item: &Item) -> bool {
     owner.namespace.is_empty() || owner.namespace == item.namespace
 }
 
-/// The plural resource name of a kind, by Kubernetes' rule of thumb.
-pub fn guess_resource(kind: &str) -> String {
-    let lower = kind.to_lowercase();
-    if lower == "endpoints" {
-        return lower;
-    }
-    if let Some(stem) = lower.strip_suffix('y') {
-        return format!("{stem}ies");
-    }
-    if lower.ends_with('s') {
-        return format!("{lower}es");
-    }
-    format!("{lower}s")
-}
-
 #[cfg(test)]
 mod tests;

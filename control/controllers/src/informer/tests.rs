@@ -130,7 +130,12 @@ async fn a_reader_that_fell_behind_lists_again_and_finds_out_what_is_gone() {
     client.sync().await.unwrap();
     let cache = client.cache_of::<ConfigMap>().unwrap();
     let versions = |object: &Object| Some(object.meta.resource_version);
-    let (informer, following) = Informer::new(cache.clone(), Box::new(versions), |_| Vec::new());
+    let (informer, following) = Informer::new(
+        cache.clone(),
+        Box::new(versions),
+        |_| Vec::new(),
+        CancellationToken::new(),
+    );
     let changes: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
     let seen = changes.clone();
     let mut following = Box::pin(following);
@@ -191,11 +196,32 @@ async fn a_reader_that_fell_behind_lists_again_and_finds_out_what_is_gone() {
 async fn no_plan_is_made_from_views_that_stopped_following() {
     let api = Api::new().await;
     let cache = api.client.cache_of::<ConfigMap>().unwrap();
-    let (informer, following) = Informer::new(cache, Box::new(|_| Some(())), |_| Vec::new());
+    let (informer, following) = Informer::new(
+        cache,
+        Box::new(|_| Some(())),
+        |_| Vec::new(),
+        CancellationToken::new(),
+    );
     drop(following);
     let short = std::time::Duration::from_millis(50);
     let caught_up = tokio::time::timeout(short, informer.catch_up()).await;
     assert!(caught_up.is_err(), "it must not go on");
     let synced = tokio::time::timeout(short, informer.synced()).await;
     assert!(synced.is_err(), "it must not go on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_informer_that_caught_up_before_anything_happened_is_synced() {
+    let api = Api::new().await;
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    let informer = api
+        .shared(&stop, &mut tasks)
+        .informers()
+        .of::<MapView>()
+        .unwrap();
+    informer.catch_up().await;
+    let wait = std::time::Duration::from_secs(30);
+    let synced = tokio::time::timeout(wait, informer.synced()).await;
+    assert!(synced.is_ok());
+    stop.cancel();
 }

@@ -273,15 +273,3 @@ fn seeing_the_same_again_asks_for_nothing() {
     );
     assert!(graph.remove("unknown").is_empty());
 }
-
-#[test]
-fn kinds_become_resources() {
-    for (kind, resource) in [
-        ("Pod", "pods"),
-        ("Endpoints", "endpoints"),
-        ("NetworkPolicy", "networkpolicies"),
-        ("Ingress", "ingresses"),
-    ] {
-        assert_eq!(guess_resource(kind), resource);
-    }
-}
