@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod election;
 pub mod enrollment;
 pub mod feed;
 pub mod listen;

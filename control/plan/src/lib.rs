@@ -4,6 +4,7 @@
 
 pub mod cidr;
 pub mod deployment;
+pub mod election;
 pub mod endpoint_mirror;
 pub mod endpoint_slice;
 pub mod endpoints;
