@@ -28,7 +28,7 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use knarr_apiserver::{ApiConfig, ApiError, ApiServer};
 use knarr_control_plan::pod_cidr::{PodCidrError, PodCidrs};
-use knarr_controllers::{CONTROLLERS, Leadership, Runner};
+use knarr_controllers::{CONTROLLERS, Runner};
 use knarr_store::{Embedded, Options, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -115,6 +115,7 @@ async fn run_with_store(
     let asked = shutdown;
     let shutdown = asked.child_token();
     let embedded = store.clone();
+    let sharing = store.sharing();
     let store: Arc<dyn Store> = Arc::new(store);
     let heartbeats = Arc::new(Heartbeats::default());
     let streams = Arc::new(Streams::default());
@@ -155,9 +156,10 @@ async fn run_with_store(
     tasks.spawn(hub.run(client.clone(), shutdown.clone()));
     tasks.spawn(watch_over(embedded, api.died(), shutdown.clone()));
     let settings = controller_settings(config, heartbeats, &pki)?;
-    let runner = Runner::new(client, settings, CONTROLLERS, controller_metrics);
+    let runner = Runner::new(client.clone(), settings, CONTROLLERS, controller_metrics);
     // Registered before the API is served: every other Node is created later, and the node controller records it.
-    tasks.spawn(runner.start(Leadership::always(), shutdown.clone())?);
+    let leadership = election::join(sharing, &client, &shutdown, &mut tasks);
+    tasks.spawn(runner.start(leadership, shutdown.clone())?);
     let stop = shutdown.clone();
     let feed_for_nodes = feed.clone();
     tasks.spawn(async move {
