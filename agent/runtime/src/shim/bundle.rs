@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The OCI runtime document of one container.
 //!
-//! Pure: facts in, JSON out. Defaults are containerd's (v2.0 `oci.populateDefaultUnixSpec`), which is what
+//! Pure: facts in, the specification's own type out. Defaults are containerd's (v2.0 `oci.populateDefaultUnixSpec`), which is what
 //! a container on Kubernetes sees. Not here: mounting the root file system (`creator`).
 
 use super::user::Identity;
@@ -10,74 +10,81 @@ use knarr_pod::{
     Access, Escalation, ImageGroups, IpcMode, MountSource, NetworkMode, PidMode, Privilege,
     Propagation, Resources,
 };
-use serde_json::{Value, json};
+use libcontainer::oci_spec::OciSpecError;
+use libcontainer::oci_spec::runtime::{
+    Capabilities, Capability, Linux, LinuxCapabilities, LinuxCpu, LinuxDevice,
+    LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceType,
+    LinuxPidsBuilder, LinuxResources, Mount, MountBuilder, Process, RootBuilder, Spec, UserBuilder,
+};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// The version of the specification that the document follows.
+const OCI_VERSION: &str = "1.2.0";
 /// The search path of a container that is given none.
 const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// containerd's default capabilities, without `CAP_`.
-const CAPABILITIES: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
+/// containerd's default capabilities.
+const CAPABILITIES: [Capability; 14] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fsetid,
+    Capability::Fowner,
+    Capability::Mknod,
+    Capability::NetRaw,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setfcap,
+    Capability::Setpcap,
+    Capability::NetBindService,
+    Capability::SysChroot,
+    Capability::Kill,
+    Capability::AuditWrite,
 ];
 
 /// Every capability, in the kernel's order (linux/capability.h).
-const CAPABILITIES_ALL: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
+const CAPABILITIES_ALL: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
 ];
 
 const MASKED_PATHS: [&str; 11] = [
@@ -114,84 +121,107 @@ pub(super) struct Facts {
     /// A bit for each capability the shim has itself; more cannot be given.
     pub capabilities: u64,
     /// Device nodes of the node, for privileged containers.
-    pub devices: Vec<DeviceNode>,
-}
-
-/// A device node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DeviceNode {
-    pub path: PathBuf,
-    /// `c` or `b`.
-    pub kind: &'static str,
-    pub major: u64,
-    pub minor: u64,
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
+    pub devices: Vec<LinuxDevice>,
 }
 
 /// The document.
-pub(super) fn document(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
+pub(super) fn document(
+    config: &ShimConfig,
+    request: &StartRequest,
+    facts: &Facts,
+) -> Result<Spec, OciSpecError> {
     let spec = &request.spec;
-    let privileged = spec.privilege == Privilege::Privileged;
-    let capabilities: Vec<String> = capabilities(
-        spec.privilege,
-        &spec.capabilities_add,
-        &spec.capabilities_drop,
-        facts.capabilities,
-    )
-    .into_iter()
-    .map(|name| format!("CAP_{name}"))
-    .collect();
+    let root = RootBuilder::default()
+        .path(facts.rootfs.clone())
+        .readonly(spec.rootfs == Access::ReadOnly)
+        .build()?;
+    let mut document = Spec::default();
+    // The type's own defaults are a container of its authors; every field that has one is set.
+    document
+        .set_version(OCI_VERSION.to_owned())
+        .set_root(Some(root))
+        .set_hostname(None)
+        .set_annotations(None)
+        .set_process(Some(process(config, request, facts)?))
+        .set_mounts(Some(mounts(config, request, facts)?))
+        .set_linux(Some(linux(config, request, facts)?));
+    Ok(document)
+}
+
+fn process(
+    config: &ShimConfig,
+    request: &StartRequest,
+    facts: &Facts,
+) -> Result<Process, OciSpecError> {
+    let spec = &request.spec;
     let mut groups: BTreeSet<u32> = match spec.user.image_groups {
         ImageGroups::Merged => facts.identity.groups.iter().copied().collect(),
         ImageGroups::Ignored => BTreeSet::new(),
     };
     groups.extend(&spec.user.additional_gids);
     groups.insert(facts.identity.gid);
+    let user = UserBuilder::default()
+        .uid(facts.identity.uid)
+        .gid(facts.identity.gid)
+        .additional_gids(groups.into_iter().collect::<Vec<_>>())
+        .build()?;
+    let allowed: Capabilities = capabilities(
+        spec.privilege,
+        &spec.capabilities_add,
+        &spec.capabilities_drop,
+        facts.capabilities,
+    )
+    .into_iter()
+    .collect();
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities
+        .set_bounding(Some(allowed.clone()))
+        .set_effective(Some(allowed.clone()))
+        .set_permitted(Some(allowed))
+        .set_inheritable(None)
+        .set_ambient(None);
+    let hostname = &config.spec.hostname;
+    let mut process = Process::default();
+    process
+        .set_terminal(Some(false))
+        .set_user(user)
+        .set_args(Some(spec.args.clone()))
+        .set_env(Some(environment(hostname, &spec.env, &facts.identity.home)))
+        .set_cwd(PathBuf::from(&spec.cwd))
+        .set_capabilities(Some(capabilities))
+        .set_rlimits(None)
+        .set_no_new_privileges(Some(spec.escalation == Escalation::Forbidden));
+    Ok(process)
+}
+
+fn linux(
+    config: &ShimConfig,
+    request: &StartRequest,
+    facts: &Facts,
+) -> Result<Linux, OciSpecError> {
+    let spec = &request.spec;
+    let texts = |list: &[&str]| Some(list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+    let (masked, readonly, devices) = match spec.privilege {
+        Privilege::Privileged => (None, None, Some(facts.devices.clone())),
+        Privilege::Confined => (texts(&MASKED_PATHS), texts(&READONLY_PATHS), None),
+    };
+    let bidirectional = |m: &knarr_pod::Mount| m.propagation == Propagation::Bidirectional;
+    let propagation = match spec.mounts.iter().any(bidirectional) {
+        true => "shared",
+        false => "slave",
+    };
     let container = config.pod_cgroup.container(&spec.name, spec.attempt);
     let cgroups_path = container.map(|c| config.cgroup.mount_relative(&c));
-    let mut document = json!({
-        "ociVersion": "1.2.0",
-        "root": { "path": facts.rootfs, "readonly": spec.rootfs == Access::ReadOnly },
-        "process": {
-            "terminal": false,
-            "user": {
-                "uid": facts.identity.uid,
-                "gid": facts.identity.gid,
-                "additionalGids": groups,
-            },
-            "args": spec.args,
-            "env": environment(&config.spec.hostname, &request.spec.env, &facts.identity.home),
-            "cwd": spec.cwd,
-            "capabilities": {
-                "bounding": capabilities,
-                "effective": capabilities,
-                "permitted": capabilities,
-            },
-            "noNewPrivileges": spec.escalation == Escalation::Forbidden,
-        },
-        "mounts": mounts(config, request, facts),
-        "linux": {
-            "namespaces": namespaces(config, facts.pause_pid),
-            "cgroupsPath": cgroups_path.ok(),
-            "resources": resources(&spec.resources, spec.privilege),
-            "rootfsPropagation": if spec.mounts.iter().any(|m| m.propagation == Propagation::Bidirectional) {
-                "shared"
-            } else {
-                "slave"
-            },
-        },
-    });
-    if let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) {
-        if privileged {
-            linux.insert("devices".to_owned(), devices(&facts.devices));
-        } else {
-            linux.insert("maskedPaths".to_owned(), json!(MASKED_PATHS));
-            linux.insert("readonlyPaths".to_owned(), json!(READONLY_PATHS));
-        }
-    }
-    document
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces(config, facts.pause_pid)))
+        .set_cgroups_path(cgroups_path.ok())
+        .set_resources(Some(resources(&spec.resources, spec.privilege)?))
+        .set_rootfs_propagation(Some(propagation.to_owned()))
+        .set_devices(devices)
+        .set_masked_paths(masked)
+        .set_readonly_paths(readonly);
+    Ok(linux)
 }
 
 /// What the pod gives, and PATH, HOSTNAME and HOME where it does not. An empty HOME counts as none, as with runc; without
@@ -224,7 +254,7 @@ fn capabilities(
     add: &[String],
     drop: &[String],
     available: u64,
-) -> Vec<&'static str> {
+) -> Vec<Capability> {
     let listed = |list: &[String], name: &str| {
         list.iter().any(|entry| {
             let entry = entry.to_ascii_uppercase();
@@ -241,115 +271,110 @@ fn capabilities(
         .iter()
         .enumerate()
         .filter(|(bit, _)| available >> bit & 1 == 1)
-        .map(|(_, name)| *name)
-        .filter(|name| {
+        .map(|(_, capability)| *capability)
+        .filter(|capability| {
+            let name = capability.to_string();
             // A name beats ALL: `drop: [ALL], add: [X]` leaves X, `add: [ALL], drop: [X]` all but X.
             if privilege == Privilege::Privileged {
                 return true;
             }
-            if named(drop, name) {
+            if named(drop, &name) {
                 return false;
             }
-            if named(add, name) {
+            if named(add, &name) {
                 return true;
             }
-            let base = CAPABILITIES.contains(name) && !listed(drop, name);
-            base || (listed(add, name) && !named(drop, name))
+            let base = CAPABILITIES.contains(capability) && !listed(drop, &name);
+            base || (listed(add, &name) && !named(drop, &name))
         })
         .collect()
 }
 
-fn namespaces(config: &ShimConfig, pause_pid: i32) -> Value {
+fn namespaces(config: &ShimConfig, pause_pid: i32) -> Vec<LinuxNamespace> {
     let spec = &config.spec;
-    let of_pause = |name: &str| format!("/proc/{pause_pid}/ns/{name}");
-    let mut list = vec![json!({ "type": "mount" })];
+    let new = |kind| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespace
+    };
+    let of_pause = |kind, name: &str| {
+        let mut namespace = new(kind);
+        namespace.set_path(Some(PathBuf::from(format!("/proc/{pause_pid}/ns/{name}"))));
+        namespace
+    };
+    let mut list = vec![new(LinuxNamespaceType::Mount)];
     if spec.network == NetworkMode::Pod {
-        list.push(json!({ "type": "network", "path": of_pause("net") }));
-        list.push(json!({ "type": "uts", "path": of_pause("uts") }));
+        list.push(of_pause(LinuxNamespaceType::Network, "net"));
+        list.push(of_pause(LinuxNamespaceType::Uts, "uts"));
     }
     if spec.ipc == IpcMode::Pod {
-        list.push(json!({ "type": "ipc", "path": of_pause("ipc") }));
+        list.push(of_pause(LinuxNamespaceType::Ipc, "ipc"));
     }
     match spec.pid {
-        PidMode::Container => list.push(json!({ "type": "pid" })),
-        PidMode::Pod => list.push(json!({ "type": "pid", "path": of_pause("pid") })),
+        PidMode::Container => list.push(new(LinuxNamespaceType::Pid)),
+        PidMode::Pod => list.push(of_pause(LinuxNamespaceType::Pid, "pid")),
         PidMode::Host => {}
     }
     // On hybrid machines the container's v2 cgroup is joined after it is made, too late to be the root of
     // a namespace; containerd gives none there either.
     if !config.cgroup.is_hybrid() {
-        list.push(json!({ "type": "cgroup" }));
+        list.push(new(LinuxNamespaceType::Cgroup));
     }
-    Value::Array(list)
+    list
 }
 
-fn resources(limits: &Resources, privilege: Privilege) -> Value {
-    let mut value = json!({
-        "devices": [{ "allow": privilege == Privilege::Privileged, "access": "rwm" }],
-    });
-    let Some(map) = value.as_object_mut() else {
-        return value;
-    };
+fn resources(limits: &Resources, privilege: Privilege) -> Result<LinuxResources, OciSpecError> {
     let Resources {
         cpu_shares,
         cpu_quota_us,
         memory_bytes,
         pids,
     } = *limits;
-    let mut cpu = serde_json::Map::new();
-    if let Some(shares) = cpu_shares {
-        cpu.insert("shares".to_owned(), json!(shares));
-    }
-    if let Some(quota) = cpu_quota_us {
-        cpu.insert("quota".to_owned(), json!(quota));
-        cpu.insert("period".to_owned(), json!(Resources::CPU_PERIOD_US));
-    }
-    if !cpu.is_empty() {
-        map.insert("cpu".to_owned(), Value::Object(cpu));
-    }
-    if let Some(bytes) = memory_bytes {
-        map.insert("memory".to_owned(), json!({ "limit": bytes }));
-    }
-    if let Some(pids) = pids {
-        map.insert("pids".to_owned(), json!({ "limit": pids }));
-    }
-    value
+    let all_devices = LinuxDeviceCgroupBuilder::default()
+        .allow(privilege == Privilege::Privileged)
+        .access("rwm")
+        .build()?;
+    let cpu = (cpu_shares.is_some() || cpu_quota_us.is_some()).then(|| {
+        let mut cpu = LinuxCpu::default();
+        cpu.set_shares(cpu_shares)
+            .set_quota(cpu_quota_us)
+            .set_period(cpu_quota_us.map(|_| Resources::CPU_PERIOD_US));
+        cpu
+    });
+    let memory = memory_bytes.map(|bytes| LinuxMemoryBuilder::default().limit(bytes).build());
+    let pids = pids.map(|pids| LinuxPidsBuilder::default().limit(pids).build());
+    let mut resources = LinuxResources::default();
+    resources
+        .set_devices(Some(vec![all_devices]))
+        .set_cpu(cpu)
+        .set_memory(memory.transpose()?)
+        .set_pids(pids.transpose()?);
+    Ok(resources)
 }
 
-fn devices(nodes: &[DeviceNode]) -> Value {
-    nodes
-        .iter()
-        .map(|node| {
-            json!({
-                "path": node.path,
-                "type": node.kind,
-                "major": node.major,
-                "minor": node.minor,
-                "fileMode": node.mode,
-                "uid": node.uid,
-                "gid": node.gid,
-            })
-        })
-        .collect()
-}
-
-fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
+fn mounts(
+    config: &ShimConfig,
+    request: &StartRequest,
+    facts: &Facts,
+) -> Result<Vec<Mount>, OciSpecError> {
     let spec = &request.spec;
     let sys = if spec.privilege == Privilege::Privileged {
         "rw"
     } else {
         "ro"
     };
-    let special = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
+    let special = |target: &str, kind: &str, options: &[&str]| {
+        mount(kind, kind.as_ref(), target.as_ref(), options)
+    };
     let mut list = vec![
         // Also with hostPID, as with runc: a bind of the node's /proc would bring what is mounted below it, binfmt_misc for
         // one, which stays writable below a read-only path.
-        special("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        special("/proc", "proc", &["nosuid", "noexec", "nodev"])?,
         special(
             "/dev",
             "tmpfs",
             &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
+        )?,
         special(
             "/dev/pts",
             "devpts",
@@ -361,11 +386,11 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
                 "mode=0620",
                 "gid=5",
             ],
-        ),
-        special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        special("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]),
+        )?,
+        special("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
+        special("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys])?,
     ];
-    list.extend(cgroup_mounts(config, request, sys));
+    list.extend(cgroup_mounts(config, request, sys)?);
     let shm = match config.spec.ipc {
         IpcMode::Pod => config.shm_dir(),
         IpcMode::Host => PathBuf::from("/dev/shm"),
@@ -389,65 +414,75 @@ fn mounts(config: &ShimConfig, request: &StartRequest, facts: &Facts) -> Value {
                 &source,
                 Path::new(target),
                 &["rbind", "rprivate", access],
-            ));
+            )?);
         }
     }
     if let (Some(file), Some(target)) = (&facts.termination_file, &spec.termination_message_path) {
-        list.push(bind(file, Path::new(target), &["rbind", "rprivate", "rw"]));
+        list.push(bind(file, Path::new(target), &["rbind", "rprivate", "rw"])?);
     }
-    for (mount, source) in spec.mounts.iter().zip(&facts.sources) {
-        let access = match mount.access {
+    for (wanted, source) in spec.mounts.iter().zip(&facts.sources) {
+        let access = match wanted.access {
             Access::ReadWrite => "rw",
             Access::ReadOnly => "ro",
         };
-        list.push(match &mount.source {
+        list.push(match &wanted.source {
             MountSource::Bind(_) | MountSource::BindWithin { .. } => {
-                bind(source, &mount.target, &["rbind", access])
+                bind(source, &wanted.target, &["rbind", access])?
             }
             MountSource::Tmpfs { size_bytes } => {
-                let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), access.to_owned()];
-                options.push("mode=1777".to_owned());
-                options.extend(size_bytes.map(|size| format!("size={size}")));
-                json!({
-                    "destination": mount.target,
-                    "type": "tmpfs",
-                    "source": "tmpfs",
-                    "options": options,
-                })
+                let size = size_bytes.map(|size| format!("size={size}"));
+                let mut options = vec!["nosuid", "nodev", access, "mode=1777"];
+                options.extend(size.as_deref());
+                mount("tmpfs", "tmpfs".as_ref(), &wanted.target, &options)?
             }
         });
     }
-    Value::Array(list)
+    Ok(list)
 }
 
 /// /sys/fs/cgroup. On hybrid machines libcontainer would look for its own process in a /proc that may
 /// number processes differently, so the container's directories are bound by name.
-fn cgroup_mounts(config: &ShimConfig, request: &StartRequest, access: &str) -> Vec<Value> {
+fn cgroup_mounts(
+    config: &ShimConfig,
+    request: &StartRequest,
+    access: &str,
+) -> Result<Vec<Mount>, OciSpecError> {
     let top = Path::new("/sys/fs/cgroup");
-    let options = ["nosuid", "noexec", "nodev", "relatime", access];
     if !config.cgroup.is_hybrid() {
-        return vec![json!({
-            "destination": top, "type": "cgroup", "source": "cgroup", "options": options,
-        })];
+        let options = ["nosuid", "noexec", "nodev", "relatime", access];
+        return Ok(vec![mount("cgroup", "cgroup".as_ref(), top, &options)?]);
     }
     let spec = &request.spec;
     let Ok(cgroup) = config.pod_cgroup.container(&spec.name, spec.attempt) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     // Room for the mount points and nothing else.
     let tmpfs = ["nosuid", "noexec", "nodev", "mode=755", "size=64k"];
-    let mut list = vec![json!({
-        "destination": top, "type": "tmpfs", "source": "tmpfs", "options": tmpfs,
-    })];
+    let mut list = vec![mount("tmpfs", "tmpfs".as_ref(), top, &tmpfs)?];
     for (name, dir) in config.cgroup.named_dirs(&cgroup) {
         let options = ["bind", "nosuid", "noexec", "nodev", "relatime", access];
-        list.push(bind(&dir, &top.join(name), &options));
+        list.push(bind(&dir, &top.join(name), &options)?);
     }
-    list
+    Ok(list)
 }
 
-fn bind(source: &Path, target: &Path, options: &[&str]) -> Value {
-    json!({ "destination": target, "type": "bind", "source": source, "options": options })
+fn bind(source: &Path, target: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
+    mount("bind", source, target, options)
+}
+
+fn mount(
+    kind: &str,
+    source: &Path,
+    target: &Path,
+    options: &[&str],
+) -> Result<Mount, OciSpecError> {
+    let options = options.iter().map(|option| (*option).to_owned());
+    MountBuilder::default()
+        .typ(kind)
+        .source(source)
+        .destination(target)
+        .options(options.collect::<Vec<_>>())
+        .build()
 }
 
 #[cfg(test)]

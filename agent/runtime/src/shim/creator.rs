@@ -6,13 +6,14 @@
 //! child when this one ends, because the shim is a subreaper. The child has a mount namespace of its own,
 //! so the container's overlay is never seen on the node and is gone with the container.
 
-use super::bundle::{self, DeviceNode, Facts};
+use super::bundle::{self, Facts};
 use super::executor::Exec;
 use super::user;
 use crate::protocol::{ShimConfig, StartRequest};
 use crate::tree;
 use knarr_pod::{MountSource, Privilege, Propagation, RootUser, Seccomp};
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
@@ -165,9 +166,9 @@ fn make(job: Job<'_>) -> Result<(), Failed> {
             .and_then(|c| config.cgroup.create_named(&c))
             .map_err(|e| (FailedStep::Create, knarr_base::chain(&e)))?;
     }
-    let document = bundle::document(config, request, &facts);
-    std::fs::write(bundle.join("config.json"), document.to_string())
-        .map_err(create("writing config.json"))?;
+    let document = bundle::document(config, request, &facts)
+        .and_then(|document| document.save(bundle.join("config.json")));
+    document.map_err(|e| (FailedStep::Create, format!("writing config.json: {e}")))?;
     let (exec_read, exec_write) =
         nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| create("making a pipe")(e.into()))?;
     let mut container = build(&bundle, stdout, stderr, exec_write)?;
@@ -336,7 +337,7 @@ fn own_capabilities() -> io::Result<u64> {
 }
 
 /// The node's devices, without what the container has its own of.
-fn device_nodes(dir: &Path) -> Vec<DeviceNode> {
+fn device_nodes(dir: &Path) -> Vec<LinuxDevice> {
     const OWN: [&str; 5] = [
         "/dev/pts",
         "/dev/shm",
@@ -357,15 +358,20 @@ fn device_nodes(dir: &Path) -> Vec<DeviceNode> {
         if kind.is_dir() {
             found.extend(device_nodes(&path));
         } else if kind.is_char_device() || kind.is_block_device() {
-            found.push(DeviceNode {
-                path,
-                kind: if kind.is_char_device() { "c" } else { "b" },
-                major: nix::sys::stat::major(metadata.rdev()),
-                minor: nix::sys::stat::minor(metadata.rdev()),
-                mode: metadata.mode() & 0o7777,
-                uid: metadata.uid(),
-                gid: metadata.gid(),
-            });
+            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            let mut device = LinuxDevice::default();
+            device
+                .set_path(path)
+                .set_typ(match kind.is_char_device() {
+                    true => LinuxDeviceType::C,
+                    false => LinuxDeviceType::B,
+                })
+                .set_major(number(nix::sys::stat::major(metadata.rdev())))
+                .set_minor(number(nix::sys::stat::minor(metadata.rdev())))
+                .set_file_mode(Some(metadata.mode() & 0o7777))
+                .set_uid(Some(metadata.uid()))
+                .set_gid(Some(metadata.gid()));
+            found.push(device);
         }
     }
     found
