@@ -8,6 +8,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use knarr_agent_plan::env::{Objects, ServiceVars};
+use knarr_agent_plan::node::Scheduling;
 use knarr_api::feed::{
     Change, Delta, EndpointSet, ObjectSet, PeerSet, ServiceSet, Snapshot, Welcome,
     change::Change as Kind, to_node::Message,
@@ -89,16 +90,6 @@ impl ObjectEntry {
             })
         })
     }
-}
-
-/// Whether the scheduler puts new pods on this node: `spec.unschedulable` of its Node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scheduling {
-    /// It does.
-    #[default]
-    Schedulable,
-    /// It does not.
-    Unschedulable,
 }
 
 /// The whole desired state.

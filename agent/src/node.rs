@@ -4,7 +4,6 @@
 //!
 //! Not here: the heartbeat itself (`feed`). Spawned once by `run`.
 
-use crate::desired::Scheduling;
 use crate::events::{Events, Kind};
 use crate::machine::{Machine, meminfo};
 use crate::outbox::Outbox;
@@ -15,6 +14,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_agent_plan::Millis;
+use knarr_agent_plan::node::{
+    DatapathState, Pressure, Scheduling, change, conditions, scheduling_change,
+};
 use knarr_agent_plan::status::time;
 use knarr_api::quantity::Quantity;
 use knarr_datapath::DatapathError;
@@ -30,141 +32,13 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the machine is looked at: a condition is seen after this long at most.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// kubelet's memory.available hard eviction threshold, in bytes.
-const MEMORY_AVAILABLE_MIN: i64 = 100 << 20;
-/// kubelet's nodefs.available hard eviction threshold, in percent.
-const DISK_AVAILABLE_MIN_PERCENT: u64 = 10;
-/// kubelet's nodefs.inodesFree hard eviction threshold, in percent.
-const INODES_FREE_MIN_PERCENT: u64 = 5;
-/// Process numbers that must be free, in percent.
-const PIDS_FREE_MIN_PERCENT: u64 = 5;
 /// Images in the status (kubelet's nodeStatusMaxImages).
 const IMAGES_MAX: usize = 50;
 /// Kubernetes' version whose behaviour this node has.
 pub const KUBELET_VERSION: &str = concat!("v1.37.0+knarr.", env!("CARGO_PKG_VERSION"));
 
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pressure {
-    /// Memory that programs can still get, in bytes.
-    pub memory_available: i64,
-    /// Free space of the data directory in percent.
-    pub disk_free_percent: u64,
-    /// Free inodes of the data directory in percent.
-    pub inodes_free_percent: u64,
-    /// Free process numbers in percent.
-    pub pids_free_percent: u64,
-}
-
-/// Whether pods can have a network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DatapathState {
-    /// Not yet.
-    #[default]
-    Down,
-    /// They can.
-    Up,
-}
-
 /// The datapath, once it is open.
 pub type OpenDatapath = Option<Inspector>;
-
-/// A condition as measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Condition {
-    kind: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: &'static str,
-}
-
-fn conditions(pressure: &Pressure, datapath: DatapathState) -> [Condition; 4] {
-    let memory = pressure.memory_available < MEMORY_AVAILABLE_MIN;
-    let disk = pressure.disk_free_percent < DISK_AVAILABLE_MIN_PERCENT
-        || pressure.inodes_free_percent < INODES_FREE_MIN_PERCENT;
-    let pids = pressure.pids_free_percent < PIDS_FREE_MIN_PERCENT;
-    let pick =
-        |kind, holds, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
-            let (reason, message) = if holds { yes } else { no };
-            Condition {
-                kind,
-                holds,
-                reason,
-                message,
-            }
-        };
-    [
-        pick(
-            "MemoryPressure",
-            memory,
-            (
-                "KubeletHasInsufficientMemory",
-                "kubelet has insufficient memory available",
-            ),
-            (
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available",
-            ),
-        ),
-        pick(
-            "DiskPressure",
-            disk,
-            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ),
-        pick(
-            "PIDPressure",
-            pids,
-            (
-                "KubeletHasInsufficientPID",
-                "kubelet has insufficient PID available",
-            ),
-            (
-                "KubeletHasSufficientPID",
-                "kubelet has sufficient PID available",
-            ),
-        ),
-        pick(
-            "Ready",
-            datapath == DatapathState::Up,
-            ("KubeletReady", "kubelet is posting ready status"),
-            (
-                "KubeletNotReady",
-                "container runtime network not ready: the eBPF programs are not attached yet",
-            ),
-        ),
-    ]
-}
-
-/// The reason of the event about a condition that held `before`, or had not been looked at; as kubelet (v1.37): at its
-/// start it tells of memory, disk and process numbers, and of readiness when that changes.
-fn change(condition: &Condition, before: Option<bool>) -> Option<&'static str> {
-    let is_told = match before {
-        Some(before) => before != condition.holds,
-        None => condition.kind != "Ready",
-    };
-    let reason = match (condition.kind, condition.holds) {
-        ("MemoryPressure", true) => "NodeHasInsufficientMemory",
-        ("MemoryPressure", false) => "NodeHasSufficientMemory",
-        ("DiskPressure", true) => "NodeHasDiskPressure",
-        ("DiskPressure", false) => "NodeHasNoDiskPressure",
-        ("PIDPressure", true) => "NodeHasInsufficientPID",
-        ("PIDPressure", false) => "NodeHasSufficientPID",
-        ("Ready", true) => "NodeReady",
-        ("Ready", false) => "NodeNotReady",
-        _ => return None,
-    };
-    is_told.then_some(reason)
-}
-
-/// The reason of the event about a changed `spec.unschedulable`.
-fn scheduling_change(before: Scheduling, now: Scheduling) -> Option<&'static str> {
-    let reason = match now {
-        Scheduling::Schedulable => "NodeSchedulable",
-        Scheduling::Unschedulable => "NodeNotSchedulable",
-    };
-    (before != now).then_some(reason)
-}
 
 /// What the Node follows besides the machine.
 pub struct Watched {
@@ -500,82 +374,6 @@ fn disk_bytes(data_dir: &std::path::Path) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const FINE: Pressure = Pressure {
-        memory_available: 1 << 30,
-        disk_free_percent: 50,
-        inodes_free_percent: 50,
-        pids_free_percent: 50,
-    };
-
-    #[test]
-    fn conditions_are_told_at_the_start_and_when_they_change() {
-        let told = |datapath, before: Option<bool>| -> Vec<_> {
-            let all = conditions(&FINE, datapath);
-            all.iter().filter_map(|c| change(c, before)).collect()
-        };
-        let fine = [
-            "NodeHasSufficientMemory",
-            "NodeHasNoDiskPressure",
-            "NodeHasSufficientPID",
-        ];
-        assert_eq!(told(DatapathState::Down, None), fine);
-        assert_eq!(told(DatapathState::Down, Some(false)), [""; 0]);
-        assert_eq!(told(DatapathState::Up, Some(false)), ["NodeReady"]);
-        let [memory, ..] = conditions(
-            &Pressure {
-                memory_available: 0,
-                ..FINE
-            },
-            DatapathState::Up,
-        );
-        assert_eq!(
-            change(&memory, Some(false)),
-            Some("NodeHasInsufficientMemory")
-        );
-        assert_eq!(change(&memory, Some(true)), None);
-    }
-
-    #[test]
-    fn scheduling_is_told_when_it_changes() {
-        use Scheduling::{Schedulable, Unschedulable};
-        let told = [
-            (Schedulable, Schedulable),
-            (Schedulable, Unschedulable),
-            (Unschedulable, Unschedulable),
-            (Unschedulable, Schedulable),
-        ]
-        .map(|(before, now)| scheduling_change(before, now));
-        let (yes, no) = (Some("NodeSchedulable"), Some("NodeNotSchedulable"));
-        assert_eq!(told, [None, no, None, yes]);
-    }
-
-    #[test]
-    fn pressure_becomes_a_condition_and_never_unready() {
-        let holds = |pressure: &Pressure, kind: &str| {
-            let all = conditions(pressure, DatapathState::Up);
-            all.iter()
-                .find(|c| c.kind == kind)
-                .expect("condition")
-                .holds
-        };
-        assert!(!holds(&FINE, "MemoryPressure"));
-        let tight = Pressure {
-            memory_available: 1 << 20,
-            disk_free_percent: 9,
-            inodes_free_percent: 50,
-            pids_free_percent: 1,
-        };
-        for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
-            assert!(holds(&tight, kind), "{kind}");
-        }
-    }
-
-    #[test]
-    fn a_node_without_its_datapath_is_not_ready() {
-        let all = conditions(&FINE, DatapathState::Down);
-        assert!(all.iter().any(|c| c.kind == "Ready" && !c.holds));
-    }
 
     #[test]
     fn this_machine_can_be_measured() {

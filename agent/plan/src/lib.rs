@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod container;
 pub mod env;
 pub mod identity;
+pub mod node;
 pub mod pod;
 pub mod probe;
 pub mod reason;
