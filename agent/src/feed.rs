@@ -5,8 +5,9 @@
 //! Not here: what the desired state means (`desired`), what is reported (`outbox`'s callers). Spawned once
 //! by `run`.
 
-use crate::join::identity::{Identity, KeyRequest};
-use crate::join::{JoinConfig, connect};
+use crate::join::connect::{self, ConnectError};
+use crate::join::identity::{Identity, IdentityError, KeyRequest};
+use crate::join::{JoinConfig, JoinError};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::ranges::NodeRanges;
@@ -65,11 +66,59 @@ enum End {
     /// A new certificate and a connection that uses it.
     Renewed(Arc<Identity>, Channel),
     /// Something broke.
-    Lost(String),
-    /// The node joined again.
-    Joined,
+    Lost(FeedError),
     /// The control plane takes this node's certificate no more.
-    Refused(String),
+    Refused(tonic::Status),
+}
+
+/// Why there is no connection to the control plane. Another attempt follows each.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The certificate has ended, and the node cannot join again.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The certificate or the key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// TLS failed where only a person can help; the text says how.
+    #[error("{0}")]
+    Advice(String),
+    /// No connection could be made.
+    #[error("{server}")]
+    Connect {
+        /// Host and port of the control plane.
+        server: String,
+        /// Why not.
+        #[source]
+        source: ConnectError,
+    },
+    /// The connection ended before Hello was sent.
+    #[error("the connection ended before it began")]
+    Unopened,
+    /// Hello got no answer.
+    #[error("no answer to hello")]
+    Unanswered,
+    /// The control plane ended the session.
+    #[error("the control plane closed the connection")]
+    Closed,
+    /// The control plane takes no more messages.
+    #[error("the control plane stopped listening")]
+    NotRead,
+    /// The session ended in an error.
+    #[error("{}", words(.0))]
+    Call(tonic::Status),
+    /// The node is not let in, and has no token to join again with.
+    #[error("{}; {JOIN_AGAIN}", words(.0))]
+    Refused(tonic::Status),
+    /// The node is not let in, and its token does not help.
+    #[error("{}; joining again with this agent's token", words(.status))]
+    Rejoin {
+        /// What the control plane said.
+        status: tonic::Status,
+        /// Why the node could not join.
+        #[source]
+        source: JoinError,
+    },
 }
 
 impl Feed {
@@ -84,39 +133,41 @@ impl Feed {
                 Some(channel) => self.session(channel, &shutdown).await,
                 None => match self.connect().await {
                     Ok(channel) => self.session(channel, &shutdown).await,
-                    Err(message) => End::Lost(message),
+                    Err(error) => End::Lost(error),
                 },
             };
             self.metrics.connected(0);
-            let end = match end {
-                End::Refused(message) => self.refused(message).await,
-                end => end,
-            };
-            match end {
-                End::Joined => {
-                    self.metrics.refused(None);
-                    last_error.clear();
-                    continue;
-                }
+            let error = match end {
                 End::Shutdown => return,
                 End::Renewed(identity, channel) => {
                     self.identity = identity;
                     ready = Some(channel);
                     continue;
                 }
-                End::Lost(message) | End::Refused(message) => {
-                    if started.elapsed() > STABLE_AFTER {
-                        pause_ms = RECONNECT_MS.0;
-                        // The same words would tell of another outage.
+                End::Refused(status) => match self.join_again(status).await {
+                    Ok(()) => {
+                        self.metrics.refused(None);
                         last_error.clear();
+                        continue;
                     }
-                    if message == last_error {
-                        tracing::debug!("still no control plane: {message}");
-                    } else {
-                        tracing::warn!("no control plane (pods and Services go on): {message}");
-                        last_error = message;
+                    Err(error) => {
+                        self.metrics.refused(Some(knarr_base::chain(&error)));
+                        error
                     }
-                }
+                },
+                End::Lost(error) => error,
+            };
+            let message = knarr_base::chain(&error);
+            if started.elapsed() > STABLE_AFTER {
+                pause_ms = RECONNECT_MS.0;
+                // The same words would tell of another outage.
+                last_error.clear();
+            }
+            if message == last_error {
+                tracing::debug!("still no control plane: {message}");
+            } else {
+                tracing::warn!("no control plane (pods and Services go on): {message}");
+                last_error = message;
             }
             let mut pause = pin!(tokio::time::sleep(jitter(Duration::from_millis(pause_ms))));
             loop {
@@ -137,41 +188,33 @@ impl Feed {
 
     /// The node was deleted or denied: with a token it joins again, without one a person has to help. Its pods and
     /// Services go on in either case.
-    async fn refused(&mut self, message: String) -> End {
-        let message = match (&self.join.token, self.join.ca_hash.clone()) {
-            (Some(token), Some(hash)) => {
-                match crate::join::join(&self.join, token.reveal(), &hash).await {
-                    Ok(identity) => {
-                        tracing::warn!("{message}; the node has joined again with its token");
-                        self.identity = identity;
-                        return End::Joined;
-                    }
-                    Err(error) => format!(
-                        "{message}; joining again with this agent's token: {}",
-                        knarr_base::chain(&error)
-                    ),
-                }
-            }
-            _ => format!("{message}; {JOIN_AGAIN}"),
+    async fn join_again(&mut self, status: tonic::Status) -> Result<(), FeedError> {
+        let (Some(token), Some(hash)) = (&self.join.token, self.join.ca_hash.clone()) else {
+            return Err(FeedError::Refused(status));
         };
-        self.metrics.refused(Some(message.clone()));
-        End::Refused(message)
+        match crate::join::join(&self.join, token.reveal(), &hash).await {
+            Ok(identity) => {
+                let message = words(&status);
+                tracing::warn!("{message}; the node has joined again with its token");
+                self.identity = identity;
+                Ok(())
+            }
+            Err(source) => Err(FeedError::Rejoin { status, source }),
+        }
     }
 
-    async fn connect(&mut self) -> Result<Channel, String> {
+    async fn connect(&mut self) -> Result<Channel, FeedError> {
         if self.identity.is_expired(crate::clock::now_ms()) {
-            self.identity = crate::join::join_again(&self.join)
-                .await
-                .map_err(|e| knarr_base::chain(&e))?;
+            self.identity = crate::join::join_again(&self.join).await?;
         }
-        let tls = self
-            .identity
-            .client_config()
-            .map_err(|e| knarr_base::chain(&e))?;
-        let server = self.join.server.authority();
-        connect::channel(&self.join.server, tls).await.map_err(|e| {
-            e.tls_advice(&server)
-                .unwrap_or_else(|| format!("{server}: {}", knarr_base::chain(&e)))
+        let tls = self.identity.client_config()?;
+        let connected = connect::channel(&self.join.server, tls).await;
+        connected.map_err(|source| {
+            let server = self.join.server.authority();
+            match source.tls_advice(&server) {
+                Some(advice) => FeedError::Advice(advice),
+                None => FeedError::Connect { server, source },
+            }
         })
     }
 
@@ -188,7 +231,7 @@ impl Feed {
             version,
         });
         if outgoing.send(from(hello)).await.is_err() {
-            return End::Lost("the connection ended before it began".to_owned());
+            return End::Lost(FeedError::Unopened);
         }
         let call =
             tokio::time::timeout(WELCOME_TIMEOUT, client.sync(ReceiverStream::new(receiver)));
@@ -199,8 +242,8 @@ impl Feed {
         };
         let mut incoming = match answer {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return lost(&status),
-            Err(_) => return End::Lost("no answer to hello".to_owned()),
+            Ok(Err(status)) => return lost(status),
+            Err(_) => return End::Lost(FeedError::Unanswered),
         };
         let (acks, ack) = watch::channel(0);
         let (beat, heartbeat) = watch::channel(HEARTBEAT_SECONDS_DEFAULT);
@@ -230,9 +273,9 @@ impl Feed {
                     })) => self.take(message, &client, &syncer, &beat).await,
                     Ok(Some(ToNode { message: None })) => {}
                     Ok(None) => {
-                        return End::Lost("the control plane closed the connection".to_owned());
+                        return End::Lost(FeedError::Closed);
                     }
-                    Err(status) => return lost(&status),
+                    Err(status) => return lost(status),
                 }
             }
         };
@@ -240,7 +283,7 @@ impl Feed {
         // changes that were not applied come again after the acknowledged version.
         tokio::select! {
             end = read => end,
-            () = write => End::Lost("the control plane stopped listening".to_owned()),
+            () = write => End::Lost(FeedError::NotRead),
             (identity, channel) = renew => End::Renewed(identity, channel),
             () = shutdown.cancelled() => End::Shutdown,
         }
@@ -259,10 +302,10 @@ const MANUAL: &str = ": https://docs.rs/";
 /// Said at a node that is not let in and has no token to try.
 const JOIN_AGAIN: &str = "run `knarr-control token create` on the control plane and start the agent with the line it prints";
 
-fn lost(status: &tonic::Status) -> End {
+fn lost(status: tonic::Status) -> End {
     match status.code() {
-        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => End::Refused(words(status)),
-        _ => End::Lost(words(status)),
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => End::Refused(status),
+        _ => End::Lost(FeedError::Call(status)),
     }
 }
 
