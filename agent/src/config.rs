@@ -6,7 +6,7 @@
 
 use clap::Args;
 use knarr_agent_plan::secret::Secret;
-use knarr_agent_plan::sysctls::AllowedSysctls;
+use knarr_agent_plan::sysctls::{AllowedSysctls, BadPattern};
 use knarr_api::quantity::Quantity;
 use knarr_pod::LogPolicy;
 use serde::Deserialize;
@@ -321,10 +321,11 @@ impl RunOptions {
 
     /// What pods may set.
     pub fn allowed_sysctls(&self) -> Result<AllowedSysctls, ConfigError> {
-        AllowedSysctls::with(&self.allowed_unsafe_sysctls).map_err(|(value, error)| {
+        AllowedSysctls::with(&self.allowed_unsafe_sysctls).map_err(|bad| {
+            let BadPattern { pattern, error } = bad;
             ConfigError::Value {
                 option: "allowed-unsafe-sysctls",
-                value,
+                value: pattern,
                 what: error.to_string(),
             }
         })

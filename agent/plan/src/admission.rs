@@ -59,7 +59,7 @@ pub fn admit<'a>(
     }
     sysctls
         .check(spec)
-        .map_err(|text| rejected(FailureReason::SysctlForbidden, &text))?;
+        .map_err(|error| rejected(FailureReason::SysctlForbidden, &error.to_string()))?;
     let foreign = spec
         .node_selector
         .iter()

@@ -38,6 +38,36 @@ pub enum PatternError {
     NotNamespaced,
 }
 
+/// A name or pattern that an operator cannot allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{pattern:?}")]
+pub struct BadPattern {
+    /// As given.
+    pub pattern: String,
+    /// What is wrong with it.
+    #[source]
+    pub error: PatternError,
+}
+
+/// Why a pod may not set what it asks for, in kubelet's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SysctlError {
+    /// It is neither safe nor allowed on this node.
+    #[error("forbidden sysctl: {name:?} not allowlisted")]
+    NotAllowed {
+        /// With dots.
+        name: String,
+    },
+    /// It belongs to a namespace that the pod shares with the node.
+    #[error("forbidden sysctl: {name:?} not allowed with host {} enabled", namespace.as_str())]
+    OfHost {
+        /// With dots.
+        name: String,
+        /// Which one.
+        namespace: Namespace,
+    },
+}
+
 /// The sysctls that pods may set on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedSysctls {
@@ -47,15 +77,19 @@ pub struct AllowedSysctls {
 
 impl AllowedSysctls {
     /// The safe ones, and these names and patterns.
-    pub fn with(patterns: &[String]) -> Result<AllowedSysctls, (String, PatternError)> {
+    pub fn with(patterns: &[String]) -> Result<AllowedSysctls, BadPattern> {
         let read = |pattern: &String| {
+            let bad = |error| BadPattern {
+                pattern: pattern.clone(),
+                error,
+            };
             if !sysctl::is_pattern(pattern) {
-                return Err((pattern.clone(), PatternError::Form));
+                return Err(bad(PatternError::Form));
             }
             let dotted = sysctl::dotted(pattern);
             match Namespace::of(dotted.trim_end_matches('*')) {
                 Some(_) => Ok(dotted),
-                None => Err((pattern.clone(), PatternError::NotNamespaced)),
+                None => Err(bad(PatternError::NotNamespaced)),
             }
         };
         let unsafe_patterns = patterns.iter().map(read).collect::<Result<_, _>>()?;
@@ -70,22 +104,19 @@ impl AllowedSysctls {
         SAFE.contains(&name) || self.unsafe_patterns.iter().any(matches)
     }
 
-    /// Why the pod may not set what it asks for, in kubelet's words.
-    pub fn check(&self, spec: &PodSpec) -> Result<(), String> {
+    /// Whether the pod may set what it asks for.
+    pub fn check(&self, spec: &PodSpec) -> Result<(), SysctlError> {
         let asked = spec.security_context.iter();
         for asked in asked.flat_map(|sc| sc.sysctls.iter().flatten()) {
             let name = sysctl::dotted(&asked.name);
             let namespace = Namespace::of(&name).filter(|_| self.contains(&name));
             let of_host = match namespace {
-                None => return Err(format!("forbidden sysctl: {name:?} not allowlisted")),
+                None => return Err(SysctlError::NotAllowed { name }),
                 Some(Namespace::Ipc) => spec.host_ipc,
                 Some(Namespace::Net) => spec.host_network,
             };
             if let (Some(namespace), Some(true)) = (namespace, of_host) {
-                return Err(format!(
-                    "forbidden sysctl: {name:?} not allowed with host {} enabled",
-                    namespace.as_str()
-                ));
+                return Err(SysctlError::OfHost { name, namespace });
             }
         }
         Ok(())
@@ -113,6 +144,7 @@ mod tests {
         AllowedSysctls::with(&patterns)
             .expect("patterns")
             .check(&spec)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -151,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_of_the_whole_machine_cannot_be_allowed() {
-        let with = |pattern: &str| AllowedSysctls::with(&[pattern.to_owned()]).map_err(|e| e.1);
+        let with = |pattern: &str| AllowedSysctls::with(&[pattern.to_owned()]).map_err(|e| e.error);
         assert_eq!(with("vm.swappiness"), Err(PatternError::NotNamespaced));
         assert_eq!(with("kernel.*"), Err(PatternError::NotNamespaced));
         assert_eq!(with("*"), Err(PatternError::NotNamespaced));
