@@ -37,7 +37,7 @@ mod streams;
 pub use heartbeats::Heartbeats;
 pub use hub::Hub;
 pub use server::{Cause, Enroll, EnrollError};
-pub use streams::{Chunk, Streams};
+pub use streams::{Opened, Streams};
 
 use refusals::Refusals;
 use sessions::Sessions;

@@ -19,7 +19,7 @@ use crate::pods::live::Live;
 use crate::pods::records::Records;
 use crate::pods::{self, ENDS_AT_ONCE, STARTS_AT_ONCE};
 use crate::services::SharedDatapath;
-use crate::streams::Streams;
+use crate::streams::{NodeServer, Streams};
 use anyhow::Context as _;
 use knarr_datapath::Network;
 use knarr_runtime::{Runtime, RuntimeConfig};
@@ -106,12 +106,13 @@ impl Parts {
         keeper: Keeper,
         shutdown: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
-        let streams = Arc::new(Streams::new(
+        let server = NodeServer::new(
             self.desired.clone(),
             Arc::new(self.runtime.clone()),
             self.records.clone(),
             self.live.clone(),
-        ));
+        );
+        let streams = Arc::new(Streams::new(Arc::new(server)));
         let (outbox, metrics) = (self.outbox.clone(), self.metrics.clone());
         async move {
             // A node that has joined before starts its pods whether or not the control plane answers.

@@ -12,6 +12,7 @@ pub mod labels;
 pub mod names;
 pub mod quantity;
 mod redacted;
+pub mod stream;
 pub mod sysctl;
 
 /// The node feed protocol, generated from `proto/feed.proto`; the comments are there.

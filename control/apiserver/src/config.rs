@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the API server is told at start, and the traits by which it asks the rest of the control plane.
 //!
-//! knarr-control implements the traits; the API server never depends on who does.
+//! knarr-control implements the traits. What is asked of nodes is in `streams`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
 
-use crate::{Admit, ApiError, PeerIdentity};
+use crate::{Admit, NodeStreams, PeerIdentity};
 
 /// Requests that read and are not watches or logs, at once. As kube-apiserver's `--max-requests-inflight`.
 const READS_IN_FLIGHT_MAX: usize = 400;
@@ -34,48 +32,6 @@ pub trait ServiceAllocator: Send + Sync + 'static {
     fn next_node_port(&self, taken: &dyn Fn(u16) -> bool) -> Option<u16>;
 }
 
-/// Which container's log is wanted; the pod exists and is bound to a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogTarget {
-    /// Namespace of the pod.
-    pub namespace: String,
-    /// Name of the pod.
-    pub pod: String,
-    /// Uid of the pod.
-    pub uid: String,
-    /// The node it is bound to.
-    pub node: String,
-    /// A container of its spec.
-    pub container: String,
-}
-
-/// The query parameters of `GET pods/NAME/log`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogOptions {
-    /// Go on until the container ends.
-    pub follow: bool,
-    /// The log of the container's previous run.
-    pub previous: bool,
-    /// Each line starts with its time.
-    pub timestamps: bool,
-    /// Only so many last lines.
-    pub tail_lines: Option<u64>,
-    /// At most so many bytes.
-    pub limit_bytes: Option<u64>,
-    /// Only lines at or after this moment, in milliseconds since 1970.
-    pub since_ms: Option<i64>,
-}
-
-/// Bytes of a log as they come. An error ends it and is written to the client as text.
-pub type LogStream = BoxStream<'static, Result<Bytes, ApiError>>;
-
-/// Fetches logs from nodes.
-#[async_trait]
-pub trait LogStreamer: Send + Sync + 'static {
-    /// Opens a log. An error here becomes the request's Status. Dropping the stream ends the transfer.
-    async fn open(&self, target: LogTarget, options: LogOptions) -> Result<LogStream, ApiError>;
-}
-
 /// Proves bearer tokens.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
@@ -89,8 +45,8 @@ pub trait Authenticator: Send + Sync + 'static {
 pub struct ApiConfig {
     /// Cluster IPs and node ports.
     pub services: Arc<dyn ServiceAllocator>,
-    /// Pod logs.
-    pub logs: Arc<dyn LogStreamer>,
+    /// Logs of pods and streams into them.
+    pub streams: Arc<dyn NodeStreams>,
     /// Bearer tokens; `None`: only certificates prove anything.
     pub authenticator: Option<Arc<dyn Authenticator>>,
     /// Admission links behind the API server's own, in order.
@@ -118,10 +74,10 @@ pub struct ApiConfig {
 impl ApiConfig {
     /// The usual bounds and times around these two hooks.
     #[must_use]
-    pub fn new(services: Arc<dyn ServiceAllocator>, logs: Arc<dyn LogStreamer>) -> Self {
+    pub fn new(services: Arc<dyn ServiceAllocator>, streams: Arc<dyn NodeStreams>) -> Self {
         Self {
             services,
-            logs,
+            streams,
             authenticator: None,
             admission: Vec::new(),
             not_ready_toleration_seconds: 300,

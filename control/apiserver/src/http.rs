@@ -40,10 +40,12 @@ mod resource;
 mod respond;
 mod reviews;
 mod subresource;
+mod upgrade;
 mod watch;
 
 use negotiate::Accept;
 use path::{Query, ResourcePath, Target};
+use upgrade::Upgrade;
 
 /// What every request shares.
 #[derive(Debug)]
@@ -69,6 +71,9 @@ pub(crate) struct Call {
     /// Cancelled when the server is to end.
     pub(crate) shutdown: CancellationToken,
     pub(crate) body: body::Unread,
+    /// What the connection can become after the answer.
+    #[expect(dead_code, reason = "exec, attach and port-forward will take it")]
+    pub(crate) upgrade: Upgrade,
 }
 
 /// What the path and the method of a request say.
@@ -92,7 +97,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
 
 async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Response {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = Upgrade::take(&mut parts);
     let registry = http.core.registry();
     let target = Target::parse(&registry, parts.uri.path());
     let query = Query::parse(&parts.uri);
@@ -109,7 +115,7 @@ async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Respon
     let dry_run = endpoint::dry_run(&query);
     // A refusal comes in the form that the answer would have had.
     let format = accept.plain().unwrap_or(Format::Json);
-    let answering = answer(&http, &parts, body, &asked, query, accept);
+    let answering = answer(&http, &parts, (body, upgrade), &asked, query, accept);
     // A request that runs into a bug takes neither its connection nor the others' requests with it.
     let outcome = AssertUnwindSafe(answering).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| {
@@ -148,7 +154,7 @@ async fn handle(State(http): State<Arc<Http>>, request: Request<Body>) -> Respon
 async fn answer(
     http: &Arc<Http>,
     parts: &Parts,
-    body: Body,
+    (body, upgrade): (Body, Upgrade),
     asked: &Asked,
     query: Query,
     accept: Accept,
@@ -192,6 +198,7 @@ async fn answer(
         user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
         shutdown,
         body: body.into(),
+        upgrade,
     };
     match target {
         Target::Resource(path) => resource::serve(http, path, call).await,

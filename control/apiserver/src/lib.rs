@@ -31,6 +31,7 @@ mod schema;
 pub mod serve;
 mod server;
 mod status;
+mod streams;
 mod table;
 mod value;
 mod verbs;
@@ -38,11 +39,12 @@ mod verbs;
 pub use admission::{Admission, Admit, DryRun, Effects, Hold, Operation, Part};
 pub use cache::{Cache, CacheEvent, CacheEventKind, EventStream, Expired, Lagged, Snapshot};
 pub use client::{Client, DeleteParams, ListParams, Patch, Propagation, ResourceChanges};
-pub use config::{
-    ApiConfig, Authenticator, LogOptions, LogStream, LogStreamer, LogTarget, ServiceAllocator,
-};
+pub use config::{ApiConfig, Authenticator, ServiceAllocator};
 pub use identity::{Caller, PeerIdentity};
 pub use object::{Meta, Object, Owner};
 pub use registry::GroupVersionResource;
 pub use server::{ApiServer, OpenError, PartDied};
 pub use status::{ApiError, Reason};
+pub use streams::{
+    LogOptions, NodeStream, NodeStreams, StreamRequest, StreamTarget, Terminal, refusal,
+};

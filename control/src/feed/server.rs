@@ -15,6 +15,7 @@ use knarr_api::feed::{
     to_node,
 };
 use knarr_api::k8s_openapi::api::core::v1::Node;
+use knarr_api::stream::FRAMES_MAX;
 use knarr_apiserver::PeerIdentity;
 use knarr_apiserver::serve::PeerCertificate;
 use knarr_control_plan::feed::admission::Certificate;
@@ -227,23 +228,22 @@ impl FeedService for Service {
         let (Caller { node, certificate }, _) = self.admitted(&request).await?;
         let frames = request.into_inner();
         let streams = self.0.streams.clone();
-        // The answer is a stream that carries nothing but the end: logs flow one way.
-        let (end, ended) = mpsc::channel(1);
+        let (to_node, messages) = mpsc::channel(FRAMES_MAX);
         let (about, stopping) = (node.clone(), self.0.stopping.clone());
         let feed = self.0.clone();
         self.0.supervise(about, "stream", async move {
             // Safe to drop: whoever reads the stream sees it end.
             let served = tokio::select! {
-                served = streams.serve(&node, frames) => served,
+                served = streams.serve(&node, frames, to_node.clone()) => served,
                 () = stopping.cancelled() => Err(Status::unavailable("the control plane stops")),
                 status = feed.refused(&node, &certificate) => Err(status),
             };
             if let Err(status) = served {
-                // There is room for one, and this is the first; the agent may have hung up.
-                let _ = end.try_send(Err(status));
+                // Where frames wait that the agent does not take, the stream ends without words.
+                let _ = to_node.try_send(Err(status));
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(ended))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
     async fn renew(

@@ -1,31 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Byte streams that ride back over an agent's own connection: logs, and later exec and port-forward.
+//! Byte streams that ride back over an agent's own connection: logs, exec, attach, port-forward.
 //!
 //! A request waits here under a random id until the agent calls `Feed.Stream` and names it. The API server
-//! is one caller (through [`Streams::open_logs`]), the feed service the other.
+//! is one caller (through [`Streams::open`]), the feed service the other. Frames and their bounds are `knarr_api::stream`'s.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use knarr_api::feed::{
-    LogRequest, OpenStream, StreamError, StreamFrame, open_stream, stream_frame,
-};
+use knarr_api::feed::{OpenStream, StreamError, StreamFrame, open_stream, stream_frame};
+use knarr_api::stream::{FRAMES_MAX, Frame, FrameError};
 use tokio::sync::{mpsc, oneshot};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 /// An agent that is connected answers within milliseconds; this is for one that hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Chunks on their way to a slow client; the agent is held back by HTTP/2 flow control after that.
-const CHUNKS_MAX: usize = 8;
 
-/// What a stream delivers: bytes, or the error that ended it.
-pub type Chunk = Result<Bytes, StreamError>;
+/// One open stream, as the API server sees it. Dropping it ends the transfer.
+#[derive(Debug)]
+pub struct Opened {
+    /// What the node sends.
+    pub received: mpsc::Receiver<Frame>,
+    /// What the node is sent.
+    pub send: mpsc::Sender<Frame>,
+}
 
 struct Waiting {
     node: String,
-    answered: oneshot::Sender<mpsc::Receiver<Chunk>>,
+    answered: oneshot::Sender<Opened>,
 }
 
 /// Agents that can be asked for streams, and streams that have been asked for.
@@ -69,20 +71,28 @@ impl Streams {
         }
     }
 
-    /// Asks `node` for a container's log.
-    pub async fn open_logs(
+    /// Asks `node` for a stream. A log is open when the node answers; any other when the node serves it.
+    pub async fn open(
         &self,
         node: &str,
-        request: LogRequest,
-    ) -> Result<mpsc::Receiver<Chunk>, StreamError> {
+        request: open_stream::Request,
+    ) -> Result<Opened, StreamError> {
         let agent = {
             let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
             agents.get(node).cloned()
         };
+        let is_log = matches!(request, open_stream::Request::Logs(_));
         let unreachable = || {
             failure(
                 503,
-                format!("node {node} is not connected; its logs can be read when it is back"),
+                match is_log {
+                    true => {
+                        format!(
+                            "node {node} is not connected; its logs can be read when it is back"
+                        )
+                    }
+                    false => format!("node {node} is not connected"),
+                },
             )
         };
         let agent = agent.ok_or_else(unreachable)?;
@@ -91,27 +101,36 @@ impl Streams {
         let _forget = self.wait(&id, node, answered);
         let open = OpenStream {
             id: id.clone(),
-            request: Some(open_stream::Request::Logs(request)),
+            request: Some(request),
         };
         agent.send(open).await.map_err(|_| unreachable())?;
-        match tokio::time::timeout(ANSWER_WITHIN, answer).await {
-            Ok(Ok(chunks)) => Ok(chunks),
-            Ok(Err(_)) | Err(_) => Err(failure(
+        let late = || {
+            failure(
                 504,
                 format!(
                     "node {node} did not answer within {} s",
                     ANSWER_WITHIN.as_secs()
                 ),
-            )),
-        }
+            )
+        };
+        let open = async {
+            let mut opened = answer.await.map_err(|_| late())?;
+            if is_log {
+                return Ok(opened);
+            }
+            match opened.received.recv().await {
+                Some(Frame::Started) => Ok(opened),
+                Some(Frame::Error(error)) => Err(error),
+                Some(_) | None => Err(failure(502, format!("node {node} ended the stream"))),
+            }
+        };
+        // Dropping it takes the request off the list and ends the stream.
+        tokio::time::timeout(ANSWER_WITHIN, open)
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 
-    fn wait(
-        &self,
-        id: &str,
-        node: &str,
-        answered: oneshot::Sender<mpsc::Receiver<Chunk>>,
-    ) -> Forget<'_> {
+    fn wait(&self, id: &str, node: &str, answered: oneshot::Sender<Opened>) -> Forget<'_> {
         let waiting = Waiting {
             node: node.to_owned(),
             answered,
@@ -134,46 +153,66 @@ impl Streams {
         }
     }
 
-    /// Carries one stream that `node` opened in answer to a request, until either side ends it.
+    /// Carries one stream that `node` opened in answer to a request, until either side ends it. `to_node` takes what the
+    /// client sends.
     pub(super) async fn serve(
         &self,
         node: &str,
         mut frames: Streaming<StreamFrame>,
-    ) -> Result<(), tonic::Status> {
+        to_node: mpsc::Sender<Result<StreamFrame, Status>>,
+    ) -> Result<(), Status> {
         let first = frames.message().await?.and_then(|frame| frame.frame);
         let Some(stream_frame::Frame::Open(id)) = first else {
-            return Err(tonic::Status::invalid_argument(
+            return Err(Status::invalid_argument(
                 "the first frame of a stream must name the request it answers",
             ));
         };
         let Some(waiting) = self.take(&id, node) else {
-            return Err(tonic::Status::not_found(
-                "nobody waits for this stream any more",
-            ));
+            return Err(Status::not_found("nobody waits for this stream any more"));
         };
-        let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
-        if waiting.answered.send(receiver).is_err() {
+        let (received, receiver) = mpsc::channel(FRAMES_MAX);
+        let (send, mut sent) = mpsc::channel(FRAMES_MAX);
+        let opened = Opened {
+            received: receiver,
+            send,
+        };
+        if waiting.answered.send(opened).is_err() {
             return Ok(());
         }
-        loop {
-            // Safe to drop: a frame that is not yet received is lost only when nobody reads any more.
-            let frame = tokio::select! {
-                frame = frames.message() => frame?,
-                () = chunks.closed() => return Ok(()),
-            };
-            let chunk = match frame.and_then(|frame| frame.frame) {
-                None => return Ok(()),
-                Some(stream_frame::Frame::Data(data)) => Ok(data),
-                Some(stream_frame::Frame::Error(error)) => Err(error),
-                Some(stream_frame::Frame::Open(_)) => {
-                    return Err(tonic::Status::invalid_argument("a stream is opened once"));
+        let from_node = async {
+            loop {
+                // Safe to drop: a frame that is not yet received is lost only when its reader is gone.
+                let frame = tokio::select! {
+                    frame = frames.message() => frame?,
+                    () = received.closed() => return Ok(()),
+                };
+                let Some(frame) = frame else { return Ok(()) };
+                let frame = Frame::try_from(frame).map_err(not_a_frame)?;
+                let last = matches!(frame, Frame::Error(_));
+                if received.send(frame).await.is_err() || last {
+                    return Ok(());
                 }
-            };
-            if chunks.send(chunk).await.is_err() {
-                return Ok(());
             }
+        };
+        let from_client = async {
+            while let Some(frame) = sent.recv().await {
+                if to_node.send(Ok(frame.into())).await.is_err() {
+                    break;
+                }
+            }
+            // The client may only listen from here on.
+            std::future::pending::<()>().await;
+        };
+        // Safe to drop: what the client sent last is for a stream that the node has ended.
+        tokio::select! {
+            ended = from_node => ended,
+            () = from_client => Ok(()),
         }
     }
+}
+
+fn not_a_frame(error: FrameError) -> Status {
+    Status::invalid_argument(error.to_string())
 }
 
 /// A connection that can be asked for streams.

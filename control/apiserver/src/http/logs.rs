@@ -7,13 +7,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::StatusCode;
 use k8s_openapi::jiff::Timestamp;
+use knarr_api::stream::Frame;
 use serde_json::Value;
 
 use super::path::Query;
 use super::{Call, Http, respond};
 use crate::field::FieldErrors;
 use crate::kinds::container_names;
-use crate::{ApiError, LogOptions, LogTarget, clock, value};
+use crate::streams::{LogOptions, StreamRequest, StreamTarget, refusal};
+use crate::{ApiError, clock, value};
 
 /// The pod annotation that names the container to take where none is asked for. kubectl uses it as well.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -34,26 +36,48 @@ pub(crate) async fn get(
         // Nothing has run anywhere, so there is nothing to read.
         return Ok(respond::text(StatusCode::OK, Bytes::new()));
     }
-    let target = LogTarget {
+    let target = StreamTarget {
         namespace: namespace.to_owned(),
         pod: name.to_owned(),
         uid: value::text(&pod, "metadata.uid").to_owned(),
         node: node.to_owned(),
-        container: container.to_owned(),
     };
-    let stream = http.core.config.logs.open(target, options).await?;
+    let request = StreamRequest::Logs {
+        container: container.to_owned(),
+        options,
+    };
+    let mut opened = http.core.config.streams.open(target, request).await?;
+    // A refusal comes before any byte; taken here, it becomes the request's Status instead of text.
+    let first = match opened.received.recv().await {
+        Some(Frame::Error(error)) => return Err(refusal(error)),
+        first => first,
+    };
     let shutdown = call.shutdown.clone();
-    let stream = stream
-        .map(|piece| match piece {
-            Ok(bytes) => Ok(bytes),
-            Err(error) => Ok::<_, std::convert::Infallible>(Bytes::from(format!("{error}\n"))),
-        })
+    let frames = futures::stream::unfold((first, opened), |(first, mut opened)| async move {
+        let frame = match first {
+            Some(first) => first,
+            None => opened.received.recv().await?,
+        };
+        Some((frame, (None, opened)))
+    });
+    let stream = frames
+        .filter_map(|frame| async { piece(frame) })
+        .map(Ok::<_, std::convert::Infallible>)
         .take_until(async move { shutdown.cancelled().await });
     Ok(respond::build(
         StatusCode::OK,
         "text/plain",
         Body::from_stream(stream),
     ))
+}
+
+/// What a client reads of a frame; an error is written to it as text.
+fn piece(frame: Frame) -> Option<Bytes> {
+    match frame {
+        Frame::Data { bytes, .. } => Some(bytes),
+        Frame::Error(error) => Some(Bytes::from(format!("{}\n", refusal(error)))),
+        Frame::Started | Frame::HalfClose { .. } | Frame::Resize { .. } => None,
+    }
 }
 
 /// The container that is meant, or Kubernetes' refusal.

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use knarr_api::stream::{Frame, channel};
 use knarr_apiserver::{
-    ApiConfig, ApiError, ApiServer, LogOptions, LogStream, LogStreamer, LogTarget,
-    ServiceAllocator, serve,
+    ApiConfig, ApiError, ApiServer, NodeStream, NodeStreams, ServiceAllocator, StreamRequest,
+    StreamTarget, serve,
 };
 use knarr_store::{Embedded, Options, Store};
 use rcgen::{
@@ -28,7 +28,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::WebPkiClientVerifier;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -92,18 +92,27 @@ impl ServiceAllocator for Ranges {
 pub struct EchoLogs;
 
 #[async_trait]
-impl LogStreamer for EchoLogs {
-    async fn open(&self, target: LogTarget, options: LogOptions) -> Result<LogStream, ApiError> {
+impl NodeStreams for EchoLogs {
+    async fn open(
+        &self,
+        target: StreamTarget,
+        request: StreamRequest,
+    ) -> Result<NodeStream, ApiError> {
+        let StreamRequest::Logs { container, options } = request else {
+            panic!("{request:?} was asked for before it exists");
+        };
         let line = format!(
-            "{}/{} {} on {} tail={:?} follow={}\n",
-            target.namespace,
-            target.pod,
-            target.container,
-            target.node,
-            options.tail_lines,
-            options.follow
+            "{}/{} {container} on {} tail={:?} follow={}\n",
+            target.namespace, target.pod, target.node, options.tail_lines, options.follow
         );
-        Ok(futures::stream::iter([Ok(Bytes::from(line))]).boxed())
+        let (frames, received) = mpsc::channel(1);
+        let line = Frame::Data {
+            channel: channel::LOG,
+            bytes: Bytes::from(line),
+        };
+        frames.try_send(line).unwrap();
+        let (send, _) = mpsc::channel(1);
+        Ok(NodeStream { received, send })
     }
 }
 
