@@ -11,8 +11,11 @@ mod archive;
 mod headers;
 mod import;
 mod layer;
+mod layout;
 mod manifest;
 mod reference;
+mod section;
+mod source;
 mod store;
 mod text;
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What an import reads from: a directory, or a tar file with random access by name.
+//! A source on the node's disk: a directory, or a tar file with random access by name.
 //!
-//! Not here: what the files mean (`import`).
+//! Not here: what the files mean (`layout`).
 
 use super::headers::{Bounded, HeadersTooLarge};
+use super::section::{Packing, Section};
+use super::source::{Blob, Found, Source};
 use super::text::{printable, quoted};
-use super::{AGAIN, ImageError};
+use super::{AGAIN, ImageError, layout};
 use crate::tree;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -25,7 +27,7 @@ const LINKS_MAX: usize = 8;
 const ENTRIES_MAX: usize = 100_000;
 
 /// An opened layout or archive.
-pub(super) struct Source {
+pub(super) struct Files {
     path: PathBuf,
     kind: Kind,
 }
@@ -43,84 +45,9 @@ enum Entry {
     Link(String),
 }
 
-/// A file in it, readable from the start.
-pub(super) struct Blob {
-    pub file: Section,
-    pub size: u64,
-}
-
-/// A part of a file. Does not move the file's own position, so parts can be read side by side.
-pub(super) struct Section {
-    file: Arc<File>,
-    at: u64,
-    end: u64,
-}
-
-impl Section {
-    /// How its contents are packed. Does not move the position.
-    pub fn packing(&self) -> io::Result<Packing> {
-        let mut start = [0_u8; 4];
-        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let part = start.get_mut(..left.min(4)).unwrap_or_default();
-        let n = self.file.read_at(part, self.at)?;
-        Ok(Packing::of(part.get(..n).unwrap_or_default()))
-    }
-}
-
-impl Read for Section {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.end.saturating_sub(self.at);
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-        let Some(part) = buf.get_mut(..want) else {
-            return Ok(0);
-        };
-        let n = self.file.read_at(part, self.at)?;
-        if n == 0 && want > 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-/// How a stream is packed, by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packing {
-    Plain,
-    Gzip,
-    Zstd,
-}
-
-impl Packing {
-    /// Looks at the first bytes.
-    pub fn of(start: &[u8]) -> Packing {
-        if start.starts_with(&[0x1f, 0x8b]) {
-            Packing::Gzip
-        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable(start) {
-            Packing::Zstd
-        } else {
-            Packing::Plain
-        }
-    }
-
-    /// Unpacks a stream.
-    pub fn reader<'a>(self, inner: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-        Ok(match self {
-            Packing::Plain => Box::new(inner),
-            Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(inner)),
-            Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(inner)?),
-        })
-    }
-}
-
-/// A zstd frame without contents, with which a stream may begin (RFC 8878, 3.1.2).
-fn is_skippable(start: &[u8]) -> bool {
-    matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
-}
-
-impl Source {
+impl Files {
     /// Opens a directory or archive. A compressed archive is unpacked to an unnamed file in `tmp` first.
-    pub fn open(path: &Path, tmp: &Path) -> Result<Source, ImageError> {
+    pub fn open(path: &Path, tmp: &Path) -> Result<Files, ImageError> {
         let metadata = std::fs::metadata(path).map_err(ImageError::io("reading", path))?;
         let kind = if metadata.is_dir() {
             Kind::Directory(tree::open_dir(path).map_err(ImageError::io("opening", path))?)
@@ -130,19 +57,21 @@ impl Source {
             let entries = index(path, &file)?;
             Kind::Tar { file, entries }
         };
-        Ok(Source {
+        Ok(Files {
             path: path.to_owned(),
             kind,
         })
     }
+}
 
+impl Source for Files {
     /// Where it came from, for messages.
-    pub fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         &self.path
     }
 
     /// Opens a file by its name in the archive; `None` when there is none.
-    pub fn blob(&self, name: &str) -> Result<Option<Blob>, ImageError> {
+    fn blob(&self, name: &str) -> Result<Option<Blob>, ImageError> {
         let blob = match &self.kind {
             Kind::Directory(root) => {
                 // A fifo would wait for somebody who writes into it.
@@ -207,7 +136,7 @@ impl Source {
     }
 
     /// Reads a small file; `None` when there is none.
-    pub fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
         let Some(mut blob) = self.blob(name)? else {
             return Ok(None);
         };
@@ -226,6 +155,10 @@ impl Source {
             .read_to_end(&mut bytes)
             .map_err(ImageError::io("reading", &self.path.join(name)))?;
         Ok(Some(bytes))
+    }
+
+    fn images(&self) -> Result<Vec<Found>, ImageError> {
+        layout::find_images(self)
     }
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Imports the images of one layout or archive into the store.
+//! Imports the images of one source into the store.
 //!
 //! Crash-safe by order: a layer is unpacked in `tmp`, synced, renamed; then the image's record; then its
 //! names. What an interruption leaves is removed by `store`. Called as `ImageStore::import`.
 
-use super::archive::{Blob, Source};
+use super::archive::Files;
 use super::layer::{Cause, LayerError, no_space, unpack};
-use super::manifest::{Configuration, Descriptor, DockerImage, Document};
+use super::manifest::Configuration;
+use super::source::{Blob, Found, Source, check, missing, parse, required};
 use super::store::{ImageStore, LayerRecord, Record};
 use super::text::{printable, quoted};
 use super::{AGAIN, ImageError, ImageName, Progress, is_digest};
@@ -21,8 +22,6 @@ use std::rc::Rc;
 
 /// Docker's bound on the layers of an image; the mount options of one page hold as many.
 const LAYERS_MAX: usize = 127;
-/// An index may point to an index; deeper nesting is nobody's.
-const INDEX_DEPTH_MAX: usize = 4;
 
 /// Steps of an import that may wait for a slow progress bar.
 const PROGRESS_QUEUE: usize = 64;
@@ -57,15 +56,6 @@ impl ImageStore {
     }
 }
 
-/// An image as found in the source.
-struct Found {
-    names: Vec<ImageName>,
-    /// File with the configuration, and its digest where the source promises one.
-    config: (String, Option<String>),
-    /// Files with layers, and their digests where the source promises them.
-    layers: Vec<(String, Option<String>)>,
-}
-
 /// Imports everything in `path`. Has to run in a thread of its own: it leaves its mount namespace.
 fn import(
     store: &ImageStore,
@@ -79,8 +69,18 @@ fn import(
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .map_err(|e| ImageError::io("making private mounts for", path)(e.into()))?;
-    let source = Source::open(path, &store.tmp_dir())?;
-    let mut images = find_images(&source)?;
+    let source = Files::open(path, &store.tmp_dir())?;
+    import_from(store, &source, name, progress)
+}
+
+/// Imports everything that a source holds.
+fn import_from(
+    store: &ImageStore,
+    source: &dyn Source,
+    name: Option<&str>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<ImageName>, ImageError> {
+    let mut images = source.images()?;
     if let Some(name) = name {
         let name = ImageName::parse(name)?;
         let targets: Vec<&mut Found> = if images.len() == 1 {
@@ -92,7 +92,7 @@ fn import(
             Ok([image]) => image.names = vec![name],
             Err(_) => {
                 return Err(ImageError::invalid(
-                    path,
+                    source.path(),
                     "it holds several images, so one name does not say which is meant; leave --name out",
                 ));
             }
@@ -102,11 +102,11 @@ fn import(
     for image in images {
         if image.names.is_empty() {
             return Err(ImageError::invalid(
-                path,
+                source.path(),
                 "the image has no name in it; give one with --name",
             ));
         }
-        let record = import_image(store, &source, &image, progress)?;
+        let record = import_image(store, source, &image, progress)?;
         store.add(&record, &image.names)?;
         for name in image.names {
             progress(Progress::Image(name.clone()));
@@ -116,146 +116,9 @@ fn import(
     Ok(names)
 }
 
-fn find_images(source: &Source) -> Result<Vec<Found>, ImageError> {
-    let images = if let Some(bytes) = source.document("index.json")? {
-        let document: Document = parse(source, "index.json", &bytes)?;
-        let mut found = Vec::new();
-        for descriptor in document.manifests.iter().flatten() {
-            found.extend(find_oci(source, descriptor, INDEX_DEPTH_MAX)?);
-        }
-        found
-    } else if let Some(bytes) = source.document("manifest.json")? {
-        let images: Vec<DockerImage> = parse(source, "manifest.json", &bytes)?;
-        images
-            .into_iter()
-            .map(|image| {
-                let tags = image.repo_tags.unwrap_or_default();
-                let names = tags.iter().map(|tag| ImageName::parse(tag));
-                Ok(Found {
-                    names: names.collect::<Result<_, _>>()?,
-                    config: (image.config, None),
-                    layers: image.layers.into_iter().map(|l| (l, None)).collect(),
-                })
-            })
-            .collect::<Result<_, ImageError>>()?
-    } else {
-        return Err(ImageError::invalid(
-            source.path(),
-            "neither an OCI layout (index.json) nor a docker archive (manifest.json)",
-        ));
-    };
-    if images.is_empty() {
-        return Err(ImageError::invalid(
-            source.path(),
-            format!(
-                "it holds no image for linux/{}",
-                super::manifest::architecture()
-            ),
-        ));
-    }
-    Ok(images)
-}
-
-/// Follows a descriptor of an index to the manifest for this machine, if there is one.
-fn find_oci(
-    source: &Source,
-    descriptor: &Descriptor,
-    depth: usize,
-) -> Result<Option<Found>, ImageError> {
-    if !descriptor.fits() {
-        return Ok(None);
-    }
-    let file = blob_name(source, &descriptor.digest)?;
-    let bytes = required(source, &file)?;
-    check(source, &file, &descriptor.digest, &Sha256::digest(&bytes))?;
-    let document: Document = parse(source, &file, &bytes)?;
-    let names = match descriptor.name() {
-        Some(name) => vec![ImageName::parse(name)?],
-        None => Vec::new(),
-    };
-    if let (Some(config), Some(layers)) = (document.config, document.layers) {
-        if config.media_type.contains("in-toto") || config.media_type.contains("attestation") {
-            return Ok(None);
-        }
-        let layers = layers
-            .into_iter()
-            .map(|l| Ok((blob_name(source, &l.digest)?, Some(l.digest))));
-        return Ok(Some(Found {
-            names,
-            config: (blob_name(source, &config.digest)?, Some(config.digest)),
-            layers: layers.collect::<Result<_, ImageError>>()?,
-        }));
-    }
-    let Some(manifests) = document.manifests else {
-        return Err(ImageError::invalid(
-            source.path(),
-            format!("{file} is neither an image index nor an image manifest"),
-        ));
-    };
-    if depth == 0 {
-        return Err(ImageError::invalid(
-            source.path(),
-            "its indexes are nested too deeply",
-        ));
-    }
-    for inner in &manifests {
-        if let Some(mut found) = find_oci(source, inner, depth - 1)? {
-            if !names.is_empty() {
-                found.names = names;
-            }
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
-}
-
-/// `blobs/sha256/HEX` for a digest, which therefore can be nothing but a digest.
-fn blob_name(source: &Source, digest: &str) -> Result<String, ImageError> {
-    match digest.strip_prefix("sha256:") {
-        Some(hex) if is_digest(digest) => Ok(format!("blobs/sha256/{hex}")),
-        _ => Err(ImageError::invalid(
-            source.path(),
-            format!("{} is not a sha256 digest", quoted(digest.as_bytes())),
-        )),
-    }
-}
-
-fn required(source: &Source, file: &str) -> Result<Vec<u8>, ImageError> {
-    source.document(file)?.ok_or_else(|| missing(source, file))
-}
-
-fn missing(source: &Source, file: &str) -> ImageError {
-    ImageError::invalid(source.path(), format!("{} is missing", printable(file)))
-}
-
-fn parse<T: serde::de::DeserializeOwned>(
-    source: &Source,
-    file: &str,
-    bytes: &[u8],
-) -> Result<T, ImageError> {
-    // The reason may quote what stands where another value should.
-    serde_json::from_slice(bytes).map_err(|e| {
-        let reason = printable(&e.to_string());
-        ImageError::invalid(source.path(), format!("{}: {reason}", printable(file)))
-    })
-}
-
-fn check(source: &Source, what: &str, expected: &str, found: &[u8]) -> Result<(), ImageError> {
-    let found = format!("sha256:{}", hex::encode(found));
-    if found == expected {
-        return Ok(());
-    }
-    Err(ImageError::Digest {
-        path: source.path().to_owned(),
-        what: printable(what),
-        expected: printable(expected),
-        found,
-    })
-}
-
 fn import_image(
     store: &ImageStore,
-    source: &Source,
+    source: &dyn Source,
     image: &Found,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Record, ImageError> {
@@ -344,7 +207,7 @@ struct Part<'a> {
 
 fn import_layer(
     store: &ImageStore,
-    source: &Source,
+    source: &dyn Source,
     below: &[LayerRecord],
     part: &Part<'_>,
     progress: &mut dyn FnMut(Progress),
@@ -405,7 +268,7 @@ fn import_layer(
 )]
 fn unpack_blob(
     store: &ImageStore,
-    source: &Source,
+    source: &dyn Source,
     below: &[LayerRecord],
     part: &Part<'_>,
     blob: Blob,

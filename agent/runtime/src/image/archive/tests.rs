@@ -13,7 +13,7 @@ fn a_fifo_in_a_layout_is_refused_and_nobody_waits_for_it() {
     let (send, receive) = mpsc::channel();
     let path = dir.path().to_owned();
     std::thread::spawn(move || {
-        let source = Source::open(&path, &path).unwrap();
+        let source = Files::open(&path, &path).unwrap();
         let error = source.document("index.json").unwrap_err();
         send.send(error.to_string())
     });
@@ -36,7 +36,7 @@ fn an_archive_whose_headers_would_fill_the_memory_is_refused() {
     // A hole: nothing of it is on disk.
     let file = File::options().write(true).open(&path).unwrap();
     file.set_len(512 + BYTES).unwrap();
-    let error = match Source::open(&path, dir.path()) {
+    let error = match Files::open(&path, dir.path()) {
         Ok(_) => panic!("it was taken"),
         Err(error) => error.to_string(),
     };
@@ -84,8 +84,8 @@ fn an_archive_without_padding_and_end_marker_is_indexed() {
     header.set_cksum();
     let archive = [header.as_bytes().as_slice(), b"abc"].concat();
     std::fs::write(&path, &archive).unwrap();
-    let source = Source::open(&path, dir.path()).unwrap();
+    let source = Files::open(&path, dir.path()).unwrap();
     assert_eq!(source.document("file").unwrap().unwrap(), b"abc");
     std::fs::write(&path, &archive[..archive.len() - 1]).unwrap();
-    assert!(Source::open(&path, dir.path()).is_err());
+    assert!(Files::open(&path, dir.path()).is_err());
 }
