@@ -34,9 +34,8 @@ impl NodeServer {
             Some(live) => live.borrow().clone(),
             None => {
                 let (records, uid) = (self.records.clone(), request.uid.clone());
-                let stored = crate::blocking::run(move || records.load(&uid)).await;
-                let stored =
-                    stored.map_err(|error| problem(500, crate::cli::chain(&error.into())))?;
+                let stored = knarr_base::blocking::run(move || records.load(&uid)).await;
+                let stored = stored.map_err(|error| problem(500, knarr_base::chain(&error)))?;
                 Arc::new(stored.unwrap_or_default())
             }
         };
@@ -95,7 +94,7 @@ impl NodeServer {
                         ),
                     ));
                 }
-                Err(error) => return Err(problem(500, crate::cli::chain(&error.into()))),
+                Err(error) => return Err(problem(500, knarr_base::chain(&error))),
             };
             while !chunk.is_empty() {
                 let data = Frame::Data {

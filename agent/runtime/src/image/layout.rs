@@ -5,7 +5,7 @@
 
 use super::manifest::{Descriptor, DockerImage, Document};
 use super::source::{Found, Source, check, parse, required};
-use super::text::{printable, quoted};
+use super::text::quoted;
 use super::{ImageError, ImageName, is_digest};
 use sha2::{Digest, Sha256};
 

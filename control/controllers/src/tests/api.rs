@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use knarr_apiserver::{
-    ApiConfig, ApiError, ApiServer, Client, LogOptions, LogStream, LogStreamer, LogTarget,
-    ServiceAllocator,
+    ApiConfig, ApiError, ApiServer, Client, NodeStream, NodeStreams, ServiceAllocator,
+    StreamRequest, StreamTarget,
 };
 use knarr_control_plan::pod_cidr::PodCidrs;
 use knarr_store::{Embedded, Options, Store};
@@ -129,8 +129,8 @@ impl ServiceAllocator for Ranges {
 struct NoLogs;
 
 #[async_trait]
-impl LogStreamer for NoLogs {
-    async fn open(&self, _: LogTarget, _: LogOptions) -> Result<LogStream, ApiError> {
+impl NodeStreams for NoLogs {
+    async fn open(&self, _: StreamTarget, _: StreamRequest) -> Result<NodeStream, ApiError> {
         Err(ApiError::internal("there is no node"))
     }
 }

@@ -10,9 +10,9 @@ use hyper_util::service::TowerToHyperService;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-use super::super::negotiate::Format;
 use super::super::respond;
 use super::*;
+use crate::codec::Format;
 
 /// Repeats what it is sent, as exec repeats what a program writes.
 async fn echo(State(shutdown): State<CancellationToken>, request: Request<Body>) -> Response {
