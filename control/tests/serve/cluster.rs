@@ -756,7 +756,10 @@ impl Session {
             stream_frame::Frame::Open(open.id),
             stream_frame::Frame::Data(Bytes::from_static(text)),
         ]
-        .map(|frame| StreamFrame { frame: Some(frame) });
+        .map(|frame| StreamFrame {
+            channel: knarr_api::stream::channel::LOG,
+            frame: Some(frame),
+        });
         let channel = cluster.channel(identity).await;
         let answer = FeedClient::new(channel)
             .stream(tokio_stream::iter(frames))
