@@ -4,12 +4,14 @@
 //!
 //! The kernel sends notifications; a slow timer covers those that are lost. Spawned once by `start`.
 
-use crate::services::SharedDatapath;
-use knarr_datapath::{Changed, NetworkChanges};
 use std::sync::Arc;
 use std::time::Duration;
+
+use knarr_datapath::{Changed, NetworkChanges};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::services::SharedDatapath;
 
 /// How often everything is looked at though nothing was told.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

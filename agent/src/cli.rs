@@ -4,10 +4,12 @@
 //! Not here: what the commands do. `shim` is dispatched before anything else, because it must run in a
 //! process with one thread. Called by `main`.
 
-use crate::config::RunOptions;
-use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::RunOptions;
 
 pub mod datapath;
 pub mod image;

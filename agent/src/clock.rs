@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The one place that reads the wall clock. Plans get its value as an argument.
 
-use knarr_agent_plan::Millis;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use knarr_agent_plan::Millis;
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> Millis {

@@ -4,14 +4,15 @@
 //!
 //! Not here: what is found out about the machine (`machine`). Called by `cli`.
 
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use knarr_agent_plan::secret::Secret;
 use knarr_agent_plan::sysctls::{AllowedSysctls, BadPattern};
 use knarr_api::quantity::Quantity;
 use knarr_pod::LogPolicy;
 use serde::Deserialize;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 
 /// Where an agent keeps what has to outlive a reboot.
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/knarr";

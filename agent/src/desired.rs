@@ -6,6 +6,10 @@
 //! is in the journal (`disk`) before anybody can see it, so whatever a worker made has a reason on disk.
 //! Not here: carrying anything out.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use knarr_agent_plan::env::{Objects, ServiceVars};
 use knarr_agent_plan::node::Scheduling;
@@ -13,9 +17,6 @@ use knarr_api::feed::{
     Change, Delta, EndpointSet, ObjectSet, PeerSet, ServiceSet, Snapshot, Welcome,
     change::Change as Kind, to_node::Message,
 };
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 pub mod disk;

@@ -4,18 +4,20 @@
 //! `node` carries them out on this machine and decides nothing; `fake` (tests only) carries them out in the simulated world
 //! of `knarr_agent_plan::simulated`, so that whole pod lives run without root. Used by `pods` and `streams`.
 
-use crate::pods::probes::Ask;
-use crate::pods::volumes::MountError;
+use std::net::Ipv4Addr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use knarr_agent_plan::volumes::VolumePlan;
 use knarr_datapath::DatapathError;
 use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
 use knarr_runtime::{Image, ImageError, Pruned, RuntimeError, SandboxError};
-use std::net::Ipv4Addr;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::sync::watch;
+
+use crate::pods::probes::Ask;
+use crate::pods::volumes::MountError;
 
 /// The link between a pod and its node.
 pub use knarr_datapath::PodNetwork as PodLink;

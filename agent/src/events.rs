@@ -5,13 +5,15 @@
 //!
 //! Not here: when something is worth an event (the callers), sending (`outbox`).
 
-use crate::outbox::Outbox;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_agent_plan::Millis;
 use knarr_agent_plan::status::time;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::outbox::Outbox;
 
 /// Events of one object at once.
 const BURST: f64 = 25.0;

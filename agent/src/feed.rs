@@ -5,6 +5,19 @@
 //! Not here: what the desired state means (`desired`), what is reported (`outbox`'s callers). Spawned once
 //! by `run`.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_api::feed::feed_client::FeedClient;
+use knarr_api::feed::{Ack, FromNode, Heartbeat, Hello, RenewRequest, ToNode, from_node, to_node};
+use knarr_base::jitter;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
 use crate::join::connect::{self, ConnectError};
 use crate::join::identity::{Identity, IdentityError, KeyRequest};
 use crate::join::{JoinConfig, JoinError};
@@ -12,17 +25,6 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::ranges::NodeRanges;
 use crate::streams::AnswerStreams;
-use knarr_api::feed::feed_client::FeedClient;
-use knarr_api::feed::{Ack, FromNode, Heartbeat, Hello, RenewRequest, ToNode, from_node, to_node};
-use knarr_base::jitter;
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 mod persist;
 

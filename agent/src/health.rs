@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `/healthz` and `/metrics` for the machine's own administrator, over loopback or a unix socket.
 
-use crate::config::ConfigError;
-use crate::metrics::Metrics;
-use crate::services::SharedDatapath;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use knarr_datapath::DatapathError;
-use std::fmt::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+
+use crate::config::ConfigError;
+use crate::metrics::Metrics;
+use crate::services::SharedDatapath;
 
 /// Where it listens.
 pub enum HealthListener {

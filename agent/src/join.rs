@@ -4,13 +4,15 @@
 //!
 //! Not here: what travels over the connection afterwards (`feed`). Called by `run` and by the feed loop.
 
-use crate::config::{ConfigError, RunOptions, Server};
-use knarr_agent_plan::secret::Secret;
-use knarr_api::feed::enrollment_client::EnrollmentClient;
-use knarr_api::feed::{JoinRequest, NodeCertificate};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use knarr_agent_plan::secret::Secret;
+use knarr_api::feed::enrollment_client::EnrollmentClient;
+use knarr_api::feed::{JoinRequest, NodeCertificate};
+
+use crate::config::{ConfigError, RunOptions, Server};
 
 pub mod connect;
 pub mod identity;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent's own log: lines on standard error, filtered by `--log`; those of the kernel programs by `--bpf-log`.
 
-use crate::config::ConfigError;
 use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
 
 /// What is logged where nobody says otherwise; dependencies only speak of trouble.
 const FILTER_DEFAULT: &str = "info,h2=warn,hyper=warn,rustls=warn,tonic=warn,libcontainer=warn";

@@ -4,17 +4,19 @@
 //! Not here: what changes while the agent runs (`node`). Refuses to start where something is missing
 //! without which no pod could run, and says what to do.
 
-use crate::config::{ConfigError, RunOptions, Server};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::Path;
+
 use knarr_agent_plan::admission::Allocatable;
 use knarr_agent_plan::support::SeLinux;
 use knarr_api::quantity::Quantity;
 use knarr_runtime::CgroupLayout;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::path::Path;
+
+use crate::config::{ConfigError, RunOptions, Server};
 
 /// The machine.
 #[derive(Clone, Debug)]

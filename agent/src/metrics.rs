@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Counters of the agent, as Prometheus text. Served by `health`.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// Upper bounds in seconds: from what a start should take to what a person notices.
 const SECONDS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];

@@ -4,9 +4,11 @@
 //!
 //! Not here: the heartbeat itself (`feed`). Spawned once by `run`.
 
-use crate::events::{Events, Kind};
-use crate::machine::{Machine, meminfo};
-use crate::outbox::Outbox;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{
     ContainerImage, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
     NodeSystemInfo,
@@ -23,12 +25,12 @@ use knarr_datapath::DatapathError;
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::overflow::{self, Room};
 use knarr_runtime::{Image, ImageStore, ImagesStamp, Runtime};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::events::{Events, Kind};
+use crate::machine::{Machine, meminfo};
+use crate::outbox::Outbox;
 
 /// How often the machine is looked at: a condition is seen after this long at most.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

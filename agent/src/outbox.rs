@@ -5,10 +5,11 @@
 //! a broken connection: everything is said again on the next one. Events are the exception: they are a
 //! bounded queue, and the oldest go first.
 
-use bytes::Bytes;
-use knarr_api::feed::{EventReport, NodeReport, PodGone, PodReport, from_node::Message};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use knarr_api::feed::{EventReport, NodeReport, PodGone, PodReport, from_node::Message};
 use tokio::sync::watch;
 
 /// Events that wait for a connection. More than this many are not worth memory.

@@ -3,6 +3,21 @@
 //!
 //! Not here: the life of one pod (`worker`), decisions (`knarr-agent-plan`). Spawned once by `run`.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use knarr_agent_plan::Millis;
+use knarr_agent_plan::admission::{NodeTerms, admit, holds_resources};
+use knarr_agent_plan::pod::{Wanted, is_deleted};
+use knarr_agent_plan::record::PodFailure;
+use knarr_agent_plan::sysctls::AllowedSysctls;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
 use crate::clock::Clock;
 use crate::desired::Desired;
 use crate::edges::{Edges, PodLink, PodNetwork, SandboxHandle};
@@ -10,19 +25,6 @@ use crate::events::{Events, Kind};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use k8s_openapi::api::core::v1::Pod;
-use knarr_agent_plan::Millis;
-use knarr_agent_plan::admission::{NodeTerms, admit, holds_resources};
-use knarr_agent_plan::pod::{Wanted, is_deleted};
-use knarr_agent_plan::record::PodFailure;
-use knarr_agent_plan::sysctls::AllowedSysctls;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::{Id, JoinSet};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 mod apply;
 mod failures;

@@ -5,9 +5,10 @@
 //! Not here: the node's own pod range (`pods/ipam`). Made by `feed`, which tells what is refused, by `start` and
 //! by `services`.
 
+use std::ops::RangeInclusive;
+
 use knarr_api::feed::Welcome;
 use knarr_datapath::Cidr;
-use std::ops::RangeInclusive;
 
 /// What of a Welcome is for the node's network.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@
 //! A burst of changes becomes one plan. Not here: decisions (`knarr_services`), maps and
 //! netlink (`knarr-datapath`). Spawned once by `run`.
 
-use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
-use crate::events::{Events, Kind};
-use crate::memory::Bursts;
-use crate::metrics::Metrics;
-use crate::ranges::NodeRanges;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::NamesFile;
@@ -17,12 +17,14 @@ use knarr_services::{
     DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
     ServiceProtocol, ServiceTable, TrafficPolicy,
 };
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
+use crate::events::{Events, Kind};
+use crate::memory::Bursts;
+use crate::metrics::Metrics;
+use crate::ranges::NodeRanges;
 
 mod purges;
 

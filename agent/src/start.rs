@@ -2,6 +2,19 @@
 //! Wires the agent: opens what it needs in the order that lets pods and Services go on first, and
 //! supervises the loops.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use knarr_api::feed::Welcome;
+use knarr_datapath::{Datapath, DatapathConfig, Network};
+use parts::{Kernel, Parts};
+use settings::{Settings, claim};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
 use crate::config::RunOptions;
 use crate::desired::Desired;
 use crate::health::Health;
@@ -11,17 +24,6 @@ use crate::outbox::Outbox;
 use crate::pods::Pods;
 use crate::ranges::NodeRanges;
 use crate::services::{Services, SharedDatapath, prepare_node};
-use anyhow::Context as _;
-use knarr_api::feed::Welcome;
-use knarr_datapath::{Datapath, DatapathConfig, Network};
-use parts::{Kernel, Parts};
-use settings::{Settings, claim};
-use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 mod parts;
 mod settings;

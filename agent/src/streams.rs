@@ -4,20 +4,22 @@
 //! Each stream is a task with small queues ([`FRAMES_MAX`]); a slow reader holds back its own stream, nothing else. Not
 //! here: what a stream carries ([`ServeStream`]: a log is in `logs`).
 
-use crate::desired::Desired;
-use crate::edges::Sandboxes;
-use crate::pods::live::Live;
-use crate::pods::records::Records;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::open_stream::Request;
 use knarr_api::feed::{OpenStream, StreamError, StreamFrame, stream_frame};
 use knarr_api::stream::{FRAMES_MAX, Frame};
-use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
+
+use crate::desired::Desired;
+use crate::edges::Sandboxes;
+use crate::pods::live::Live;
+use crate::pods::records::Records;
 
 mod logs;
 

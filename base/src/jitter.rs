@@ -3,8 +3,9 @@
 //!
 //! Not for plan crates: they get random numbers as arguments.
 
-use rand::Rng;
 use std::time::Duration;
+
+use rand::Rng;
 
 /// A random time between half of `pause` and all of it, in whole milliseconds.
 pub fn jitter(pause: Duration) -> Duration {

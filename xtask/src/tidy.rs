@@ -5,6 +5,7 @@
 mod circles;
 mod dead;
 mod headers;
+mod imports;
 mod rules;
 mod scan;
 mod unsafety;
@@ -64,6 +65,7 @@ pub fn check() -> anyhow::Result<()> {
     let targets = crate::metadata::metadata()?.target_roots();
     let mut findings = Vec::new();
     findings.extend(headers::check(&sources));
+    findings.extend(imports::check(&sources));
     findings.extend(rules::check(&sources));
     findings.extend(unsafety::check(&sources, &targets));
     findings.extend(dead::check(&sources, &targets));

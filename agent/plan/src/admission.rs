@@ -6,13 +6,15 @@
 //! which need labels and taints of the Node object. Called by the agent's
 //! `pods`. Reasons and messages: kubelet v1.37 `lifecycle/predicate.go`.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+
 use crate::pod::{is_terminal, result};
 use crate::reason::FailureReason;
 use crate::record::{ContainerRecord, PodFailure, PodRecord};
 use crate::resources::{hugepages, requests};
 use crate::sysctls::AllowedSysctls;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use std::collections::BTreeMap;
 
 /// What pods may ask for on this node, all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 //!
 //! Not here: whether a container is restarted at all (`pod`). Called by `record` and `pod`.
 
-use crate::Millis;
 use serde::{Deserialize, Serialize};
+
+use crate::Millis;
 
 /// The first delay, in milliseconds.
 pub const BACK_OFF_FIRST_MS: Millis = 10_000;

@@ -4,15 +4,17 @@
 //! Not here: rootfs and OCI document (`knarr-runtime`). Called by the agent's `apply` right before each start, so that a
 //! restarted container sees changed ConfigMaps as in Kubernetes.
 
-use crate::env::{EnvError, Surroundings, environment, expand};
-use crate::resources;
-use crate::volumes::{VolumeError, mounts};
+use std::path::PathBuf;
+
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SecurityContext};
 use knarr_pod::{
     Access, ContainerSpec, Escalation, ImageConfig, ImageGroups, LastWords, Privilege, RootUser,
     Seccomp, User,
 };
-use std::path::PathBuf;
+
+use crate::env::{EnvError, Surroundings, environment, expand};
+use crate::resources;
+use crate::volumes::{VolumeError, mounts};
 
 /// The search path of an image that sets none.
 pub const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

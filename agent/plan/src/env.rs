@@ -4,14 +4,16 @@
 //! Not here: the image's own variables (`container` puts them underneath). Follows kubelet v1.37
 //! `makeEnvironmentVariables` and core/v1 EnvVar.
 
-use crate::resources;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVar, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret,
 };
 use knarr_api::quantity::Quantity;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
+
+use crate::resources;
 
 /// The ConfigMaps and Secrets of the pod's namespace that this node has, by name.
 #[derive(Clone, Default, PartialEq)]

@@ -5,11 +5,12 @@
 //! `apply.rs`, which carries out [`PodAction`]s in order). The rules are kubelet's `computePodActions`
 //! and `SyncTerminatingPod`, Kubernetes v1.37.
 
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
 use crate::backoff::BackOff;
 use crate::reason::{FailureReason, WaitingReason};
 use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord, StopCause};
 use crate::{Millis, ms_of_seconds};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 mod ending;
 mod images;

@@ -4,9 +4,10 @@
 //! Not here: the asking (the agent's `probes`). Only httpGet and tcpSocket are known; `support` refuses the
 //! others.
 
-use crate::{Millis, ms_of_seconds};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::{Millis, ms_of_seconds};
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

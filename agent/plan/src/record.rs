@@ -5,14 +5,16 @@
 //!
 //! Not here: decisions (`pod`) and the file itself (the agent's `records`). Transitions only.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
+use serde::{Deserialize, Deserializer, Serialize};
+
 use crate::Millis;
 use crate::backoff::BackOff;
 use crate::pod::Observed;
 use crate::reason::{FailureReason, SandboxReason, WaitingReason};
-use k8s_openapi::api::core::v1::Pod;
-use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
-use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeMap;
 
 /// The exit code of an attempt that vanished with its sandbox or at a reboot, as CRI runtimes report it.
 pub const LOST_EXIT_CODE: i32 = 255;

@@ -4,12 +4,14 @@
 //! Not here: writing them (`knarr-runtime`). Called by `container`, `status` and the agent's sandbox step.
 //! The arithmetic is kubelet's (v1.37 `cm/helpers_linux.go`, `qos/policy.go`).
 
-use crate::pod::{Role, containers};
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use knarr_api::quantity::Quantity;
 use knarr_pod::{QosClass, Resources};
-use std::collections::BTreeMap;
+
+use crate::pod::{Role, containers};
 
 /// The smallest CFS quota the kernel takes, in microseconds.
 pub const CPU_QUOTA_US_MIN: i64 = 1_000;

@@ -3,12 +3,13 @@
 //!
 //! Not here: the sandbox itself (`knarr-runtime`), reading the node's own files. Called by the agent's `apply`.
 
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use knarr_pod::{IpcMode, NetworkMode, PidMode, SandboxSpec};
+
 use crate::identity::{hosts_file, resolv_conf};
 use crate::pod::host_network;
 use crate::resources::{pod_values, qos};
 use crate::sysctls::sysctls;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use knarr_pod::{IpcMode, NetworkMode, PidMode, SandboxSpec};
 
 /// What a sandbox is described from.
 pub struct SandboxInputs<'a> {

@@ -2,10 +2,11 @@
 //! Values that must not appear in a log, a panic or a failed assertion: their `Debug` says only that they
 //! are there. Used by the plans and by the agent's settings.
 
-use serde::Deserialize;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
+
+use serde::Deserialize;
 
 /// What is printed in the place of a secret.
 const HIDDEN: &str = "[hidden]";

@@ -4,8 +4,9 @@
 //! The planner's own tests drive it with actions; the fakes of the agent's edges (`agent/src/edges/fake.rs`) drive it as
 //! the runtime would be. Nothing outside tests calls it. Not here: decisions, time that passes by itself.
 
-use crate::Millis;
 use knarr_pod::{ContainerPhase, ContainerState, ExitReason, SandboxState, Timestamp};
+
+use crate::Millis;
 
 /// The exit code after SIGKILL.
 pub const KILLED_EXIT_CODE: i32 = 137;

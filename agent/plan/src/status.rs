@@ -5,6 +5,14 @@
 //! Not here: decisions (`pod`). Rules: kubelet v1.37 `getPhase`, `GeneratePodReadyCondition`,
 //! `convertToAPIContainerStatuses`.
 
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use knarr_pod::ExitReason;
+
 use crate::Millis;
 use crate::backoff::{BACK_OFF_FIRST_MS, BACK_OFF_MAX_MS, BACK_OFF_RESET_MS, go_duration};
 use crate::pod::{
@@ -14,13 +22,6 @@ use crate::pod::{
 use crate::reason::WaitingReason;
 use crate::record::{ConditionRecord, ContainerRecord, Exit, PodRecord};
 use crate::resources::qos;
-use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
-use knarr_pod::ExitReason;
 
 /// The scheme of container ids.
 pub const ID_SCHEME: &str = "knarr://";

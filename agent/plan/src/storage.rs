@@ -5,15 +5,17 @@
 //! Not here: measuring (the agent's `pods/sizes`). Rules and messages: kubelet v1.37 eviction manager,
 //! `localStorageEviction`.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use knarr_api::quantity::Quantity;
+
 use crate::Millis;
 use crate::pod::containers;
 use crate::reason::FailureReason;
 use crate::record::PodFailure;
 use crate::resources::{limit, together};
 use crate::volumes::{VolumePlan, VolumeSource};
-use k8s_openapi::api::core::v1::{Container, PodSpec};
-use knarr_api::quantity::Quantity;
-use std::collections::BTreeMap;
 
 const RESOURCE: &str = "ephemeral-storage";
 

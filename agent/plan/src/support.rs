@@ -4,10 +4,11 @@
 //!
 //! Not here: validation of the object (the API server). Called by the planner before each start.
 
-use crate::probe::probe_specs;
 use k8s_openapi::api::core::v1::{
     Container, LifecycleHandler, PodSpec, SELinuxOptions, SecurityContext, Volume,
 };
+
+use crate::probe::probe_specs;
 
 /// A field that cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,16 +4,18 @@
 //! Not here: directories, mounts and files themselves (the agent's `volumes`). Rules: core/v1 Volume,
 //! VolumeMount; messages as kubelet v1.37.
 
-use crate::env::{EnvError, Surroundings, expand, field_value, resource_value};
-use crate::secret::Size;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, Pod, Volume,
 };
 use knarr_api::quantity::Quantity;
 use knarr_pod::{Access, Mount, MountSource, Propagation};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
+
+use crate::env::{EnvError, Surroundings, expand, field_value, resource_value};
+use crate::secret::Size;
 
 /// The mode of a file where the pod says nothing.
 pub const FILE_MODE_DEFAULT: u32 = 0o644;

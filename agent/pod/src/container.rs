@@ -4,10 +4,12 @@
 //! The plan makes these values, the runtime starts the container. Not here: OCI documents (the runtime's shim makes
 //! them), sandboxes (`sandbox`).
 
-use crate::sandbox::Resources;
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sandbox::Resources;
 
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

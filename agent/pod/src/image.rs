@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an image says about the process to run. The runtime reads it, the plan builds a container on it.
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 /// The configuration of an image (OCI image spec v1, `config`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

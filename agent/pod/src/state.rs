@@ -4,8 +4,9 @@
 //! Recorded by the shim in a file of the run directory before anybody is told; read by the agent.
 //! Not here: Kubernetes' ContainerStatus, which the agent derives from these.
 
-use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since 1970, UTC. Serialises as a plain number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -4,8 +4,9 @@
 //! Handles pure v2 and hybrid machines (v1 controllers beside a v2 tree). Not here: the limits of one
 //! container, which libcontainer writes. Called by `runtime` in the agent and by the shim.
 
-use knarr_pod::{QosClass, Resources};
 use std::path::{Path, PathBuf};
+
+use knarr_pod::{QosClass, Resources};
 
 mod layout;
 mod members;

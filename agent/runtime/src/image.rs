@@ -4,8 +4,9 @@
 //! Not here: pulling from registries. Called by `knarr-agent image`, by the agent's pod workers and by
 //! `Runtime`. The layout on disk is described in `image/store.rs`.
 
-use knarr_pod::ImageConfig;
 use std::path::{Path, PathBuf};
+
+use knarr_pod::ImageConfig;
 
 mod archive;
 mod headers;

@@ -3,12 +3,13 @@
 //!
 //! Not here: writing (`logs/writer.rs`, used by the shim only). Called by the agent's log streams.
 
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
 use knarr_base::blocking::run_or_fail;
 use knarr_pod::{LogStream, LogTimestamps, Timestamp};
 use reader::Reader;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 

@@ -3,10 +3,12 @@
 //!
 //! Called by the agent's side to find a shim again, and by both sides before they signal.
 
-use crate::sys;
+use std::io;
+
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use std::io;
+
+use crate::sys;
 
 /// The running kernel's own id.
 pub(crate) fn boot_id() -> io::Result<String> {

@@ -6,10 +6,6 @@
 //! container could write to the agent's file (CVE-2019-5736), so it is executed from a read-only mount of that file, which
 //! costs no memory. Called by the runtime when it opens and by the shim.
 
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::Mode;
-use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags};
-use rustix::mount::OpenTreeFlags;
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,6 +14,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::Mode;
+use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags};
+use rustix::mount::OpenTreeFlags;
 
 /// Since Linux 6.3; decides whether a memfd can be executed.
 const MEMFD_SYSCTL: &str = "/proc/sys/vm/memfd_noexec";

@@ -5,13 +5,15 @@
 //! fields are only ever added, with a default. Not here: sockets (`sandbox/connection.rs`,
 //! `shim/client.rs`).
 
-use crate::cgroup::{CgroupLayout, PodCgroup};
-use crate::process::ProcessId;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use knarr_pod::ContainerState;
 use knarr_pod::{ContainerSpec, LogPolicy, SandboxSpec};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::io;
-use std::path::{Path, PathBuf};
+
+use crate::cgroup::{CgroupLayout, PodCgroup};
+use crate::process::ProcessId;
 
 /// A container's environment may have up to the kernel's 2 MiB of arguments, doubled by JSON's escapes.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;

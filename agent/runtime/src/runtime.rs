@@ -3,6 +3,17 @@
 //!
 //! Not here: what happens inside a sandbox (`sandbox`, `shim`). Called by the agent.
 
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_base::blocking::{Panicked, run_or_fail};
+use knarr_pod::CgroupStats;
+use knarr_pod::{IpcMode, LogPolicy, NetworkMode, SandboxSpec};
+
 use crate::cgroup::CgroupLayout;
 use crate::cgroup::PodCgroup;
 use crate::image::{ImageError, ImageStore};
@@ -12,15 +23,6 @@ use crate::protocol::{FORMAT, Head, ShimConfig, ShimState};
 use crate::sandbox::{Sandbox, SandboxError, shims_in, teardown};
 use crate::shim::{PAUSE_PROGRAM, READY};
 use crate::tree::{self, Durability, write_file};
-use knarr_base::blocking::{Panicked, run_or_fail};
-use knarr_pod::CgroupStats;
-use knarr_pod::{IpcMode, LogPolicy, NetworkMode, SandboxSpec};
-use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
 
 mod prune;
 
@@ -222,7 +224,7 @@ impl Runtime {
     }
 
     /// Finds the sandboxes that an agent before this one made. One whose shim died is among them, as
-    /// [`crate::SandboxState::Dead`], with its containers killed and over. What is not a whole sandbox is
+    /// [`knarr_pod::SandboxState::Dead`], with its containers killed and over. What is not a whole sandbox is
     /// removed, so that a new one can be made. One that runs and cannot be read is left alone and not among
     /// them: [`Runtime::adopt_one`] says what is wrong with it.
     pub async fn adopt(&self) -> Result<Vec<Sandbox>, RuntimeError> {

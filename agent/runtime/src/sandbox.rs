@@ -3,18 +3,20 @@
 //!
 //! Not here: the shim itself. Made by `Runtime`, used by the agent's pod workers.
 
-use crate::image::{ImageError, ImageStore};
-use crate::path_name::is_name;
-use crate::process::ProcessId;
-use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
-use knarr_base::blocking::{Panicked, run_or_fail};
-use knarr_pod::{CgroupStats, ContainerState, SandboxState, StartReason};
-use knarr_pod::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use knarr_base::blocking::{Panicked, run_or_fail};
+use knarr_pod::{CgroupStats, ContainerState, SandboxState, StartReason};
+use knarr_pod::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
 use tokio::sync::watch;
+
+use crate::image::{ImageError, ImageStore};
+use crate::path_name::is_name;
+use crate::process::ProcessId;
+use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
 
 mod connection;
 mod known;

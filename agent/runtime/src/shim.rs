@@ -12,18 +12,20 @@
 //!
 //! Not here: decisions about restarts (the agent's), networks (`agent/datapath`).
 
-use crate::process::ProcessId;
-use crate::protocol::{ShimConfig, ShimState, Snapshot};
-use crate::sys::{self, Forked};
-use crate::tree::{Durability, write_file};
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::process::ProcessId;
+use crate::protocol::{ShimConfig, ShimState, Snapshot};
+use crate::sys::{self, Forked};
+use crate::tree::{Durability, write_file};
 
 mod bundle;
 mod client;

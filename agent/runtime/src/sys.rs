@@ -3,10 +3,11 @@
 //!
 //! Each function says what its caller has to keep to. Called by the shim and the image store.
 
-use nix::errno::Errno;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 
 /// Which side of a fork this is.
 pub(crate) enum Forked {

@@ -3,12 +3,14 @@
 //!
 //! Not here: what is in a ConfigMap or Secret volume (the agent writes it). Called by the agent.
 
-use crate::tree;
-use nix::mount::{MsFlags, mount};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+use crate::tree;
 
 pub use crate::tree::Usage;
 

@@ -7,8 +7,9 @@ mod plans;
 mod random;
 mod restart;
 
-use super::*;
 use std::net::IpAddr;
+
+use super::*;
 
 fn name() -> ServiceName {
     ServiceName::new("default", "web")

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `knarr-agent image import|ls|rm`: works on the image store directly, whether or not an agent runs.
 
-use crate::config::{ConfigError, RunOptions};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use knarr_runtime::ImageStore;
 use knarr_runtime::image::Progress;
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+
+use crate::config::{ConfigError, RunOptions};
 
 /// Arguments of `image`.
 #[derive(Args)]

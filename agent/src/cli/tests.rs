@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which flags there are, and that each can also be said by a variable or in the configuration file.
 
+use std::path::Path;
+
+use clap::CommandFactory;
+
 use super::*;
 use crate::config::{BPF_ROOT_DEFAULT, ConfigError, DATA_DIR_DEFAULT};
-use clap::CommandFactory;
-use std::path::Path;
 
 /// Flags that neither a variable nor the file can hold, and why: each is about one call, not about the node.
 const OF_ONE_CALL: [(&str, &str, &str); 4] = [

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Flags, files and addresses.
-use super::*;
 use clap::Parser;
+
+use super::*;
 
 #[derive(Parser)]
 struct Cli {

@@ -9,15 +9,17 @@
 //! A frame is in the file before the state shows it; it is on the disk before it is acknowledged. A torn
 //! end is cut off at the next start. Not here: what the messages mean (`desired`).
 
-use crate::files;
-use knarr_api::feed::ToNode;
-use knarr_api::feed::to_node::Message;
-use prost::Message as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use knarr_api::feed::ToNode;
+use knarr_api::feed::to_node::Message;
+use prost::Message as _;
+
+use crate::files;
 
 const MAGIC: &[u8; 8] = b"KNARRDS1";
 /// A larger frame is no frame: the feed's messages are far smaller.

@@ -3,13 +3,15 @@
 //!
 //! Not here: the file (`disk`).
 
-use super::{ObjectKey, PackedKey, Scheduling, ServiceKey, State, packed};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use knarr_api::feed::{
     Change, Delta, NodeSet, PodSet, Snapshot, ToNode, Welcome, change::Change as Kind,
     to_node::Message,
 };
-use std::collections::BTreeMap;
-use std::ops::Bound;
+
+use super::{ObjectKey, PackedKey, Scheduling, ServiceKey, State, packed};
 
 /// Changes in one frame of a fresh journal: bounds what a torn frame can cost and what is in memory twice.
 const CHANGES_PER_FRAME: usize = 256;

@@ -2,9 +2,10 @@
 //! Services and endpoints as the desired state keeps them: a node has those of the whole cluster, and as texts each of
 //! their own they take four times the room.
 
-use super::{EndpointKey, ServiceKey};
 use knarr_api::feed::{EndpointRemove, EndpointSet, ServiceSet};
 use prost::Message;
+
+use super::{EndpointKey, ServiceKey};
 
 /// Between the parts of a key; no name and no address has it.
 const SEPARATOR: char = '\0';

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The desired state and its file, cut off at every place.
-use super::*;
 use knarr_api::feed::ToNode;
 use knarr_api::feed::{
     EndpointRemove, NodeSet, ObjectRemove, PodRemove, PodSet, ServicePort, ServiceRemove,
 };
+
+use super::*;
 
 fn welcome(epoch: &str, resumed: bool) -> ToNode {
     to(Message::Welcome(Welcome {

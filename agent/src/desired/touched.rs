@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which parts of the desired state changed since somebody looked.
 
-use super::{PackedKey, ServiceKey};
 use std::collections::BTreeSet;
+
+use super::{PackedKey, ServiceKey};
 
 /// For the pod workers.
 #[derive(Debug, Default)]

@@ -4,13 +4,15 @@
 //!
 //! Not here: the file (`disk`), the messages of a fresh one (`fresh`). Used by the desired state alone.
 
-use super::packed::{PackedEndpoint, PackedKey, PackedService};
-use super::{ObjectEntry, PodEntry};
-use knarr_api::feed::PeerSet;
-use prost::Message;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
+
+use knarr_api::feed::PeerSet;
+use prost::Message;
+
+use super::packed::{PackedEndpoint, PackedKey, PackedService};
+use super::{ObjectEntry, PodEntry};
 
 /// What a change has beside the bytes of its key and its packed value: tags and lengths, its own (8 bytes) and those of
 /// at most five fields of the key (10) and of a long object (6).

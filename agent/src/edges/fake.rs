@@ -4,13 +4,12 @@
 //! A [`FakeNode`] outlives the agents that are started on it, as a kernel does. Tests end containers, break sandboxes and
 //! links, and read what was done in [`FakeNode::log`]. Here is no decision about pods.
 
-use super::{
-    Datapath, Edges, Images, LogPlace, PodAddresses, PodLink, PodNetwork, Sandbox, SandboxHandle,
-    Sandboxes, Volumes,
-};
-use crate::clock::Clock;
-use crate::pods::probes::Answer;
-use crate::pods::volumes::{self, MountError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
 use async_trait::async_trait;
 use knarr_agent_plan::probe::Check;
 use knarr_agent_plan::simulated::{
@@ -20,12 +19,15 @@ use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_datapath::DatapathError;
 use knarr_pod::{ContainerSpec, ContainerState, ImageConfig, SandboxSpec, SandboxState};
 use knarr_runtime::{Image, ImageError, Pruned, RuntimeError, SandboxError};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
+
+use super::{
+    Datapath, Edges, Images, LogPlace, PodAddresses, PodLink, PodNetwork, Sandbox, SandboxHandle,
+    Sandboxes, Volumes,
+};
+use crate::clock::Clock;
+use crate::pods::probes::Answer;
+use crate::pods::volumes::{self, MountError};
 
 /// A machine without a kernel.
 pub struct FakeNode {

@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The edges on this machine: each call is handed to `knarr-runtime` or `knarr-datapath` as it is.
 
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use knarr_agent_plan::volumes::VolumePlan;
+use knarr_datapath::{DatapathError, Network};
+use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
+use knarr_runtime::{Image, ImageError, ImageStore, Pruned, Runtime, RuntimeError, SandboxError};
+use tokio::sync::watch;
+
 use super::{
     Datapath, Edges, Images, LogPlace, PodAddresses, PodLink, PodNetwork, Sandbox, SandboxHandle,
     Sandboxes, Volumes,
@@ -8,16 +20,6 @@ use super::{
 use crate::pods::probes;
 use crate::pods::volumes::{self, MountError};
 use crate::services::SharedDatapath;
-use async_trait::async_trait;
-use knarr_agent_plan::volumes::VolumePlan;
-use knarr_datapath::{DatapathError, Network};
-use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
-use knarr_runtime::{Image, ImageError, ImageStore, Pruned, Runtime, RuntimeError, SandboxError};
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tokio::sync::watch;
 
 /// The edges of this machine.
 pub fn edges(runtime: Runtime, network: Network, datapath: SharedDatapath) -> Edges {

@@ -14,17 +14,19 @@
 //! blocking work; a disk that hangs holds up the state, not heartbeats. Not here: the file's format
 //! (`desired::disk`), what messages mean (`desired`). Used by the feed's connections, one at a time.
 
-use crate::desired::disk::Journal;
-use crate::desired::{Compacted, Desired};
-use crate::metrics::Metrics;
-use knarr_agent_plan::retry::Retry;
-use knarr_api::feed::ToNode;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+use knarr_agent_plan::retry::Retry;
+use knarr_api::feed::ToNode;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
+
+use crate::desired::disk::Journal;
+use crate::desired::{Compacted, Desired};
+use crate::metrics::Metrics;
 
 /// The first and the longest pause between attempts to write the file anew. A full disk is usually full
 /// for minutes, and an attempt writes the whole state.

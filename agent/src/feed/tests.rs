@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The feed against a control plane made for the test: real sockets, real TLS, real gRPC.
-use super::*;
-use crate::config::Server;
-use crate::desired::Desired;
-use crate::join::pin::CaHash;
+use std::sync::Mutex;
+
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use knarr_api::feed::enrollment_server::{Enrollment, EnrollmentServer};
@@ -18,9 +16,13 @@ use rcgen::{
 };
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use std::sync::Mutex;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+use crate::config::Server;
+use crate::desired::Desired;
+use crate::join::pin::CaHash;
 
 mod lost;
 mod memory;

@@ -3,16 +3,18 @@
 //!
 //! Not here: who trusts whom (`pin`, `identity`). Called by `join` and `feed`.
 
-use crate::config::Server;
-use crate::join::pin::WRONG_CA;
+use std::sync::Arc;
+use std::time::Duration;
+
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::config::Server;
+use crate::join::pin::WRONG_CA;
 
 /// For TCP and for TLS each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

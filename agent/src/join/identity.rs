@@ -4,14 +4,16 @@
 //! One file holds key, certificate and CA, so that a crash never leaves parts of two. Called by `join` and
 //! by the feed loop.
 
-use crate::join::pin;
+use std::path::{Path, PathBuf};
+
 use knarr_agent_plan::Millis;
 use knarr_api::feed::NodeCertificate;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::path::{Path, PathBuf};
+
+use crate::join::pin;
 
 /// The file in the pki directory.
 const FILE: &str = "node.pem";

@@ -5,15 +5,16 @@
 //! SHA-256 (kubeadm's `--discovery-token-ca-cert-hash`) becomes the one root, and the ordinary checks of
 //! chain, name and dates follow. Not here: connections of a node that has joined (`identity`).
 
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
 
 /// SHA-256 of a CA's SubjectPublicKeyInfo.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,15 +4,17 @@
 //!
 //! Not here: what to do (`knarr_agent_plan::pod`). Called by `worker`.
 
-use super::worker::Worker;
-use crate::events::Kind;
+use std::pin::pin;
+use std::time::Duration;
+
 use knarr_agent_plan::pod::PodAction;
 use knarr_agent_plan::reason::{SandboxReason, WaitingReason};
 use knarr_agent_plan::record::PodFailure;
 use knarr_runtime::SandboxError;
-use std::pin::pin;
-use std::time::Duration;
 use tokio::sync::Semaphore;
+
+use super::worker::Worker;
+use crate::events::Kind;
 
 mod containers;
 mod sandbox;

@@ -2,9 +2,10 @@
 //! When a pod whose worker panicked gets another: at once the first time, then later and later, so that a
 //! panic that comes back every time does not keep the node busy.
 
+use std::collections::BTreeMap;
+
 use knarr_agent_plan::Millis;
 use knarr_agent_plan::backoff::BackOff;
-use std::collections::BTreeMap;
 
 struct Failure {
     due_ms: Millis,

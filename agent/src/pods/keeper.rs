@@ -3,11 +3,13 @@
 //!
 //! Not here: when to try again, which the worker's rounds decide.
 
-use super::records::Records;
+use std::sync::Arc;
+
 use knarr_agent_plan::pod::RecordStore;
 use knarr_agent_plan::record::PodRecord;
-use std::sync::Arc;
 use tokio::sync::watch;
+
+use super::records::Records;
 
 /// See the module's comment.
 pub struct Keeper {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The records of the pods that have a worker, for readers beside the workers (log streams).
 
-use knarr_agent_plan::record::PodRecord;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use knarr_agent_plan::record::PodRecord;
 use tokio::sync::watch;
 
 /// By pod UID.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The fetch step of a pod: from the runtime's states to the plan's view.
 
-use crate::edges::{Images, Sandbox};
+use std::collections::BTreeMap;
+
 use knarr_agent_plan::pod::{ImageView, Network, Observed, SandboxHealth, SandboxView};
 use knarr_pod::SandboxState;
 use knarr_runtime::ImageError;
-use std::collections::BTreeMap;
+
+use crate::edges::{Images, Sandbox};
 
 /// Whether a sandbox has the network that it should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,13 +4,14 @@
 //! Not here: what a row of answers means (`knarr_agent_plan::probe`). One task for each probe of each running
 //! container; it ends with the attempt.
 
-use knarr_agent_plan::probe::{
-    Check, Outcome, ProbeKind, ProbeSpec, ProbeState, ProbeView, probe_view,
-};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use knarr_agent_plan::probe::{
+    Check, Outcome, ProbeKind, ProbeSpec, ProbeState, ProbeView, probe_view,
+};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;

@@ -2,9 +2,10 @@
 //! The file of each pod's record (`knarr_agent_plan::record`), on disk so that restart counts and exit
 //! codes survive a reboot. Replaced as a whole; a damaged file counts as none. Everything here blocks.
 
-use knarr_agent_plan::record::PodRecord;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use knarr_agent_plan::record::PodRecord;
 
 /// The directory of the records.
 pub struct Records {

@@ -4,11 +4,12 @@
 //!
 //! Not here: what is too much (`knarr_agent_plan::storage`). Owned and awaited by `worker`.
 
-use knarr_agent_plan::storage::DiskUsage;
-use knarr_runtime::volume;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use knarr_agent_plan::storage::DiskUsage;
+use knarr_runtime::volume;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};

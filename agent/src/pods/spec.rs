@@ -3,15 +3,17 @@
 //!
 //! Not here: what follows from it (`knarr_agent_plan::sandbox`, `knarr_agent_plan::container`).
 
-use crate::pods::Context;
-use crate::pods::volumes::path_of;
+use std::path::PathBuf;
+
 use k8s_openapi::api::core::v1::{Container, Pod};
 use knarr_agent_plan::env::Surroundings;
 use knarr_agent_plan::sandbox::{SandboxInputs, sandbox_spec};
 use knarr_agent_plan::volumes::VolumePlan;
 use knarr_agent_plan::{identity, pod};
 use knarr_pod::SandboxSpec;
-use std::path::PathBuf;
+
+use crate::pods::Context;
+use crate::pods::volumes::path_of;
 
 /// What a container's surroundings are, with these pod addresses.
 pub fn surroundings(context: &Context, pod: &Pod, pod_ips: Vec<String>) -> Surroundings {

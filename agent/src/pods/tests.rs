@@ -3,8 +3,8 @@
 //!
 //! Whole lives of pods are in `tests/lives`. Here is the node that they live on.
 
-use super::*;
-use crate::edges::fake::FakeNode;
+use std::net::Ipv4Addr;
+
 use k8s_openapi::api::core::v1::{Event, PodStatus};
 use knarr_agent_plan::support::SeLinux;
 use knarr_api::feed::change::Change as Wish;
@@ -12,8 +12,10 @@ use knarr_api::feed::from_node::Message as Said;
 use knarr_api::feed::to_node::Message;
 use knarr_api::feed::{Change, Delta, PodRemove, PodSet, Snapshot, Welcome};
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
 use tokio::task::JoinHandle;
+
+use super::*;
+use crate::edges::fake::FakeNode;
 
 mod lives;
 

@@ -4,8 +4,6 @@
 //!
 //! Not here: what belongs into them (`knarr_agent_plan::volumes`) and mounts into containers.
 
-use knarr_agent_plan::volumes::{VolumeFile, VolumePlan, VolumeSource};
-use knarr_runtime::volume;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -14,6 +12,9 @@ use std::os::unix::fs::{
     FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown, lchown, symlink,
 };
 use std::path::{Path, PathBuf};
+
+use knarr_agent_plan::volumes::{VolumeFile, VolumePlan, VolumeSource};
+use knarr_runtime::volume;
 
 /// Why a volume could not be made. The text is for the `FailedMount` event: it is whole, in kubelet's words, so
 /// that no variant has a source.

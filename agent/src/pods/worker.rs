@@ -3,14 +3,12 @@
 //!
 //! Not here: decisions (`knarr_agent_plan::pod`), effects (`apply`).
 
-use super::apply::ApplyError;
-use super::keeper::Keeper;
-use super::observe::{self, Wiring};
-use super::probes::{Probes, RemarkKind};
-use super::sizes::{DiskPlaces, Measured, Sizes};
-use super::{Context, spec};
-use crate::edges::SandboxHandle;
-use crate::events::Kind;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_agent_plan::pod::{
     Network, Observed, Plan, PodAction, RecordStore, SandboxView, Stage, Wanted, containers,
@@ -24,13 +22,17 @@ use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_api::feed::PodReport;
 use knarr_base::blocking;
 use knarr_pod::ContainerState;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::apply::ApplyError;
+use super::keeper::Keeper;
+use super::observe::{self, Wiring};
+use super::probes::{Probes, RemarkKind};
+use super::sizes::{DiskPlaces, Measured, Sizes};
+use super::{Context, spec};
+use crate::edges::SandboxHandle;
+use crate::events::Kind;
 
 /// The first and the longest pause after an action failed, in milliseconds.
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);

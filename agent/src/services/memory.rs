@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What many Services cost in memory, and that it comes back: the desired state, the table and its plans together.
 
-use super::*;
 use knarr_api::feed::{
     Change, Delta, EndpointRemove, ServicePort, ServiceRemove, Snapshot, change::Change as Kind,
     to_node::Message,
 };
+
+use super::*;
 
 pub(crate) const SERVICES: u32 = 10_000;
 const ENDPOINTS: u32 = 3;

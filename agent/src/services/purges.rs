@@ -4,14 +4,16 @@
 //!
 //! Not here: which backends are gone (the plan). Owned and polled by the Service loop.
 
-use super::RESYNC_AFTER;
-use futures::future::BoxFuture;
-use knarr_datapath::DatapathError;
-use knarr_datapath::inspect::Inspector;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::future::BoxFuture;
+use knarr_datapath::DatapathError;
+use knarr_datapath::inspect::Inspector;
+
+use super::RESYNC_AFTER;
 
 /// Backend ids. A removed backend's id is not used again, so a late purge hits nothing else.
 type Ids = Arc<HashSet<u32>>;

@@ -3,6 +3,14 @@
 //!
 //! Not here: the order in which loops start (`start`).
 
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use knarr_datapath::Network;
+use knarr_runtime::{Runtime, RuntimeConfig};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
 use super::settings::Settings;
 use crate::clock::Clock;
 use crate::desired::Desired;
@@ -20,12 +28,6 @@ use crate::pods::records::Records;
 use crate::pods::{self, ENDS_AT_ONCE, STARTS_AT_ONCE};
 use crate::services::SharedDatapath;
 use crate::streams::{NodeServer, Streams};
-use anyhow::Context as _;
-use knarr_datapath::Network;
-use knarr_runtime::{Runtime, RuntimeConfig};
-use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
 
 /// What this process runs, also when its file was replaced by another version's.
 const OWN_PROGRAM: &str = "/proc/self/exe";

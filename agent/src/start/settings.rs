@@ -3,21 +3,23 @@
 //!
 //! Not here: reading options (`config`). Called by `start` before anything else.
 
-use crate::config::{
-    ConfigError, HEALTH_LISTEN_DEFAULT, MAX_PODS_DEFAULT, POD_PIDS_DEFAULT, RunOptions,
-};
-use crate::health::HealthListener;
-use crate::join::JoinConfig;
-use crate::machine::Machine;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use anyhow::Context as _;
 use knarr_agent_plan::sysctls::AllowedSysctls;
 use knarr_datapath::{Datapath, DatapathConfig, MapSizes, ProgramLog, TcHook};
 use knarr_pod::LogPolicy;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+use crate::config::{
+    ConfigError, HEALTH_LISTEN_DEFAULT, MAX_PODS_DEFAULT, POD_PIDS_DEFAULT, RunOptions,
+};
+use crate::health::HealthListener;
+use crate::join::JoinConfig;
+use crate::machine::Machine;
 
 /// How long the lock of an agent that was just killed may still be there.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);

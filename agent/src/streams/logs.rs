@@ -3,8 +3,8 @@
 //!
 //! Not here: reading log files (`knarr_runtime::logs`). Called by `streams`.
 
-use super::{NodeServer, problem};
-use crate::edges::LogPlace;
+use std::sync::Arc;
+
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use knarr_agent_plan::pod::containers;
@@ -13,9 +13,11 @@ use knarr_api::feed::{LogRequest, StreamError};
 use knarr_api::stream::{DATA_BYTES_MAX, Frame, channel};
 use knarr_pod::{LogTimestamps, Timestamp};
 use knarr_runtime::logs::{self, LogQuery};
-use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::{NodeServer, problem};
+use crate::edges::LogPlace;
 
 impl NodeServer {
     /// Sends a log until its end, or until nobody takes it.

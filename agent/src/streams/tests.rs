@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Streams between a control plane made for the test and this agent: both directions, half-closed, bounded.
 
-use super::*;
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use knarr_api::feed::feed_server::{self, FeedServer};
 use knarr_api::feed::{ExecRequest, FromNode, LogRequest, NodeCertificate, RenewRequest, ToNode};
 use knarr_api::stream::channel;
-use std::time::Duration;
 use tonic::{Request as Call, Response, Status};
+
+use super::*;
 
 #[test]
 fn streams_are_bounded_before_anything_is_spawned_for_them() {

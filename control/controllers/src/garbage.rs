@@ -38,7 +38,7 @@ fn locked(graph: &Mutex<Graph>) -> MutexGuard<'_, Graph> {
 
 /// Registers the controller; its keys are uids of objects of any kind.
 pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
-    let metadata = shared.informers().metadata()?;
+    let metadata = MetadataInformers::of(shared.informers())?;
     let graph: Arc<Mutex<Graph>> = Arc::default();
     let observer = Observer {
         client: shared.client(),

@@ -15,14 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::informer::{IndexOf, Informer, View, ViewOf};
-use crate::metadata::MetadataInformers;
+
+/// One value of each type.
+type ByType = Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>;
 
 /// The shared informers. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Informers {
     client: Client,
-    by_view: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send>>>>,
-    metadata: Arc<Mutex<Option<MetadataInformers>>>,
+    by_view: ByType,
+    sets: ByType,
     tasks: TaskTracker,
     stop: CancellationToken,
     failed: CancellationToken,
@@ -34,7 +36,7 @@ impl Informers {
         Self {
             client,
             by_view: Arc::default(),
-            metadata: Arc::default(),
+            sets: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
             failed: CancellationToken::new(),
@@ -55,14 +57,20 @@ impl Informers {
         Ok(informer)
     }
 
-    /// The informers of the metadata of every object.
-    pub fn metadata(&self) -> Result<MetadataInformers, ApiError> {
-        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(metadata) = &*metadata {
-            return Ok(metadata.clone());
+    /// A set of informers that is made of these, once for all who ask. `make` may start informers.
+    pub(crate) fn once<T: Clone + Send + 'static>(
+        &self,
+        make: impl FnOnce(Client) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        // Nothing under this lock panics half-way.
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sets.get(&TypeId::of::<T>());
+        if let Some(set) = known.and_then(|known| known.downcast_ref::<T>()) {
+            return Ok(set.clone());
         }
-        let started = MetadataInformers::start(self.client.clone(), self.clone())?;
-        Ok(metadata.insert(started).clone())
+        let set = make(self.client.clone())?;
+        sets.insert(TypeId::of::<T>(), Box::new(set.clone()));
+        Ok(set)
     }
 
     /// Starts an informer that only its maker knows. It ends with the others, or after `unserved`, when every object counts

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::future::join_all;
 use knarr_apiserver::{ApiError, Client, GroupVersionResource, Object};
 use knarr_control_plan::garbage::{self, Deleting, Item, Leaving, OwnerRef, ResourceName};
-
 use tokio_util::sync::CancellationToken;
 
 use crate::informer::{Change, Informer};
@@ -52,8 +51,13 @@ impl std::fmt::Debug for MetadataInformers {
 }
 
 impl MetadataInformers {
+    /// Those that all controllers share. Fails for a kind that is not served.
+    pub fn of(informers: &Informers) -> Result<Self, ApiError> {
+        informers.once(|client| Self::start(client, informers.clone()))
+    }
+
     /// Starts an informer for each resource that is served, and follows what is served.
-    pub(crate) fn start(client: Client, informers: Informers) -> Result<Self, ApiError> {
+    fn start(client: Client, informers: Informers) -> Result<Self, ApiError> {
         let mut changes = client.resource_changes();
         let this = Self {
             client,

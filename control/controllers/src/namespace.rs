@@ -16,6 +16,7 @@ use knarr_control_plan::namespace::{self, Content};
 use crate::clock;
 use crate::controller::{Controller, Reconcile, Registration};
 use crate::informer::View;
+use crate::metadata::MetadataInformers;
 use crate::queue::Outcome;
 use crate::shared::Shared;
 
@@ -50,7 +51,7 @@ struct Namespaces {
 /// Registers the controller.
 pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
     let namespaces = shared.informers().of::<NamespaceView>()?;
-    let metadata = shared.informers().metadata()?;
+    let metadata = MetadataInformers::of(shared.informers())?;
     let terminating = namespaces.clone();
     Ok(Controller::new(shared, NAME, WORKERS)
         .watches(&namespaces, |queue, change| {

@@ -140,12 +140,11 @@ impl Cluster {
 
     /// The names of all Services that select pods.
     pub fn service_names(&self) -> impl Iterator<Item = NamespacedName> {
-        let in_namespace = |(namespace, services): (&Box<str>, &HashMap<Box<str>, Selector>)| {
+        let namespaces = self.services.iter();
+        namespaces.flat_map(|(namespace, services)| {
             let names = services.keys();
-            let named = names.map(|name| NamespacedName::new(&**namespace, &**name));
-            named.collect::<Vec<_>>()
-        };
-        self.services.iter().flat_map(in_namespace)
+            names.map(|name| NamespacedName::new(&**namespace, &**name))
+        })
     }
 
     /// The pod with this uid, if it is known.

@@ -11,8 +11,9 @@ pub(crate) mod wire;
 
 pub use encode::EncodeError;
 
-use crate::decode::DecodeError;
 use wire::{Fields, Wire, put_bytes, put_key, put_varint, string, wrong};
+
+use crate::decode::DecodeError;
 
 /// What a Kubernetes protobuf body starts with.
 const MAGIC: &[u8] = b"k8s\0";

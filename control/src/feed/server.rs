@@ -18,6 +18,7 @@ use knarr_api::k8s_openapi::api::core::v1::Node;
 use knarr_api::stream::FRAMES_MAX;
 use knarr_apiserver::PeerIdentity;
 use knarr_apiserver::serve::PeerCertificate;
+use knarr_base::chain;
 use knarr_control_plan::feed::admission::Certificate;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +29,6 @@ use tonic::{Request, Response, Status, Streaming};
 use super::sessions::Signals;
 use super::{Feed, hub, refusals, session};
 use crate::clock;
-use knarr_base::chain;
 
 /// Time for the first message of a session. An agent sends it with the call.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);

@@ -182,3 +182,19 @@ fn comments_and_literals_are_no_code() {
         ]
     );
 }
+
+#[test]
+fn imports_stand_in_three_blocks() {
+    let found = |imports: &str| {
+        lines(&imports::check(&[source(
+            "a/src/x.rs",
+            &format!("{HEADER}\n{imports}\nfn x() {{}}\n\nmod tests {{\n    use super::*;\n}}\n"),
+        )]))
+    };
+    let good = "mod y;\n\nuse std::fs;\nuse std::{\n    io,\n    net,\n};\n\nuse serde::Serialize;\n\nuse crate::y;\n\npub use y::Z;\n";
+    assert_eq!(found(good), Vec::<usize>::new());
+    assert_eq!(found("use std::fs;\nuse serde::Serialize;\n"), [5]);
+    assert_eq!(found("use serde::Serialize;\n\nuse std::fs;\n"), [6]);
+    assert_eq!(found("use crate::y;\n\nuse serde::Serialize;\n"), [6]);
+    assert_eq!(found("use std::fs;\n\nuse std::io;\n"), [6]);
+}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Containers over images.
-use super::*;
 use serde_json::json;
+
+use super::*;
 
 fn plan(pod_spec: serde_json::Value, image: &ImageConfig) -> Result<ContainerSpec, ConfigError> {
     let pod: Pod = serde_json::from_value(json!({

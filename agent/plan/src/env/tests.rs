@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Environments, source by source.
-use super::*;
 use serde_json::json;
+
+use super::*;
 
 fn pod(container: serde_json::Value) -> Pod {
     serde_json::from_value(json!({

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names and files in /etc.
-use super::*;
 use serde_json::json;
+
+use super::*;
 
 fn pod(name: &str, spec: serde_json::Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec}))

@@ -4,12 +4,13 @@
 //! Not here: what follows when nothing is left (`plan`). Sidecars are stopped after the containers, in
 //! reverse order, as Kubernetes v1.29 and later do.
 
+use k8s_openapi::api::core::v1::Container;
+
 use super::running::pre_stop_sleep_ms;
 use super::{Planner, PodAction, Role, StopCause, containers, grace_ms, stop_signal};
 use crate::Millis;
 use crate::reason::FailureReason;
 use crate::storage::EVICTION_GRACE_MS;
-use k8s_openapi::api::core::v1::Container;
 
 impl Planner<'_> {
     pub(super) fn end(&mut self) {

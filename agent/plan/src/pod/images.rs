@@ -3,11 +3,12 @@
 //!
 //! Not here: the import itself. Called by the planner before each start.
 
+use k8s_openapi::api::core::v1::Container;
+
 use super::{ImageView, Planner, PodAction};
 use crate::reason::WaitingReason;
 use crate::record::Refusal;
 use crate::support;
-use k8s_openapi::api::core::v1::Container;
 
 impl Planner<'_> {
     /// The refusal was about an image that is there now: no need to wait.

@@ -3,6 +3,8 @@
 //!
 //! Not here: what holds a start back (`images`), the end of a pod (`ending`).
 
+use k8s_openapi::api::core::v1::Container;
+
 use super::{
     Planner, PodAction, RecordStore, Restart, Role, StopCause, containers, grace_ms, restart_due,
     restarts, stop_signal,
@@ -10,7 +12,6 @@ use super::{
 use crate::reason::WaitingReason;
 use crate::record::ContainerRecord;
 use crate::{Millis, ms_of_seconds};
-use k8s_openapi::api::core::v1::Container;
 
 impl Planner<'_> {
     pub(super) fn run_init(&mut self, position: usize) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pod state machine, driven against a small simulated runtime.
+use knarr_pod::{ContainerPhase, ExitReason};
+use serde_json::json;
+
 use super::*;
 use crate::probe::ProbeView;
 use crate::simulated::{KILLED_EXIT_CODE, SimulatedSandbox};
 use crate::status::status;
-use knarr_pod::{ContainerPhase, ExitReason};
-use serde_json::json;
 
 mod sandbox;
 mod status;

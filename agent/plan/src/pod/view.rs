@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is there of a pod, as the planner sees it. Filled in by the agent's `observe`.
 
+use std::collections::BTreeMap;
+
+use knarr_pod::ContainerState;
+
 use crate::probe::ProbeView;
 use crate::record::PodFailure;
 use crate::support::SeLinux;
-use knarr_pod::ContainerState;
-use std::collections::BTreeMap;
 
 /// The sandbox as the runtime sees it. A sandbox whose pause process died is no sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rows of answers.
-use super::*;
 use serde_json::json;
+
+use super::*;
 
 fn container(extra: serde_json::Value) -> Container {
     let mut value = json!({"name": "c", "ports": [{"name": "http", "containerPort": 8080}]});

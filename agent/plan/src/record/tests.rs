@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is remembered across restarts.
-use super::*;
-use crate::pod::{SandboxHealth, SandboxView};
 use knarr_pod::Timestamp;
 use serde_json::json;
+
+use super::*;
+use crate::pod::{SandboxHealth, SandboxView};
 
 fn running(attempt: u32) -> Observed {
     Observed {

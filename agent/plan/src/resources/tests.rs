@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Requests and limits in numbers.
-use super::*;
 use serde_json::json;
+
+use super::*;
 
 fn spec(containers: serde_json::Value) -> PodSpec {
     serde_json::from_value(json!({"containers": containers})).expect("spec")

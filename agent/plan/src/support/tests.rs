@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Each refused field is named by its path.
-use super::*;
 use serde_json::json;
+
+use super::*;
 
 fn refused(spec: serde_json::Value) -> Option<String> {
     let spec: PodSpec = serde_json::from_value(spec).expect("spec");

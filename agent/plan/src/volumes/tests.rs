@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Volumes and mounts as values.
-use super::*;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::json;
-use std::sync::Arc;
+
+use super::*;
 
 fn pod(spec: serde_json::Value) -> Pod {
     serde_json::from_value(json!({

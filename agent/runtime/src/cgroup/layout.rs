@@ -3,11 +3,13 @@
 //!
 //! Not here: processes in them (`members`) and limits (`values`).
 
-use super::{CgroupError, PODS, PodCgroup, SHIMS};
+use std::path::{Path, PathBuf};
+
 use cgroups_rs::fs as library;
 use cgroups_rs::fs::{Cgroup, Hierarchy, Subsystem};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use std::path::{Path, PathBuf};
+
+use super::{CgroupError, PODS, PodCgroup, SHIMS};
 
 /// Where distributions mount cgroups.
 const MOUNT_ROOT: &str = "/sys/fs/cgroup";

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Processes of cgroups: putting them in, killing them all, removing what is empty.
 
-use super::layout::make_dirs;
-use super::{CgroupError, CgroupLayout, PodCgroup, SHIM, values};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
 use knarr_pod::CgroupStats;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+
+use super::layout::make_dirs;
+use super::{CgroupError, CgroupLayout, PodCgroup, SHIM, values};
 
 /// How long killed processes may take to be gone. A process in an uninterruptible wait for a broken disk
 /// takes longer than any bound; the caller tries again.

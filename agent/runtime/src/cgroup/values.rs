@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Limits and statistics of pod cgroups, through cgroups-rs.
 
-use super::{CgroupError, PodCgroup, cpu_weight};
+use std::path::Path;
+
 use cgroups_rs::fs::cpu::CpuController;
 use cgroups_rs::fs::cpuacct::CpuAcctController;
 use cgroups_rs::fs::memory::MemController;
@@ -9,7 +10,8 @@ use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, MaxValue};
 use knarr_pod::CgroupStats;
 use knarr_pod::Resources;
-use std::path::Path;
+
+use super::{CgroupError, PodCgroup, cpu_weight};
 
 /// Sets what is given; a limit whose controller is missing is refused, not dropped.
 pub(super) fn apply(

@@ -3,14 +3,6 @@
 //!
 //! Not here: what the files mean (`layout`).
 
-use super::headers::{Bounded, HeadersTooLarge};
-use super::section::{Packing, Section};
-use super::source::{Blob, Found, Source};
-use super::text::{printable, quoted};
-use super::{AGAIN, ImageError, layout};
-use crate::tree;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,6 +10,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::headers::{Bounded, HeadersTooLarge};
+use super::section::{Packing, Section};
+use super::source::{Blob, Found, Source};
+use super::text::{printable, quoted};
+use super::{AGAIN, ImageError, layout};
+use crate::tree;
 
 /// JSON documents larger than this are refused; the largest known index has some hundred kilobytes.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;

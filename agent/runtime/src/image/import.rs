@@ -4,6 +4,15 @@
 //! Crash-safe by order: a layer is unpacked in `tmp`, synced, renamed; then the image's record; then its
 //! names. What an interruption leaves is removed by `store`. Called as `ImageStore::import`.
 
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use sha2::{Digest, Sha256};
+
 use super::archive::Files;
 use super::layer::{Cause, LayerError, no_space, unpack};
 use super::manifest::Configuration;
@@ -12,13 +21,6 @@ use super::store::{ImageStore, LayerRecord, Record};
 use super::text::{printable, quoted};
 use super::{AGAIN, ImageError, ImageName, Progress, is_digest};
 use crate::tree;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use sha2::{Digest, Sha256};
-use std::cell::{Cell, RefCell};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 /// Docker's bound on the layers of an image; the mount options of one page hold as many.
 const LAYERS_MAX: usize = 127;

@@ -6,10 +6,14 @@
 //! name is resolved inside that root. The `tar` crate only reads; it writes nothing.
 //! Source: OCI image spec v1.1, layer.md.
 
-use super::ImageError;
-use super::headers::{Bounded, HeadersTooLarge};
-use super::text::{printable, quoted};
-use crate::tree::{self, make_dirs_in_root, open_in_root, remove_at};
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -18,13 +22,11 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+
+use super::ImageError;
+use super::headers::{Bounded, HeadersTooLarge};
+use super::text::{printable, quoted};
+use crate::tree::{self, make_dirs_in_root, open_in_root, remove_at};
 
 /// What marks a removed name.
 const WHITEOUT: &[u8] = b".wh.";

@@ -3,11 +3,12 @@
 //!
 //! Not here: reading the files (`archive`), importing what is found (`import`).
 
+use sha2::{Digest, Sha256};
+
 use super::manifest::{Descriptor, DockerImage, Document};
 use super::source::{Found, Source, check, parse, required};
 use super::text::quoted;
 use super::{ImageError, ImageName, is_digest};
-use sha2::{Digest, Sha256};
 
 /// An index may point to an index; deeper nesting is nobody's.
 const INDEX_DEPTH_MAX: usize = 4;

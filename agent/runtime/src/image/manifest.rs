@@ -3,9 +3,10 @@
 //!
 //! Parsing only. Sources: OCI image spec v1.1, Docker image spec v1.2.
 
+use std::collections::BTreeMap;
+
 use knarr_pod::ImageConfig;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 /// OCI descriptor.
 #[derive(Clone, Debug, Deserialize)]

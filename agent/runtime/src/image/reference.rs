@@ -3,8 +3,9 @@
 //!
 //! Rules: distribution/reference (`ParseDockerRef`), as the kubelet and containerd use them. Pure.
 
-use super::ImageError;
 use std::fmt;
+
+use super::ImageError;
 
 /// A reference in full: `docker.io/library/nginx:latest`, `localhost/knarr-echo:dev`,
 /// `registry.example:5000/a/b@sha256:...`.

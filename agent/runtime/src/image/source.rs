@@ -4,10 +4,11 @@
 //! `archive` is a layout or an archive on the node's disk; a registry will be another source. Not here: what the files of a
 //! layout mean (`layout`), the store (`import`).
 
+use std::path::Path;
+
 use super::section::Section;
 use super::text::printable;
 use super::{ImageError, ImageName};
-use std::path::Path;
 
 /// A place that holds images.
 pub(super) trait Source {

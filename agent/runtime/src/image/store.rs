@@ -13,17 +13,19 @@
 //!
 //! Several processes may use the same directory: the agent, and `knarr-agent image`.
 
-use super::{Image, ImageError, ImageName, is_digest};
-use crate::tree::{self, Durability, write_file};
-use knarr_pod::ImageConfig;
-use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use knarr_pod::ImageConfig;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Image, ImageError, ImageName, is_digest};
+use crate::tree::{self, Durability, write_file};
 
 /// Digits of a chain id in a directory name: 127 of them fit into the one page of mount options.
 const LAYER_NAME_LEN: usize = 26;

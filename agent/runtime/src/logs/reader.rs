@@ -3,14 +3,16 @@
 //!
 //! Blocking, no waiting: at the end it says so, and can be asked again. Called by `logs` only.
 
-use super::writer::rotated_files;
-use super::{LogError, LogQuery};
-use bytes::Bytes;
-use knarr_pod::{LogStream, LogTimestamps, Timestamp};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use knarr_pod::{LogStream, LogTimestamps, Timestamp};
+
+use super::writer::rotated_files;
+use super::{LogError, LogQuery};
 
 /// Read at once.
 const CHUNK_BYTES: usize = 64 << 10;

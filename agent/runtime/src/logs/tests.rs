@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of reading what the writer wrote, also while it writes.
 
-use super::writer::{LogWriter, Pending, Stream};
-use super::*;
+use std::time::Duration;
+
 use futures::StreamExt;
 use knarr_pod::LogPolicy;
 use knarr_pod::{LogStream, LogTimestamps, Timestamp};
-use std::time::Duration;
+
+use super::writer::{LogWriter, Pending, Stream};
+use super::*;
 
 struct Log {
     path: PathBuf,

@@ -5,11 +5,12 @@
 //! entry. Format: kubernetes/cri-api, `docs/logging`; rotated names as kubelet's, with more digits.
 //! Used by the shim only. A full disk loses lines, it never stops the container.
 
-use knarr_pod::LogPolicy;
-use knarr_pod::Timestamp;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use knarr_pod::LogPolicy;
+use knarr_pod::Timestamp;
 
 /// Longer lines are written in pieces (containerd's max_container_log_line_size).
 pub(crate) const LINE_BYTES_MAX: usize = 16 << 10;

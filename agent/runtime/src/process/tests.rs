@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of telling processes apart.
 
-use super::*;
 use std::time::{Duration, Instant};
+
+use super::*;
 
 #[test]
 fn a_process_is_known_by_its_start_time() {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of programs in sealed memory and of the limits of mounts.
 
-use super::*;
 use std::io::Write;
+
+use super::*;
 
 #[test]
 fn a_sealed_program_runs_and_cannot_be_written_to() {

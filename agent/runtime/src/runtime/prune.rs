@@ -2,11 +2,12 @@
 //! Removes what no wanted pod owns, from the whole list of wanted pods: after a crash, a reboot, or a
 //! missed event the same code runs as always.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use super::{Inner, Pruned, RuntimeError, failed, list};
 use crate::sandbox::teardown;
 use crate::tree;
-use std::collections::BTreeSet;
-use std::path::Path;
 
 impl Inner {
     /// See [`super::Runtime::prune`]. Goes on after an error, and tells the first.

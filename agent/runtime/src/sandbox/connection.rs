@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Talking to a shim: one connection for each request, one that stays for what changes.
 
-use crate::protocol::{Reply, Request, ShimConfig, encode, frame_len};
-use crate::tree;
 use std::io;
 use std::path::Path;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+
+use crate::protocol::{Reply, Request, ShimConfig, encode, frame_len};
+use crate::tree;
 
 /// Connects by way of the directory's descriptor: paths of sockets end after 108 bytes.
 pub(super) async fn connect(run_dir: &Path) -> io::Result<UnixStream> {

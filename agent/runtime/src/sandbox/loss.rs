@@ -2,11 +2,13 @@
 //! What becomes of a sandbox whose shim died: nobody reads its logs or waits for its processes any more,
 //! so they are ended, and what is not known of them is said.
 
+use std::io;
+
+use knarr_pod::{ContainerPhase, ExitReason, Timestamp};
+
 use crate::process::ProcessId;
 use crate::protocol::{ShimConfig, ShimState, Snapshot};
 use crate::tree::{Durability, write_file};
-use knarr_pod::{ContainerPhase, ExitReason, Timestamp};
-use std::io;
 
 /// The exit code of a container whose end nobody saw (kubelet uses the same).
 const EXIT_CODE_UNKNOWN: i32 = 137;

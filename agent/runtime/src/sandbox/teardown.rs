@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Takes a sandbox away, whole or in pieces: after a crash any part of it may be missing.
 
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use super::SandboxError;
 use crate::cgroup::CgroupLayout;
 use crate::process::ProcessId;
 use crate::protocol::{ShimConfig, ShimState};
 use crate::tree;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// How long a killed shim may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(5);

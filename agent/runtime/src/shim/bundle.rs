@@ -4,8 +4,9 @@
 //! Pure: facts in, the specification's own type out. Defaults are containerd's (v2.0 `oci.populateDefaultUnixSpec`), which is what
 //! a container on Kubernetes sees. Not here: mounting the root file system (`creator`).
 
-use super::user::Identity;
-use crate::protocol::{ShimConfig, StartRequest};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use knarr_pod::{
     Access, Escalation, ImageGroups, IpcMode, MountSource, NetworkMode, PidMode, Privilege,
     Propagation, Resources,
@@ -16,8 +17,9 @@ use libcontainer::oci_spec::runtime::{
     LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceType,
     LinuxPidsBuilder, LinuxResources, Mount, MountBuilder, Process, RootBuilder, Spec, UserBuilder,
 };
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+
+use super::user::Identity;
+use crate::protocol::{ShimConfig, StartRequest};
 
 /// The version of the specification that the document follows.
 const OCI_VERSION: &str = "1.2.0";

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One connection to a shim: bytes in, requests out, and back.
 
-use crate::protocol::{FRAME_BYTES_MAX, Reply, Request, decode, encode};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+
+use crate::protocol::{FRAME_BYTES_MAX, Reply, Request, decode, encode};
 
 /// What a slow reader may leave unread. A watcher that is so far behind is dropped and connects again.
 const UNSENT_BYTES_MAX: usize = 4 << 20;

@@ -6,6 +6,16 @@
 //!    └───────────────────────Failed──────────────────────────────────^
 //! ```
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
+use knarr_pod::{LastWords, PidMode};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 use super::EXIT_CODE_NOT_STARTED;
 use super::creator::{self, FailedStep, Report};
 use crate::cgroup::PodCgroup;
@@ -14,14 +24,6 @@ use crate::logs::writer::{LogWriter, Pending, Stream};
 use crate::process::ProcessId;
 use crate::protocol::{Failure, ShimConfig, StartRequest, decode};
 use crate::sys::{self, Forked};
-use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
-use knarr_pod::{LastWords, PidMode};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// A container that is not made by then is given up; a working one takes some 30 ms, on a node that is
 /// starting a hundred at once some seconds.

@@ -6,11 +6,12 @@
 //! child when this one ends, because the shim is a subreaper. The child has a mount namespace of its own,
 //! so the container's overlay is never seen on the node and is gone with the container.
 
-use super::bundle::{self, Facts};
-use super::executor::Exec;
-use super::user;
-use crate::protocol::{ShimConfig, StartRequest};
-use crate::tree;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
 use knarr_pod::{MountSource, Privilege, Propagation, RootUser, Seccomp};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
@@ -21,11 +22,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+
+use super::bundle::{self, Facts};
+use super::executor::Exec;
+use super::user;
+use crate::protocol::{ShimConfig, StartRequest};
+use crate::tree;
 
 /// A program that was told to execute does so at once; only a hung file system takes longer.
 const EXEC_WAIT_MS: u16 = 20_000;

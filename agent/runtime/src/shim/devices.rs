@@ -4,9 +4,10 @@
 //! libcontainer would need libbpf for it and without it lets a container open every device. On v1 it
 //! writes `devices.allow` itself. The list is containerd's default. Called by `creator`.
 
-use crate::sys::{BpfInstruction, attach_device_program};
 use std::io;
 use std::os::fd::OwnedFd;
+
+use crate::sys::{BpfInstruction, attach_device_program};
 
 /// struct bpf_cgroup_dev_ctx: the low half of the first field is the type (1 block, 2 character), the high
 /// half the access (1 mknod, 2 read, 4 write).

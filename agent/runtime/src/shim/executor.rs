@@ -5,12 +5,13 @@
 //! when it fails. This one resets signals and reports over a pipe that a successful exec closes.
 //! Messages are runc's (v1.2), because people know them from Kubernetes.
 
-use libcontainer::oci_spec::runtime::Spec;
-use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
-use nix::errno::Errno;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::errno::Errno;
 
 /// See the module's comment.
 #[derive(Clone)]

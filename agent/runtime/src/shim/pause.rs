@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Starts the pause process: new namespaces, host name, loopback, sysctls, then the tiny program.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use knarr_pod::{IpcMode, NetworkMode, PidMode};
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid};
+
 use crate::cgroup::PAUSE;
 use crate::process::ProcessId;
 use crate::program::SealedProgram;
 use crate::protocol::ShimConfig;
 use crate::sys::{self, Forked};
-use knarr_pod::{IpcMode, NetworkMode, PidMode};
-use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
 /// nobody: pause needs no privilege.
 const PAUSE_ID: u32 = 65_535;

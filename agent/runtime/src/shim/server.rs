@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The shim's loop: one thread, one poll(2), everything it waits for in it.
 
-use super::client::Client;
-use super::container::{Container, Ended};
-use crate::cgroup::PodCgroup;
-use crate::process::ProcessId;
-use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::process::WaitOptions;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
-use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::container::{Container, Ended};
+use crate::cgroup::PodCgroup;
+use crate::process::ProcessId;
+use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
 
 mod saving;
 

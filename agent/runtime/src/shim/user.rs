@@ -4,13 +4,15 @@
 //! Rules: Docker and containerd (`oci.WithUser`, `WithAdditionalGIDs`). The files belong to the image, so
 //! they are opened inside its root only.
 
-use crate::tree::open_in_root;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::tree::open_in_root;
 
 /// More is no passwd file.
 const FILE_BYTES_MAX: u64 = 8 << 20;

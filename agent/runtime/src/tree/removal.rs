@@ -6,17 +6,19 @@
 //! pod for ever. No path is used below the root of a tree, because a deep one is longer than the kernel
 //! takes.
 
-use super::unmount_below;
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
-use rustix::fs::Dir;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::Dir;
+
+use super::unmount_below;
 
 /// How many levels are walked at once: each holds a descriptor. What lies deeper is moved to the top of the
 /// tree and removed from there. Hardly any tree that is not made to be deep has more.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of walking trees.
 
-use super::*;
 use std::fs;
 use std::os::unix::fs::symlink;
+
+use super::*;
 
 #[test]
 fn directories_are_made_inside_the_root_through_links() {

@@ -5,17 +5,19 @@
 //! No path is used below the root, for the reason that `removal` has. Called for volumes and for what
 //! containers write.
 
-use super::removal::{LEVELS_MAX, open};
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
-use rustix::fs::Dir;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use rustix::fs::Dir;
+
+use super::removal::{LEVELS_MAX, open};
 
 /// What a tree holds.
 #[derive(Debug, Default)]

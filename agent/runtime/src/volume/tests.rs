@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of volumes. Those in memory are tested in `tests/runtime/volumes.rs`, which has mounts of its own.
 
-use super::*;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
+
+use super::*;
 
 /// A group that nobody has.
 const GROUP: u32 = 4321;

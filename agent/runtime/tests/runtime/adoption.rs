@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent goes and comes back; shims and everything else may die at any time.
 
-use crate::harness::{exited, on_host, outcome, output, sandbox, shell};
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use knarr_pod::{ContainerPhase, ExitReason, SandboxState};
 use knarr_runtime::{Runtime, RuntimeError};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use std::path::Path;
-use std::time::Duration;
+
+use crate::harness::{exited, on_host, outcome, output, sandbox, shell};
 
 fn kill(pid: i32) {
     let pid = nix::unistd::Pid::from_raw(pid);

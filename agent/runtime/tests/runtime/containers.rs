@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a container sees and how it ends.
 
-use crate::harness::{exited, on_host, outcome, output, run, sandbox, shell};
+use std::time::Instant;
+
 use anyhow::Result;
 use knarr_pod::{
     Access, ContainerPhase, Escalation, ExitReason, ImageGroups, LastWords, Mount, MountSource,
     Propagation, RootUser, Seccomp, StartReason,
 };
 use knarr_runtime::SandboxError;
-use std::time::Instant;
+
+use crate::harness::{exited, on_host, outcome, output, run, sandbox, shell};
 
 #[test]
 fn a_container_runs_and_its_exit_code_and_output_are_kept() {

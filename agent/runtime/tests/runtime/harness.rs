@@ -4,17 +4,19 @@
 //! The test executes itself again inside; what it leaves behind dies with the PID namespace, and a cgroup
 //! that is left is a failure.
 
-use crate::image;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use knarr_pod::{
     Access, ContainerPhase, ContainerSpec, ContainerState, Escalation, ExitReason, IpcMode,
     LastWords, NetworkMode, PidMode, Privilege, QosClass, Resources, SandboxSpec, Seccomp, User,
 };
 use knarr_runtime::{CgroupLayout, Runtime, RuntimeConfig, Sandbox};
-use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+
+use crate::image;
 
 /// Set in the process that runs inside.
 const INSIDE: &str = "KNARR_TEST_HOST";

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes the test image: busybox in one layer, as an OCI layout.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::path::Path;
 
 /// Its reference.
 pub const NAME: &str = "localhost/knarr-test:dev";

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Importing: both formats, every packing, removals, attacks, damage, a full disk.
 
-use crate::harness::{on_host, run, sandbox, shell};
-use crate::image::{self, Entry, Packing, digest, gzip, tar, write_oci};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use knarr_runtime::image::Progress;
 use knarr_runtime::{ImageError, ImageStore};
 use serde_json::json;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+
+use crate::harness::{on_host, run, sandbox, shell};
+use crate::image::{self, Entry, Packing, digest, gzip, tar, write_oci};
 
 fn import(store: &ImageStore, path: &Path) -> Result<Vec<String>, ImageError> {
     let names = store.import(path, None, &mut |_| {})?;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Limits of containers and pods, and what the kernel does at them.
 
-use crate::harness::{exited, on_host, outcome, run, sandbox, shell};
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use knarr_pod::{ExitReason, Resources};
 use knarr_runtime::CgroupLayout;
-use std::path::{Path, PathBuf};
+
+use crate::harness::{exited, on_host, outcome, run, sandbox, shell};
 
 /// A controller's file of a container, on hybrid or pure v2.
 fn setting(pod: &str, names: [(&str, &str); 2]) -> Result<String> {

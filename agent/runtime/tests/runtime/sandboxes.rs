@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sandboxes themselves: namespaces, files, many at once.
 
-use crate::harness::{
-    exited, mount_restricted, on_host, on_unified_host, outcome, output, run, sandbox, shell,
-};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
 use knarr_pod::{
     Access, ContainerSpec, IpcMode, Mount, MountSource, NetworkMode, PidMode, Privilege,
     Propagation,
 };
 use knarr_runtime::RuntimeError;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+
+use crate::harness::{
+    exited, mount_restricted, on_host, on_unified_host, outcome, output, run, sandbox, shell,
+};
 
 #[test]
 fn the_network_namespace_is_new_and_has_loopback_only() {

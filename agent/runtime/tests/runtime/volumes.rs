@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Volumes in memory, and trees that containers leave in them.
 
-use crate::harness::{on_host, run, sandbox, shell};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
 use anyhow::Result;
 use knarr_pod::{Access, Mount, MountSource, Propagation};
 use knarr_runtime::volume;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+
+use crate::harness::{on_host, run, sandbox, shell};
 
 /// A group that nobody has.
 const GROUP: u32 = 4321;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What people write after `service trace`, against maps as values and a names file as the agent leaves it.
 
-use super::*;
 use clap::Parser;
 use knarr_datapath::MapContents;
 use knarr_datapath::names::FILE_NAME;
@@ -9,6 +8,8 @@ use knarr_ebpf_common::{
     BackendEntry, PROTOCOL_TCP, PROTOCOL_UDP, SCOPE_NODE_PORT_EXTERNAL, ServiceEntry, ServiceKey,
     mapped,
 };
+
+use super::*;
 
 #[derive(Parser)]
 struct Cli {

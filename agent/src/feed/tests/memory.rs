@@ -4,17 +4,19 @@
 //!
 //! Each test runs itself again in a process of its own, where the allocator can be set before any thread starts.
 
+use std::path::Path;
+use std::process::Command;
+
+use knarr_api::feed::{ServiceRemove, change::Change as Kind};
+use knarr_ebpf_common::MapContents;
+use knarr_services::ServiceTable;
+
 use super::*;
 use crate::desired::disk::Journal;
 use crate::memory::Bursts;
 use crate::services::memory::{
     CHANGES, LEFT_BYTES_MAX, SERVICES, anonymous_bytes, resident_bytes, set, take,
 };
-use knarr_api::feed::{ServiceRemove, change::Change as Kind};
-use knarr_ebpf_common::MapContents;
-use knarr_services::ServiceTable;
-use std::path::Path;
-use std::process::Command;
 
 /// Set for the process that does the work: where it may write.
 const OWN_PROCESS: &str = "KNARR_TEST_OWN_PROCESS";

@@ -3,11 +3,6 @@
 //!
 //! Not here: sandboxes and volumes (`sandbox`). Called by `apply`.
 
-use super::super::spec;
-use super::super::worker::Worker;
-use super::ApplyError;
-use crate::edges::Sandbox;
-use crate::events::Kind;
 use knarr_agent_plan::container::{ContainerInputs, container_spec};
 use knarr_agent_plan::pod::pulled_message;
 use knarr_agent_plan::reason::WaitingReason;
@@ -15,6 +10,12 @@ use knarr_agent_plan::{identity, signal};
 use knarr_base::blocking;
 use knarr_pod::{ContainerPhase, ContainerState};
 use knarr_runtime::SandboxError;
+
+use super::super::spec;
+use super::super::worker::Worker;
+use super::ApplyError;
+use crate::edges::Sandbox;
+use crate::events::Kind;
 
 impl Worker {
     pub(super) async fn start(&mut self, name: &str, attempt: u32) -> Result<(), ApplyError> {

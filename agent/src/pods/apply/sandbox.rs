@@ -3,19 +3,21 @@
 //!
 //! Not here: containers (`containers`). Called by `apply`; volumes also by `worker`.
 
-use super::super::observe::Wiring;
-use super::super::worker::Worker;
-use super::super::{Context, ipam, spec, volumes};
-use super::{ApplyError, in_turn};
-use crate::edges::{PodLink, Sandbox};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
 use knarr_agent_plan::pod::{Wanted, host_network};
 use knarr_agent_plan::reason::SandboxReason;
 use knarr_agent_plan::support;
 use knarr_agent_plan::volumes::{VolumePlan, volume_plans};
 use knarr_api::feed::PodGone;
 use knarr_base::blocking;
-use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+
+use super::super::observe::Wiring;
+use super::super::worker::Worker;
+use super::super::{Context, ipam, spec, volumes};
+use super::{ApplyError, in_turn};
+use crate::edges::{PodLink, Sandbox};
 
 impl Worker {
     pub(super) async fn create_sandbox(&mut self, attempt: u32) -> Result<(), ApplyError> {

@@ -6,8 +6,9 @@
 //!
 //! Not here: how long an answer may take and what it leads to (`probes`).
 
-use super::Answer;
-use crate::join::pin::provider;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -24,13 +25,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{ClientConfig, Resumption};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use std::io;
-use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use url::{Position, Url};
+
+use super::Answer;
+use crate::join::pin::provider;
 
 /// Requests for one question, the redirected ones included.
 const REQUESTS_MAX: usize = 10;

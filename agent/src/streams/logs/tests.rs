@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which log is read.
 
-use super::*;
 use knarr_agent_plan::reason::WaitingReason;
+
+use super::*;
 
 fn pod() -> Pod {
     serde_json::from_value(serde_json::json!({

@@ -2,7 +2,6 @@
 //! The cache's order of events, its window and its readers.
 
 use std::sync::Arc;
-
 use std::time::Instant;
 
 use super::{

@@ -6,7 +6,6 @@ use knarr_api::k8s_openapi::api::core::v1::{
 };
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
-
 use serde_json::{Value, json};
 
 use crate::node_lifecycle::OF_NODE;

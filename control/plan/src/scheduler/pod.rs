@@ -13,10 +13,9 @@ use knarr_api::labels::{Operator, Requirement};
 use knarr_api::names::NamespacedName;
 use knarr_api::quantity::Quantity;
 
+use super::taints::{Effect, TolerationView};
 use crate::owners::controller_ref;
 use crate::pods::{Phase, name_of};
-
-use super::taints::{Effect, TolerationView};
 
 /// The scheduler that pods get when they name none.
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";

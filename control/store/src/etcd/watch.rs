@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use pb::watch_client::WatchClient;
 use tokio::sync::mpsc;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
@@ -15,7 +16,6 @@ use tonic::{Request, Status};
 use super::Shared;
 use super::messages::{self, pb};
 use crate::{Revision, StoreError, WatchBatch};
-use pb::watch_client::WatchClient;
 
 /// Pause before a watch whose connection broke is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of opening layouts and archives.
 
-use super::*;
 use std::sync::mpsc;
 use std::time::Duration;
+
+use super::*;
 
 #[test]
 fn a_fifo_in_a_layout_is_refused_and_nobody_waits_for_it() {

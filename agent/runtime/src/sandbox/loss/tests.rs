@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of what is said of a lost sandbox.
 
-use super::*;
 use knarr_pod::ContainerState;
+
+use super::*;
 
 fn container(name: &str, phase: ContainerPhase) -> ContainerState {
     ContainerState {

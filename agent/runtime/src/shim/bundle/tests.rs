@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of capabilities, environment and the whole document.
 
-use super::*;
-use crate::cgroup::{CgroupLayout, PodCgroup};
 use knarr_pod::{ContainerSpec, LogPolicy, QosClass, SandboxSpec, User};
 use serde_json::{Value, json};
+
+use super::*;
+use crate::cgroup::{CgroupLayout, PodCgroup};
 
 const EVERYTHING: u64 = u64::MAX;
 

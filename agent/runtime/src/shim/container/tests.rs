@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of what is believed of a report about a process.
 
-use super::*;
 use knarr_pod::QosClass;
+
+use super::*;
 
 fn cgroup() -> PodCgroup {
     let pod = PodCgroup::pod(QosClass::BestEffort, "none").unwrap();

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of removing trees.
 
-use super::*;
-use nix::sys::stat::mkdirat;
 use std::fs;
 use std::os::unix::fs::symlink;
+
+use nix::sys::stat::mkdirat;
+
+use super::*;
 
 #[test]
 fn removal_does_not_follow_links_out() {

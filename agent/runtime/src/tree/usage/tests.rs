@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of adding trees up.
 
-use super::*;
-use nix::sys::stat::mkdirat;
 use std::fs;
 use std::os::unix::fs::symlink;
+
+use nix::sys::stat::mkdirat;
+
+use super::*;
 
 const FILE_BYTES: usize = 100_000;
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of asking over HTTP and HTTPS, with real servers.
 
-use super::*;
 use std::sync::Mutex;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use super::*;
 
 /// How a server's answers end.
 #[derive(Clone, Copy, Debug)]

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A connection that is upgraded by a handler, over the server's own kind of connection.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use http::Request;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::super::respond;
