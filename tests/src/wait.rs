@@ -4,8 +4,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks.
-const POLL: Duration = Duration::from_millis(100);
+/// Between two looks. A look is often a run of kubectl, which takes a core for 100 ms or more.
+const POLL: Duration = Duration::from_millis(250);
 
 /// Looks until it is so, and returns what was found.
 ///

@@ -68,7 +68,7 @@ pub const LAB: &str = "KNARR_LAB";
 /// Host names, cgroups and sockets below a lab's folder are made of it, and those are short.
 const LAB_NAME_LENGTH_MAX: usize = 20;
 /// The lab of the tier `vm`.
-const MACHINES: &str = "vm";
+pub const MACHINES: &str = "vm";
 
 /// Reads which lab is meant. Called once by every command, before [`up`] is asked.
 ///

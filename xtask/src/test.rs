@@ -49,8 +49,9 @@ const OTHER_TIERS: [&str; 3] = [BPF_PACKAGE, NODE_PACKAGE, CLUSTER_PACKAGE];
 /// What cargo tests only when it is named: see the agent's manifest.
 const NAMED_ONLY: &str = "machine";
 /// Tests of clusters that may run at a time: most of each waits for pods, time-outs and leases, so two cores bear more
-/// than two. Those of one lab that disturb each other are kept apart by `.config/nextest.toml`.
-const CLUSTER_TESTS_AT_ONCE: &str = "8";
+/// than two. `.config/nextest.toml` keeps those of one lab that disturb each other apart, and runs those that measure calls
+/// alone.
+const CLUSTER_TESTS_AT_ONCE: &str = "4";
 
 /// What is to be tested.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,17 +102,24 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
     let steps = Step::of(&tiers);
     let mut failed = Vec::new();
     let mut found = Found::Nothing;
-    // The emulated machines wait most of the time, and nothing of theirs is shared with the other tiers.
-    let beside = match steps.len() > 1 && tiers.contains(&Tier::Vm) && vm::has_checks(filter) {
+    // The emulated machines take one core and share nothing with the tiers before the clusters.
+    let mut beside = match steps.len() > 1 && tiers.contains(&Tier::Vm) && vm::has_checks(filter) {
         true => {
             build::programs(build::Build::Tested)?;
             Some(Beside::start(Tier::Vm, filter)?)
         }
         false => None,
     };
+    let vm_is_beside = beside.is_some();
     for step in &steps {
-        if beside.is_some() && *step == Step::Alone(Tier::Vm) {
+        if *step == Step::Alone(Tier::Vm) && vm_is_beside {
             continue;
+        }
+        // Tests of clusters count calls, for which both cores are needed.
+        if step.has_clusters()
+            && let Some(beside) = beside.take()
+        {
+            found = found.max(beside.report(&mut failed));
         }
         ui::heading(&format!("tier {}", step.name()));
         let started = Instant::now();
@@ -119,10 +127,7 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
         found = found.max(report(&step.name(), started, outcome, &mut failed));
     }
     if let Some(beside) = beside {
-        let name = name(Tier::Vm).to_owned();
-        ui::heading(&format!("tier {name}"));
-        let started = beside.started;
-        found = found.max(report(&name, started, beside.end(), &mut failed));
+        found = found.max(beside.report(&mut failed));
     }
     if steps.iter().any(|step| step.has_clusters()) && failed.is_empty() {
         up::down()?;
@@ -207,6 +212,7 @@ impl Step {
 
 /// A tier that runs in a process of its own while others run. What it prints goes to a file first.
 struct Beside {
+    tier: Tier,
     process: Child,
     output: PathBuf,
     started: Instant,
@@ -237,10 +243,19 @@ impl Beside {
             paths::show(&output)
         ));
         Ok(Self {
+            tier,
             process,
             output,
             started: Instant::now(),
         })
+    }
+
+    /// Waits for its end and says how it ended.
+    fn report(self, failed: &mut Vec<String>) -> Found {
+        let name = name(self.tier);
+        ui::heading(&format!("tier {name}"));
+        let started = self.started;
+        report(name, started, self.end(), failed)
     }
 
     /// Waits for its end and shows what it printed.
@@ -370,7 +385,8 @@ fn run_step(
 
 /// The shared cluster, with the programs as they are now. A lab that an earlier run left has older ones.
 fn clusters_from_now() -> anyhow::Result<()> {
-    up::down_labs()?;
+    // The machines of the tier `vm` run no programs of these tests, and their tier ends them.
+    up::down_labs(|lab| lab != paths::MACHINES)?;
     up::up_for_tests()
 }
 

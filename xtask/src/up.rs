@@ -7,6 +7,7 @@ mod faults;
 mod services;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -142,7 +143,7 @@ fn start_hosts(state: &mut State, nodes: &[String]) -> anyhow::Result<()> {
 pub fn down() -> anyhow::Result<()> {
     require_root()?;
     if paths::chosen_lab().is_none() {
-        down_labs()?;
+        down_labs(|_| true)?;
     }
     let _lock = state::lock()?;
     let step = ui::step("removing the cluster");
@@ -151,8 +152,8 @@ pub fn down() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends the labs of the tests, each by a process of its own, because a process acts on one lab.
-pub fn down_labs() -> anyhow::Result<()> {
+/// Ends the labs of the tests that have these names, each by a process of its own, because a process acts on one lab.
+pub fn down_labs(is_meant: impl Fn(&OsStr) -> bool) -> anyhow::Result<()> {
     let entries = match fs::read_dir(paths::labs()) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -161,7 +162,7 @@ pub fn down_labs() -> anyhow::Result<()> {
     let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
     for entry in entries {
         let lab = entry?.file_name();
-        if !paths::labs().join(&lab).join("state.json").exists() {
+        if !is_meant(&lab) || !paths::labs().join(&lab).join("state.json").exists() {
             continue;
         }
         run::loud(run::command(&xtask, ["down"]).env(paths::LAB, &lab))
