@@ -9,8 +9,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use knarr_api::feed::Welcome;
 use knarr_datapath::{Datapath, DatapathConfig, Network};
-use parts::{Kernel, Parts};
-use settings::{Settings, claim};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +22,8 @@ use crate::outbox::Outbox;
 use crate::pods::Pods;
 use crate::ranges::NodeRanges;
 use crate::services::{Services, SharedDatapath, prepare_node};
+use parts::{Kernel, Parts};
+use settings::{Settings, claim};
 
 mod parts;
 mod settings;

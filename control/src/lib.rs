@@ -26,19 +26,20 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
-use config::Config;
-use enrollment::{Enrollment, Patience};
-use feed::{Feed, FeedSettings, Heartbeats, Hub, Streams};
 use knarr_apiserver::{ApiConfig, ApiError, ApiServer};
 use knarr_control_plan::pod_cidr::{PodCidrError, PodCidrs};
 use knarr_controllers::{CONTROLLERS, Runner};
 use knarr_store::{Embedded, Options, Store};
-use pki::Pki;
-use services::ServiceRanges;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use config::Config;
+use enrollment::{Enrollment, Patience};
+use feed::{Feed, FeedSettings, Heartbeats, Hub, Streams};
+use pki::Pki;
+use services::ServiceRanges;
 
 /// Paths of the node feed; everything else is the API's.
 const FEED_PATHS: &str = "/knarr.feed.v1.";

@@ -8,10 +8,10 @@ mod manifest;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use calls::{Caller, Spread};
 
 use crate::lab::enter;
 use crate::{build, kube, paths, run, ui, up};
+use calls::{Caller, Spread};
 
 /// Where the demo's objects live.
 const NAMESPACE: &str = "demo";

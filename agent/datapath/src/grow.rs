@@ -18,9 +18,6 @@ mod plan;
 use std::path::{Path, PathBuf};
 
 use knarr_ebpf_common::MapOp;
-use plan::{
-    Entries, MapSize, needs_beside, needs_of, needs_of_operations, plan_growth, plan_shrinking,
-};
 
 use crate::apply;
 use crate::config::ProgramLog;
@@ -28,6 +25,9 @@ use crate::error::DatapathError;
 use crate::load::{Datapath, attach_all, link_dir, load_all, load_object, pin_root, pinned_maps};
 use crate::map_name::MapName;
 use crate::maps::{self, Maps, Places, Wanted};
+use plan::{
+    Entries, MapSize, needs_beside, needs_of, needs_of_operations, plan_growth, plan_shrinking,
+};
 
 /// The size that a map is made with; none where the object says it.
 pub(crate) fn first_size(map: &Wanted, log: ProgramLog) -> Option<u32> {

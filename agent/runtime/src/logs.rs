@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use knarr_base::blocking::run_or_fail;
 use knarr_pod::{LogStream, LogTimestamps, Timestamp};
-use reader::Reader;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
+
+use reader::Reader;
 
 mod reader;
 pub(crate) mod writer;

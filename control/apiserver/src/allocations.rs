@@ -13,7 +13,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use keys::{Item, Owners};
 use knarr_store::{Compare, Event, KeyValue, Op, Revision, Txn};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -24,6 +23,7 @@ use crate::field::FieldErrors;
 use crate::object::key;
 use crate::registry::Kind;
 use crate::{ApiError, value};
+use keys::{Item, Owners};
 
 pub(crate) use keys::PREFIX;
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use knarr_api::fields::{FieldRequirement, FieldSelector};
 use knarr_api::labels::Selector;
 use knarr_store::{Range, Revision, StoreError, prefix_end};
-use token::{Token, When};
 
 use crate::ApiError;
 use crate::core::Core;
 use crate::object::Object;
 use crate::registry::{Kind, SelectableMeta};
+use token::{Token, When};
 
 mod token;
 

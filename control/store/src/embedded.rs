@@ -21,20 +21,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use disk::{Disk, Quota};
 use knarr_base::blocking::run_or_fail;
 use knarr_base::chain;
-use overlay::Overlay;
 use redb::{Database, DatabaseError, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::{JoinError, JoinHandle};
-use watch::{Hub, Joined, Live, WATCH_QUEUE};
-use writer::{Published, REQUEST_QUEUE, Request};
 
 use crate::{
     OpenError, Range, RangeResult, Revision, Sharing, Stats, Store, StoreDied, StoreError, Txn,
     TxnResult, WatchStream,
 };
+use disk::{Disk, Quota};
+use overlay::Overlay;
+use watch::{Hub, Joined, Live, WATCH_QUEUE};
+use writer::{Published, REQUEST_QUEUE, Request};
 
 /// Changes replayed to a new watch in one piece.
 const REPLAY_EVENTS: usize = 256;

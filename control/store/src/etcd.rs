@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use messages::pb;
 use pb::kv_client::KvClient;
 use tokio::sync::{mpsc, watch as latest};
 use tonic::transport::Channel;
@@ -24,6 +23,7 @@ use crate::{
     Range, RangeResult, Revision, Sharing, Stats, Store, StoreDied, StoreError, Txn, TxnResult,
     WatchStream,
 };
+use messages::pb;
 
 /// How long a call may take; etcd's own time-out of a request is 5 s and an election's 1 s or so.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);

@@ -10,11 +10,12 @@ mod nodes;
 
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Identity};
 use http::StatusCode;
 use knarr_api::feed::{ObjectSet, change};
 use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+
+use cluster::{Cluster, Identity};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_may_ask_for_health_and_version_and_nothing_else() {
