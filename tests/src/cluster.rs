@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::kubectl::{Kubectl, Outcome};
 use crate::manifests::{self, Addresses};
 
-/// The group whose tests start and end their lab themselves.
-const MAKES_ITS_LAB: &str = "lifecycle";
+/// How the groups begin whose tests start and end their lab themselves.
+const MAKES_ITS_LAB: &str = "lifecycle-";
 /// How nextest calls the group of a test that is in none.
 const NO_GROUP: &str = "@global";
 /// Names the lab that xtask acts on.
@@ -55,7 +55,7 @@ pub fn up_dir() -> PathBuf {
         return target_dir().join("up");
     };
     let dir = target_dir().join("labs").join(&group);
-    if group != MAKES_ITS_LAB && !dir.join("kubeconfig").is_file() {
+    if !group.starts_with(MAKES_ITS_LAB) && !dir.join("kubeconfig").is_file() {
         STARTED.call_once(|| {
             // Everything was built before the first test ran.
             let mut up = xtask(&["up-for-tests"]);
