@@ -207,7 +207,7 @@ fn owner_of(service: &Value) -> String {
 
 /// Whether objects of this kind hold addresses or ports.
 pub(crate) fn allocates(kind: &Kind) -> bool {
-    kind.plural == "services" && kind.group.is_empty()
+    kind.strategy.allocates()
 }
 
 impl Core {

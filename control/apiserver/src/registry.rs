@@ -21,7 +21,7 @@ pub(crate) use kind::{
     Subresource, Text, group_version, texts,
 };
 pub(crate) use rules::{Candidate, Rules, Validate};
-pub(crate) use strategy::Strategy;
+pub(crate) use strategy::{DeletedAnswer, Strategy};
 
 /// Group, version and plural resource name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -23,7 +23,7 @@ impl Core {
     /// Writes the keys that are missing and deletes those that no Service holds.
     pub(crate) async fn repair_allocations(&self) -> Result<(), StoreError> {
         let registry = self.registry();
-        let Some(kind) = registry.by_kind("", "v1", "Service") else {
+        let Some(kind) = registry.stored().find(|kind| super::allocates(kind)) else {
             return Ok(());
         };
         for _ in 0..ROUNDS_MAX {

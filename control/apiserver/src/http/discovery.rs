@@ -228,7 +228,7 @@ fn resources_of<'a>(registry: &'a Registry, group: &str, version: &str) -> Vec<R
         } else {
             vec!["create"]
         };
-        if kind.plural == "namespaces" {
+        if !kind.strategy.deletes_collections() {
             verbs.retain(|v| *v != "deletecollection");
         }
         all.push(Resource {

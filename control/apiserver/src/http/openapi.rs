@@ -166,7 +166,7 @@ fn kind_paths(root: &str, kind: &Kind, all: &mut Vec<OpenApiPath>) {
         return;
     }
     let mut collection = vec![own("get", "list"), own("post", "post")];
-    if kind.plural != "namespaces" {
+    if kind.strategy.deletes_collections() {
         collection.push(own("delete", "deletecollection"));
     }
     all.push(OpenApiPath {

@@ -16,7 +16,7 @@ use super::path::{PathForm, ResourcePath};
 use super::{Call, Http, body, list, not_allowed, options, respond, subresource, watch};
 use crate::admission::Part;
 use crate::patch;
-use crate::registry::Kind;
+use crate::registry::{DeletedAnswer, Kind};
 use crate::schema::SchemaKind;
 use crate::verbs::{Gone, Next};
 use crate::{ApiError, Patch, Reason};
@@ -58,7 +58,7 @@ pub(crate) async fn serve(
         }
         (&Method::DELETE, Some(name)) => delete(http, kind, place, name, call).await,
         (&Method::DELETE, None)
-            if kind.plural != "namespaces" && kind.namespaced() == namespace.is_some() =>
+            if kind.strategy.deletes_collections() && kind.namespaced() == namespace.is_some() =>
         {
             delete_collection(http, kind, namespace, call).await
         }
@@ -215,7 +215,7 @@ async fn delete(
         .delete(kind, namespace, name, Part::Main, &deletion, &options)
         .await?;
     // Kinds whose last state is worth seeing answer with it, and so does a deletion that has only begun.
-    let shows = matches!(&*kind.plural, "pods" | "services" | "serviceaccounts");
+    let shows = kind.strategy.deleted_answer() == DeletedAnswer::Object;
     let response = if deleted.gone == Some(Gone::Later) || shows {
         list::one(
             kind,

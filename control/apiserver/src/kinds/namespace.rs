@@ -40,6 +40,18 @@ pub(super) fn kind() -> Kind {
 struct Namespace;
 
 impl Strategy for Namespace {
+    fn is_held(&self, object: &Value) -> bool {
+        !value::items(object, "spec.finalizers").is_empty()
+    }
+
+    fn begin_deletion(&self, object: &mut Value) {
+        value::set(object, "status.phase", "Terminating");
+    }
+
+    fn deletes_collections(&self) -> bool {
+        false
+    }
+
     fn default(&self, object: &mut Value) {
         let name = value::text(object, "metadata.name").to_owned();
         let mut labels = value::at(object, "metadata.labels")

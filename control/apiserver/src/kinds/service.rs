@@ -12,7 +12,8 @@ use crate::allocations::needs_health_port;
 use crate::field::FieldErrors;
 use crate::registry::rules::pairs;
 use crate::registry::{
-    Column, Kind, NameRule, Rules, Scope, Selectable, Strategy, Subresource, Validate, meta, texts,
+    Column, DeletedAnswer, Kind, NameRule, Rules, Scope, Selectable, Strategy, Subresource,
+    Validate, meta, texts,
 };
 use crate::{table, value};
 
@@ -90,6 +91,14 @@ const NO_LOAD_BALANCER: &str =
 struct Service;
 
 impl Strategy for Service {
+    fn allocates(&self) -> bool {
+        true
+    }
+
+    fn deleted_answer(&self) -> DeletedAnswer {
+        DeletedAnswer::Object
+    }
+
     fn default(&self, object: &mut Value) {
         value::default_text(object, "spec.type", "ClusterIP");
         let kind = value::text(object, "spec.type").to_owned();

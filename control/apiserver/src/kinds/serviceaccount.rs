@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::ignored::{self, Ignored, ignored};
-use crate::registry::{Column, Kind, Scope, Strategy, texts};
+use crate::registry::{Column, DeletedAnswer, Kind, Scope, Strategy, texts};
 use crate::{table, value};
 
 pub(super) fn kind() -> Kind {
@@ -38,6 +38,10 @@ const IGNORED: &[Ignored] = &[
 ];
 
 impl Strategy for ServiceAccount {
+    fn deleted_answer(&self) -> DeletedAnswer {
+        DeletedAnswer::Object
+    }
+
     fn advice(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         const ENFORCED: &str = "kubernetes.io/enforce-mountable-secrets";
         let has = |object: &Value| {

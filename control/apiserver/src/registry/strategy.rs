@@ -8,6 +8,15 @@ use serde_json::Value;
 
 use super::Rules;
 
+/// What a deletion that is done answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeletedAnswer {
+    /// A Status that names the object.
+    Status,
+    /// The object's last state.
+    Object,
+}
+
 /// What is special about a kind. Objects are trees that the schema has already checked for types.
 pub(crate) trait Strategy: Send + Sync {
     /// Fills in what was left out, as Kubernetes' defaulting of this version.
@@ -33,6 +42,29 @@ pub(crate) trait Strategy: Send + Sync {
     /// Says that the kind itself is deprecated. It goes with every answer about the kind.
     fn deprecation(&self) -> Option<&str> {
         None
+    }
+    /// Whether the object itself says that it stays for now, finalizers of its metadata aside.
+    fn is_held(&self, _object: &Value) -> bool {
+        false
+    }
+    /// Seconds until an object whose deletion begins now is gone by itself, of which a client has asked for `asked`; 0
+    /// where it goes at once.
+    fn grace_s(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+    /// Marks an object whose deletion begins.
+    fn begin_deletion(&self, _object: &mut Value) {}
+    /// What a deletion that is done answers.
+    fn deleted_answer(&self) -> DeletedAnswer {
+        DeletedAnswer::Status
+    }
+    /// Whether all objects of a collection can be deleted by one request.
+    fn deletes_collections(&self) -> bool {
+        true
+    }
+    /// Whether its objects take addresses and ports of the cluster.
+    fn allocates(&self) -> bool {
+        false
     }
     /// The cells of one row, in the order of the columns after the name.
     fn cells(&self, object: &Value) -> Vec<Value>;

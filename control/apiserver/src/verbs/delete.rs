@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Deletion: preconditions, a pod's grace, finalizers and what becomes of dependents.
+//! Deletion: preconditions, grace, finalizers and what becomes of dependents.
 //!
 //! Follows `registry/rest/delete.go` and `registry/generic/registry/store.go` of Kubernetes v1.37. The garbage
 //! collector acts on the finalizers that are set here; this file never touches a dependent.
@@ -20,11 +20,6 @@ use crate::{ApiError, clock, value};
 const FOREGROUND: &str = "foregroundDeletion";
 /// Keeps an owner until its dependents are released.
 const ORPHAN: &str = "orphan";
-/// Grace of a pod whose spec names none, in seconds.
-const GRACE_DEFAULT_S: i64 = 30;
-/// Longest grace, in seconds: 4,355 years. Kubernetes sets no bound, but the moment of the end has to be one that a
-/// timestamp can hold, and taking the grace off it again has to give the moment when the deletion began.
-const GRACE_MAX_S: i64 = 1 << 37;
 
 /// What one deletion request does to the object as it is now.
 pub(super) enum Plan {
@@ -103,8 +98,10 @@ pub(super) fn plan(
     let had = current.meta.finalizers.clone();
     set_propagation(&mut object, options.propagation);
     let kept = !value::items(&object, "metadata.finalizers").is_empty()
-        || (stored.plural == "namespaces" && !value::items(&object, "spec.finalizers").is_empty());
-    let grace = grace_s(stored, &object, options);
+        || stored.strategy.is_held(&object);
+    let grace = stored
+        .strategy
+        .grace_s(&object, options.grace_period_seconds);
     match deleting {
         Some(at) => {
             let before = value::int(&object, "metadata.deletionGracePeriodSeconds").unwrap_or(0);
@@ -127,9 +124,7 @@ pub(super) fn plan(
             let end = now.checked_add(SignedDuration::from_secs(grace));
             // Beyond all time is the end only for a clock that is wrong by thousands of years.
             mark(&mut object, end.unwrap_or(Timestamp::MAX), grace);
-            if stored.plural == "namespaces" {
-                value::set(&mut object, "status.phase", "Terminating");
-            }
+            stored.strategy.begin_deletion(&mut object);
             if let Some(generation) = value::int(&object, "metadata.generation") {
                 value::set(&mut object, "metadata.generation", generation + 1);
             }
@@ -151,22 +146,6 @@ pub(super) fn plan(
 fn mark(object: &mut Value, at: Timestamp, grace_s: i64) {
     value::set(object, "metadata.deletionTimestamp", clock::rfc3339(at));
     value::set(object, "metadata.deletionGracePeriodSeconds", grace_s);
-}
-
-/// Seconds until a pod is gone by itself; 0 for everything that goes at once.
-fn grace_s(stored: &Kind, object: &Value, options: &DeleteOptions) -> i64 {
-    if stored.plural != "pods" {
-        return 0;
-    }
-    let ended = matches!(value::text(object, "status.phase"), "Succeeded" | "Failed");
-    if ended || value::text(object, "spec.nodeName").is_empty() {
-        return 0;
-    }
-    let asked = options
-        .grace_period_seconds
-        .or_else(|| value::int(object, "spec.terminationGracePeriodSeconds"))
-        .unwrap_or(GRACE_DEFAULT_S);
-    if asked < 0 { 1 } else { asked.min(GRACE_MAX_S) }
 }
 
 /// Puts the finalizer of the wanted propagation on and takes the other one off.

@@ -213,5 +213,5 @@ pub(super) fn is_finished(stored: &Kind, object: &Value) -> bool {
     value::at(object, "metadata.deletionTimestamp").is_some()
         && value::int(object, "metadata.deletionGracePeriodSeconds").unwrap_or(0) == 0
         && value::items(object, "metadata.finalizers").is_empty()
-        && (stored.plural != "namespaces" || value::items(object, "spec.finalizers").is_empty())
+        && !stored.strategy.is_held(object)
 }
