@@ -45,7 +45,7 @@ pub struct Ends {
 /// What streams carry.
 #[async_trait]
 pub trait ServeStream: Send + Sync + 'static {
-    /// Serves a request until its end; an error is the last that the client is told.
+    /// Serves a request until its end. An error ends the stream and is sent as its last frame.
     async fn serve(&self, request: Request, ends: Ends) -> Result<(), StreamError>;
 }
 

@@ -130,7 +130,7 @@ impl FakeNode {
         self.world().stubborn.insert(container.to_owned());
     }
 
-    /// Whoever asks this port gets no answer that passes.
+    /// Every probe of this port fails.
     pub fn fail_probes(&self, port: u16) {
         self.world().unhealthy.insert(port);
     }

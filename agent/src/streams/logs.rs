@@ -20,7 +20,7 @@ use super::{NodeServer, problem};
 use crate::edges::LogPlace;
 
 impl NodeServer {
-    /// Sends a log until its end, or until nobody takes it.
+    /// Sends a log until its end, or until the client has gone.
     pub(super) async fn logs(
         &self,
         request: &LogRequest,

@@ -65,7 +65,7 @@ impl Format {
         }
     }
 
-    /// The media type of a watch; `None` where the events of one could not be told apart.
+    /// The media type of a watch; `None` for an encoding without a mark between two events.
     pub(crate) fn stream_type(self) -> Option<&'static str> {
         match self {
             Self::Json | Self::PrettyJson => Some(JSON),
@@ -228,7 +228,7 @@ impl Format {
     }
 }
 
-/// What every list has, whatever its items.
+/// The fields that every list has: its metadata, without items.
 fn partial_list() -> SchemaKind {
     SchemaKind::new("meta.k8s.io", "v1", "PartialObjectMetadataList")
 }

@@ -38,8 +38,8 @@ impl ImageStore {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<ImageName>, ImageError> {
         let _lock = self.protect()?;
-        // The import mounts overlays in a namespace of its own, so it needs a thread of its own; what it
-        // has to report is told by the caller's thread, as a progress bar may not be movable.
+        // The import mounts overlays in a namespace of its own, so it needs a thread of its own.
+        // The caller's thread shows its progress, because a progress bar may not be `Send`.
         let (sender, reports) = std::sync::mpsc::sync_channel(PROGRESS_QUEUE);
         std::thread::scope(|scope| {
             let worker = scope.spawn(move || {

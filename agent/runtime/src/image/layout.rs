@@ -10,7 +10,7 @@ use super::source::{Found, Source, check, parse, required};
 use super::text::quoted;
 use super::{ImageError, ImageName, is_digest};
 
-/// An index may point to an index; deeper nesting is nobody's.
+/// An index may point to an index. No known tool nests deeper than twice.
 const INDEX_DEPTH_MAX: usize = 4;
 
 /// The images for this machine that a layout or archive holds.

@@ -106,7 +106,7 @@ impl Worker {
         }
     }
 
-    /// Notes and tells that there is a container now, whether it runs or not.
+    /// Records that a container exists, running or not, and reports it.
     fn note_created(&mut self, sandbox: &dyn Sandbox, name: &str, attempt: u32) {
         let number = sandbox.attempt();
         self.record

@@ -96,7 +96,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives a sandbox its interface and tells the Service programs whose sockets are in it.
+    /// Gives a sandbox its interface, and the Service programs the pod's network namespace.
     async fn wire(&self, sandbox: &dyn Sandbox, ip: Ipv4Addr) -> Result<(), ApplyError> {
         let netns = sandbox.netns()?;
         let link = PodLink {

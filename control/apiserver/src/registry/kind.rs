@@ -90,7 +90,7 @@ pub(crate) struct Column {
     pub(crate) description: Text,
 }
 
-/// Tells the registrations of kinds apart: a kind that is taken out and comes back, or that changes, has another one.
+/// Identifies one registration of a kind. A kind that changes, or comes back after it was removed, gets another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct KindId(u64);
 
