@@ -160,6 +160,15 @@ impl State {
     }
 
     fn apply_delta(&mut self, delta: &Delta) {
+        let is_of_snapshot = matches!(
+            Snapshot::try_from(delta.snapshot),
+            Ok(Snapshot::Part | Snapshot::Last)
+        );
+        if is_of_snapshot && self.snapshot.is_none() {
+            // A snapshot within a connection: the control plane's log no longer had the next change for this node.
+            self.resume = None;
+            self.snapshot = Some(Seen::default());
+        }
         for change in &delta.changes {
             self.apply_change(change);
         }
@@ -355,13 +364,16 @@ impl Desired {
         let mut state = State::default();
         let journal = Journal::open(dir, |message| {
             state.apply(message);
-            // Who follows Services begins with all of them; what came and went meanwhile is not kept.
+            // A follower begins with everything. What came and went meanwhile is not kept.
             state.touched_services = TouchedServices::default();
+            state.touched_pods = TouchedPods::default();
         })?;
-        if state.snapshot.is_some() {
+        if let Some(seen) = state.snapshot.take() {
             // Cut off in the middle of a snapshot: good to run by, not to prune by.
-            state.snapshot = None;
             state.resume = None;
+            if seen.scheduling == Scheduling::Unschedulable {
+                state.scheduling = seen.scheduling;
+            }
         }
         state.touched_pods.all = true;
         state.touched_pods.complete = state.resume.is_some();

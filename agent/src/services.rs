@@ -239,32 +239,7 @@ impl Services {
 
     /// Takes changes into the table; returns the routes that the node has to have, where peers changed.
     fn take(&self, table: &mut ServiceTable, changes: ServiceChanges) -> Option<Vec<NodeRoute>> {
-        let ServiceChanges {
-            services,
-            endpoints,
-            peers,
-            complete,
-        } = changes;
-        for (key, value) in services {
-            match value {
-                Some(set) => table.set_service(service(&set)),
-                None => table.remove_service(&name(&key)),
-            }
-        }
-        for (key, value) in endpoints {
-            match value.as_ref().map(endpoint) {
-                Some(Some(endpoint)) => table.set_endpoint(endpoint),
-                Some(None) => tracing::warn!(?key, "an endpoint without an address is ignored"),
-                None => {
-                    if let Some(key) = endpoint_key(&key) {
-                        table.remove_endpoint(&key);
-                    }
-                }
-            }
-        }
-        if complete {
-            table.desired_complete();
-        }
+        let peers = take_changes(table, changes);
         peers.map(|peers| routes(&peers, &self.node_name, self.node_ip))
     }
 
@@ -315,6 +290,37 @@ impl Services {
             }
         }
     }
+}
+
+/// Takes Services and endpoints into the table; returns the peers, which are not of the table.
+fn take_changes(table: &mut ServiceTable, changes: ServiceChanges) -> Option<Vec<PeerSet>> {
+    let ServiceChanges {
+        services,
+        endpoints,
+        peers,
+        complete,
+    } = changes;
+    for (key, value) in services {
+        match value {
+            Some(set) => table.set_service(service(&set)),
+            None => table.remove_service(&name(&key)),
+        }
+    }
+    for (key, value) in endpoints {
+        match value.as_ref().map(endpoint) {
+            Some(Some(endpoint)) => table.set_endpoint(endpoint),
+            Some(None) => tracing::warn!(?key, "an endpoint without an address is ignored"),
+            None => {
+                if let Some(key) = endpoint_key(&key) {
+                    table.remove_endpoint(&key);
+                }
+            }
+        }
+    }
+    if complete {
+        table.desired_complete();
+    }
+    peers
 }
 
 /// Sysctls and routes of the node. Whatever else looks after this machine's network may be at work in the same moment,

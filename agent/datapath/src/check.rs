@@ -103,7 +103,7 @@ struct Found {
 }
 
 /// Looks at all Services. The addresses are read first: what they lead to stays for seconds after an agent that is at
-/// work has flipped them, so that no missing_entry is seen where there is none.
+/// work has flipped them, so nothing is reported missing that is there.
 pub(crate) fn check(maps: &Maps) -> Result<Report, DatapathError> {
     let services = maps.services.entries()?;
     let backends: HashSet<u32> = maps.backends.entries()?.iter().map(|(id, _)| *id).collect();

@@ -460,7 +460,7 @@ impl Story<'_> {
         for missing_entry in self.inspector.check()?.missing_entries {
             if missing_entry.service == self.port.id {
                 self.say(format!(
-                    "MISSING: {missing_entry}. What meets the missing_entry is refused; the agent repairs it when it is started again."
+                    "MISSING: {missing_entry}. A connection that meets it is refused; the agent repairs it when it is started again."
                 ));
             }
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 use crate::backoff::BackOff;
@@ -29,7 +29,6 @@ pub struct Exit {
     /// The signal that ended it, where one did.
     pub signal: Option<i32>,
     /// Why.
-    #[serde(deserialize_with = "exit_reason")]
     pub reason: ExitReason,
     /// The termination message or the error of a failed start.
     pub message: Option<String>,
@@ -68,13 +67,6 @@ impl Exit {
             finished_ms: finished_at.millis(),
         })
     }
-}
-
-/// A word of another version counts as [`ExitReason::Unknown`]: a record that cannot be read would cost its pod the
-/// restart counts.
-fn exit_reason<'de, D: Deserializer<'de>>(from: D) -> Result<ExitReason, D::Error> {
-    let text = String::deserialize(from)?;
-    Ok(ExitReason::parse(&text).unwrap_or(ExitReason::Unknown))
 }
 
 /// Why a container or a sandbox could not be given to the runtime.

@@ -64,6 +64,7 @@ impl Timestamp {
 
 /// Why a container ended, in the words of `containerStatuses[].state.terminated.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String")]
 pub enum ExitReason {
     /// Exit code 0.
     Completed,
@@ -115,6 +116,14 @@ impl ExitReason {
             self,
             ExitReason::StartError | ExitReason::ContainerCannotRun
         )
+    }
+}
+
+/// A word of another version counts as [`ExitReason::Unknown`]: a state or record that cannot be read would cost its pod
+/// everything else that stands there.
+impl From<String> for ExitReason {
+    fn from(text: String) -> Self {
+        ExitReason::parse(&text).unwrap_or(ExitReason::Unknown)
     }
 }
 

@@ -19,6 +19,8 @@ const CHANGES_PER_FRAME: usize = 256;
 /// How far the state was written: after the last key of each kind that was.
 pub(super) struct Cursor {
     version: u64,
+    /// Whether the state ends a snapshot. One whose snapshot was cut off must stay so, or the next start would prune by it.
+    is_complete: bool,
     next: Next,
 }
 
@@ -38,6 +40,7 @@ impl Cursor {
     pub(super) fn new(state: &State) -> Cursor {
         Cursor {
             version: state.resume.as_ref().map_or(0, |(_, version)| *version),
+            is_complete: state.resume.is_some(),
             next: match state.welcome {
                 Some(_) => Next::Welcome,
                 // There was no feed yet.
@@ -61,7 +64,9 @@ impl Cursor {
                 }
                 Next::Last => {
                     self.next = Next::Nothing;
-                    return Some(self.delta(Vec::new(), Snapshot::Last));
+                    return self
+                        .is_complete
+                        .then(|| self.delta(Vec::new(), Snapshot::Last));
                 }
                 Next::Node => {
                     let unschedulable = state.scheduling == Scheduling::Unschedulable;

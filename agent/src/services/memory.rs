@@ -2,8 +2,7 @@
 //! What many Services cost in memory, and that it comes back: the desired state, the table and its plans together.
 
 use knarr_api::feed::{
-    Change, Delta, EndpointRemove, ServicePort, ServiceRemove, Snapshot, change::Change as Kind,
-    to_node::Message,
+    Change, Delta, ServicePort, ServiceRemove, Snapshot, change::Change as Kind, to_node::Message,
 };
 
 use super::*;
@@ -70,38 +69,16 @@ pub(crate) fn set(number: u32) -> Vec<Kind> {
     kinds
 }
 
-fn remove(number: u32) -> Vec<Kind> {
-    let namespace = "load".to_owned();
-    let mut kinds = vec![Kind::ServiceRemove(ServiceRemove {
-        namespace: namespace.clone(),
+/// A Service goes before its endpoints do, and no message names these afterwards.
+pub(crate) fn remove(number: u32) -> Vec<Kind> {
+    vec![Kind::ServiceRemove(ServiceRemove {
+        namespace: "load".to_owned(),
         name: name_of(number),
-    })];
-    kinds.extend((0..ENDPOINTS).map(|place| {
-        Kind::EndpointRemove(EndpointRemove {
-            namespace: namespace.clone(),
-            service: name_of(number),
-            port_name: String::new(),
-            address: address_of(number, place),
-            port: 8080,
-        })
-    }));
-    kinds
+    })]
 }
 
 pub(crate) fn take(desired: &Desired, table: &mut ServiceTable) {
-    let changes = desired.take_touched_services();
-    for (key, value) in changes.services {
-        match value {
-            Some(set) => table.set_service(service(&set)),
-            None => table.remove_service(&name(&key)),
-        }
-    }
-    for (key, value) in changes.endpoints {
-        match value.as_ref().and_then(endpoint) {
-            Some(endpoint) => table.set_endpoint(endpoint),
-            None => table.remove_endpoint(&endpoint_key(&key).expect("an address")),
-        }
-    }
+    take_changes(table, desired.take_touched_services());
 }
 
 fn tell(desired: &Desired, table: &mut ServiceTable, kinds: impl Fn(u32) -> Vec<Kind>) {
