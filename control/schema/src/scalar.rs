@@ -80,6 +80,13 @@ pub(crate) fn written(time: OffsetDateTime, precision: Precision) -> String {
     }
 }
 
+/// Whether the types of `k8s_openapi` hold this moment: their clock is `jiff`'s, which ends 26 hours before the year 10,000.
+pub(crate) fn is_representable(moment: OffsetDateTime) -> bool {
+    /// 9999-12-30T22:00:00Z.
+    const LAST_S: i64 = 253_402_207_200;
+    moment.year() >= 0 && moment.unix_timestamp() <= LAST_S
+}
+
 /// The numbers of a time as they stand in the text.
 struct Fields {
     year: u32,
@@ -123,6 +130,7 @@ impl Fields {
         date.with_time(clock)
             .assume_offset(offset)
             .checked_to_offset(UtcOffset::UTC)
+            .filter(|moment| is_representable(*moment))
             .ok_or("year")
     }
 }

@@ -242,7 +242,7 @@ fn moment(message: &[u8], precision: Precision) -> Result<Value, DecodeError> {
     let time = OffsetDateTime::from_unix_timestamp(seconds)
         .and_then(|time| time.replace_nanosecond(nanos))
         .map_err(|_| out_of_range())?;
-    if !(0..=9999).contains(&time.year()) {
+    if !scalar::is_representable(time) {
         return Err(out_of_range());
     }
     Ok(scalar::written(time, precision).into())
