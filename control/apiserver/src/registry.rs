@@ -20,7 +20,7 @@ pub(crate) use kind::{
     Column, Generation, Kind, KindId, NameRule, Scope, Selectable, SelectableMeta, Storage,
     Subresource, Text, group_version, texts,
 };
-pub(crate) use rules::{Candidate, Rules, Validate};
+pub(crate) use rules::{Candidate, Rules, StatusRules, Validate};
 pub(crate) use strategy::{DeletedAnswer, Strategy};
 
 /// Group, version and plural resource name.

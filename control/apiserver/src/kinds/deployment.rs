@@ -11,7 +11,7 @@ use super::replicaset::{
 use crate::field::FieldErrors;
 use crate::registry::rules::text;
 use crate::registry::{
-    Column, Generation, Kind, Rules, Scope, Strategy, Subresource, Validate, texts,
+    Column, Generation, Kind, Rules, Scope, StatusRules, Strategy, Subresource, Validate, texts,
 };
 use crate::{table, value};
 
@@ -161,7 +161,9 @@ impl Validate for Deployment {
         selector_stays(now, before, errors);
     }
 
-    fn validate_status(&self, new: &Self::Object, _: &Self::Object, errors: &mut FieldErrors) {
+    const STATUS_RULES: StatusRules = StatusRules::Some;
+
+    fn validate_status(&self, new: &Self::Object, errors: &mut FieldErrors) {
         let status = new.object.status.clone().unwrap_or_default();
         let updated = ("status.updatedReplicas", status.updated_replicas);
         let ready = ("status.readyReplicas", status.ready_replicas);

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::field::FieldErrors;
 use crate::registry::{
-    Column, Kind, NameRule, Rules, Scope, Selectable, Strategy, Subresource, Validate, texts,
+    Column, Kind, NameRule, Rules, Scope, Selectable, StatusRules, Strategy, Subresource, Validate,
+    texts,
 };
 use crate::{table, value};
 
@@ -95,12 +96,9 @@ impl Strategy for Namespace {
 impl Validate for Namespace {
     type Object = api::Namespace;
 
-    fn validate_status(
-        &self,
-        new: &api::Namespace,
-        _old: &api::Namespace,
-        errors: &mut FieldErrors,
-    ) {
+    const STATUS_RULES: StatusRules = StatusRules::Some;
+
+    fn validate_status(&self, new: &api::Namespace, errors: &mut FieldErrors) {
         let phase = new.status.as_ref().and_then(|s| s.phase.as_deref());
         let phase = phase.unwrap_or_default();
         let deleting = new.metadata.deletion_timestamp.is_some();

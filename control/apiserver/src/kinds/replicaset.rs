@@ -13,7 +13,8 @@ use super::podspec;
 use crate::field::FieldErrors;
 use crate::registry::rules::{items, pairs, same, text};
 use crate::registry::{
-    Column, Generation, Kind, Rules, Scope, Strategy, Subresource, Validate, meta, texts,
+    Column, Generation, Kind, Rules, Scope, StatusRules, Strategy, Subresource, Validate, meta,
+    texts,
 };
 use crate::{table, value};
 
@@ -141,8 +142,9 @@ impl Validate for ReplicaSet {
             errors,
         );
         let selector = new.selector.given(&spec.selector);
-        let template = spec.template.clone().unwrap_or_default();
-        selector_and_template(selector, &template, errors);
+        let absent = PodTemplateSpec::default();
+        let template = spec.template.as_ref().unwrap_or(&absent);
+        selector_and_template(selector, template, errors);
     }
 
     fn validate_update(&self, new: &Self::Object, old: &Self::Object, errors: &mut FieldErrors) {
@@ -152,7 +154,9 @@ impl Validate for ReplicaSet {
         selector_stays(now, before, errors);
     }
 
-    fn validate_status(&self, new: &Self::Object, _: &Self::Object, errors: &mut FieldErrors) {
+    const STATUS_RULES: StatusRules = StatusRules::Some;
+
+    fn validate_status(&self, new: &Self::Object, errors: &mut FieldErrors) {
         let status = new.object.status.clone().unwrap_or_default();
         not_negative(
             &[

@@ -21,7 +21,7 @@ pub(crate) enum Candidate<'a> {
     /// It is changed, other than in its status.
     Changed { new: &'a Value, old: &'a Value },
     /// Its status is changed.
-    Status { new: &'a Value, old: &'a Value },
+    Status { new: &'a Value },
 }
 
 /// What is wrong with an object.
@@ -33,6 +33,15 @@ pub(crate) trait Rules: Send + Sync {
         candidate: Candidate<'_>,
         errors: &mut FieldErrors,
     ) -> Result<(), serde_json::Error>;
+}
+
+/// Whether a kind has rules of its own about its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatusRules {
+    /// The schema says everything.
+    None,
+    /// It has.
+    Some,
 }
 
 /// What is wrong with an object of a type. Of a view, it is about the type that is stored.
@@ -48,9 +57,12 @@ pub(crate) trait Validate: Send + Sync {
         self.validate(new, errors);
     }
 
+    /// Whether [`validate_status`](Self::validate_status) looks at anything. Status is written most often, so it is decoded
+    /// for kinds with such rules only.
+    const STATUS_RULES: StatusRules = StatusRules::None;
+
     /// What is wrong with a change of status.
-    fn validate_status(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {
-    }
+    fn validate_status(&self, _new: &Self::Object, _errors: &mut FieldErrors) {}
 }
 
 impl<V: Validate> Rules for V {
@@ -65,9 +77,10 @@ impl<V: Validate> Rules for V {
             Candidate::Changed { new, old } => {
                 self.validate_update(&typed(new)?, &typed(old)?, errors);
             }
-            Candidate::Status { new, old } => {
-                self.validate_status(&typed(new)?, &typed(old)?, errors);
-            }
+            Candidate::Status { new } => match V::STATUS_RULES {
+                StatusRules::Some => self.validate_status(&typed(new)?, errors),
+                StatusRules::None => {}
+            },
         }
         Ok(())
     }

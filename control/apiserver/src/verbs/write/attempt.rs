@@ -225,7 +225,7 @@ impl<'a> Attempt<'a> {
                 meta::validate_update(new, old, &mut errors);
                 match part {
                     Part::Main | Part::Scale => Some(Candidate::Changed { new, old }),
-                    Part::Status => Some(Candidate::Status { new, old }),
+                    Part::Status => Some(Candidate::Status { new }),
                     // The changes check for themselves.
                     Part::Binding | Part::Finalize | Part::Eviction => None,
                 }
