@@ -240,7 +240,8 @@ impl Core {
         choice.node_ports(service)?;
         choice.health_port(service)?;
         if choice.errors.is_empty() {
-            return Ok(Some(choice.picks));
+            // Most writes of a Service pick nothing, and then there is nothing to hold.
+            return Ok((!choice.picks.items.is_empty()).then_some(choice.picks));
         }
         let name = value::text(service, "metadata.name");
         Err(ApiError::invalid("", &kind.kind, name, &choice.errors))

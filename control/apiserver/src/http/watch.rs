@@ -326,6 +326,7 @@ impl Watch {
             }
         }
         if self.first.is_empty()
+            && !self.ended
             && let Some(revision) = self.opening.take()
         {
             self.write_bookmark(revision, Some(INITIAL_END), piece);

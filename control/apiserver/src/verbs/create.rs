@@ -72,6 +72,8 @@ fn fill_metadata(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(),
     for dropped in [
         "resourceVersion",
         "selfLink",
+        // Managers are recorded by the step of that name alone.
+        "managedFields",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "generation",

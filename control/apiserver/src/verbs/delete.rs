@@ -112,7 +112,7 @@ pub(super) fn plan(
                         return Plan::Remove;
                     }
                     let less = SignedDuration::from_secs(before.saturating_sub(wanted));
-                    // Before all time is only what nobody here has written.
+                    // A deletion timestamp before the first moment is not ours: treat it as now.
                     mark(&mut object, at.checked_sub(less).unwrap_or(now), wanted);
                 }
                 _ if before == 0 && !kept => return Plan::Remove,

@@ -160,6 +160,8 @@ pub(super) fn prepare(stored: &Kind, part: Part, new: &mut Value, old: &Value) {
         value::copy(new, old, &format!("metadata.{kept}"));
     }
     value::remove(new, "metadata.selfLink");
+    // Managers are recorded by the step of that name alone.
+    value::remove(new, "metadata.managedFields");
     meta::normalize(new);
     value::set(new, "kind", &*stored.kind);
     value::set(new, "apiVersion", stored.api_version());
