@@ -254,6 +254,14 @@ struct Follower<V> {
     reflector: Reflector,
 }
 
+impl<V> Drop for Follower<V> {
+    fn drop(&mut self) {
+        // Handlers hold queues, and informers whose handlers may hold this one.
+        let handlers = std::mem::take(&mut *self.shared.handlers());
+        drop(handlers);
+    }
+}
+
 impl<V> Follower<V> {
     async fn follow(
         mut self,

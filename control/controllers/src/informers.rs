@@ -112,5 +112,12 @@ impl Informers {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        // Sets of informers hold these in turn, so views of a term that is over would stay for ever.
+        for by_type in [&self.by_view, &self.sets] {
+            let mut held = by_type.lock().unwrap_or_else(PoisonError::into_inner);
+            let ended = std::mem::take(&mut *held);
+            drop(held);
+            drop(ended);
+        }
     }
 }

@@ -78,12 +78,18 @@ impl Reconcile for NodeCidrs {
         let client = &self.client;
         client.sync().await?;
         self.nodes.catch_up().await;
+        if client.has_unreadable_of::<Node>()? {
+            return Err(ApiError::internal(
+                "a stored Node cannot be read, so no pod range is known to be free; the log names it",
+            ));
+        }
         let Some(view) = self.nodes.view(name) else {
             locked(&self.cidrs).release(&name.name);
-            // A range became free: nodes that wait for one are reconciled.
+            // A range became free. A node that waits for one is reconciled, and one that had the same range has it alone now.
             for (other, view) in self.nodes.views() {
-                if view.pod_cidrs.is_empty() {
-                    self.queue.add(other);
+                match view.pod_cidrs.is_empty() {
+                    true => self.queue.add(other),
+                    false => observe(&self.cidrs, &other.name, &view),
                 }
             }
             return Ok(Outcome::Done);

@@ -58,7 +58,9 @@ pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
     let maps = shared.informers().of::<CaMap>()?;
     Ok(Controller::new(shared, NAME, WORKERS)
         .watches(&namespaces, |queue, change| {
-            if change.old.is_none() && change.new.is_some_and(|view| !view.is_terminating) {
+            // A namespace that was made again may replace the old one in a single change.
+            let began = change.old.is_none_or(|old| old.is_terminating);
+            if began && change.new.is_some_and(|view| !view.is_terminating) {
                 queue.add(change.name.clone());
             }
         })

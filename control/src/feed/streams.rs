@@ -103,7 +103,6 @@ impl Streams {
             id: id.clone(),
             request: Some(request),
         };
-        agent.send(open).await.map_err(|_| unreachable())?;
         let late = || {
             failure(
                 504,
@@ -113,7 +112,8 @@ impl Streams {
                 ),
             )
         };
-        let open = async {
+        let opened = async {
+            agent.send(open).await.map_err(|_| unreachable())?;
             let mut opened = answer.await.map_err(|_| late())?;
             if is_log {
                 return Ok(opened);
@@ -125,7 +125,7 @@ impl Streams {
             }
         };
         // Dropping it takes the request off the list and ends the stream.
-        tokio::time::timeout(ANSWER_WITHIN, open)
+        tokio::time::timeout(ANSWER_WITHIN, opened)
             .await
             .unwrap_or_else(|_| Err(late()))
     }
