@@ -66,6 +66,12 @@ pub struct Request {
 
 /// Runs tiers.
 pub fn run(request: &Request) -> anyhow::Result<()> {
+    if let Some(lab) = paths::chosen_lab() {
+        bail!(
+            "the tests choose their labs themselves: unset {}, which is {lab}",
+            paths::LAB
+        );
+    }
     let filter = request.filter.as_deref();
     let mut tiers = match request.tiers.is_empty() {
         true => ALL.to_vec(),
@@ -374,6 +380,9 @@ fn run_step(
             run(driver, Targets::Tests(&["kubectl"]), Parallel::Clusters)
         }
         Tier::Vm => {
+            if !vm::has_checks(filter) {
+                return Ok(Found::Nothing);
+            }
             paths::choose_machines();
             Ok(match vm::run(filter)? {
                 0 => Found::Nothing,

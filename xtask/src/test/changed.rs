@@ -25,6 +25,10 @@ const READ_BY_ALL: [&str; 5] = [
     ".config/",
     "rust-toolchain.toml",
 ];
+/// A test of it looks up the names of tests in all packages.
+const READS_TEST_NAMES: &str = "knarr-apiserver";
+/// A test of it reads the README.
+const READS_README: &str = "xtask";
 /// Files that people and the tier `vm` install from.
 const READ_BY_INSTALLATION: [&str; 2] = ["README.md", "deploy/"];
 
@@ -46,7 +50,7 @@ pub fn fetch_changed_files(revision: &str) -> anyhow::Result<BTreeSet<PathBuf>> 
     // What others added to the revision since is not this change.
     let base = git(&["merge-base", revision, "HEAD"])
         .with_context(|| format!("cannot compare with {revision}"))?;
-    let mut files = git(&["diff", "--name-only", "-z", base.trim()])?;
+    let mut files = git(&["diff", "--no-renames", "--name-only", "-z", base.trim()])?;
     files += &git(&["ls-files", "--others", "--exclude-standard", "-z"])?;
     Ok(files
         .split('\0')
@@ -89,6 +93,12 @@ pub fn plan_affected(files: &BTreeSet<PathBuf>, workspace: &Workspace) -> Affect
         }
         packages.extend(more);
     }
+    if files
+        .iter()
+        .any(|file| file.extension().is_some_and(|ending| ending == "rs"))
+    {
+        packages.insert(READS_TEST_NAMES.to_owned());
+    }
     let any = |names: &[&str]| names.iter().any(|name| packages.contains(*name));
     let programs = any(&PROGRAMS);
     let clusters = programs || any(&LAB) || any(&[CLUSTER_PACKAGE]);
@@ -98,7 +108,7 @@ pub fn plan_affected(files: &BTreeSet<PathBuf>, workspace: &Workspace) -> Affect
     });
     let installed = files.iter().any(|file| below(file, &READ_BY_INSTALLATION));
     let tiers = [
-        (Tier::Unit, unit),
+        (Tier::Unit, unit || installed),
         (Tier::Bpf, any(&[BPF_PACKAGE])),
         // The agent's own refusals are tested there too.
         (Tier::Node, any(&[NODE_PACKAGE, "knarr-agent"])),
@@ -106,6 +116,9 @@ pub fn plan_affected(files: &BTreeSet<PathBuf>, workspace: &Workspace) -> Affect
         (Tier::Kubectl, clusters),
         (Tier::Vm, programs || any(&["xtask"]) || installed),
     ];
+    if installed {
+        packages.insert(READS_README.to_owned());
+    }
     Affected {
         tiers: tiers
             .into_iter()

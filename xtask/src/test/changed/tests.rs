@@ -19,7 +19,12 @@ fn small() -> Workspace {
     workspace(&[
         ("knarr-api", "control/api", &[]),
         ("knarr-control-plan", "control/plan", &["knarr-api"]),
-        ("knarr-control", "control", &["knarr-control-plan"]),
+        ("knarr-apiserver", "control/apiserver", &["knarr-api"]),
+        (
+            "knarr-control",
+            "control",
+            &["knarr-apiserver", "knarr-control-plan"],
+        ),
         ("knarr-ebpf", "ebpf", &[]),
         ("knarr-datapath", "agent/datapath", &[]),
         ("knarr-runtime", "agent/runtime", &[]),
@@ -49,22 +54,33 @@ fn sorted(tiers: &[&[Tier]]) -> Vec<Tier> {
 #[test]
 fn a_plan_affects_those_that_use_it_and_no_kernel_program() {
     let (tiers, packages) = affected("control/plan/src/scheduler.rs");
-    assert_eq!(packages, ["knarr-control", "knarr-control-plan"]);
+    assert_eq!(
+        packages,
+        ["knarr-apiserver", "knarr-control", "knarr-control-plan"]
+    );
     assert_eq!(tiers, sorted(&[&[Tier::Unit], &PROGRAM_TIERS]));
 }
 
 #[test]
 fn a_file_belongs_to_the_package_with_the_longest_folder() {
     let (_, packages) = affected("control/src/main.rs");
-    assert_eq!(packages, ["knarr-control"]);
+    assert_eq!(packages, ["knarr-apiserver", "knarr-control"]);
     let (_, packages) = affected("tests/echo/src/main.rs");
-    assert_eq!(packages, ["knarr-echo", "knarr-tests"]);
+    assert_eq!(packages, ["knarr-apiserver", "knarr-echo", "knarr-tests"]);
 }
 
 #[test]
 fn a_kernel_program_affects_the_crate_that_embeds_it() {
     let (tiers, packages) = affected("ebpf/src/packet.rs");
-    assert_eq!(packages, ["knarr-agent", "knarr-datapath", "knarr-ebpf"]);
+    assert_eq!(
+        packages,
+        [
+            "knarr-agent",
+            "knarr-apiserver",
+            "knarr-datapath",
+            "knarr-ebpf"
+        ]
+    );
     assert_eq!(
         tiers,
         sorted(&[&[Tier::Unit, Tier::Bpf, Tier::Node], &PROGRAM_TIERS])
@@ -75,11 +91,9 @@ fn a_kernel_program_affects_the_crate_that_embeds_it() {
 fn documents_affect_no_tier_but_what_is_installed_from() {
     assert_eq!(affected("docs/roadmap.md"), (vec![], vec![]));
     assert_eq!(affected("agent/runtime/README.md"), (vec![], vec![]));
-    assert_eq!(affected("README.md"), (vec![Tier::Vm], vec![]));
-    assert_eq!(
-        affected("deploy/knarr-agent.service"),
-        (vec![Tier::Vm], vec![])
-    );
+    let read = || (vec![Tier::Unit, Tier::Vm], vec!["xtask".to_owned()]);
+    assert_eq!(affected("README.md"), read());
+    assert_eq!(affected("deploy/knarr-agent.service"), read());
 }
 
 #[test]
