@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 pub use super::addresses::{FIRST, NAMES, SECOND, address};
 
 use super::image::Image;
-use super::wire::{Answer, Wire};
+use super::wire::{Answer, PORT, Wire};
 use super::{folder, show_tail};
 use crate::lab::{cgroup, state};
 use crate::process::Process;
@@ -290,8 +290,10 @@ fn arguments(name: &'static str, image: &Image, delivery: &PathBuf) -> anyhow::R
             "socket,id=wire,path={},server=on,wait=off",
             text(&socket(name))?
         ),
-        "-serial",
-        "chardev:wire",
+        "-device",
+        "virtio-serial-pci",
+        "-device",
+        &format!("virtserialport,chardev=wire,name={PORT}"),
     ]);
     Ok(args)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The wire: commands go into a machine through its second serial port and their output comes back. It needs no
-//! network, so it works whatever the checks do to the machine's addresses, and no other program writes to that port (a
-//! login on the first one hangs up who else has it open).
+//! The wire: commands go into a machine through a port of its own (virtio-serial) and their output comes back. It needs
+//! no network, so it works whatever the checks do to the machine's addresses. An emulated UART was tried before it: under
+//! load a request could lie in its queue without an interrupt until the caller connected again.
 //!
 //! One request and one answer a line: `ID SECONDS BASE64-OF-THE-SCRIPT`, `ID EXIT-CODE BASE64-OF-THE-OUTPUT`.
 
@@ -18,17 +18,24 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 pub const SCRIPT_PATH: &str = "usr/local/sbin/test-wire";
 /// Its unit.
 pub const UNIT_PATH: &str = "etc/systemd/system/test-wire.service";
-/// The machine's end. The output goes through a file: a pipe would be held open by whatever a command leaves running.
+/// The port's name, by which udev links it.
+pub const PORT: &str = "knarr.test.wire";
+/// The machine's end. The output goes through a file: a pipe would be held open by whatever a command leaves running. A
+/// port without a caller reads as ended.
 pub const SCRIPT: &str = r#"#!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The machine's end of the wire: see xtask/src/vm/wire.rs.
-stty -F /dev/ttyS1 raw -echo
-exec 0<>/dev/ttyS1 1>&0
+port=/dev/virtio-ports/knarr.test.wire
+until [ -e "$port" ]; do sleep 0.2; done
+exec 0<>"$port" 1>&0
 cd /root
-while read -r id limit script; do
-  [ -n "$script" ] || continue
-  timeout --kill-after=5 "$limit" bash -c "$(base64 -d <<<"$script")" >/run/test-wire.out 2>&1 </dev/null
-  printf '%s %s %s\n' "$id" "$?" "$(tail -c 300000 /run/test-wire.out | base64 -w0)"
+while :; do
+  while read -r id limit script; do
+    [ -n "$script" ] || continue
+    timeout --kill-after=5 "$limit" bash -c "$(base64 -d <<<"$script")" >/run/test-wire.out 2>&1 </dev/null
+    printf '%s %s %s\n' "$id" "$?" "$(tail -c 300000 /run/test-wire.out | base64 -w0)"
+  done
+  sleep 0.2
 done
 "#;
 /// Started as early as other services, so that a boot that does not come to its end can be looked at.
