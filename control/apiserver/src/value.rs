@@ -46,6 +46,14 @@ pub(crate) fn members<'a>(
         .flat_map(Map::iter)
 }
 
+/// The object at a path for change.
+pub(crate) fn members_mut<'a>(
+    tree: &'a mut Value,
+    path: &str,
+) -> Option<&'a mut Map<String, Value>> {
+    at_mut(tree, path).and_then(Value::as_object_mut)
+}
+
 /// The array at a path for change.
 pub(crate) fn items_mut<'a>(
     tree: &'a mut Value,

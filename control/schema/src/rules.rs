@@ -111,6 +111,10 @@ impl SchemaRef {
     pub fn too_small(&self, object: &Value) -> Vec<TooSmall> {
         let mut found = Vec::new();
         let type_ = Type::Definition(self.index);
+        // Nearly always there is none, and then no path needs to be written.
+        if !any_too_small(&self.schemas, &type_, object) {
+            return found;
+        }
         check(&self.schemas, &type_, object, String::new(), &mut found);
         found
     }
@@ -141,16 +145,43 @@ fn fill(schemas: &Schemas, type_: &Type, value: &mut Value) {
                     object.insert(name.to_string(), default.clone());
                 }
             }
-            let Shape::Object(properties) = &definition.shape else {
-                return;
-            };
-            for property in properties.iter().filter(|p| schemas.rules.leads(&p.type_)) {
-                if let Some(value) = object.get_mut(&*property.name) {
+            // An object has few of its definition's fields.
+            for (name, value) in object {
+                if let Some(property) = definition.property(name) {
                     fill(schemas, &property.type_, value);
                 }
             }
         }
         _ => {}
+    }
+}
+
+fn any_too_small(schemas: &Schemas, type_: &Type, value: &Value) -> bool {
+    if !schemas.rules.leads(type_) {
+        return false;
+    }
+    match (type_, value) {
+        (Type::List(item), Value::Array(list)) => {
+            list.iter().any(|value| any_too_small(schemas, item, value))
+        }
+        (Type::Map(item), Value::Object(map)) => map
+            .values()
+            .any(|value| any_too_small(schemas, item, value)),
+        (Type::Definition(index), Value::Object(object)) => {
+            let definition = schemas.definition(*index);
+            let rules = schemas.rules.by_definition.get(index);
+            let minimums = rules.map(|rules| rules.minimums.as_slice());
+            object.iter().any(|(name, value)| {
+                let is_below = |(of, minimum): &(Box<str>, i64)| {
+                    **of == **name && value.as_i64().is_some_and(|number| number < *minimum)
+                };
+                minimums.is_some_and(|minimums| minimums.iter().any(is_below))
+                    || definition
+                        .property(name)
+                        .is_some_and(|p| any_too_small(schemas, &p.type_, value))
+            })
+        }
+        _ => false,
     }
 }
 

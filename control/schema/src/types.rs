@@ -107,7 +107,8 @@ type KindNames = (Box<str>, Box<str>, Box<str>);
 #[derive(Debug)]
 pub struct Schemas {
     pub(crate) definitions: Vec<Definition>,
-    kinds: HashMap<KindNames, Index>,
+    /// Sorted by names.
+    kinds: Box<[(KindNames, Index)]>,
     pub(crate) rules: AllRules,
 }
 
@@ -142,8 +143,11 @@ impl Schemas {
     }
 
     pub(crate) fn index(&self, group: &str, version: &str, kind: &str) -> Option<Index> {
-        let key = (group.into(), version.into(), kind.into());
-        self.kinds.get(&key).copied()
+        let named = |(names, _): &(KindNames, Index)| {
+            (&*names.0, &*names.1, &*names.2).cmp(&(group, version, kind))
+        };
+        let at = self.kinds.binary_search_by(named).ok()?;
+        Some(self.kinds[at].1)
     }
 
     /// One line for each definition: its name, a tab, its JSON. They are parsed one by one, so that never a tree of all
@@ -156,7 +160,7 @@ impl Schemas {
         lines.sort_unstable_by_key(|(name, _)| *name);
         let names = lines.iter().map(|(name, _)| *name);
         let index: HashMap<&str, Index> = names.zip(0..).collect();
-        let mut kinds = HashMap::new();
+        let mut kinds: Vec<(KindNames, Index)> = Vec::new();
         let mut definitions = Vec::with_capacity(lines.len());
         let mut rules = HashMap::new();
         for ((name, json), at) in lines.into_iter().zip(0..) {
@@ -165,7 +169,7 @@ impl Schemas {
             let names = schema["x-kubernetes-group-version-kind"].as_array();
             for kind in names.into_iter().flatten() {
                 let part = |key: &str| kind[key].as_str().unwrap_or_default().into();
-                kinds.insert((part("group"), part("version"), part("kind")), at);
+                kinds.push(((part("group"), part("version"), part("kind")), at));
             }
             let definition = definition(name, &schema, &index);
             if let Some(some) = Rules::read(&definition, &schema) {
@@ -174,9 +178,10 @@ impl Schemas {
             definitions.push(definition);
         }
         let rules = AllRules::new(&definitions, rules);
+        kinds.sort_unstable();
         Self {
             definitions,
-            kinds,
+            kinds: kinds.into(),
             rules,
         }
     }

@@ -19,15 +19,17 @@ const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDelet
 
 /// Takes out the maps and lists of metadata that are empty: Kubernetes' own encoding has none of them.
 pub(crate) fn normalize(object: &mut Value) {
+    let Some(metadata) = value::members_mut(object, "metadata") else {
+        return;
+    };
     for part in ["labels", "annotations", "finalizers", "ownerReferences"] {
-        let path = format!("metadata.{part}");
-        let empty = match value::at(object, &path) {
+        let is_empty = match metadata.get(part) {
             Some(Value::Object(members)) => members.is_empty(),
             Some(Value::Array(items)) => items.is_empty(),
             _ => false,
         };
-        if empty {
-            value::remove(object, &path);
+        if is_empty {
+            metadata.shift_remove(part);
         }
     }
 }

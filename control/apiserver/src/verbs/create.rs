@@ -19,6 +19,16 @@ const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Longest prefix of a generated name, in bytes.
 const GENERATE_NAME_MAX: usize = 63 - SUFFIX_LEN;
 
+/// What the server alone says of an object. Managers are recorded by the step of that name.
+const DROPPED: [&str; 6] = [
+    "resourceVersion",
+    "selfLink",
+    "managedFields",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+];
+
 impl Core {
     /// Creates an object of `kind` from what a client sent.
     pub(crate) async fn create(
@@ -69,16 +79,10 @@ fn fill_metadata(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(),
         ));
     }
     set_namespace(kind, namespace, object)?;
-    for dropped in [
-        "resourceVersion",
-        "selfLink",
-        // Managers are recorded by the step of that name alone.
-        "managedFields",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ] {
-        value::remove(object, &format!("metadata.{dropped}"));
+    if let Some(metadata) = value::members_mut(object, "metadata") {
+        for dropped in DROPPED {
+            metadata.shift_remove(dropped);
+        }
     }
     let base = value::text(object, "metadata.generateName").to_owned();
     if value::text(object, "metadata.name").is_empty() && !base.is_empty() {
