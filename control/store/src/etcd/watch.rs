@@ -17,15 +17,24 @@ use super::Shared;
 use super::messages::{self, pb};
 use crate::{Revision, StoreError, WatchBatch};
 
-/// Pause before a watch whose connection broke is opened again.
+/// Pause before a watch whose connection broke is opened again. It doubles while nothing comes in between.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause: etcd that comes back is followed that soon.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Failures in a row after which the log says at each one that the reader sees no changes. An election costs one or two.
+const FAILURES_QUIET: u32 = 3;
 
 type Reader = mpsc::Sender<Result<WatchBatch, StoreError>>;
 
 /// How a connection of a watch ended.
 enum End {
-    /// It broke; what comes after the revision is still to be told.
-    Broken(Revision, Status),
+    /// It broke. What comes after the revision is not sent yet.
+    Broken {
+        seen: Revision,
+        /// Whether etcd had answered before.
+        answered: bool,
+        status: Status,
+    },
     /// History that the reader has not seen is gone.
     Compacted(Revision),
     /// The reader is gone.
@@ -46,12 +55,22 @@ pub(super) async fn run(shared: Arc<Shared>, after: Revision, reader: Reader) {
 }
 
 async fn follow(shared: &Shared, mut after: Revision, reader: &Reader) {
+    let mut failures = 0;
     loop {
         match follow_once(shared, after, reader).await {
-            End::Broken(seen, status) => {
+            End::Broken {
+                seen,
+                answered,
+                status,
+            } => {
+                failures = if answered { 1 } else { failures + 1 };
                 after = seen;
-                tracing::debug!(%status, %after, "a watch of etcd broke and is opened again");
-                tokio::time::sleep(REOPEN_PAUSE).await;
+                if failures > FAILURES_QUIET {
+                    tracing::warn!(%status, %after, failures, "no change in etcd is seen; the watch is opened again");
+                } else {
+                    tracing::debug!(%status, %after, "a watch of etcd broke and is opened again");
+                }
+                tokio::time::sleep(reopen_pause(failures)).await;
             }
             End::Compacted(requested) => {
                 // A failure to send means that the reader is gone.
@@ -61,6 +80,13 @@ async fn follow(shared: &Shared, mut after: Revision, reader: &Reader) {
             End::Unread => return,
         }
     }
+}
+
+/// The pause after so many failures in a row, counted from 1.
+fn reopen_pause(failures: u32) -> Duration {
+    // Eight doublings are beyond the longest pause.
+    let doublings = failures.saturating_sub(1).min(8);
+    (REOPEN_PAUSE * 2_u32.pow(doublings)).min(REOPEN_PAUSE_MAX)
 }
 
 async fn follow_once(shared: &Shared, mut after: Revision, reader: &Reader) -> End {
@@ -74,22 +100,35 @@ async fn follow_once(shared: &Shared, mut after: Revision, reader: &Reader) -> E
     // A member without a leader ends the watch instead of saying nothing.
     let metadata = request.metadata_mut();
     metadata.insert("hasleader", MetadataValue::from_static("true"));
+    let mut answered = false;
+    let broken = |seen, answered, status| End::Broken {
+        seen,
+        answered,
+        status,
+    };
     let mut responses = match client.watch(request).await {
         Ok(responses) => responses.into_inner(),
-        Err(status) => return End::Broken(after, status),
+        Err(status) => return broken(after, answered, status),
     };
     loop {
         let response = match responses.message().await {
             Ok(Some(response)) => response,
-            Ok(None) => return End::Broken(after, Status::unavailable("etcd ended the stream")),
-            Err(status) => return End::Broken(after, status),
+            Ok(None) => {
+                return broken(
+                    after,
+                    answered,
+                    Status::unavailable("etcd ended the stream"),
+                );
+            }
+            Err(status) => return broken(after, answered, status),
         };
         if response.compact_revision > 0 {
             return End::Compacted(after);
         }
         if response.canceled {
-            return End::Broken(after, Status::unavailable(response.cancel_reason));
+            return broken(after, answered, Status::unavailable(response.cancel_reason));
         }
+        answered = true;
         shared.see(response.header.as_ref());
         for batch in messages::batches(response.events, after) {
             after = batch.revision;
@@ -97,5 +136,18 @@ async fn follow_once(shared: &Shared, mut after: Revision, reader: &Reader) -> E
                 return End::Unread;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let pauses: Vec<u128> = [1, 2, 3, 5, 6, 1000]
+            .map(|failures| reopen_pause(failures).as_millis())
+            .to_vec();
+        assert_eq!(pauses, [200, 400, 800, 3200, 5000, 5000]);
     }
 }
