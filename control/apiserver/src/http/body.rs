@@ -97,8 +97,16 @@ pub(crate) fn decode(
     validation: FieldValidation,
     problems: &mut Problems,
 ) -> Result<Value, ApiError> {
-    check_type(kind, json)?;
-    let decoded = schema::decode(kind, json)?;
+    let decoded = schema::decode(kind, json);
+    match &decoded {
+        // Most bodies are right, and then the tree says what they are.
+        Ok(right) if right.problems.is_empty() && right.value.is_object() => {
+            let text = |name| right.value[name].as_str().unwrap_or_default();
+            check_names(kind, text("kind"), text("apiVersion"))?;
+        }
+        _ => check_type(kind, json)?,
+    }
+    let decoded = decoded?;
     if !decoded.problems.is_empty() {
         let prefix = format!(
             "{} in version {:?} cannot be handled as a {}: ",
@@ -134,9 +142,13 @@ fn check_type(kind: &SchemaKind, json: &[u8]) -> Result<(), ApiError> {
             summary(json)
         ))
     })?;
-    let expected = api_version(kind);
     let sent_kind = named.kind.unwrap_or_default();
     let sent_version = named.api_version.unwrap_or_default();
+    check_names(kind, &sent_kind, &sent_version)
+}
+
+fn check_names(kind: &SchemaKind, sent_kind: &str, sent_version: &str) -> Result<(), ApiError> {
+    let expected = api_version(kind);
     if !sent_version.is_empty() && sent_version != expected {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({sent_version}) does not match the expected API version ({expected})"

@@ -4,6 +4,8 @@
 //! Every kind keeps its own list; `tests/api/fields.rs` walks all fields of all kinds and wants each to work, to be
 //! refused or to be warned of. Not here: warnings of Kubernetes' own (deprecated fields), and refusals.
 
+use std::fmt;
+
 use serde_json::Value;
 
 /// A field that is not carried out.
@@ -44,13 +46,42 @@ pub(super) const fn ignored(path: &'static str, what: &'static str) -> Ignored {
 /// The warnings about `object`, which stands at `field` of what was sent; empty for the object itself.
 pub(super) fn warnings(list: &[Ignored], object: &Value, field: &str) -> Vec<String> {
     let mut found = Vec::new();
+    let place = Place {
+        above: None,
+        step: field,
+        index: None,
+    };
     for entry in list {
-        look(entry, entry.path, object, field, &mut found);
+        look(entry, entry.path, object, &place, &mut found);
     }
     found
 }
 
-fn look(entry: &Ignored, path: &str, value: &Value, field: &str, found: &mut Vec<String>) {
+/// Where a value stands. Most fields of a list are not set, so a path is written only for those that are.
+struct Place<'a> {
+    above: Option<&'a Place<'a>>,
+    /// Empty for an object that nothing is above of.
+    step: &'a str,
+    index: Option<usize>,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(above) = self.above {
+            above.fmt(f)?;
+            if !above.step.is_empty() {
+                f.write_str(".")?;
+            }
+        }
+        f.write_str(self.step)?;
+        match self.index {
+            Some(index) => write!(f, "[{index}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn look(entry: &Ignored, path: &str, value: &Value, above: &Place<'_>, found: &mut Vec<String>) {
     let (step, rest) = path.split_once('.').unwrap_or((path, ""));
     let (name, is_list) = match step.strip_suffix("[]") {
         Some(name) => (name, true),
@@ -59,23 +90,20 @@ fn look(entry: &Ignored, path: &str, value: &Value, field: &str, found: &mut Vec
     let Some(below) = value.get(name) else {
         return;
     };
-    let field = match field {
-        "" => name.to_owned(),
-        above => format!("{above}.{name}"),
-    };
     let items = match below {
         Value::Array(items) if is_list => items.as_slice(),
         one => std::slice::from_ref(one),
     };
     for (index, item) in items.iter().enumerate() {
-        let field = match is_list {
-            true => format!("{field}[{index}]"),
-            false => field.clone(),
+        let place = Place {
+            above: Some(above),
+            step: name,
+            index: is_list.then_some(index),
         };
         if !rest.is_empty() {
-            look(entry, rest, item, &field, found);
+            look(entry, rest, item, &place, found);
         } else if entry.when.holds(item) {
-            found.push(format!("{field}: {}", entry.what));
+            found.push(format!("{place}: {}", entry.what));
         }
     }
 }

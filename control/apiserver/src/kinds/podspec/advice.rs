@@ -115,7 +115,7 @@ pub(in crate::kinds) fn advice(pod: &Value, root: &str) -> Vec<String> {
     }
     found.volumes(spec);
     found.lists(spec);
-    found.fractions(spec, "overhead", "overhead");
+    found.fractions("", spec, "overhead");
     if annotations.get(SECCOMP_POD).is_some()
         && value::at(spec, "securityContext.seccompProfile").is_none()
     {
@@ -269,7 +269,8 @@ impl Found {
         }
     }
 
-    fn fractions(&mut self, tree: &Value, path: &str, at: &str) {
+    /// About the quantities at `path` of a tree that stands at `place` of the spec: a path with a dot behind it, or empty.
+    fn fractions(&mut self, place: &str, tree: &Value, path: &str) {
         for name in BYTES {
             let quantity = value::at(tree, path).and_then(|all| all.get(name));
             let Some(text) = quantity.and_then(Value::as_str) else {
@@ -279,12 +280,12 @@ impl Found {
             if text.parse().is_ok_and(is_fraction) {
                 let message =
                     format!("fractional byte value {text:?} is invalid, must be an integer");
-                self.add(&format!("{at}[{name}]"), &message);
+                self.add(&format!("{place}{path}[{name}]"), &message);
             }
         }
     }
 
-    fn container(&mut self, spec: &Value, container: &Value, at: &str, annotations: &Value) {
+    fn container_annotations(&mut self, spec: &Value, container: &Value, annotations: &Value) {
         let name = value::text(container, "name");
         let key = format!("{SECCOMP_CONTAINER}{name}");
         if annotations.get(&key).is_some()
@@ -300,8 +301,15 @@ impl Found {
         if annotations.get(&key).is_some() && !has_field {
             self.add_annotation(&key, APPARMOR);
         }
+    }
+
+    fn container(&mut self, spec: &Value, container: &Value, at: &str, annotations: &Value) {
+        if annotations.is_object() {
+            self.container_annotations(spec, container, annotations);
+        }
+        let place = format!("{at}.");
         for part in ["resources.limits", "resources.requests"] {
-            self.fractions(container, part, &format!("{at}.{part}"));
+            self.fractions(&place, container, part);
         }
         let mut seen = BTreeSet::new();
         for (index, env) in value::items(container, "env").iter().enumerate() {
