@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How fast creations are. Figures are for a release build: `cargo test --release -p knarr-apiserver -- --ignored --nocapture`.
+//! How fast creations, reads and watches are. Figures are for a release build: `cargo test --release -p knarr-apiserver -- --ignored --nocapture`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,6 +82,57 @@ async fn durable_creations_per_second_over_http() {
         "{:.0} durable creations/s over HTTP, clients in the same process",
         PODS as f64 / started.elapsed().as_secs_f64()
     );
+}
+
+/// Reads of the test below.
+const GETS: usize = 625 * WRITERS;
+/// Lists of all objects of the test below.
+const LISTS: usize = 8 * WRITERS;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement for a release build, not a check"]
+async fn reads_per_second_over_http() {
+    let (server, _directory) = server().await;
+    let client = server.api.client();
+    for n in 0..WRITERS {
+        let map: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": format!("m{n}"), "namespace": "default"},
+            "data": {"text": "x".repeat(512)},
+        }))
+        .expect("a ConfigMap");
+        client.create(&map).await.expect("created");
+    }
+    let server = Arc::new(server);
+    for (what, count) in [("gets", GETS), ("lists of 64", LISTS)] {
+        let started = Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        for reader in 0..WRITERS {
+            let server = Arc::clone(&server);
+            let path = match what {
+                "gets" => format!("/api/v1/namespaces/default/configmaps/m{reader}"),
+                _ => "/api/v1/namespaces/default/configmaps".to_owned(),
+            };
+            tasks.spawn(async move {
+                let mut connection = server.connect(Some("admin")).await;
+                for _ in 0..count / WRITERS {
+                    let request = http::Request::get(&path)
+                        .header("host", "127.0.0.1")
+                        .body(Full::new(Bytes::new()))
+                        .expect("a request");
+                    let response = connection.send_request(request).await.expect("a response");
+                    assert_eq!(response.status(), 200);
+                    response.into_body().collect().await.expect("a body");
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.expect("the task ends");
+        }
+        println!(
+            "{:.0} {what}/s over HTTP, clients in the same process",
+            count as f64 / started.elapsed().as_secs_f64()
+        );
+    }
 }
 
 /// Watches that are open at once.
