@@ -320,9 +320,10 @@ impl State {
                 self.touched_pods.namespaces.insert(key.1);
             }
             Kind::NodeSet(set) => {
-                self.scheduling = match set.unschedulable {
-                    true => Scheduling::Unschedulable,
-                    false => Scheduling::Schedulable,
+                self.scheduling = if set.unschedulable {
+                    Scheduling::Unschedulable
+                } else {
+                    Scheduling::Schedulable
                 };
                 if let Some(seen) = seen {
                     seen.scheduling = self.scheduling;

@@ -85,9 +85,10 @@ impl Events {
                 .spec
                 .iter()
                 .flat_map(|s| s.init_containers.iter().flatten());
-            match init.into_iter().any(|c| c.name == name) {
-                true => format!("spec.initContainers{{{name}}}"),
-                false => format!("spec.containers{{{name}}}"),
+            if init.into_iter().any(|c| c.name == name) {
+                format!("spec.initContainers{{{name}}}")
+            } else {
+                format!("spec.containers{{{name}}}")
             }
         });
         let about = ObjectReference {

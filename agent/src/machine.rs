@@ -207,9 +207,10 @@ impl Machine {
 
 /// A kernel has SELinux on where its file system is mounted and has something in it (selinux(8)).
 fn se_linux(mount: &Path) -> SeLinux {
-    match mount.join("enforce").exists() {
-        true => SeLinux::On,
-        false => SeLinux::Off,
+    if mount.join("enforce").exists() {
+        SeLinux::On
+    } else {
+        SeLinux::Off
     }
 }
 
@@ -250,9 +251,10 @@ fn quantity(option: &'static str, text: &Option<String>) -> Result<Quantity, Mac
     let quantity: Quantity = text
         .parse()
         .map_err(|e| wrong(format!("is no quantity: {e}")))?;
-    match quantity.is_negative() {
-        true => Err(wrong("is below zero".to_owned()).into()),
-        false => Ok(quantity),
+    if quantity.is_negative() {
+        Err(wrong("is below zero".to_owned()).into())
+    } else {
+        Ok(quantity)
     }
 }
 
@@ -294,9 +296,10 @@ fn addresses(options: &RunOptions) -> Result<(Ipv4Addr, Vec<String>), MachineErr
         })?
         .filter_map(|a| {
             let address = a.address.as_ref()?.as_sockaddr_in()?.ip();
-            let kind = match a.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
-                true => LinkKind::Loopback,
-                false => LinkKind::Other,
+            let kind = if a.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
+                LinkKind::Loopback
+            } else {
+                LinkKind::Other
             };
             Some(LinkAddress {
                 link: a.interface_name,
@@ -329,14 +332,13 @@ fn addresses(options: &RunOptions) -> Result<(Ipv4Addr, Vec<String>), MachineErr
             chosen.ok_or(MachineError::NoAddress)?
         }
     };
-    let uplinks = match options.uplink.is_empty() {
-        false => options.uplink.clone(),
-        true => {
-            let of_node = all
-                .iter()
-                .filter(|a| a.address == node_ip && a.kind == LinkKind::Other);
-            of_node.map(|a| a.link.clone()).collect()
-        }
+    let uplinks = if options.uplink.is_empty() {
+        let of_node = all
+            .iter()
+            .filter(|a| a.address == node_ip && a.kind == LinkKind::Other);
+        of_node.map(|a| a.link.clone()).collect()
+    } else {
+        options.uplink.clone()
     };
     Ok((node_ip, uplinks))
 }

@@ -211,9 +211,10 @@ impl NodeReporter {
         let capacity = resources(machine.cpus * 1000, machine.memory_bytes);
         let free = machine.allocatable(self.max_pods);
         let allocatable = resources(free.cpu_milli, free.memory_bytes);
-        let datapath = match self.datapath.borrow().is_some() {
-            true => DatapathState::Up,
-            false => DatapathState::Down,
+        let datapath = if self.datapath.borrow().is_some() {
+            DatapathState::Up
+        } else {
+            DatapathState::Down
         };
         let conditions = conditions(pressure, datapath).map(|c| {
             let before = self.since.get(c.kind).map(|(held, _)| *held);

@@ -9,8 +9,9 @@ static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR")
 
 /// The object's bytes, or what to do about their absence.
 pub fn datapath_object() -> anyhow::Result<&'static [u8]> {
-    match OBJECT.0.is_empty() {
-        true => anyhow::bail!("built without eBPF programs: run `cargo xtask build-ebpf` first"),
-        false => Ok(&OBJECT.0),
+    if OBJECT.0.is_empty() {
+        anyhow::bail!("built without eBPF programs: run `cargo xtask build-ebpf` first")
+    } else {
+        Ok(&OBJECT.0)
     }
 }

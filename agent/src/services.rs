@@ -172,11 +172,12 @@ impl Services {
             self.metrics.services_synced(received.elapsed());
             let again =
                 sync == Sync::Broken || network == Sync::Broken || locked(&names).is_behind();
-            let wake = match again {
-                true => Some(RESYNC_AFTER),
-                false => table
+            let wake = if again {
+                Some(RESYNC_AFTER)
+            } else {
+                table
                     .next_wake()
-                    .map(|at| at.saturating_sub(start.elapsed()).max(COALESCE)),
+                    .map(|at| at.saturating_sub(start.elapsed()).max(COALESCE))
             };
             let timer = async {
                 match wake {
@@ -370,9 +371,12 @@ fn name(key: &ServiceKey) -> ServiceName {
 }
 
 fn service(set: &ServiceSet) -> DesiredService {
-    let policy = |local: bool| match local {
-        true => TrafficPolicy::Local,
-        false => TrafficPolicy::Cluster,
+    let policy = |local: bool| {
+        if local {
+            TrafficPolicy::Local
+        } else {
+            TrafficPolicy::Cluster
+        }
     };
     let ports = set.ports.iter().filter_map(|p| {
         Some(DesiredPort {

@@ -17,9 +17,10 @@ use program::{AGENT, Ended, run};
 /// The cgroup v2 tree of the machine that runs the tests.
 fn cgroup_tree() -> PathBuf {
     let unified = Path::new("/sys/fs/cgroup/unified");
-    match unified.join("cgroup.procs").exists() {
-        true => unified.to_owned(),
-        false => PathBuf::from("/sys/fs/cgroup"),
+    if unified.join("cgroup.procs").exists() {
+        unified.to_owned()
+    } else {
+        PathBuf::from("/sys/fs/cgroup")
     }
 }
 

@@ -123,9 +123,10 @@ fn build_programs(kind: Build) -> anyhow::Result<()> {
             &[],
         )?,
         Build::Tested => {
-            let runner: &[&str] = match run::exists("cargo-nextest") {
-                true => &["nextest", "run"],
-                false => &["test"],
+            let runner: &[&str] = if run::exists("cargo-nextest") {
+                &["nextest", "run"]
+            } else {
+                &["test"]
             };
             build(
                 "the tests and both programs",

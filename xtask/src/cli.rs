@@ -239,9 +239,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         })?,
         Command::Bench { names, quick } => bench::run(
             &names,
-            match quick {
-                true => bench::Effort::Quick,
-                false => bench::Effort::Full,
+            if quick {
+                bench::Effort::Quick
+            } else {
+                bench::Effort::Full
             },
         )?,
         Command::Ci { without_tests } => ci::run(if without_tests {

@@ -73,9 +73,10 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
         );
     }
     let filter = request.filter.as_deref();
-    let mut tiers = match request.tiers.is_empty() {
-        true => ALL.to_vec(),
-        false => request.tiers.clone(),
+    let mut tiers = if request.tiers.is_empty() {
+        ALL.to_vec()
+    } else {
+        request.tiers.clone()
     };
     tiers.sort_unstable();
     tiers.dedup();
@@ -109,12 +110,11 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     let mut found = Found::Nothing;
     // The emulated machines take one core and share nothing with the tiers before the clusters.
-    let mut beside = match steps.len() > 1 && tiers.contains(&Tier::Vm) && vm::has_checks(filter) {
-        true => {
-            build::programs(build::Build::Tested)?;
-            Some(Beside::start(Tier::Vm, filter)?)
-        }
-        false => None,
+    let mut beside = if steps.len() > 1 && tiers.contains(&Tier::Vm) && vm::has_checks(filter) {
+        build::programs(build::Build::Tested)?;
+        Some(Beside::start(Tier::Vm, filter)?)
+    } else {
+        None
     };
     let vm_is_beside = beside.is_some();
     for step in &steps {
@@ -273,9 +273,10 @@ impl Beside {
         for line in printed.lines() {
             ui::line(line.trim_end());
         }
-        match status.success() {
-            true => Ok(Found::Tests),
-            false => bail!("it failed: {status}"),
+        if status.success() {
+            Ok(Found::Tests)
+        } else {
+            bail!("it failed: {status}")
         }
     }
 }

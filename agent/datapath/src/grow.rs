@@ -32,9 +32,10 @@ use plan::{
 /// The size that a map is made with; none where the object says it.
 pub(crate) fn first_size(map: &Wanted, log: ProgramLog) -> Option<u32> {
     let limit = map.max_entries?;
-    Some(match grows(log) {
-        true => plan::first_size(map.name, limit).unwrap_or(limit),
-        false => limit,
+    Some(if grows(log) {
+        plan::first_size(map.name, limit).unwrap_or(limit)
+    } else {
+        limit
     })
 }
 

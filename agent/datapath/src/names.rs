@@ -112,9 +112,10 @@ impl NamesFile {
     /// Appends what a plan said, and what could not be written before. Nothing is flushed to the disk: after
     /// a crash the next agent writes everything again.
     pub fn append(&mut self, names: &[Named]) -> Result<(), DatapathError> {
-        let behind = match self.unwritten.is_empty() {
-            true => Behind::No,
-            false => Behind::Yes,
+        let behind = if self.unwritten.is_empty() {
+            Behind::No
+        } else {
+            Behind::Yes
         };
         for name in names {
             self.remember(name, behind);

@@ -174,9 +174,10 @@ fn command(
     } else if container.command.as_ref().is_none_or(Vec::is_empty) {
         all.extend(image.cmd.iter().cloned());
     }
-    match all.is_empty() {
-        true => Err(ConfigError::NoCommand),
-        false => Ok(all),
+    if all.is_empty() {
+        Err(ConfigError::NoCommand)
+    } else {
+        Ok(all)
     }
 }
 

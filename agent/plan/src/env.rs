@@ -283,9 +283,10 @@ fn env_value(
     if let Some(key) = &source.config_map_key_ref {
         let optional = key.optional == Some(true);
         let Some(map) = around.objects.config_maps.get(&key.name) else {
-            return match optional {
-                true => Ok(None),
-                false => Err(EnvError::ConfigMapNotFound(key.name.clone())),
+            return if optional {
+                Ok(None)
+            } else {
+                Err(EnvError::ConfigMapNotFound(key.name.clone()))
             };
         };
         return match map.data.as_ref().and_then(|d| d.get(&key.key)) {
@@ -302,9 +303,10 @@ fn env_value(
     if let Some(key) = &source.secret_key_ref {
         let optional = key.optional == Some(true);
         let Some(secret) = around.objects.secrets.get(&key.name) else {
-            return match optional {
-                true => Ok(None),
-                false => Err(EnvError::SecretNotFound(key.name.clone())),
+            return if optional {
+                Ok(None)
+            } else {
+                Err(EnvError::SecretNotFound(key.name.clone()))
             };
         };
         return match secret.data.as_ref().and_then(|d| d.get(&key.key)) {

@@ -336,10 +336,11 @@ impl PodRecord {
         let record = self.containers.entry(name.to_owned()).or_default();
         if let Some(exit) = record.exit.take() {
             let finished_ms = exit.finished_ms;
-            record.back_off = match record.replaced {
+            record.back_off = if record.replaced {
                 // Another definition has not crashed yet.
-                true => None,
-                false => Some(BackOff::next(record.back_off, finished_ms, now_ms)),
+                None
+            } else {
+                Some(BackOff::next(record.back_off, finished_ms, now_ms))
             };
             record.last = Some(exit);
         }

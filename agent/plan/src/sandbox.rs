@@ -56,9 +56,10 @@ pub fn sandbox_spec(inputs: SandboxInputs<'_>) -> SandboxSpec {
         attempt,
         qos: qos(spec),
         resources: pod_values(spec, pids),
-        network: match host_network(spec) {
-            true => NetworkMode::Host,
-            false => NetworkMode::Pod,
+        network: if host_network(spec) {
+            NetworkMode::Host
+        } else {
+            NetworkMode::Pod
         },
         pid: match (spec.host_pid, spec.share_process_namespace) {
             (Some(true), _) => PidMode::Host,

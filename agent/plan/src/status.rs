@@ -80,9 +80,10 @@ pub fn status(
     let conditions = keep_transitions(pod, record, conditions, now_ms);
     // A pod that the node did not take on has no containers to tell of, and nothing waits.
     let untouched = record.sandboxes == 0 && record.containers.values().all(|r| r.attempts == 0);
-    let (main, init) = match failure.is_some() && untouched {
-        true => (Vec::new(), Vec::new()),
-        false => (main, init),
+    let (main, init) = if failure.is_some() && untouched {
+        (Vec::new(), Vec::new())
+    } else {
+        (main, init)
     };
     PodStatus {
         phase: Some(phase.to_owned()),
@@ -173,9 +174,10 @@ impl View<'_> {
                     r.and_then(|r| r.exit.as_ref())
                         .is_some_and(|e| e.exit_code == 0)
                 });
-                return match all_done && termination.failure.is_none() {
-                    true => "Succeeded",
-                    false => "Failed",
+                return if all_done && termination.failure.is_none() {
+                    "Succeeded"
+                } else {
+                    "Failed"
                 };
             }
             match result(self.spec, self.record) {
@@ -189,9 +191,10 @@ impl View<'_> {
                 r.attempts == 0 || (r.started_ms.is_none() && r.exit.is_none() && r.last.is_none())
             })
         };
-        match main().any(never_ran) {
-            true => "Pending",
-            false => "Running",
+        if main().any(never_ran) {
+            "Pending"
+        } else {
+            "Running"
         }
     }
 
@@ -213,9 +216,10 @@ impl View<'_> {
         ContainerStatus {
             name: container.name.clone(),
             // What runs or ran; what is asked for only until something did.
-            image: match record.image.is_empty() {
-                true => container.image.clone().unwrap_or_default(),
-                false => record.image.clone(),
+            image: if record.image.is_empty() {
+                container.image.clone().unwrap_or_default()
+            } else {
+                record.image.clone()
             },
             image_id: record.image_id.clone(),
             container_id: (!record.id.is_empty()).then(|| format!("{ID_SCHEME}{}", record.id)),
@@ -338,9 +342,10 @@ impl View<'_> {
             .is_some_and(|c| !c.is_empty());
         let pending_init =
             has_init && init_position(self.spec, self.record, self.observed).is_some();
-        let reason = match pending_init {
-            true => WaitingReason::PodInitializing,
-            false => WaitingReason::ContainerCreating,
+        let reason = if pending_init {
+            WaitingReason::PodInitializing
+        } else {
+            WaitingReason::ContainerCreating
         };
         match &self.record.sandbox_refusal {
             Some(refusal) => waiting(reason, &refusal.message),
@@ -396,12 +401,13 @@ impl View<'_> {
             (_, Some(_)) => {
                 let names = init.iter().filter(|s| !s.ready).map(|s| s.name.clone());
                 let names: Vec<_> = names.collect();
-                match names.is_empty() {
-                    true => None,
-                    false => Some((
+                if names.is_empty() {
+                    None
+                } else {
+                    Some((
                         "ContainersNotInitialized",
                         format!("containers with incomplete status: [{}]", names.join(" ")),
-                    )),
+                    ))
                 }
             }
         };

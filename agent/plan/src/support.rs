@@ -38,9 +38,10 @@ pub fn check(spec: &PodSpec, container: &Container, se_linux: SeLinux) -> Result
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         check_volume(volume, &format!("spec.volumes[{i}]"))?;
     }
-    let network = match crate::pod::host_network(spec) {
-        true => PodNetwork::Host,
-        false => PodNetwork::Own,
+    let network = if crate::pod::host_network(spec) {
+        PodNetwork::Host
+    } else {
+        PodNetwork::Own
     };
     let path = container_path(spec, container);
     if let Some(sc) = &container.security_context {

@@ -365,23 +365,26 @@ pub fn mounts(
             });
         }
         let files = volume.empty_dir.is_none() && volume.host_path.is_none();
-        let target = match mount.mount_path.starts_with('/') {
-            true => mount.mount_path.clone(),
-            false => format!("/{}", mount.mount_path),
+        let target = if mount.mount_path.starts_with('/') {
+            mount.mount_path.clone()
+        } else {
+            format!("/{}", mount.mount_path)
         };
         let root = volume_root(&mount.name);
         mounts.push(Mount {
-            source: match sub_path.is_empty() {
-                true => MountSource::Bind(root),
-                false => MountSource::BindWithin {
+            source: if sub_path.is_empty() {
+                MountSource::Bind(root)
+            } else {
+                MountSource::BindWithin {
                     root,
                     sub_path: PathBuf::from(sub_path),
-                },
+                }
             },
             target: PathBuf::from(target),
-            access: match files || mount.read_only == Some(true) {
-                true => Access::ReadOnly,
-                false => Access::ReadWrite,
+            access: if files || mount.read_only == Some(true) {
+                Access::ReadOnly
+            } else {
+                Access::ReadWrite
             },
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,

@@ -250,9 +250,12 @@ impl Runtime {
     /// As [`Runtime::adopt`], for one pod: none where there is no sandbox of it.
     pub async fn adopt_one(&self, uid: &str) -> Result<Option<Sandbox>, RuntimeError> {
         let (inner, uid) = (self.inner.clone(), uid.to_owned());
-        let found = run_or_fail(move || match is_name(&uid) {
-            true => inner.find(&uid),
-            false => Ok(None),
+        let found = run_or_fail(move || {
+            if is_name(&uid) {
+                inner.find(&uid)
+            } else {
+                Ok(None)
+            }
         })
         .await?;
         Ok(found.map(|(config, state)| Sandbox::attach(config, self.inner.images.clone(), state)))
@@ -263,9 +266,10 @@ impl Runtime {
         let (inner, uid) = (self.inner.clone(), uid.to_owned());
         run_or_fail(move || {
             let dir = inner.sandbox_dir(&uid);
-            match is_name(&uid) && dir.exists() {
-                true => Ok(teardown(&inner.config.cgroup, &dir, &uid, None)?),
-                false => Ok(()),
+            if is_name(&uid) && dir.exists() {
+                Ok(teardown(&inner.config.cgroup, &dir, &uid, None)?)
+            } else {
+                Ok(())
             }
         })
         .await
@@ -381,9 +385,10 @@ fn check(spec: &SandboxSpec) -> Result<(), RuntimeError> {
     }
     for (name, _) in &spec.sysctls {
         // What the pod shares with the node is not the pod's to set.
-        let shared = match name.starts_with("net.") {
-            true => spec.network == NetworkMode::Host,
-            false => spec.ipc == IpcMode::Host,
+        let shared = if name.starts_with("net.") {
+            spec.network == NetworkMode::Host
+        } else {
+            spec.ipc == IpcMode::Host
         };
         if shared {
             return refused(format!(

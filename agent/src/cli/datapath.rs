@@ -32,9 +32,10 @@ pub fn run(args: DatapathArgs) -> anyhow::Result<ExitCode> {
     let (inspector, ports) = args.maps.open()?;
     let report = inspector.check()?;
     print(&mut std::io::stdout().lock(), &ports, &report)?;
-    Ok(match report.missing_entries.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if report.missing_entries.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 

@@ -94,9 +94,10 @@ fn the_first_help_says_where_the_flags_of_the_node_are() {
 fn every_flag_has_an_environment_variable() {
     for flag in all_flags() {
         let name = flag.long.to_uppercase().replace('-', "_");
-        let expected = match flag.is_of_one_call() {
-            true => String::new(),
-            false => format!("KNARR_AGENT_{name}"),
+        let expected = if flag.is_of_one_call() {
+            String::new()
+        } else {
+            format!("KNARR_AGENT_{name}")
         };
         assert_eq!(flag.env, expected, "{} --{}", flag.command, flag.long);
     }

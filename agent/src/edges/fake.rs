@@ -101,9 +101,10 @@ impl FakeNode {
                         Check::Tcp { port, .. } => *port,
                         Check::Http(get) => get.port,
                     };
-                    match node.world().unhealthy.contains(&port) {
-                        true => Answer::Failed("refused".to_owned()),
-                        false => Answer::Passed,
+                    if node.world().unhealthy.contains(&port) {
+                        Answer::Failed("refused".to_owned())
+                    } else {
+                        Answer::Passed
                     }
                 })
             }),

@@ -194,13 +194,14 @@ impl Enrollment for Service {
         request: Request<JoinRequest>,
     ) -> Result<Response<NodeCertificate>, Status> {
         let request = request.into_inner();
-        match request.token == TOKEN {
-            true => Ok(Response::new(
+        if request.token == TOKEN {
+            Ok(Response::new(
                 self.ca.sign(&request.csr_pem, self.lives_s.0),
-            )),
-            false => Err(Status::unauthenticated(
+            ))
+        } else {
+            Err(Status::unauthenticated(
                 "the token is unknown or has expired",
-            )),
+            ))
         }
     }
 }
@@ -524,9 +525,10 @@ fn state_file(lab: &Lab) -> std::fs::Metadata {
 fn sync_that_fails_once(broken: &Arc<std::sync::atomic::AtomicBool>) -> Arc<persist::SyncData> {
     let broken = broken.clone();
     Arc::new(move |file: &std::fs::File| {
-        match broken.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            true => Err(std::io::Error::from_raw_os_error(libc::EIO)),
-            false => file.sync_data(),
+        if broken.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            Err(std::io::Error::from_raw_os_error(libc::EIO))
+        } else {
+            file.sync_data()
         }
     })
 }

@@ -93,12 +93,13 @@ impl KeyRequest {
             ends_with_newline(&certificate.ca_pem)
         );
         let identity = Identity::parse(pem, "the control plane's answer")?;
-        match identity.node_name == node_name {
-            true => Ok(identity),
-            false => Err(IdentityError::Content {
+        if identity.node_name == node_name {
+            Ok(identity)
+        } else {
+            Err(IdentityError::Content {
                 origin: "the control plane's answer".to_owned(),
                 what: format!("it is for the node {:?}", identity.node_name),
-            }),
+            })
         }
     }
 }

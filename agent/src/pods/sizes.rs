@@ -103,9 +103,12 @@ impl Sizes {
         let token = CancellationToken::new();
         self.stop = Some(token.clone().drop_guard());
         self.looks.spawn(knarr_base::blocking::run(move || {
-            places.measure(&|| match token.is_cancelled() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            places.measure(&|| {
+                if token.is_cancelled() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })
         }));
     }

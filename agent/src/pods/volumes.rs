@@ -124,13 +124,14 @@ fn host_path(volume: &str, path: &str, kind: &str) -> Result<(), MountError> {
         ),
         _ => (false, "of a type that is known"),
     };
-    match holds {
-        true => Ok(()),
-        false => Err(MountError::HostPath {
+    if holds {
+        Ok(())
+    } else {
+        Err(MountError::HostPath {
             volume: volume.to_owned(),
             path: path.to_owned(),
             wanted,
-        }),
+        })
     }
 }
 
@@ -244,9 +245,10 @@ fn tidy(
         if name == DATA || name == version.as_os_str() || wanted.contains(name.as_os_str()) {
             continue;
         }
-        match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
-            false => fs::remove_file(entry.path())?,
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?
+        } else {
+            fs::remove_file(entry.path())?
         }
     }
     Ok(())

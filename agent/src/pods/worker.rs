@@ -289,9 +289,10 @@ impl Worker {
                     Some(ip) => vec![ip.to_string()],
                     None => Vec::new(),
                 };
-                let wiring = match host_network(spec) {
-                    true => Some(Wiring::Done),
-                    false => self.wiring,
+                let wiring = if host_network(spec) {
+                    Some(Wiring::Done)
+                } else {
+                    self.wiring
                 };
                 observe::sandbox(&*sandbox, ips, wiring)
             }
@@ -622,12 +623,11 @@ impl Worker {
 
     /// The pod's addresses now.
     pub(super) fn pod_ips(&self) -> Vec<String> {
-        match self.pod.spec.as_ref().is_some_and(host_network) {
-            true => vec![self.context.machine.node_ip.to_string()],
-            false => {
-                let ip = self.context.ipam.lookup(&self.uid);
-                ip.map(|ip| ip.to_string()).into_iter().collect()
-            }
+        if self.pod.spec.as_ref().is_some_and(host_network) {
+            vec![self.context.machine.node_ip.to_string()]
+        } else {
+            let ip = self.context.ipam.lookup(&self.uid);
+            ip.map(|ip| ip.to_string()).into_iter().collect()
         }
     }
 

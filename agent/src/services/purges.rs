@@ -97,11 +97,12 @@ mod tests {
             let mut ids: Vec<u32> = ids.iter().copied().collect();
             ids.sort_unstable();
             walks.lock().expect("lock").push(ids);
-            match fails.swap(false, Ordering::SeqCst) {
-                true => Err(DatapathError::NoUplink {
+            if fails.swap(false, Ordering::SeqCst) {
+                Err(DatapathError::NoUplink {
                     name: String::new(),
-                }),
-                false => Ok(()),
+                })
+            } else {
+                Ok(())
             }
         };
         Purges::with(Arc::new(purge), Duration::from_millis(100))

@@ -56,9 +56,10 @@ impl NodeServer {
                 .since_ms
                 .and_then(|ms| u64::try_from(ms).ok())
                 .map(|ms| Timestamp(ms.saturating_mul(1_000_000))),
-            timestamps: match request.timestamps {
-                true => LogTimestamps::Shown,
-                false => LogTimestamps::Hidden,
+            timestamps: if request.timestamps {
+                LogTimestamps::Shown
+            } else {
+                LogTimestamps::Hidden
             },
             limit_bytes: request.limit_bytes,
             follow_until: request.follow.then(|| over.clone()),

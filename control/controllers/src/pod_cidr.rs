@@ -87,9 +87,10 @@ impl Reconcile for NodeCidrs {
             locked(&self.cidrs).release(&name.name);
             // A range became free. A node that waits for one is reconciled, and one that had the same range has it alone now.
             for (other, view) in self.nodes.views() {
-                match view.pod_cidrs.is_empty() {
-                    true => self.queue.add(other),
-                    false => observe(&self.cidrs, &other.name, &view),
+                if view.pod_cidrs.is_empty() {
+                    self.queue.add(other)
+                } else {
+                    observe(&self.cidrs, &other.name, &view)
                 }
             }
             return Ok(Outcome::Done);

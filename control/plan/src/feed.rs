@@ -189,9 +189,10 @@ impl FeedView {
     fn observe_own(&mut self, name: &Arc<str>, node: &Node) -> Option<Outgoing> {
         let spec = node.spec.as_ref();
         let unschedulable = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
-        let changed = match unschedulable {
-            true => self.unschedulable.insert(name.clone()),
-            false => self.unschedulable.remove(name),
+        let changed = if unschedulable {
+            self.unschedulable.insert(name.clone())
+        } else {
+            self.unschedulable.remove(name)
         };
         let set = change::Change::NodeSet(NodeSet { unschedulable });
         changed.then(|| Outgoing::node(name, set))

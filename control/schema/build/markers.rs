@@ -133,9 +133,10 @@ impl Markers<'_> {
             let definition = &self.definitions[name];
             let is_message = definition["properties"].is_object()
                 || MESSAGES.iter().any(|end| name.ends_with(end));
-            return match is_message {
-                true => Shape::Message(name.to_owned()),
-                false => self.shape(definition),
+            return if is_message {
+                Shape::Message(name.to_owned())
+            } else {
+                self.shape(definition)
             };
         }
         match (schema["type"].as_str(), schema["format"].as_str()) {

@@ -85,13 +85,10 @@ impl Streams {
         let unreachable = || {
             failure(
                 503,
-                match is_log {
-                    true => {
-                        format!(
-                            "node {node} is not connected; its logs can be read when it is back"
-                        )
-                    }
-                    false => format!("node {node} is not connected"),
+                if is_log {
+                    format!("node {node} is not connected; its logs can be read when it is back")
+                } else {
+                    format!("node {node} is not connected")
                 },
             )
         };

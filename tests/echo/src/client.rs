@@ -126,9 +126,10 @@ fn load(args: &Args, target: SocketAddr) -> Result<(), String> {
     let rate: u32 = args.value("rate", 50_u32)?.max(1);
     let tick = Duration::from_secs(1) / rate;
     let until = Until::new(args)?;
-    let count: Option<u64> = match args.has("count") {
-        true => Some(args.value("count", 0)?),
-        false => None,
+    let count: Option<u64> = if args.has("count") {
+        Some(args.value("count", 0)?)
+    } else {
+        None
     };
     let mut kept: Option<BufReader<TcpStream>> = None;
     let (mut total, mut failed) = (0_u64, 0_u64);

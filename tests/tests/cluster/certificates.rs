@@ -55,11 +55,12 @@ fn certificates_of_nodes_are_renewed_by_agents_that_go_on() {
             RENEWED_WITHIN,
             || {
                 let (runs_s, has_s) = (age_s(pid), certificate_age_s(node));
-                match has_s + JOINED_WITHIN_S < runs_s {
-                    true => Ok(()),
-                    false => Err(format!(
+                if has_s + JOINED_WITHIN_S < runs_s {
+                    Ok(())
+                } else {
+                    Err(format!(
                         "the agent runs for {runs_s} s, the certificate is {has_s} s old"
-                    )),
+                    ))
                 }
             },
         );

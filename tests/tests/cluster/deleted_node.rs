@@ -61,9 +61,10 @@ fn a_deleted_node_joins_again_with_its_token_and_keeps_its_pods() {
     let mut second = String::new();
     eventually("another Node of the same name", LIMIT, || {
         second = uid(kubectl)?;
-        match second == first {
-            true => Err("the same Node".to_owned()),
-            false => Ok(()),
+        if second == first {
+            Err("the same Node".to_owned())
+        } else {
+            Ok(())
         }
     });
     faults::node_ready(kubectl, NODE, "True", LIMIT);

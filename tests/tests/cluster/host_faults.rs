@@ -371,9 +371,10 @@ fn addresses_that_come_and_routes_that_went_with_their_link_are_seen_at_once() {
     hosts::ok("node-1", &["ip", "link", "set", "eth0", "up"]);
     eventually("the routes are there again", TOLD_LIMIT, || {
         let now = routes();
-        match now == before {
-            true => Ok(()),
-            false => Err(format!("{now:?} in place of {before:?}")),
+        if now == before {
+            Ok(())
+        } else {
+            Err(format!("{now:?} in place of {before:?}"))
         }
     });
 }

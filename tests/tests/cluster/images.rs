@@ -73,9 +73,10 @@ fn an_image_that_no_node_has_says_how_to_import_it() {
     );
     eventually("an event tells of it", LIMIT, || {
         let text = cluster.kubectl.ok(&["describe", "pod", "if-not-present"]);
-        match text.contains("Failed") {
-            true => Ok(()),
-            false => Err(text),
+        if text.contains("Failed") {
+            Ok(())
+        } else {
+            Err(text)
         }
     });
 }
@@ -254,9 +255,10 @@ fn a_command_that_does_not_exist_is_named() {
             .iter()
             .filter_map(|event| event["reason"].as_str().map(str::to_owned))
             .collect();
-        match reasons.iter().any(|reason| reason == "Failed") {
-            true => Ok(reasons),
-            false => Err(format!("{reasons:?}")),
+        if reasons.iter().any(|reason| reason == "Failed") {
+            Ok(reasons)
+        } else {
+            Err(format!("{reasons:?}"))
         }
     });
     let at = |wanted: &str| told.iter().position(|reason| reason == wanted);

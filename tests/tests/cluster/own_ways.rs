@@ -46,9 +46,10 @@ fn the_printed_line_is_enough_and_the_programs_log_comes_when_asked_for() {
     eventually("the programs' lines are in the agent's log", LIMIT, || {
         hosts::get("node-2", &web.cluster(80))?;
         let said = fs::read_to_string(log.path()).expect("the log");
-        match said.contains(&connected) {
-            true => Ok(()),
-            false => Err(said),
+        if said.contains(&connected) {
+            Ok(())
+        } else {
+            Err(said)
         }
     });
     assert_eq!(addresses(&cluster), before, "it took another address");

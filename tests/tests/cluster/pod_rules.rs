@@ -96,9 +96,10 @@ fn a_pod_follows_its_metadata_and_what_others_write_into_its_status() {
     kubectl.ok(&["annotate", "pod", "follows", "example.com/note=changed"]);
     eventually("the volume has the new label and annotation", LIMIT, || {
         let told = kubectl.ok(&["logs", "follows", "--container=main"]);
-        match told.contains("color=\"red\"") && told.contains("changed..") {
-            true => Ok(()),
-            false => Err(told),
+        if told.contains("color=\"red\"") && told.contains("changed..") {
+            Ok(())
+        } else {
+            Err(told)
         }
     });
 
@@ -127,10 +128,10 @@ fn a_pod_follows_its_metadata_and_what_others_write_into_its_status() {
             let status = kubectl.json(&["get", "pod", "follows"])["status"].clone();
             let containers = status["containerStatuses"].as_array();
             let ended = |c: &Value| c["state"]["terminated"].is_object();
-            match containers.is_some_and(|all| all.iter().all(ended)) && status["phase"] == "Failed"
-            {
-                true => Ok(()),
-                false => Err(status.to_string()),
+            if containers.is_some_and(|all| all.iter().all(ended)) && status["phase"] == "Failed" {
+                Ok(())
+            } else {
+                Err(status.to_string())
             }
         },
     );

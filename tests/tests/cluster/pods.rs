@@ -252,9 +252,10 @@ fn a_deleted_pod_gets_its_grace_period_and_no_more() {
         // A container runs before its shell has come to the trap.
         eventually(&format!("{pod} has set its trap"), LIMIT, || {
             let log = cluster.kubectl.run(&["logs", pod]);
-            match log.stdout.contains("listening") {
-                true => Ok(()),
-                false => Err(log.stderr),
+            if log.stdout.contains("listening") {
+                Ok(())
+            } else {
+                Err(log.stderr)
             }
         });
         let started = Instant::now();
@@ -437,9 +438,10 @@ fn a_probe_is_asked_and_a_volume_made_without_anybody_touching_the_pod() {
     });
     eventually("what is missing is said", LIMIT, || {
         let events = kubectl.ok(&["get", "events", "--output", "jsonpath={.items[*].reason}"]);
-        match events.contains("FailedMount") {
-            true => Ok(()),
-            false => Err(events),
+        if events.contains("FailedMount") {
+            Ok(())
+        } else {
+            Err(events)
         }
     });
     kubectl.ok(&["create", "configmap", "later", "--from-literal=key=map "]);

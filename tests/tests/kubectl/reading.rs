@@ -348,9 +348,10 @@ fn describe_tells_the_story_with_events() {
         Duration::from_secs(20),
         || {
             let service = cluster.kubectl.ok(&["describe", "service", "web"]);
-            match service.contains("Endpoints:") && service.contains("10.244.") {
-                true => Ok(()),
-                false => Err(service),
+            if service.contains("Endpoints:") && service.contains("10.244.") {
+                Ok(())
+            } else {
+                Err(service)
             }
         },
     );

@@ -52,9 +52,10 @@ pub fn node_fault(name: &str, fault: NodeFault) -> anyhow::Result<()> {
         }
         NodeFault::StopHost => {
             host::stop(&mut state, name)?;
-            match on {
-                true => "the host was stopped",
-                false => "the host was stopped already",
+            if on {
+                "the host was stopped"
+            } else {
+                "the host was stopped already"
             }
         }
         NodeFault::StartHost => {

@@ -106,12 +106,13 @@ pub fn pulled_message(container: &Container) -> String {
         Some(policy) => policy == "Always",
         None => is_latest(),
     };
-    match always {
-        true => format!(
+    if always {
+        format!(
             "{present}; it was not pulled although its pull policy is Always, because this version \
              pulls from no registry"
-        ),
-        false => present,
+        )
+    } else {
+        present
     }
 }
 

@@ -81,9 +81,10 @@ pub(super) fn unpack(reader: impl Read, root: &OwnedFd) -> Result<u64, LayerErro
     let mut place = String::from("the start");
     let read = |place: &str, e: io::Error| LayerError {
         place: place.to_owned(),
-        cause: match HeadersTooLarge::is_cause_of(&e) {
-            true => Cause::Invalid(e.to_string()),
-            false => Cause::Read(e),
+        cause: if HeadersTooLarge::is_cause_of(&e) {
+            Cause::Invalid(e.to_string())
+        } else {
+            Cause::Read(e)
         },
     };
     let entries = archive.entries().map_err(|e| read(&place, e))?;
@@ -108,9 +109,10 @@ pub(super) fn unpack(reader: impl Read, root: &OwnedFd) -> Result<u64, LayerErro
             io::copy(&mut entry, &mut io::sink()).map_err(|e| read(&place, e))?;
         }
         // The crate takes the end of the stream for the end of an entry, and notices when it looks for the next one.
-        match reading.position() - start == size {
-            true => reading.headers_after_contents(),
-            false => reading.headers(),
+        if reading.position() - start == size {
+            reading.headers_after_contents()
+        } else {
+            reading.headers()
         }
     }
     walk.finish().map_err(|cause| LayerError { place, cause })?;

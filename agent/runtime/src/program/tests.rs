@@ -49,9 +49,10 @@ fn write_to_ended(mut child: std::process::Child) -> io::Error {
 
 /// What a mount refuses with, which needs root, and what a sealed memfd does.
 fn is_sealed(error: &io::Error) -> bool {
-    let refused = match nix::unistd::geteuid().is_root() {
-        true => libc::EROFS,
-        false => libc::EPERM,
+    let refused = if nix::unistd::geteuid().is_root() {
+        libc::EROFS
+    } else {
+        libc::EPERM
     };
     error.raw_os_error() == Some(refused)
 }

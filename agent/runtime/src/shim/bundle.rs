@@ -208,9 +208,10 @@ fn linux(
         Privilege::Confined => (texts(&MASKED_PATHS), texts(&READONLY_PATHS), None),
     };
     let bidirectional = |m: &knarr_pod::Mount| m.propagation == Propagation::Bidirectional;
-    let propagation = match spec.mounts.iter().any(bidirectional) {
-        true => "shared",
-        false => "slave",
+    let propagation = if spec.mounts.iter().any(bidirectional) {
+        "shared"
+    } else {
+        "slave"
     };
     let container = config.pod_cgroup.container(&spec.name, spec.attempt);
     let cgroups_path = container.map(|c| config.cgroup.mount_relative(&c));

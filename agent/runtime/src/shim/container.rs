@@ -129,9 +129,10 @@ impl Making {
         if !cgroup.holds(&text) {
             return Err(io::Error::other("it is in another cgroup"));
         }
-        match ProcessId::observe(pid)? == process {
-            true => Ok(process),
-            false => Err(io::Error::other("it has ended")),
+        if ProcessId::observe(pid)? == process {
+            Ok(process)
+        } else {
+            Err(io::Error::other("it has ended"))
         }
     }
 }

@@ -364,9 +364,10 @@ fn device_nodes(dir: &Path) -> Vec<LinuxDevice> {
             let mut device = LinuxDevice::default();
             device
                 .set_path(path)
-                .set_typ(match kind.is_char_device() {
-                    true => LinuxDeviceType::C,
-                    false => LinuxDeviceType::B,
+                .set_typ(if kind.is_char_device() {
+                    LinuxDeviceType::C
+                } else {
+                    LinuxDeviceType::B
                 })
                 .set_major(number(nix::sys::stat::major(metadata.rdev())))
                 .set_minor(number(nix::sys::stat::minor(metadata.rdev())))

@@ -192,10 +192,7 @@ fn look(dir: &Dir, name: &OsStr) -> io::Result<Found> {
     let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
     Ok(Found {
         bytes: blocks.saturating_mul(BLOCK_BYTES),
-        directory: match is_directory {
-            true => open(&fd, name)?,
-            false => None,
-        },
+        directory: if is_directory { open(&fd, name)? } else { None },
     })
 }
 

@@ -189,9 +189,10 @@ fn a_pod_is_found_on_this_node_first_then_among_the_backends() {
         Ipv4Addr::new(10, 244, 1, 2)
     );
     for pod in ["dns-0", "gone", "shop/client"] {
-        let wanted = match pod.contains('/') {
-            true => pod.to_owned(),
-            false => format!("default/{pod}"),
+        let wanted = if pod.contains('/') {
+            pod.to_owned()
+        } else {
+            format!("default/{pod}")
         };
         assert_eq!(
             text(find(pod)),

@@ -24,9 +24,10 @@ impl Worker {
         let context = self.context.clone();
         let permit = context.starts.acquire().await;
         let uses_host_network = self.pod.spec.as_ref().is_some_and(host_network);
-        let address = match uses_host_network {
-            true => None,
-            false => Some(self.allocate().await?),
+        let address = if uses_host_network {
+            None
+        } else {
+            Some(self.allocate().await?)
         };
         self.make_volumes().await?;
         let ips = self.pod_ips();

@@ -100,10 +100,11 @@ pub(super) async fn ask(get: &HttpGet, pod_ip: &str) -> Answer {
 }
 
 fn authority(host: &str, port: u16) -> String {
-    match host.contains(':') {
+    if host.contains(':') {
         // An IPv6 address.
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
     }
 }
 

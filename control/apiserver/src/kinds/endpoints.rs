@@ -194,9 +194,12 @@ fn shown(endpoints: &Value) -> String {
         let addresses: Vec<&str> = addresses.collect();
         for port in ports {
             let number = value::int(port, "port").unwrap_or(0);
-            all.extend(addresses.iter().map(|ip| match ip.contains(':') {
-                true => format!("[{ip}]:{number}"),
-                false => format!("{ip}:{number}"),
+            all.extend(addresses.iter().map(|ip| {
+                if ip.contains(':') {
+                    format!("[{ip}]:{number}")
+                } else {
+                    format!("{ip}:{number}")
+                }
             }));
         }
     }

@@ -267,9 +267,10 @@ impl Reader {
                 self.0.globs.push(before.to_vec());
             }
             UseTree::Name(name) => {
-                let path = match name.ident == "self" {
-                    true => before.to_vec(),
-                    false => with(&name.ident),
+                let path = if name.ident == "self" {
+                    before.to_vec()
+                } else {
+                    with(&name.ident)
                 };
                 if let Some(last) = path.last() {
                     self.0.imports.insert(last.clone(), path.clone());
@@ -277,9 +278,10 @@ impl Reader {
                 self.0.paths.insert(path);
             }
             UseTree::Rename(rename) => {
-                let path = match rename.ident == "self" {
-                    true => before.to_vec(),
-                    false => with(&rename.ident),
+                let path = if rename.ident == "self" {
+                    before.to_vec()
+                } else {
+                    with(&rename.ident)
                 };
                 self.0
                     .imports

@@ -147,9 +147,10 @@ impl<'a> Attempt<'a> {
         let is_view = kind.is_view();
         match (source, &self.current, &self.admission.old) {
             (Source::Update(change), Some(current), Some(old)) => {
-                let view = match is_view {
-                    true => Cow::Owned(kind.strategy.as_view(old.clone())),
-                    false => Cow::Borrowed(old),
+                let view = if is_view {
+                    Cow::Owned(kind.strategy.as_view(old.clone()))
+                } else {
+                    Cow::Borrowed(old)
                 };
                 let mut next = change(&view)?;
                 let Write {

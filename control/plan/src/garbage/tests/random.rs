@@ -157,9 +157,10 @@ fn what_has_to_go_goes_and_nothing_else() {
             .collect();
         let deletions: Vec<(String, Propagation)> = (0..random.random_range(0..4))
             .map(|_| {
-                let propagation = match random.random_bool(0.6) {
-                    true => Propagation::Foreground,
-                    false => Propagation::Background,
+                let propagation = if random.random_bool(0.6) {
+                    Propagation::Foreground
+                } else {
+                    Propagation::Background
                 };
                 (name(random.random_range(0..count)), propagation)
             })
