@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::types::{COMPONENTS, REFERENCE, Schemas, inflate};
+use crate::types::{REFERENCE, Schemas};
 
 /// Where OpenAPI v2 keeps its schemas.
 const DEFINITIONS: &str = "#/definitions/";
@@ -118,7 +118,7 @@ struct Bodies<'a> {
 impl Schemas {
     /// The v3 document of one group and version, as JSON: the given paths and the schemas they need.
     pub fn openapi_v3(&self, paths: &[OpenApiPath]) -> Vec<u8> {
-        let text = inflate(COMPONENTS);
+        let text = self.components();
         let components = Components::read(&text);
         let (paths, needed) = self.paths(paths, &components, &V3);
         let mut document = format!(
@@ -134,7 +134,7 @@ impl Schemas {
 
     /// The v2 document of everything, as JSON.
     pub fn openapi_v2(&self, paths: &[OpenApiPath]) -> Vec<u8> {
-        let text = inflate(COMPONENTS);
+        let text = self.components();
         let components = Components::read(&text);
         let (paths, needed) = self.paths(paths, &components, &V2);
         let mut document = format!(

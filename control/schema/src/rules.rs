@@ -88,7 +88,8 @@ impl AllRules {
     }
 
     fn leads(&self, type_: &Type) -> bool {
-        target(type_).is_some_and(|index| self.leads[index as usize])
+        let leads = target(type_).and_then(|index| self.leads.get(index as usize));
+        leads.copied().unwrap_or(false)
     }
 }
 

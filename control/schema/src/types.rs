@@ -12,8 +12,7 @@ use crate::rules::{AllRules, Rules};
 use crate::scalar::Precision;
 
 const TYPES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/types.deflate"));
-pub(crate) const COMPONENTS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/components.deflate"));
+const COMPONENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/components.deflate"));
 pub(crate) const REFERENCE: &str = "#/components/schemas/";
 
 /// Index of a definition.
@@ -103,13 +102,18 @@ impl Definition {
 /// Group, version and kind.
 type KindNames = (Box<str>, Box<str>, Box<str>);
 
-/// The schemas of all built-in kinds.
-#[derive(Debug)]
+/// The schemas of the built-in kinds, or of these and others.
+#[derive(Debug, Default)]
 pub struct Schemas {
+    /// What these schemas add to; its definitions have the first indices.
+    base: Option<Arc<Schemas>>,
     pub(crate) definitions: Vec<Definition>,
     /// Sorted by names.
-    kinds: Box<[(KindNames, Index)]>,
-    pub(crate) rules: AllRules,
+    kinds: Vec<(KindNames, Index)>,
+    /// Of the built-in definitions; others have none.
+    pub(crate) rules: Arc<AllRules>,
+    /// OpenAPI components besides the built-in ones, as `build.rs` writes those.
+    documents: String,
 }
 
 /// The schema of one kind.
@@ -119,8 +123,17 @@ pub struct SchemaRef {
     pub(crate) index: Index,
 }
 
+impl SchemaRef {
+    /// Whether the kind has a protobuf message: those that are made while the program runs have none.
+    #[must_use]
+    pub fn has_message(&self) -> bool {
+        let base = self.schemas.base.as_ref();
+        base.is_none_or(|base| (self.index as usize) < base.definitions.len())
+    }
+}
+
 /// Inflates one of the blobs that `build.rs` made. They are part of the program, so they are well-formed.
-pub(crate) fn inflate(blob: &[u8]) -> String {
+fn inflate(blob: &[u8]) -> String {
     let mut text = String::new();
     let read = DeflateDecoder::new(blob).read_to_string(&mut text);
     read.expect("the built-in schemas were compressed by build.rs");
@@ -146,8 +159,10 @@ impl Schemas {
         let named = |(names, _): &(KindNames, Index)| {
             (&*names.0, &*names.1, &*names.2).cmp(&(group, version, kind))
         };
-        let at = self.kinds.binary_search_by(named).ok()?;
-        Some(self.kinds[at].1)
+        match self.kinds.binary_search_by(named) {
+            Ok(at) => Some(self.kinds[at].1),
+            Err(_) => self.base.as_ref()?.index(group, version, kind),
+        }
     }
 
     /// One line for each definition: its name, a tab, its JSON. They are parsed one by one, so that never a tree of all
@@ -160,8 +175,10 @@ impl Schemas {
         lines.sort_unstable_by_key(|(name, _)| *name);
         let names = lines.iter().map(|(name, _)| *name);
         let index: HashMap<&str, Index> = names.zip(0..).collect();
-        let mut kinds: Vec<(KindNames, Index)> = Vec::new();
-        let mut definitions = Vec::with_capacity(lines.len());
+        let mut schemas = Self {
+            definitions: Vec::with_capacity(lines.len()),
+            ..Self::default()
+        };
         let mut rules = HashMap::new();
         for ((name, json), at) in lines.into_iter().zip(0..) {
             let schema: Value =
@@ -169,25 +186,71 @@ impl Schemas {
             let names = schema["x-kubernetes-group-version-kind"].as_array();
             for kind in names.into_iter().flatten() {
                 let part = |key: &str| kind[key].as_str().unwrap_or_default().into();
-                kinds.push(((part("group"), part("version"), part("kind")), at));
+                let names = (part("group"), part("version"), part("kind"));
+                schemas.kinds.push((names, at));
             }
             let definition = definition(name, &schema, &index);
             if let Some(some) = Rules::read(&definition, &schema) {
                 rules.insert(at, some);
             }
-            definitions.push(definition);
+            schemas.definitions.push(definition);
         }
-        let rules = AllRules::new(&definitions, rules);
-        kinds.sort_unstable();
+        schemas.rules = Arc::new(AllRules::new(&schemas.definitions, rules));
+        schemas.kinds.sort_unstable();
+        schemas.kinds.shrink_to_fit();
+        schemas
+    }
+
+    /// Nothing yet but what `base` has.
+    pub(crate) fn over(base: Arc<Self>) -> Self {
         Self {
-            definitions,
-            kinds: kinds.into(),
-            rules,
+            rules: Arc::clone(&base.rules),
+            base: Some(base),
+            ..Self::default()
         }
     }
 
+    /// Adds a kind: its definitions, of which `root` is the kind's own, and the lines of its OpenAPI components.
+    pub(crate) fn add(
+        &mut self,
+        (group, version, kind): (&str, &str, &str),
+        root: Index,
+        definitions: Vec<Definition>,
+        documents: &str,
+    ) {
+        let names = (group.into(), version.into(), kind.into());
+        self.kinds.push((names, root));
+        self.kinds.sort_unstable();
+        self.definitions.extend(definitions);
+        self.documents.push_str(documents);
+    }
+
+    /// How many definitions there are, the base's among them.
+    pub(crate) fn len(&self) -> Index {
+        let base = self.base.as_ref().map_or(0, |base| base.definitions.len());
+        Index::try_from(base + self.definitions.len())
+            .expect("definitions are counted in thousands")
+    }
+
+    /// The names of the own definitions.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, Index)> {
+        self.definitions.iter().map(|own| &*own.name).zip(0..)
+    }
+
+    /// Every OpenAPI component, as `build.rs` writes them.
+    pub(crate) fn components(&self) -> String {
+        inflate(COMPONENTS) + &self.documents
+    }
+
     pub(crate) fn definition(&self, index: Index) -> &Definition {
-        &self.definitions[index as usize]
+        let index = index as usize;
+        match &self.base {
+            Some(base) => match index.checked_sub(base.definitions.len()) {
+                Some(own) => &self.definitions[own],
+                None => &base.definitions[index],
+            },
+            None => &self.definitions[index],
+        }
     }
 
     /// The type behind names: a definition that is no object is what it stands for.
@@ -202,7 +265,7 @@ impl Schemas {
     }
 }
 
-fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Definition {
+pub(crate) fn definition(name: &str, schema: &Value, index: &HashMap<&str, Index>) -> Definition {
     let shape = match schema["properties"].as_object() {
         Some(fields) => {
             let required = schema["required"].as_array();
