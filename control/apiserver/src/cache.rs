@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::object::{Object, key};
 use crate::registry::Kind;
@@ -109,6 +110,8 @@ pub(crate) struct ResourceCache {
     state: RwLock<State>,
     /// Sequence number that the next event will get.
     next: watch::Sender<u64>,
+    /// Cancelled when no event follows.
+    ended: CancellationToken,
 }
 
 impl ResourceCache {
@@ -126,6 +129,7 @@ impl ResourceCache {
                 revision: 0,
             }),
             next: watch::Sender::new(0),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -135,6 +139,17 @@ impl ResourceCache {
 
     pub(crate) fn prefix(&self) -> &str {
         &self.kind.prefix
+    }
+
+    /// Tells the readers that no event follows. Called before the kinds without this one are published, so a reader that
+    /// finds the cache not ended knows that it shows every revision that it has seen applied before.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Cancelled when no event follows: the kind is withdrawn, or replaced by another form of it.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -495,8 +510,8 @@ impl EventStream {
         }
     }
 
-    /// The next change; waits for one. After [`Lagged`] the stream is of no more use. Dropping the future
-    /// loses nothing.
+    /// The next change; waits for one, and forever where this form of the kind is not served any more. After [`Lagged`]
+    /// the stream is of no more use. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Arc<CacheEvent>, Lagged> {
         loop {
             if let Some(event) = self.try_next()? {

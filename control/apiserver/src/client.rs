@@ -17,10 +17,11 @@ use tokio::sync::watch;
 
 use crate::admission::Part;
 use crate::cache::Cache;
-use crate::core::{Core, Served};
-use crate::registry::{GroupVersionResource, Kind};
+use crate::core::{Core, KindChange, KindError, Served};
+use crate::kinds::CustomKind;
+use crate::registry::{GroupVersionResource, Kind, KindId};
 use crate::verbs::{DeleteOptions, WriteOptions, Written};
-use crate::{ApiError, Object};
+use crate::{ApiError, Object, schema};
 
 /// The in-process client. Clones are cheap.
 #[derive(Debug, Clone)]
@@ -277,6 +278,23 @@ impl Client {
             .await
     }
 
+    /// Creates an object of any kind, named by its resource; for what has no type of its own.
+    pub async fn create_resource(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Value, ApiError> {
+        let kind = &self.kind_at(resource)?;
+        let namespace = namespace.unwrap_or_default();
+        let object = schema::decode_value(&kind.schema, object)?.value;
+        let written = self
+            .core
+            .create(kind, namespace, object, &WriteOptions::in_process())
+            .await?;
+        typed(&written)
+    }
+
     /// Patches an object of any kind, named by its resource; for finalizers and owner references.
     pub async fn patch_resource(
         &self,
@@ -336,8 +354,46 @@ impl Client {
         self.core.cache(kind)
     }
 
+    /// Serves a kind that is not built in, or another form of one that is served already. When it returns, every request
+    /// that follows knows it.
+    pub async fn serve_kind(&self, kind: CustomKind) -> Result<(), KindError> {
+        let change = KindChange::Serve(Box::new(kind.into()));
+        self.core.change_kinds(change).await
+    }
+
+    /// Ends serving a kind that is not built in: its watches end, and its stored objects stay where they are.
+    pub async fn withdraw_kind(&self, resource: &GroupVersionResource) -> Result<(), KindError> {
+        let change = KindChange::Withdraw(resource.clone());
+        self.core.change_kinds(change).await
+    }
+
+    /// The resources that are stored now, with their caches; for what follows all of them.
+    #[must_use]
+    pub fn stored_resources(&self) -> StoredResources {
+        let served = self.core.served();
+        let resource = |kind: &Arc<Kind>| {
+            Some(StoredResource {
+                id: kind.id,
+                resource: GroupVersionResource::new(&*kind.group, &*kind.version, &*kind.plural),
+                kind: kind.kind.to_string(),
+                namespaced: Namespaced(kind.namespaced()),
+                cache: served.own_cache(kind)?,
+            })
+        };
+        StoredResources {
+            generation: served.generation,
+            resources: served.registry.stored().filter_map(resource).collect(),
+        }
+    }
+
+    /// [`StoredResources::generation`] as of now.
+    #[must_use]
+    pub fn resources_generation(&self) -> u64 {
+        self.core.served().generation
+    }
+
     /// Every resource that is stored, with `true` where objects live in a namespace; what namespace
-    /// deletion and garbage collection go through.
+    /// deletion goes through.
     #[must_use]
     pub fn resources(&self) -> Vec<(GroupVersionResource, Namespaced)> {
         let registry = self.core.registry();
@@ -357,15 +413,6 @@ impl Client {
     pub fn kind_of(&self, resource: &GroupVersionResource) -> Option<String> {
         let kind = self.kind_at(resource).ok()?;
         Some(kind.kind.to_string())
-    }
-
-    /// Whether objects of a stored kind live in a namespace; `None` for a kind that is not served, in whichever version.
-    #[must_use]
-    pub fn scope_of(&self, group: &str, kind: &str) -> Option<Namespaced> {
-        let registry = self.core.registry();
-        let mut stored = registry.stored();
-        let found = stored.find(|known| (&*known.group, &*known.kind) == (group, kind))?;
-        Some(Namespaced(found.namespaced()))
     }
 
     /// Waits for changes of [`Client::resources`], from this call on.
@@ -420,6 +467,30 @@ impl Client {
         }
         object.parse().map_err(ApiError::internal)
     }
+}
+
+/// What is stored, as of one moment.
+#[derive(Debug, Clone)]
+pub struct StoredResources {
+    /// Tells this moment from others: it grows with each change of what is served.
+    pub generation: u64,
+    /// Every resource that is stored.
+    pub resources: Vec<StoredResource>,
+}
+
+/// A resource that is stored.
+#[derive(Debug, Clone)]
+pub struct StoredResource {
+    /// Another one for each time that the resource is served again.
+    pub id: KindId,
+    /// Group, version and plural name.
+    pub resource: GroupVersionResource,
+    /// The kind of its objects, such as `Pod`.
+    pub kind: String,
+    /// Whether its objects live in namespaces.
+    pub namespaced: Namespaced,
+    /// Its objects.
+    pub cache: Cache,
 }
 
 /// A wait for changes of what is served.

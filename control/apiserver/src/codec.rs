@@ -6,9 +6,12 @@
 //! when a client asks for it; what watchers ask for is kept (`kept.rs`). Which encoding a client wants is negotiated in
 //! `http/negotiate.rs`. What the bytes mean is checked in `schema.rs`.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use knarr_schema::{
-    ENVELOPE_END, EncodeError, envelope_start, list_item, put_watch_frame, seal_envelope,
+    ENVELOPE_END, EncodeError, SchemaRef, Schemas, envelope_start, list_item, put_watch_frame,
+    seal_envelope,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -153,9 +156,9 @@ impl Format {
             }
             Self::Protobuf => {
                 let head = json!({"metadata": metadata});
-                let schema = schema::of(&partial_list())?;
+                let schema = schema::of(&PARTIAL_LIST)?;
                 let head = schema.encode_protobuf_value(&head).map_err(unsendable)?;
-                let schema = schema::of(kind)?;
+                let schema = message(kind)?;
                 let mut parts = vec![head];
                 for item in items {
                     let message = schema.encode_protobuf(&item).map_err(unsendable)?;
@@ -191,9 +194,7 @@ impl Format {
         match self {
             Self::Json | Self::PrettyJson | Self::Yaml => Ok(json.clone()),
             Self::Protobuf => {
-                let message = schema::of(kind)?
-                    .encode_protobuf(json)
-                    .map_err(unsendable)?;
+                let message = message(kind)?.encode_protobuf(json).map_err(unsendable)?;
                 let api_version = group_version(&kind.group, &kind.version);
                 Ok(seal_envelope(&api_version, &kind.kind, &message).into())
             }
@@ -229,9 +230,8 @@ impl Format {
 }
 
 /// The fields that every list has: its metadata, without items.
-fn partial_list() -> SchemaKind {
-    SchemaKind::new("meta.k8s.io", "v1", "PartialObjectMetadataList")
-}
+static PARTIAL_LIST: LazyLock<SchemaKind> =
+    LazyLock::new(|| SchemaKind::builtin("meta.k8s.io", "v1", "PartialObjectMetadataList"));
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -250,10 +250,19 @@ fn sealed(tree: &Value) -> Result<Vec<u8>, ApiError> {
         None if api_version.is_empty() => ("", "v1"),
         None => ("", api_version),
     };
-    let schema =
-        schema::of(&SchemaKind::new(group, version, kind)).map_err(|_| no_message(kind))?;
+    let schema = Schemas::builtin().kind(group, version, kind);
+    let schema = schema.ok_or_else(|| no_message(kind))?;
     let message = schema.encode_protobuf_value(tree).map_err(unsendable)?;
     Ok(seal_envelope(api_version, kind, &message))
+}
+
+/// The schema of a kind that has a protobuf message.
+fn message(kind: &SchemaKind) -> Result<&SchemaRef, ApiError> {
+    let schema = schema::of(kind)?;
+    if !schema.has_message() {
+        return Err(no_message(&kind.kind));
+    }
+    Ok(schema)
 }
 
 /// 406 for a kind that is JSON only, worded as `errNotMarshalable` of apimachinery (v1.37).

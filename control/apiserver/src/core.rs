@@ -4,14 +4,14 @@
 //! One store watch over every key feeds every cache, so that "the caches have seen revision N" is one
 //! number, and a read that must see an earlier write waits for that number.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::StreamExt;
 use knarr_store::{Event, KeyValue, Range, Revision, Store, StoreError, WatchBatch};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::Chain;
@@ -19,8 +19,14 @@ use crate::allocations::{self, Allocations};
 use crate::cache::{Cache, ResourceCache};
 use crate::metrics::Metrics;
 use crate::object::Object;
-use crate::registry::{Kind, KindId, Registry};
+use crate::registry::{Kind, Registry};
 use crate::{ApiConfig, ApiError, OpenError, PartDied};
+use served::{CHANGES_MAX, ChangeRequest};
+
+mod served;
+
+pub use served::KindError;
+pub(crate) use served::{KindChange, Served};
 
 /// How long a read waits for the caches to see what the store already has.
 const FRESH_MS_MAX: u64 = 3_000;
@@ -40,36 +46,14 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     /// What is served now.
     served: watch::Sender<Arc<Served>>,
+    /// Changes of that, for the task that feeds the caches.
+    changes: mpsc::Sender<ChangeRequest>,
     /// Every change up to this revision is in the caches.
     progress: watch::Sender<u64>,
     /// Where objects are stored that cannot be read: no cache has them, and no verb says that they do not exist.
     unreadable: Mutex<BTreeSet<String>>,
     /// Which task died and of what; set at most once.
     died: watch::Sender<Option<PartDied>>,
-}
-
-/// What is served at one moment: the kinds, and a cache for each of them that is stored.
-#[derive(Debug)]
-pub(crate) struct Served {
-    pub(crate) registry: Arc<Registry>,
-    caches: HashMap<KindId, Arc<ResourceCache>>,
-}
-
-impl Served {
-    fn new(registry: Registry) -> Self {
-        let caches = registry
-            .stored()
-            .map(|kind| (kind.id, Arc::new(ResourceCache::new(Arc::clone(kind)))))
-            .collect();
-        Self {
-            registry: Arc::new(registry),
-            caches,
-        }
-    }
-
-    fn cache_of_key(&self, key: &[u8]) -> Option<&Arc<ResourceCache>> {
-        self.caches.get(&self.registry.by_store_key(key)?.id)
-    }
 }
 
 impl std::fmt::Debug for Core {
@@ -87,6 +71,7 @@ impl Core {
         config: ApiConfig,
     ) -> Result<Arc<Self>, OpenError> {
         let served = Arc::new(Served::new(Registry::builtin()));
+        let (changes, requests) = mpsc::channel(CHANGES_MAX);
         let core = Self {
             store,
             admission: Chain::new(&config.admission),
@@ -94,6 +79,7 @@ impl Core {
             allocations: Allocations::default(),
             metrics: Metrics::new(),
             served: watch::Sender::new(served),
+            changes,
             progress: watch::Sender::new(0),
             unreadable: Mutex::default(),
             died: watch::Sender::new(None),
@@ -105,7 +91,7 @@ impl Core {
             .watch(Revision(revision))
             .await
             .map_err(OpenError::Watch)?;
-        let feeding = keep_fed(Arc::downgrade(&core), feed);
+        let feeding = keep_fed(Arc::downgrade(&core), feed, requests);
         core.supervise("the task that feeds the caches", feeding);
         let compacting = keep_compacted(Arc::downgrade(&core));
         core.supervise("the task that compacts the history", compacting);
@@ -147,22 +133,8 @@ impl Core {
     /// Reads every object. The first time fills the caches, later (after a gap) brings them up to date.
     async fn load(&self, load: Load) -> Result<u64, StoreError> {
         let newest = self.store.current_revision().await?;
-        for cache in self.served().caches.values() {
-            let mut range = Range::prefix(cache.prefix().to_owned());
-            if newest.0 > 0 {
-                range = range.at(newest);
-            }
-            let found = self.store.range(range).await?;
-            let mut objects = Vec::with_capacity(found.kvs.len());
-            self.forget_unreadable(cache.prefix(), &found.kvs);
-            for kv in found.kvs {
-                objects.extend(self.read_stored(
-                    cache.kind(),
-                    &kv.key,
-                    &kv.value,
-                    kv.mod_revision.0,
-                ));
-            }
+        for cache in self.served().caches() {
+            let objects = self.stored_objects(cache, newest.0).await?;
             match load {
                 Load::First => cache.fill(objects, newest.0),
                 Load::Again => cache.refill(objects, self.applied(), newest.0),
@@ -268,7 +240,7 @@ impl Core {
     }
 
     /// What is served now. The lock is held for as long as copying the pointer takes.
-    fn served(&self) -> Arc<Served> {
+    pub(crate) fn served(&self) -> Arc<Served> {
         Arc::clone(&self.served.borrow())
     }
 
@@ -282,17 +254,9 @@ impl Core {
         Arc::clone(&self.served.borrow().registry)
     }
 
-    /// The cache that has the objects of a kind; 404 where the kind is no longer served.
+    /// The cache that has the objects of a kind; see [`Served::cache`].
     pub(crate) fn cache(&self, kind: &Kind) -> Result<Cache, ApiError> {
-        let served = self.served.borrow();
-        match served.caches.get(&kind.stored().id) {
-            Some(cache) => Ok(Cache(Arc::clone(cache))),
-            None => Err(ApiError::not_found(
-                &kind.group,
-                &kind.plural,
-                "no such resource is served",
-            )),
-        }
+        self.served.borrow().cache(kind)
     }
 
     /// Waits until the caches show everything that the store has acknowledged.
@@ -368,12 +332,25 @@ enum End {
 
 /// Applies the store's changes for as long as anybody holds the core, and takes old ones out of the windows of the caches.
 /// While nothing changes and the windows are small it only waits.
-async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStream) -> End {
+async fn keep_fed(
+    core: std::sync::Weak<Core>,
+    mut feed: knarr_store::WatchStream,
+    mut changes: mpsc::Receiver<ChangeRequest>,
+) -> End {
     let mut trim_at = None;
     loop {
         let item = tokio::select! {
-            // Waiting for an item loses none when dropped, and the other arm only waits for a moment.
+            // Waiting for an item or a request loses none when dropped; the third arm only waits for a moment.
             item = feed.next() => Some(item),
+            request = changes.recv() => {
+                let (Some(core), Some(request)) = (core.upgrade(), request) else {
+                    return End::Unused;
+                };
+                let outcome = core.make_change(request.change).await;
+                // A caller that has gone needs no answer.
+                drop(request.reply.send(outcome));
+                continue;
+            }
             () = moment(trim_at) => None,
         };
         let Some(core) = core.upgrade() else {
@@ -383,7 +360,7 @@ async fn keep_fed(core: std::sync::Weak<Core>, mut feed: knarr_store::WatchStrea
             let now = std::time::Instant::now();
             // All of them, also after the first that is large.
             let served = core.served();
-            let caches = served.caches.values();
+            let caches = served.caches();
             let large = caches.filter(|cache| cache.trim(now)).count();
             trim_at = (large > 0).then(|| Instant::now() + Duration::from_secs(TRIM_S));
             continue;

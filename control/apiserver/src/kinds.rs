@@ -11,6 +11,7 @@ use crate::registry::Kind;
 
 mod binding;
 mod configmap;
+mod custom;
 mod deployment;
 mod endpoints;
 mod endpointslice;
@@ -26,6 +27,7 @@ mod secret;
 mod service;
 mod serviceaccount;
 
+pub use custom::{CustomKind, CustomScope, CustomStatus};
 pub(crate) use pod::container_names;
 
 /// Every built-in kind, in the order of discovery.

@@ -38,11 +38,17 @@ mod verbs;
 
 pub use admission::{Admission, Admit, DryRun, Effects, Hold, Operation, Part};
 pub use cache::{Cache, CacheEvent, CacheEventKind, EventStream, Expired, Lagged, Snapshot};
-pub use client::{Client, DeleteParams, ListParams, Patch, Propagation, ResourceChanges};
+pub use client::{
+    Client, DeleteParams, ListParams, Namespaced, Patch, Propagation, ResourceChanges,
+    StoredResource, StoredResources,
+};
 pub use config::{ApiConfig, Authenticator, ServiceAllocator};
+pub use core::KindError;
 pub use identity::{Caller, PeerIdentity};
+pub use kinds::{CustomKind, CustomScope, CustomStatus};
+pub use knarr_schema::CustomSchema;
 pub use object::{Meta, Object, Owner};
-pub use registry::GroupVersionResource;
+pub use registry::{GroupVersionResource, KindId, RegistryError};
 pub use server::{ApiServer, OpenError, PartDied};
 pub use status::{ApiError, Reason};
 pub use streams::{

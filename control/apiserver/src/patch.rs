@@ -22,7 +22,7 @@ pub(crate) struct Patched {
 
 /// Applies a patch to an object of a registry kind.
 pub(crate) fn apply(kind: &Kind, current: &Value, patch: &Patch) -> Result<Patched, ApiError> {
-    apply_to(&SchemaKind::from(kind), current, patch)
+    apply_to(&kind.schema, current, patch)
 }
 
 /// Applies a patch to an object of any kind that has a schema.

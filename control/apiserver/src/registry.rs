@@ -16,9 +16,10 @@ pub(crate) mod meta;
 pub(crate) mod rules;
 mod strategy;
 
+pub use kind::KindId;
 pub(crate) use kind::{
-    Column, Generation, Kind, KindId, NameRule, Scope, Selectable, SelectableMeta, Storage,
-    Subresource, Text, group_version, texts,
+    Column, Generation, Kind, NameRule, Scope, Selectable, SelectableMeta, Storage, Subresource,
+    Text, group_version, texts,
 };
 pub(crate) use rules::{Candidate, Rules, StatusRules, Validate};
 pub(crate) use strategy::{DeletedAnswer, Strategy};
@@ -64,21 +65,56 @@ pub(crate) struct Registry {
     pub(crate) openapi_hash: OnceLock<String>,
 }
 
-/// Kinds that cannot be served beside each other.
+/// Why a kind cannot be served, or cease to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RegistryError {
+pub enum RegistryError {
     /// Two kinds have one path.
     #[error("two kinds are served as {plural} in {group_version}")]
     Resource {
+        /// `apps/v1`
         group_version: String,
+        /// Plural resource name.
         plural: String,
     },
     /// Two kinds have one name.
     #[error("{group_version} has two kinds {kind}")]
-    Kind { group_version: String, kind: String },
+    Kind {
+        /// `apps/v1`
+        group_version: String,
+        /// The name.
+        kind: String,
+    },
     /// Two kinds are stored in one place.
     #[error("two kinds are stored at {prefix}")]
-    Prefix { prefix: String },
+    Prefix {
+        /// The place in the store.
+        prefix: String,
+    },
+    /// The kind is a part of the program.
+    #[error("{plural} in {group_version} is built in")]
+    BuiltIn {
+        /// `apps/v1`
+        group_version: String,
+        /// Plural resource name.
+        plural: String,
+    },
+    /// There is no such kind.
+    #[error("no kind is served as {plural} in {group_version}")]
+    Absent {
+        /// `apps/v1`
+        group_version: String,
+        /// Plural resource name.
+        plural: String,
+    },
+}
+
+impl RegistryError {
+    fn builtin(kind: &Kind) -> Self {
+        Self::BuiltIn {
+            group_version: kind.api_version(),
+            plural: kind.plural.to_string(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -164,6 +200,44 @@ impl Registry {
             schemas,
             openapi_hash: OnceLock::new(),
         })
+    }
+
+    /// The same with another kind, in the place of the one that has its group, version and plural name.
+    pub(crate) fn with(&self, kind: Kind) -> Result<Self, RegistryError> {
+        let key = resource_key(&kind);
+        let before = find(&self.by_resource, resource_key, key);
+        if before.is_some_and(|before| before.custom.is_none()) {
+            return Err(RegistryError::builtin(&kind));
+        }
+        let others = self.kinds.iter().filter(|other| resource_key(other) != key);
+        let mut kinds: Vec<_> = others.cloned().collect();
+        kinds.push(Arc::new(kind));
+        Self::with_schemas_of(kinds)
+    }
+
+    /// The same without a kind.
+    pub(crate) fn without(&self, resource: &GroupVersionResource) -> Result<Self, RegistryError> {
+        let GroupVersionResource {
+            group,
+            version,
+            resource,
+        } = resource;
+        let gone = self.by_resource(group, version, resource);
+        let gone = gone.ok_or_else(|| RegistryError::Absent {
+            group_version: group_version(group, version),
+            plural: resource.clone(),
+        })?;
+        if gone.custom.is_none() {
+            return Err(RegistryError::builtin(gone));
+        }
+        let others = self.kinds.iter().filter(|other| other.id != gone.id);
+        Self::with_schemas_of(others.cloned().collect())
+    }
+
+    fn with_schemas_of(kinds: Vec<Arc<Kind>>) -> Result<Self, RegistryError> {
+        let custom = kinds.iter().filter_map(|kind| kind.custom.as_deref());
+        let schemas = Schemas::with_custom(custom);
+        Self::new(kinds, schemas)
     }
 
     /// Every kind, in the order of discovery.

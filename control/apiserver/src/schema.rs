@@ -1,35 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API server's door to knarr-schema: from bytes to trees that have the right types.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use knarr_schema::{DecodeError, SchemaRef, Schemas, TooSmall};
 use serde_json::Value;
 
 use crate::field::FieldErrors;
-use crate::registry::Kind;
 use crate::{ApiError, Reason};
 
-/// Names of a kind that has a schema.
+/// Names of a kind, and its schema. Found once, when the kind is made, so that a request neither searches nor allocates.
 #[derive(Debug, Clone)]
 pub(crate) struct SchemaKind {
-    pub(crate) group: String,
-    pub(crate) version: String,
-    pub(crate) kind: String,
-}
-
-impl From<&Kind> for SchemaKind {
-    fn from(kind: &Kind) -> Self {
-        Self::new(&kind.group, &kind.version, &kind.kind)
-    }
+    pub(crate) group: Cow<'static, str>,
+    pub(crate) version: Cow<'static, str>,
+    pub(crate) kind: Cow<'static, str>,
+    /// `None` where the schemas do not have the kind.
+    schema: Option<SchemaRef>,
 }
 
 impl SchemaKind {
-    pub(crate) fn new(group: &str, version: &str, kind: &str) -> Self {
+    /// A kind that `schemas` have.
+    pub(crate) fn of(
+        schemas: &Arc<Schemas>,
+        group: impl Into<Cow<'static, str>>,
+        version: impl Into<Cow<'static, str>>,
+        kind: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (group, version, kind) = (group.into(), version.into(), kind.into());
         Self {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            kind: kind.to_owned(),
+            schema: schemas.kind(&group, &version, &kind),
+            group,
+            version,
+            kind,
         }
+    }
+
+    /// A kind that is built in.
+    pub(crate) fn builtin(
+        group: impl Into<Cow<'static, str>>,
+        version: impl Into<Cow<'static, str>>,
+        kind: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::of(&Schemas::builtin(), group, version, kind)
     }
 }
 
@@ -42,9 +57,9 @@ pub(crate) struct Decoded {
 }
 
 /// The schema of a kind.
-pub(crate) fn of(kind: &SchemaKind) -> Result<SchemaRef, ApiError> {
-    Schemas::builtin()
-        .kind(&kind.group, &kind.version, &kind.kind)
+pub(crate) fn of(kind: &SchemaKind) -> Result<&SchemaRef, ApiError> {
+    let schema = kind.schema.as_ref();
+    schema
         .ok_or_else(|| ApiError::internal(format!("{} {} has no schema", kind.version, kind.kind)))
 }
 
@@ -79,6 +94,12 @@ pub(crate) fn protobuf_as_json(kind: &SchemaKind, body: &[u8]) -> Result<Bytes, 
             &kind.kind
         ))
     };
+    if !of(kind)?.has_message() {
+        return Err(ApiError::new(
+            Reason::UnsupportedMediaType,
+            format!("{} has no protobuf message, send JSON or YAML", &kind.kind),
+        ));
+    }
     let envelope = knarr_schema::open_envelope(body).map_err(|e| refuse(&e))?;
     if envelope.kind != kind.kind && !envelope.kind.is_empty() {
         // The message has another shape; what the sender says it is will be refused with its own words.

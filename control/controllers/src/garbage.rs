@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Deletes objects whose owners are gone. Decides nothing: `knarr_control_plan::garbage` does.
 //!
-//! It follows every resource but Events. A plan that an owner is absent is carried out only after every cache has been
-//! brought up to date and the plan still says so.
+//! It follows every resource but Events, also those that begin or cease to be served. A plan that an owner is absent is
+//! carried out only after every cache has been brought up to date and the plan still says so. The kind of an owner is known
+//! only while all its objects are in the graph.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -38,16 +39,26 @@ fn locked(graph: &Mutex<Graph>) -> MutexGuard<'_, Graph> {
 
 /// Registers the controller; its keys are uids of objects of any kind.
 pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
-    let metadata = MetadataInformers::of(shared.informers())?;
+    let metadata = MetadataInformers::of(shared.informers());
     let graph: Arc<Mutex<Graph>> = Arc::default();
     let observer = Observer {
         client: shared.client(),
         recorder: shared.recorder(NAME),
         graph: graph.clone(),
     };
+    let (known, owned) = (metadata.clone(), graph.clone());
     Ok(Controller::new(shared, NAME, WORKERS)
         .watches_metadata(&metadata, move |queue, change| {
             observer.observe(queue, change)
+        })
+        // An owner of an unknown kind keeps its dependents, so they are planned again when the kind is known.
+        .starts_with(move |queue| {
+            let queue = queue.clone();
+            known.subscribe_known(move |kinds| {
+                let names_one = |owner: &OwnerRef| kinds.iter().any(|kind| kind.is_of(owner));
+                let uids = locked(&owned).owned_by(&names_one);
+                uids.into_iter().for_each(|uid| queue.add(uid));
+            });
         })
         .reconcile(GarbageCollector {
             client: shared.client(),
@@ -106,16 +117,12 @@ impl Reconcile for GarbageCollector {
 
 impl GarbageCollector {
     fn plan(&self, uid: &str) -> Vec<Action> {
-        let kind_of = |owner: &OwnerRef| {
-            let group = owner
-                .api_version
-                .split_once('/')
-                .map_or("", |(group, _)| group);
-            match self.client.scope_of(group, &owner.kind) {
-                Some(namespaced) if namespaced.0 => OwnerKind::Namespaced,
-                Some(_) => OwnerKind::Cluster,
-                None => OwnerKind::Unknown,
-            }
+        // Before the graph is locked: handlers lock it while they hold the lock of these.
+        let known = self.metadata.known();
+        let kind_of = |owner: &OwnerRef| match known.iter().find(|kind| kind.is_of(owner)) {
+            Some(kind) if kind.namespaced.0 => OwnerKind::Namespaced,
+            Some(_) => OwnerKind::Cluster,
+            None => OwnerKind::Unknown,
         };
         locked(&self.graph).plan(uid, &kind_of)
     }
@@ -129,8 +136,12 @@ impl GarbageCollector {
             ));
         }
         self.client.sync().await?;
-        self.metadata.catch_up().await;
-        for action in self.plan(uid) {
+        let plan = {
+            // No kind may go between the views' catching up and the plan: its objects would look absent.
+            let _caught_up = self.metadata.catch_up().await;
+            self.plan(uid)
+        };
+        for action in plan {
             self.apply(action).await?;
         }
         Ok(())

@@ -58,19 +58,16 @@ impl Informers {
     }
 
     /// A set of informers that is made of these, once for all who ask. `make` may start informers.
-    pub(crate) fn once<T: Clone + Send + 'static>(
-        &self,
-        make: impl FnOnce(Client) -> Result<T, ApiError>,
-    ) -> Result<T, ApiError> {
+    pub(crate) fn once<T: Clone + Send + 'static>(&self, make: impl FnOnce(Client) -> T) -> T {
         // Nothing under this lock panics half-way.
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let known = sets.get(&TypeId::of::<T>());
         if let Some(set) = known.and_then(|known| known.downcast_ref::<T>()) {
-            return Ok(set.clone());
+            return set.clone();
         }
-        let set = make(self.client.clone())?;
+        let set = make(self.client.clone());
         sets.insert(TypeId::of::<T>(), Box::new(set.clone()));
-        Ok(set)
+        set
     }
 
     /// Starts an informer that only its maker knows. It ends with the others, or after `unserved`, when every object counts

@@ -5,6 +5,7 @@
 //! in a namespace adds the namespace again; there is no timer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -51,7 +52,7 @@ struct Namespaces {
 /// Registers the controller.
 pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
     let namespaces = shared.informers().of::<NamespaceView>()?;
-    let metadata = MetadataInformers::of(shared.informers())?;
+    let metadata = MetadataInformers::of(shared.informers());
     let terminating = namespaces.clone();
     Ok(Controller::new(shared, NAME, WORKERS)
         .watches(&namespaces, |queue, change| {
@@ -96,6 +97,7 @@ impl Namespaces {
             return Ok(Outcome::Done);
         }
         client.sync().await?;
+        let generation = client.resources_generation();
         let resources = client
             .resources()
             .into_iter()
@@ -110,6 +112,10 @@ impl Namespaces {
         let mut content = Vec::new();
         for resource in &resources {
             content.push(self.count(resource, name)?);
+        }
+        if client.resources_generation() != generation {
+            // What is served has changed, so a resource may be missing above.
+            return Ok(Outcome::Retry);
         }
         for error in &errors {
             tracing::warn!(
@@ -135,13 +141,26 @@ impl Namespaces {
         })
     }
 
+    /// The objects of a resource; none of one that has ceased to be served meanwhile.
+    fn objects(
+        &self,
+        resource: &GroupVersionResource,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, ApiError> {
+        match self.client.cache(resource) {
+            Ok(cache) => Ok(cache.list_namespace(namespace)),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks for the deletion of all objects of a resource; returns the errors.
     async fn delete_all(
         &self,
         resource: &GroupVersionResource,
         namespace: &str,
     ) -> Result<Vec<String>, ApiError> {
-        let objects = self.client.cache(resource)?.list_namespace(namespace);
+        let objects = self.objects(resource, namespace)?;
         let objects = objects
             .into_iter()
             .filter(|object| !object.meta.is_deleting());
@@ -165,7 +184,7 @@ impl Namespaces {
     }
 
     fn count(&self, resource: &GroupVersionResource, namespace: &str) -> Result<Content, ApiError> {
-        let objects = self.client.cache(resource)?.list_namespace(namespace);
+        let objects = self.objects(resource, namespace)?;
         let mut finalizers: BTreeMap<String, usize> = BTreeMap::new();
         for finalizer in objects
             .iter()

@@ -11,6 +11,7 @@ use serde_json::json;
 
 pub(crate) mod api;
 mod content;
+mod kinds;
 mod nodes;
 mod rollout;
 pub(crate) mod world;

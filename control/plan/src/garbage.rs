@@ -295,6 +295,13 @@ impl Graph {
         self.misplaced.extend(found);
     }
 
+    /// The objects with an owner reference that is `wanted`.
+    pub fn owned_by(&self, wanted: &dyn Fn(&OwnerRef) -> bool) -> Vec<Arc<str>> {
+        let items = self.items.values();
+        let owned = items.filter(|item| item.owners.iter().any(wanted));
+        owned.map(|item| item.uid.clone()).collect()
+    }
+
     /// What is known of an object.
     pub fn get(&self, uid: &str) -> Option<&Arc<Item>> {
         self.items.get(uid)

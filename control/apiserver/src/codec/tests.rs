@@ -11,7 +11,7 @@ const FORMATS: [Format; 4] = [
 ];
 
 fn maps() -> SchemaKind {
-    SchemaKind::new("", "v1", "ConfigMap")
+    SchemaKind::builtin("", "v1", "ConfigMap")
 }
 
 fn map() -> Value {

@@ -115,7 +115,7 @@ pub(crate) fn decode(
         problems.add(decoded.problems, validation, &prefix)?;
     }
     let mut value = decoded.value;
-    value["kind"] = kind.kind.as_str().into();
+    value["kind"] = (&*kind.kind).into();
     value["apiVersion"] = api_version(kind).into();
     Ok(value)
 }

@@ -15,7 +15,6 @@ use crate::codec::Format;
 use crate::object::Object;
 use crate::page::{AsOf, Page};
 use crate::registry::Kind;
-use crate::schema::SchemaKind;
 use crate::table::{self, Include};
 use crate::{ApiError, value};
 
@@ -60,7 +59,7 @@ pub(crate) fn one(
             let tree = serde_json::from_slice(&bytes).unwrap_or_default();
             Ok(respond::tree(format, code, &table::partial(tree, version)))
         }
-        _ => respond::object(format, code, &SchemaKind::from(kind), &bytes),
+        _ => respond::object(format, code, &kind.schema, &bytes),
     }
 }
 
@@ -168,7 +167,7 @@ pub(crate) fn encode(
         }
         _ => {
             let items = page.objects.iter().map(shown);
-            let list = format.list(&SchemaKind::from(kind), &head, items)?;
+            let list = format.list(&kind.schema, &head, items)?;
             Ok(respond::pieces(format, list))
         }
     }

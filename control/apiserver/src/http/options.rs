@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Query parameters and `DeleteOptions`, parsed into types that cannot be wrong.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,9 +120,8 @@ fn manager_of(agent: &str) -> String {
 }
 
 /// The kind of a deletion's body.
-pub(crate) fn delete_options() -> SchemaKind {
-    SchemaKind::new("", "v1", "DeleteOptions")
-}
+pub(crate) static DELETE_OPTIONS: LazyLock<SchemaKind> =
+    LazyLock::new(|| SchemaKind::builtin("", "v1", "DeleteOptions"));
 
 /// Options of a deletion, from the body where there is one, else from the query; `write` becomes a dry run where they
 /// ask for one.
@@ -134,7 +133,7 @@ pub(crate) fn delete(
     let sent: Value = if body.is_empty() {
         Value::Null
     } else {
-        schema::decode(&delete_options(), body)?.value
+        schema::decode(&DELETE_OPTIONS, body)?.value
     };
     let mut options = DeleteOptions {
         uid: some_text(&sent, "preconditions.uid"),

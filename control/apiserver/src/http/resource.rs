@@ -76,12 +76,12 @@ async fn create(
     let options = options::write(&call, "CreateOptions")?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
     let json = body::as_json(
-        &SchemaKind::from(kind),
+        &kind.schema,
         &call.content_type,
         body::read(call.body).await?,
     )?;
     let mut problems = Problems::default();
-    let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
+    let object = body::decode(&kind.schema, &json, validation, &mut problems)?;
     let next = Next {
         object,
         warnings: problems.0,
@@ -111,12 +111,12 @@ pub(crate) async fn replace(
     let options = options::write(&call, "UpdateOptions")?;
     let validation = options::field_validation(&call.query, "UpdateOptions")?;
     let json = body::as_json(
-        &SchemaKind::from(kind),
+        &kind.schema,
         &call.content_type,
         body::read(call.body).await?,
     )?;
     let mut problems = Problems::default();
-    let object = body::decode(&SchemaKind::from(kind), &json, validation, &mut problems)?;
+    let object = body::decode(&kind.schema, &json, validation, &mut problems)?;
     let next = Next {
         object,
         warnings: problems.0,
@@ -205,7 +205,7 @@ async fn delete(
     let (format, form) = call.accept.choose(list::is_object_form)?;
     let mut options = options::asked(&call);
     let json = body::as_json(
-        &options::delete_options(),
+        &options::DELETE_OPTIONS,
         &call.content_type,
         body::read(call.body).await?,
     )?;
@@ -249,7 +249,7 @@ async fn delete_collection(
     let format = call.accept.plain()?;
     let mut options = options::asked(&call);
     let json = body::as_json(
-        &options::delete_options(),
+        &options::DELETE_OPTIONS,
         &call.content_type,
         body::read(call.body).await?,
     )?;

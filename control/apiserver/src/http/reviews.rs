@@ -20,7 +20,7 @@ pub(crate) async fn serve(review: &Review, call: Call) -> Result<Response, ApiEr
     }
     let format = call.accept.plain()?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
-    let kind = SchemaKind::new(review.group(), "v1", review.kind());
+    let kind = SchemaKind::builtin(review.group(), "v1", review.kind());
     let json = body::as_json(&kind, &call.content_type, body::read(call.body).await?)?;
     let (mut object, problems) = decode_as(&kind, &json, validation)?;
     let status = status(*review, &object, &call.caller);

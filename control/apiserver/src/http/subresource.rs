@@ -71,7 +71,7 @@ async fn scale(
     call: Call,
 ) -> Result<Response, ApiError> {
     let format = call.accept.plain()?;
-    let schema = SchemaKind::new("autoscaling", "v1", "Scale");
+    let schema = SchemaKind::builtin("autoscaling", "v1", "Scale");
     let written = match call.method {
         Method::PUT => {
             let options = options::write(&call, "UpdateOptions")?;
@@ -118,7 +118,7 @@ async fn bind(
     let format = call.accept.plain()?;
     let options = options::write(&call, "CreateOptions")?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
-    let schema = SchemaKind::new("", "v1", "Binding");
+    let schema = SchemaKind::builtin("", "v1", "Binding");
     let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
     let (binding, _) = decode_as(&schema, &json, validation)?;
     let sent = value::text(&binding, "metadata.name");
@@ -140,7 +140,7 @@ async fn evict(http: &Http, namespace: &str, pod: &str, call: Call) -> Result<Re
     let format = call.accept.plain()?;
     let validation = options::field_validation(&call.query, "CreateOptions")?;
     let mut options = options::write(&call, "CreateOptions")?;
-    let schema = SchemaKind::new("policy", "v1", "Eviction");
+    let schema = SchemaKind::builtin("policy", "v1", "Eviction");
     let json = body::as_json(&schema, &call.content_type, body::read(call.body).await?)?;
     let (eviction, _) = decode_as(&schema, &json, validation)?;
     let sent = value::text(&eviction, "metadata.name");
@@ -170,15 +170,15 @@ async fn finalize(http: &Http, kind: &Kind, name: &str, call: Call) -> Result<Re
     let options = options::write(&call, "UpdateOptions")?;
     let validation = options::field_validation(&call.query, "UpdateOptions")?;
     let json = body::as_json(
-        &SchemaKind::from(kind),
+        &kind.schema,
         &call.content_type,
         body::read(call.body).await?,
     )?;
-    let (mut sent, _) = decode_as(&SchemaKind::from(kind), &json, validation)?;
+    let (mut sent, _) = decode_as(&kind.schema, &json, validation)?;
     check_place(kind, "", name, &mut sent)?;
     let written = http.core.finalize(name, &sent, &options).await?;
-    let kind = SchemaKind::from(kind);
-    let response = respond::object(format, StatusCode::OK, &kind, &written.bytes)?;
+    let kind = &kind.schema;
+    let response = respond::object(format, StatusCode::OK, kind, &written.bytes)?;
     Ok(respond::warn(response, &written.warnings))
 }
 

@@ -27,7 +27,6 @@ use crate::metrics::EndpointLabels;
 use crate::object::Object;
 use crate::page::Wanted;
 use crate::registry::{Kind, Storage};
-use crate::schema::SchemaKind;
 use crate::table::{self, Include};
 
 /// Shortest life of a watch whose client names none; the longest is twice that, as in kube-apiserver.
@@ -74,7 +73,10 @@ pub(crate) async fn watch(
         .unwrap_or_else(|| Duration::from_secs(rand::rng().random_range(TIMEOUT_S..2 * TIMEOUT_S)));
     let initial = initial_events(call)?;
     let core = &http.core;
-    let cache = core.cache(kind)?;
+    // Of this form of the kind: objects of another one would have other columns.
+    let Some(cache) = core.served().own_cache(kind) else {
+        return Ok(respond::build(StatusCode::OK, media_type, Body::empty()));
+    };
     let mut first = VecDeque::new();
     let mut opening = None;
     let mut after = 0;
@@ -126,7 +128,9 @@ pub(crate) async fn watch(
         next_bookmark: now + Duration::from_secs(BOOKMARK_S),
         deadline: now + timeout,
         shutdown: call.shutdown.clone(),
-        ended: false,
+        // From an ended cache no revision can be told: the client has to come again.
+        ended: cache.0.ended().is_cancelled(),
+        kind_ended: cache.0.ended(),
         _open: OpenWatch::new(core, endpoint::of_watch(kind, namespace, name)),
     };
     let stream = futures::stream::unfold(watch, |mut watch| async move {
@@ -261,6 +265,8 @@ struct Watch {
     next_bookmark: Instant,
     deadline: Instant,
     shutdown: CancellationToken,
+    /// Cancelled when this form of the kind is no longer served.
+    kind_ended: CancellationToken,
     ended: bool,
     _open: OpenWatch,
 }
@@ -273,8 +279,10 @@ impl Watch {
         }
         let mut piece = BytesMut::new();
         loop {
+            // First, so that nothing follows what is taken below.
+            let kind_ended = self.kind_ended.is_cancelled();
             self.fill_initial(&mut piece);
-            if !self.fill_events(&mut piece) {
+            if !self.fill_events(&mut piece) || (kind_ended && piece.is_empty()) {
                 self.ended = true;
             }
             if !piece.is_empty() || self.ended {
@@ -286,6 +294,10 @@ impl Watch {
             };
             // What is applied has been sent already if no event follows it; read first, then check.
             let applied = self.core.applied();
+            if self.kind_ended.is_cancelled() {
+                // The cache may not show all that is applied.
+                continue;
+            }
             match self.events.try_next() {
                 Ok(Some(event)) => {
                     self.write_event(&event, &mut piece);
@@ -312,6 +324,7 @@ impl Watch {
                     }
                 }
                 () = self.shutdown.cancelled() => return None,
+                () = self.kind_ended.cancelled() => {}
             }
         }
     }
@@ -397,7 +410,7 @@ impl Watch {
             }
             _ => self.kept.encoded(&self.encoding, &object.bytes, || {
                 let shown = self.core.shown(&self.kind, object);
-                self.format.in_frame(&SchemaKind::from(&*self.kind), &shown)
+                self.format.in_frame(&self.kind.schema, &shown)
             }),
         };
         match encoded {

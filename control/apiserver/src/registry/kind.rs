@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use knarr_schema::CustomSchema;
+
 use super::Strategy;
+use crate::schema::SchemaKind;
 
 /// A name: a constant of the program, or the text of a kind that was made while the server runs.
 pub(crate) type Text = Cow<'static, str>;
@@ -36,6 +39,8 @@ pub(crate) enum Generation {
     SpecAndAnnotations,
     /// A change of anything but metadata, or of labels.
     Content,
+    /// A change of anything but metadata.
+    AllButMetadata,
 }
 
 /// A field that field selectors may name, besides name and namespace.
@@ -92,7 +97,7 @@ pub(crate) struct Column {
 
 /// Identifies one registration of a kind. A kind that changes, or comes back after it was removed, gets another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct KindId(u64);
+pub struct KindId(u64);
 
 impl KindId {
     fn next() -> Self {
@@ -132,6 +137,10 @@ pub(crate) struct Kind {
     pub(crate) storage: Storage,
     /// `/registry/apps/deployments/`: where objects are, if the storage is its own.
     pub(crate) prefix: Box<str>,
+    /// What its objects look like.
+    pub(crate) schema: SchemaKind,
+    /// What it was made of, if it is not built in.
+    pub(crate) custom: Option<Arc<CustomSchema>>,
 }
 
 impl std::fmt::Debug for Kind {
@@ -151,14 +160,14 @@ impl Kind {
         scope: Scope,
         strategy: impl Strategy + 'static,
     ) -> Self {
-        let (group, kind, plural) = (group.into(), kind.into(), plural.into());
+        let (group, version) = (group.into(), version.into());
+        let (kind, plural) = (kind.into(), plural.into());
         let prefix = match &*group {
             "" => format!("/registry/{plural}/"),
             group => format!("/registry/{group}/{plural}/"),
         };
         Self {
             id: KindId::next(),
-            version: version.into(),
             singular: kind.to_lowercase().into(),
             short_names: Vec::new(),
             categories: Vec::new(),
@@ -171,7 +180,10 @@ impl Kind {
             strategy: Arc::new(strategy),
             storage: Storage::Own,
             prefix: prefix.into(),
+            schema: SchemaKind::builtin(group.clone(), version.clone(), kind.clone()),
+            custom: None,
             group,
+            version,
             kind,
             plural,
         }

@@ -9,7 +9,7 @@ use super::{WriteOptions, Written};
 use crate::admission::Part;
 use crate::core::Core;
 use crate::registry::{Generation, Kind, meta};
-use crate::schema::{self, SchemaKind};
+use crate::schema;
 use crate::{ApiError, clock, value};
 
 /// Random characters behind a `generateName`.
@@ -64,7 +64,7 @@ pub(super) fn prepare(
 ) -> Result<(), ApiError> {
     fill_metadata(kind, namespace, object)?;
     meta::normalize(object);
-    schema::fill_defaults(&SchemaKind::from(stored), object);
+    schema::fill_defaults(&stored.schema, object);
     stored.strategy.default(object);
     stored.strategy.prepare_create(object);
     Ok(())

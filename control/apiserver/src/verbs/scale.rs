@@ -67,7 +67,7 @@ impl Core {
                 warnings,
             } = change(&scale_of(current))?;
             let mut errors = FieldErrors::default();
-            let kind = SchemaKind::new("autoscaling", "v1", "Scale");
+            let kind = SchemaKind::builtin("autoscaling", "v1", "Scale");
             schema::check_minimums(&kind, &scale, &mut errors);
             if !errors.is_empty() {
                 return Err(ApiError::invalid("autoscaling", "Scale", name, &errors));

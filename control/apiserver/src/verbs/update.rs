@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::object::Object;
 use crate::registry::{Generation, Kind, meta};
-use crate::schema::{self, SchemaKind};
+use crate::schema;
 use crate::{ApiError, Patch, patch, value};
 
 impl Core {
@@ -167,7 +167,7 @@ pub(super) fn prepare(stored: &Kind, part: Part, new: &mut Value, old: &Value) {
     value::set(new, "apiVersion", stored.api_version());
     match part {
         Part::Main | Part::Scale => {
-            schema::fill_defaults(&SchemaKind::from(stored), new);
+            schema::fill_defaults(&stored.schema, new);
             stored.strategy.default(new);
             if stored.has_status() {
                 value::copy(new, old, "status");
@@ -200,14 +200,17 @@ fn grows(generation: Generation, new: &Value, old: &Value) -> bool {
             !value::same(new, old, "spec") || !value::same(new, old, "metadata.annotations")
         }
         Generation::Content => {
-            let content = |tree: &Value| {
-                let mut tree = tree.clone();
-                value::remove(&mut tree, "metadata");
-                tree
-            };
             !value::same(new, old, "metadata.labels") || content(new) != content(old)
         }
+        Generation::AllButMetadata => content(new) != content(old),
     }
+}
+
+/// An object without its metadata.
+fn content(tree: &Value) -> Value {
+    let mut tree = tree.clone();
+    value::remove(&mut tree, "metadata");
+    tree
 }
 
 /// A deleted object that nothing keeps any more goes with this write.

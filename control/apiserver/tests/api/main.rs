@@ -17,6 +17,7 @@ mod fields;
     reason = "the devserver example shares it and uses more of it"
 )]
 mod harness;
+mod kinds;
 mod objects;
 mod paths;
 mod places;

@@ -4,16 +4,17 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use knarr_apiserver::{
-    ApiConfig, ApiError, ApiServer, Client, NodeStream, NodeStreams, ServiceAllocator,
-    StreamRequest, StreamTarget,
+    ApiConfig, ApiError, ApiServer, Client, CustomKind, CustomSchema, CustomScope, CustomStatus,
+    GroupVersionResource, NodeStream, NodeStreams, ServiceAllocator, StreamRequest, StreamTarget,
 };
 use knarr_control_plan::pod_cidr::PodCidrs;
 use knarr_store::{Embedded, Options, Store};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,29 @@ pub fn settings(heartbeats: Arc<HeardNodes>, grace: Duration) -> Settings {
         node_monitor_grace_period: grace,
         pod_cidrs: PodCidrs::new("10.244.0.0/16".parse().unwrap(), 24).unwrap(),
         ca_pem: "-----BEGIN CERTIFICATE-----".to_owned(),
+    }
+}
+
+/// The resource of [`widgets`].
+pub static WIDGETS: LazyLock<GroupVersionResource> =
+    LazyLock::new(|| GroupVersionResource::new("example.com", "v1", "widgets"));
+
+/// A kind that is not built in. Another `field` in its spec makes another form of it.
+pub fn widgets(field: &str) -> CustomKind {
+    CustomKind {
+        schema: CustomSchema {
+            group: "example.com".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Widget".to_owned(),
+            schema: json!({"properties": {"spec": {
+                "type": "object",
+                "properties": {field: {"type": "string"}},
+            }}}),
+        },
+        plural: "widgets".to_owned(),
+        short_names: Vec::new(),
+        scope: CustomScope::Namespaced,
+        status: CustomStatus::PartOfObject,
     }
 }
 

@@ -78,6 +78,15 @@ fn dependents_go_after_their_owner_generation_by_generation() {
 }
 
 #[test]
+fn objects_are_found_by_what_their_owner_references_name() {
+    let graph = graph(&[item("a", &[]), item("b", &["a"]), item("c", &["x", "a"])]);
+    let owned = |name: &str| uids(graph.owned_by(&|owner| &*owner.name == name));
+    assert_eq!(owned("a"), ["b", "c"]);
+    assert_eq!(owned("x"), ["c"]);
+    assert_eq!(owned("c"), [""; 0]);
+}
+
+#[test]
 fn an_object_with_another_living_owner_stays_and_loses_the_reference() {
     let mut graph = graph(&[item("a", &[]), item("b", &[]), item("child", &["a", "b"])]);
     graph.remove("a");

@@ -12,7 +12,7 @@ use crate::schema::{self, SchemaKind};
 /// Fills a spec as a write does: the schema's defaults first.
 fn default(spec: &mut Value) {
     let mut pod = json!({"spec": spec.take()});
-    schema::fill_defaults(&SchemaKind::new("", "v1", "Pod"), &mut pod);
+    schema::fill_defaults(&SchemaKind::builtin("", "v1", "Pod"), &mut pod);
     *spec = pod["spec"].take();
     super::default(spec);
 }
