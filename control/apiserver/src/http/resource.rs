@@ -25,6 +25,8 @@ use crate::{ApiError, Patch, Reason};
 const DELETIONS_AT_ONCE: usize = 64;
 /// What a PATCH may be written in.
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+/// The same for a kind that is not built in.
+const CUSTOM_PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json";
 
 /// Answers a request about a resource.
 pub(crate) async fn serve(
@@ -149,6 +151,10 @@ pub(crate) async fn patch_object(
     let options = options::write(&call, "PatchOptions")?;
     let validation = options::field_validation(&call.query, "PatchOptions")?;
     let change = read_patch(&call.content_type, call.body).await?;
+    if kind.custom.is_some() && matches!(change, Patch::Strategic(_)) {
+        // Its schema has no merge keys. kubectl sends a merge patch then.
+        return Err(body::unsupported(CUSTOM_PATCH_TYPES));
+    }
     let written = http
         .core
         .modify(kind, namespace, name, part, &options, &|current| {

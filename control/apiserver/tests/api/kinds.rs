@@ -93,6 +93,9 @@ async fn a_kind_added_to_a_running_server_is_served_like_the_others() {
         .patch("merge", &format!("{one}?fieldValidation=Strict"), &unknown)
         .await;
     assert_eq!(unknown.code, 400, "{}", unknown.text());
+    let strategic = json!({"spec": {"size": 5}});
+    let strategic = server.patch("strategic-merge", &one, &strategic).await;
+    assert_eq!(strategic.code, 415, "{}", strategic.text());
     let wrong = json!({"spec": {"size": "large"}});
     assert_eq!(server.patch("merge", &one, &wrong).await.code, 400);
 
