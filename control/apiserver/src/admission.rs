@@ -297,15 +297,14 @@ impl Chain {
 struct Identity([String; 4]);
 
 impl Identity {
-    const PATHS: [&str; 4] = [
-        "metadata.namespace",
-        "metadata.name",
-        "metadata.uid",
-        "metadata.resourceVersion",
-    ];
+    /// Members of the metadata.
+    const NAMES: [&str; 4] = ["namespace", "name", "uid", "resourceVersion"];
 
     fn texts(object: Option<&Value>) -> [&str; 4] {
-        Self::PATHS.map(|path| object.map_or("", |object| value::text(object, path)))
+        // Asked after each link of each write, so the metadata is looked up once.
+        let metadata = object.and_then(|object| object.get("metadata"));
+        let text = |name| metadata?.get(name)?.as_str();
+        Self::NAMES.map(|name| text(name).unwrap_or_default())
     }
 
     fn of(object: Option<&Value>) -> Self {
