@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
 use knarr_api::fields::FieldSelector;
@@ -327,20 +328,23 @@ impl Client {
         node: &str,
     ) -> Result<(), ApiError> {
         let binding = json!({
-            "kind": "Binding",
-            "apiVersion": "v1",
             "metadata": {"namespace": namespace, "name": pod, "uid": uid},
-            "target": {"kind": "Node", "name": node},
+            "target": {"name": node},
         });
+        let kind = &self.kind_named::<Pod>()?;
         self.core
-            .bind(namespace, pod, &binding, &WriteOptions::in_process())
+            .bind(kind, namespace, pod, &binding, &WriteOptions::in_process())
             .await
             .map(|_| ())
     }
 
     /// Takes the `kubernetes` finalizer off a terminating namespace whose content is gone, which removes it.
     pub async fn finalize_namespace(&self, name: &str) -> Result<(), ApiError> {
-        self.core.finalize_namespace(name).await
+        let kind = &self.kind_named::<Namespace>()?;
+        let kept = json!({"spec": {}});
+        let options = WriteOptions::in_process();
+        let finalized = self.core.finalize(kind, name, &kept, &options).await;
+        finalized.map(|_| ())
     }
 
     /// The cache of a resource. 404 for one that is not served.
@@ -441,18 +445,19 @@ impl Client {
 
     /// The namespaces that every cluster has; existing ones are left alone.
     pub(crate) async fn ensure_namespaces(&self) -> Result<(), ApiError> {
-        let kind = &self.core.registry().kind("", "v1", "Namespace")?;
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            if self.core.cache(kind)?.get("", name).is_some() {
+            if self.cache_of::<Namespace>()?.get("", name).is_some() {
                 continue;
             }
-            let namespace =
-                json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
-            match self
-                .core
-                .create(kind, "", namespace, &WriteOptions::in_process())
-                .await
-            {
+            let metadata = ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            };
+            let namespace = Namespace {
+                metadata,
+                ..Namespace::default()
+            };
+            match self.create(&namespace).await {
                 Err(error) if !error.is_already_exists() => return Err(error),
                 _ => {}
             }

@@ -38,7 +38,6 @@ mod options;
 mod path;
 mod resource;
 mod respond;
-mod reviews;
 mod subresource;
 mod upgrade;
 mod watch;
@@ -202,7 +201,6 @@ async fn answer(
     };
     match target {
         Target::Resource(path) => resource::serve(http, path, call).await,
-        Target::Review(review) => reviews::serve(review, call).await,
         Target::Root => only_get(&call).map(|()| discovery::root(&call.registry)),
         Target::Api => {
             only_get(&call).and_then(|()| discovery::api(&call, http.core.config.advertised))
@@ -271,7 +269,6 @@ fn verb(method: &Method, target: &Target, query: &Query) -> &'static str {
             ..
         }) if sub == "log" && method == Method::GET => return "log",
         Target::Resource(path) => path.name.is_some(),
-        Target::Review(_) => false,
         _ => true,
     };
     // A watch is not counted among the requests at once, so nothing else may call itself one.

@@ -23,25 +23,29 @@ mod node;
 mod pod;
 mod podspec;
 mod replicaset;
+mod review;
+mod scale;
 mod secret;
 mod service;
 mod serviceaccount;
 
 pub use custom::{CustomKind, CustomScope, CustomStatus};
+pub(crate) use namespace::NAMESPACES;
 pub(crate) use pod::container_names;
 
 /// Every built-in kind, in the order of discovery.
 pub(crate) fn all() -> Vec<Arc<Kind>> {
     let event = Arc::new(event::kind());
     let event_view = event::view(Arc::clone(&event));
-    vec![
-        binding::kind().into(),
+    let pod = Arc::new(pod::kind());
+    let mut all = vec![
+        binding::kind(Arc::clone(&pod)).into(),
         configmap::kind().into(),
         endpoints::kind().into(),
         event,
         namespace::kind().into(),
         node::kind().into(),
-        pod::kind().into(),
+        pod,
         secret::kind().into(),
         serviceaccount::kind().into(),
         service::kind().into(),
@@ -50,7 +54,9 @@ pub(crate) fn all() -> Vec<Arc<Kind>> {
         lease::kind().into(),
         endpointslice::kind().into(),
         event_view.into(),
-    ]
+    ];
+    all.extend(review::kinds().map(Arc::new));
+    all
 }
 
 /// The admission links of these kinds, in the order of kube-apiserver's plug-ins (v1.37).

@@ -22,7 +22,7 @@ pub(crate) use kind::{
     Text, group_version, texts,
 };
 pub(crate) use rules::{Candidate, Rules, StatusRules, Validate};
-pub(crate) use strategy::{DeletedAnswer, Strategy};
+pub(crate) use strategy::{Askers, DeletedAnswer, Strategy};
 
 /// Group, version and plural resource name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -7,15 +7,16 @@
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
-use super::path::{ResourcePath, Review, Target};
+use super::path::{ResourcePath, Target};
 use crate::core::Core;
 use crate::identity::{ANONYMOUS, Caller, PeerIdentity};
+use crate::registry::Askers;
 use crate::serve::AnonymousConnection;
 use crate::{ApiError, Reason};
 
 mod impersonation;
 
-/// Whether a caller may do an action; the answer of access reviews.
+/// Whether a caller may do everything.
 pub(crate) fn may_everything(caller: &Caller) -> Verdict {
     if caller.identity.is_master() {
         Verdict::Allowed
@@ -104,7 +105,8 @@ pub(crate) fn authorize(
         | Target::OpenApiV2
         | Target::OpenApiV3
         | Target::OpenApiV3Of(..) => verb == "get",
-        Target::Review(review) => *review != Review::SubjectAccess,
+        // Of such a kind, nothing but what is sent concerns the sender.
+        Target::Resource(path) => path.kind.strategy.askers() == Askers::ProvenUsers,
         _ => false,
     };
     let is_anonymous = caller.identity.user == ANONYMOUS;
@@ -144,16 +146,6 @@ fn forbidden(caller: &Caller, target: &Target, verb: &str, url: &str) -> ApiErro
                 ),
             )
         }
-        Target::Review(review) => ApiError::forbidden(
-            review.group(),
-            review.plural(),
-            "",
-            &format!(
-                "User {user:?} cannot {verb} resource {:?} in API group {:?} at the cluster scope",
-                review.plural(),
-                review.group()
-            ),
-        ),
         _ => ApiError::forbidden(
             "",
             "",

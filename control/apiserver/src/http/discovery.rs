@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::negotiate::Form;
-use super::path::{Review, versions_of};
+use super::path::versions_of;
 use super::{Call, respond};
 use crate::ApiError;
 use crate::codec::Format;
@@ -28,13 +28,9 @@ const READ_WRITE: [&str; 8] = [
 ];
 
 /// The groups besides core, in the order in which they are listed.
-pub(crate) fn groups<'a>(registry: &'a Registry) -> Vec<&'a str> {
-    let mut groups: Vec<&'a str> = Vec::new();
-    let kinds = registry.all().map(|k| &*k.group);
-    let reviews = Review::ALL
-        .into_iter()
-        .map(|review| -> &'a str { review.group() });
-    for group in kinds.chain(reviews) {
+pub(crate) fn groups(registry: &Registry) -> Vec<&str> {
+    let mut groups: Vec<&str> = Vec::new();
+    for group in registry.all().map(|k| &*k.group) {
         if !group.is_empty() && !groups.contains(&group) {
             groups.push(group);
         }
@@ -242,30 +238,19 @@ fn resources_of<'a>(registry: &'a Registry, group: &str, version: &str) -> Vec<R
             other_group: None,
         });
         for sub in &kind.subresources {
-            let own = sub.group == kind.group && sub.version == kind.version;
+            let schema = &sub.schema;
+            let own = schema.group == kind.group && schema.version == kind.version;
             all.push(Resource {
                 plural: format!("{}/{}", kind.plural, sub.name),
                 singular: "",
-                kind: &sub.kind,
+                kind: &schema.kind,
                 scope: scope_of(kind),
                 verbs: sub.verbs.to_vec(),
                 short_names: &[],
                 categories: &[],
-                other_group: (!own).then_some((&*sub.group, &*sub.version)),
+                other_group: (!own).then_some((&*schema.group, &*schema.version)),
             });
         }
-    }
-    for review in Review::ALL.into_iter().filter(|r| r.group() == group) {
-        all.push(Resource {
-            plural: review.plural().to_owned(),
-            singular: review.singular(),
-            kind: review.kind(),
-            scope: Scope::Cluster,
-            verbs: vec!["create"],
-            short_names: &[],
-            categories: &[],
-            other_group: None,
-        });
     }
     all
 }

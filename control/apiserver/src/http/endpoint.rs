@@ -37,13 +37,6 @@ pub(super) fn of(target: &Target, verb: &str, parts: &Parts) -> EndpointLabels {
                 ..labels
             }
         }
-        Target::Review(review) => EndpointLabels {
-            group: review.group().into(),
-            version: "v1".into(),
-            resource: review.plural().into(),
-            scope: "resource",
-            ..labels
-        },
         // Anybody can ask for any path: only what is served has a name of its own.
         Target::Health(path) => {
             let family = ["/livez", "/readyz", "/healthz"];

@@ -14,6 +14,7 @@ use super::path::Query;
 use super::{Call, Http, respond};
 use crate::field::FieldErrors;
 use crate::kinds::container_names;
+use crate::registry::Kind;
 use crate::streams::{LogOptions, StreamRequest, StreamTarget, refusal};
 use crate::{ApiError, clock, value};
 
@@ -23,12 +24,12 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Opens a log.
 pub(crate) async fn get(
     http: &Http,
+    kind: &Kind,
     namespace: &str,
     name: &str,
     call: &Call,
 ) -> Result<Response, ApiError> {
     let options = options(&call.query)?;
-    let kind = &http.core.registry().resource("", "v1", "pods")?;
     let pod = http.core.get(kind, namespace, name, None).await?.value();
     let container = container(&pod, name, call.query.text("container"))?;
     let node = value::text(&pod, "spec.nodeName");

@@ -11,10 +11,11 @@ use knarr_schema::{OpenApiOperation, OpenApiPath};
 use serde_json::{Map, json};
 
 use super::negotiate::OpenApiProtobuf;
-use super::path::{Review, versions_of};
+use super::path::versions_of;
 use super::{Call, discovery, not_found, respond};
 use crate::ApiError;
 use crate::codec::Format;
+use crate::kinds::NAMESPACES;
 use crate::registry::{Kind, Registry};
 
 /// `GET /openapi/v3`
@@ -120,12 +121,6 @@ fn paths(registry: &Registry, group: &str, version: &str) -> Vec<OpenApiPath> {
     {
         kind_paths(&root, kind, &mut all);
     }
-    for review in Review::ALL.into_iter().filter(|r| r.group() == group) {
-        all.push(OpenApiPath {
-            path: format!("{root}/{}", review.plural()),
-            operations: vec![operation("post", "post", group, version, review.kind())],
-        });
-    }
     all
 }
 
@@ -154,7 +149,7 @@ fn kind_paths(root: &str, kind: &Kind, all: &mut Vec<OpenApiPath>) {
                 operations: vec![own("get", "list")],
             });
         }
-        format!("{root}/namespaces/{{namespace}}/{}", kind.plural)
+        format!("{root}/{NAMESPACES}/{{namespace}}/{}", kind.plural)
     } else {
         format!("{root}/{}", kind.plural)
     };
@@ -197,9 +192,9 @@ fn kind_paths(root: &str, kind: &Kind, all: &mut Vec<OpenApiPath>) {
                 Some(operation(
                     method,
                     method,
-                    &sub.group,
-                    &sub.version,
-                    &sub.kind,
+                    &sub.schema.group,
+                    &sub.schema.version,
+                    &sub.schema.kind,
                 ))
             })
             .collect();

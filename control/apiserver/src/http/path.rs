@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::Query as AxumQuery;
 use http::Uri;
 
+use crate::kinds::NAMESPACES;
 use crate::registry::{Kind, Registry};
 
 /// What a path names.
@@ -29,8 +30,6 @@ pub(crate) enum Target {
     OpenApiV3,
     OpenApiV3Of(String, String),
     Resource(ResourcePath),
-    /// Questions that are not stored, like `selfsubjectaccessreviews`.
-    Review(Review),
     /// The list of CustomResourceDefinitions, which are not served yet; see `discovery::no_definitions`.
     Definitions,
     /// Nothing, below a group and version that are served.
@@ -68,58 +67,6 @@ impl ResourcePath {
     /// Whether a GET of this path with this query is a watch.
     pub(crate) fn is_watched(&self, query: &Query) -> bool {
         self.form == PathForm::Watch || self.can_be_watched() && query.is_true("watch")
-    }
-}
-
-/// Which question is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Review {
-    SelfSubjectAccess,
-    SelfSubjectRules,
-    SubjectAccess,
-    SelfSubject,
-}
-
-impl Review {
-    pub(crate) const ALL: [Self; 4] = [
-        Self::SelfSubjectAccess,
-        Self::SelfSubjectRules,
-        Self::SubjectAccess,
-        Self::SelfSubject,
-    ];
-
-    pub(crate) fn group(self) -> &'static str {
-        match self {
-            Self::SelfSubject => "authentication.k8s.io",
-            _ => "authorization.k8s.io",
-        }
-    }
-
-    pub(crate) fn kind(self) -> &'static str {
-        match self {
-            Self::SelfSubjectAccess => "SelfSubjectAccessReview",
-            Self::SelfSubjectRules => "SelfSubjectRulesReview",
-            Self::SubjectAccess => "SubjectAccessReview",
-            Self::SelfSubject => "SelfSubjectReview",
-        }
-    }
-
-    pub(crate) fn singular(self) -> &'static str {
-        match self {
-            Self::SelfSubjectAccess => "selfsubjectaccessreview",
-            Self::SelfSubjectRules => "selfsubjectrulesreview",
-            Self::SubjectAccess => "subjectaccessreview",
-            Self::SelfSubject => "selfsubjectreview",
-        }
-    }
-
-    pub(crate) fn plural(self) -> &'static str {
-        match self {
-            Self::SelfSubjectAccess => "selfsubjectaccessreviews",
-            Self::SelfSubjectRules => "selfsubjectrulesreviews",
-            Self::SubjectAccess => "subjectaccessreviews",
-            Self::SelfSubject => "selfsubjectreviews",
-        }
     }
 }
 
@@ -185,11 +132,7 @@ pub(crate) fn versions_of<'a>(registry: &'a Registry, group: &str) -> Vec<&'a st
         .all()
         .filter(|k| k.group == group)
         .map(|k| &*k.version);
-    let reviews = Review::ALL
-        .into_iter()
-        .filter(|r| r.group() == group)
-        .map(|_| "v1");
-    let mut all: Vec<&str> = kinds.chain(reviews).collect();
+    let mut all: Vec<&str> = kinds.collect();
     all.dedup();
     all
 }
@@ -215,10 +158,10 @@ fn named_resource(
     };
     let (namespace, rest) = match rest {
         // `namespaces/NAME`, `namespaces/NAME/status` and `/finalize` are about the namespace itself.
-        ["namespaces", _] | ["namespaces", _, "status" | "finalize"] if group.is_empty() => {
+        [NAMESPACES, _] | [NAMESPACES, _, "status" | "finalize"] if group.is_empty() => {
             (None, rest)
         }
-        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(owned(namespace)), rest),
+        [NAMESPACES, namespace, rest @ ..] if !rest.is_empty() => (Some(owned(namespace)), rest),
         _ => (None, rest),
     };
     let (plural, name, subresource) = match rest {
@@ -229,14 +172,6 @@ fn named_resource(
     };
     if name.as_deref() == Some("") || namespace.as_deref() == Some("") {
         return None;
-    }
-    let review = Review::ALL
-        .into_iter()
-        .find(|r| r.group() == group && r.plural() == plural);
-    if let (Some(review), None, None, "v1", PathForm::Plain) =
-        (review, &namespace, &name, version, form)
-    {
-        return Some(Target::Review(review));
     }
     let kind = registry.by_resource(group, version, plural)?;
     if !kind.is_kept() && name.is_some() {

@@ -65,27 +65,22 @@ impl From<CustomKind> for Kind {
             CustomScope::Namespaced => Scope::Namespaced,
             CustomScope::Cluster => Scope::Cluster,
         };
+        let whole = SchemaKind::of(
+            &Schemas::with_custom([&schema]),
+            group.clone(),
+            version.clone(),
+            kind.clone(),
+        );
         let subresources = match status {
             CustomStatus::PartOfObject => Vec::new(),
-            CustomStatus::Subresource => {
-                vec![Subresource::status(
-                    group.clone(),
-                    version.clone(),
-                    kind.clone(),
-                )]
-            }
+            CustomStatus::Subresource => vec![Subresource::status_of(whole.clone())],
         };
         Self {
             short_names: short_names.into_iter().map(Into::into).collect(),
             generation: Generation::AllButMetadata,
             subresources,
             columns: vec![Column::NAME, Column::AGE],
-            schema: SchemaKind::of(
-                &Schemas::with_custom([&schema]),
-                group.clone(),
-                version.clone(),
-                kind.clone(),
-            ),
+            schema: whole,
             custom: Some(Arc::new(schema)),
             ..Self::new(group, version, kind, plural, scope, Custom)
         }

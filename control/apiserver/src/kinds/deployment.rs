@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::replicaset::{
     Selecting, default_template, not_negative, selector_and_template, selector_stays,
 };
+use super::scale;
 use crate::field::FieldErrors;
 use crate::registry::rules::text;
 use crate::registry::{
@@ -26,7 +27,7 @@ pub(super) fn kind() -> Kind {
         categories: texts(&["all"]),
         generation: Generation::SpecAndAnnotations,
         subresources: vec![
-            Subresource::SCALE,
+            scale::subresource(),
             Subresource::status("apps", "v1", "Deployment"),
         ],
         columns: vec![

@@ -13,6 +13,9 @@ use crate::{table, value};
 
 pub(super) mod lifecycle;
 
+/// The plural name, which is also what stands before a namespace in the paths of its objects.
+pub(crate) const NAMESPACES: &str = "namespaces";
+
 pub(super) fn kind() -> Kind {
     Kind {
         short_names: texts(&["ns"]),

@@ -14,6 +14,7 @@ use crate::registry::{
 use crate::{table, value};
 
 pub(super) mod admission;
+mod binding;
 mod qos;
 mod row;
 
@@ -79,6 +80,14 @@ impl Strategy for Pod {
             .or_else(|| value::int(object, "spec.terminationGracePeriodSeconds"))
             .unwrap_or(GRACE_DEFAULT_S);
         if asked < 0 { 1 } else { asked.min(GRACE_MAX_S) }
+    }
+
+    fn check_binding(&self, binding: &Value, errors: &mut FieldErrors) {
+        super::binding::check(binding, errors);
+    }
+
+    fn bind(&self, current: &Value, binding: &Value) -> Result<Value, String> {
+        binding::bind(current, binding)
     }
 
     fn deleted_answer(&self) -> DeletedAnswer {

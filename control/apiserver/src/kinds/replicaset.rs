@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::podspec;
+use super::{podspec, scale};
 use crate::field::FieldErrors;
 use crate::registry::rules::{items, pairs, same, text};
 use crate::registry::{
@@ -24,7 +24,7 @@ pub(super) fn kind() -> Kind {
         categories: texts(&["all"]),
         generation: Generation::Spec,
         subresources: vec![
-            Subresource::SCALE,
+            scale::subresource(),
             Subresource::status("apps", "v1", "ReplicaSet"),
         ],
         columns: vec![

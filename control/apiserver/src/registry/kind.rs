@@ -78,9 +78,8 @@ pub(crate) enum NameRule {
 #[derive(Debug, Clone)]
 pub(crate) struct Subresource {
     pub(crate) name: Text,
-    pub(crate) group: Text,
-    pub(crate) version: Text,
-    pub(crate) kind: Text,
+    /// What is sent to it and what it answers.
+    pub(crate) schema: SchemaKind,
     pub(crate) verbs: &'static [&'static str],
 }
 
@@ -113,7 +112,9 @@ pub(crate) enum Storage {
     Own,
     /// It is another view of this kind's objects.
     ViewOf(Arc<Kind>),
-    /// Nowhere: what is sent is a request.
+    /// Nowhere: what is sent binds the object of this kind that it names.
+    Binds(Arc<Kind>),
+    /// Nowhere: what is sent is a question, which the strategy answers.
     None,
 }
 
@@ -217,7 +218,7 @@ impl Kind {
 
     /// Whether its objects are kept, in its own storage or another kind's.
     pub(crate) fn is_kept(&self) -> bool {
-        !matches!(self.storage, Storage::None)
+        !matches!(self.storage, Storage::Binds(_) | Storage::None)
     }
 
     /// Whether it is another view of a stored kind.
@@ -229,7 +230,7 @@ impl Kind {
     pub(crate) fn stored(&self) -> &Kind {
         match &self.storage {
             Storage::ViewOf(stored) => stored,
-            Storage::Own | Storage::None => self,
+            Storage::Own | Storage::Binds(_) | Storage::None => self,
         }
     }
 
@@ -326,9 +327,7 @@ impl Subresource {
     ) -> Self {
         Self {
             name: name.into(),
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
+            schema: SchemaKind::builtin(group, version, kind),
             verbs,
         }
     }
@@ -339,21 +338,15 @@ impl Subresource {
         version: impl Into<Text>,
         kind: impl Into<Text>,
     ) -> Self {
+        Self::status_of(SchemaKind::builtin(group, version, kind))
+    }
+
+    /// `status` of a kind that need not be built in.
+    pub(crate) fn status_of(schema: SchemaKind) -> Self {
         Self {
             name: "status".into(),
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
+            schema,
             verbs: &["get", "patch", "update"],
         }
     }
-
-    /// `scale`.
-    pub(crate) const SCALE: Self = Self {
-        name: Text::Borrowed("scale"),
-        group: Text::Borrowed("autoscaling"),
-        version: Text::Borrowed("v1"),
-        kind: Text::Borrowed("Scale"),
-        verbs: &["get", "patch", "update"],
-    };
 }

@@ -7,6 +7,16 @@
 use serde_json::Value;
 
 use super::Rules;
+use crate::field::FieldErrors;
+use crate::identity::Caller;
+
+/// Who may send objects of a kind without storage, besides those who may do everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Askers {
+    Nobody,
+    /// Users that have proven who they are and are no nodes.
+    ProvenUsers,
+}
 
 /// What a deletion that is done answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +75,20 @@ pub(crate) trait Strategy: Send + Sync {
     /// Whether its objects take addresses and ports of the cluster.
     fn allocates(&self) -> bool {
         false
+    }
+    /// The status with which an object goes back that is a question; `None` where the kind is none.
+    fn answer(&self, _question: &Value, _caller: &Caller) -> Option<Value> {
+        None
+    }
+    /// Who may send one.
+    fn askers(&self) -> Askers {
+        Askers::Nobody
+    }
+    /// What is wrong with a Binding of an object of this kind.
+    fn check_binding(&self, _binding: &Value, _errors: &mut FieldErrors) {}
+    /// The object as bound by `binding`, or why it cannot be.
+    fn bind(&self, _current: &Value, _binding: &Value) -> Result<Value, String> {
+        Err("objects of this kind are not bound".to_owned())
     }
     /// The cells of one row, in the order of the columns after the name.
     fn cells(&self, object: &Value) -> Vec<Value>;

@@ -10,12 +10,12 @@ use super::{WriteOptions, Written};
 use crate::admission::Part;
 use crate::core::Core;
 use crate::field::FieldErrors;
-use crate::registry::Kind;
+use crate::registry::{Kind, Subresource, group_version};
 use crate::schema::{self, SchemaKind};
 use crate::{ApiError, value};
 
 /// The Scale of an object.
-pub(crate) fn scale_of(object: &Value) -> Value {
+pub(crate) fn scale_of(schema: &SchemaKind, object: &Value) -> Value {
     let mut metadata = json!({});
     for kept in [
         "name",
@@ -38,8 +38,8 @@ pub(crate) fn scale_of(object: &Value) -> Value {
         spec["replicas"] = replicas.into();
     }
     json!({
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
+        "kind": schema.kind,
+        "apiVersion": group_version(&schema.group, &schema.version),
         "metadata": metadata,
         "spec": spec,
         "status": {
@@ -61,16 +61,24 @@ impl Core {
         options: &WriteOptions,
         change: &Change<'_>,
     ) -> Result<Written, ApiError> {
+        let part = Part::Scale.subresource().and_then(|s| kind.subresource(s));
+        let Some(Subresource { schema, .. }) = part else {
+            return Err(ApiError::not_found(&kind.group, &kind.plural, name));
+        };
         let scaled = |current: &Value| {
             let Next {
                 object: scale,
                 warnings,
-            } = change(&scale_of(current))?;
+            } = change(&scale_of(schema, current))?;
             let mut errors = FieldErrors::default();
-            let kind = SchemaKind::builtin("autoscaling", "v1", "Scale");
-            schema::check_minimums(&kind, &scale, &mut errors);
+            schema::check_minimums(schema, &scale, &mut errors);
             if !errors.is_empty() {
-                return Err(ApiError::invalid("autoscaling", "Scale", name, &errors));
+                return Err(ApiError::invalid(
+                    &schema.group,
+                    &schema.kind,
+                    name,
+                    &errors,
+                ));
             }
             let replicas = value::int(&scale, "spec.replicas").unwrap_or(0);
             let mut new = current.clone();

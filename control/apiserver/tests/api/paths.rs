@@ -23,7 +23,11 @@ const OTHERS: &[&str] = &[
 ];
 
 /// Files below `kinds` that are not named like a kind, and whose objects they are about.
-const SHARED: &[(&str, &[&str])] = &[("podspec", &["Pod", "Deployment"]), ("ignored", &[])];
+const SHARED: &[(&str, &[&str])] = &[
+    ("podspec", &["Pod", "Deployment"]),
+    ("ignored", &[]),
+    ("review", &["SubjectAccessReview"]),
+];
 
 /// A text in a source file.
 struct Text<'a> {
