@@ -6,6 +6,7 @@ mod circles;
 mod dead;
 mod headers;
 mod imports;
+mod kind_names;
 mod rules;
 mod scan;
 mod unsafety;
@@ -66,6 +67,7 @@ pub fn check() -> anyhow::Result<()> {
     let mut findings = Vec::new();
     findings.extend(headers::check(&sources));
     findings.extend(imports::check(&sources));
+    findings.extend(kind_names::check(&sources));
     findings.extend(rules::check(&sources));
     findings.extend(unsafety::check(&sources, &targets));
     findings.extend(dead::check(&sources, &targets));

@@ -1,12 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Just enough of Rust's lexical rules to tell code from comments and strings. Not a parser.
 
+/// A string literal.
+pub struct Literal {
+    /// From 1.
+    pub line: usize,
+    /// With its quotes, and escapes as they stand in the code.
+    pub text: String,
+    /// Bytes of [`code_lines`]' text before it.
+    pub code_before: usize,
+}
+
 /// The lines of a file with comments and the insides of literals blanked out, so that words in them do not count.
 pub fn code_lines(text: &str) -> Vec<String> {
+    scan(text).0.lines().map(str::to_owned).collect()
+}
+
+/// A file's code as [`code_lines`] has it, and its string literals.
+pub fn scan(text: &str) -> (String, Vec<Literal>) {
+    let mut literals = Vec::new();
     let mut out = String::with_capacity(text.len());
     let bytes: Vec<char> = text.chars().collect();
     let mut at = 0;
     let peek = |at: usize| bytes.get(at).copied().unwrap_or('\0');
+    let literal = |start: usize, end: usize, code_before: usize| Literal {
+        line: bytes[..start].iter().filter(|sign| **sign == '\n').count() + 1,
+        text: bytes[start..end].iter().collect(),
+        code_before,
+    };
     while at < bytes.len() {
         match (peek(at), peek(at + 1)) {
             ('/', '/') => {
@@ -21,7 +42,11 @@ pub fn code_lines(text: &str) -> Vec<String> {
             ('b', 'r') if !previous_is_word(&bytes, at) && matches!(peek(at + 2), '"' | '#') => {
                 at = skip_raw_string(&bytes, at + 1, &mut out)
             }
-            ('"', _) => at = skip_string(&bytes, at, &mut out),
+            ('"', _) => {
+                let (start, code_before) = (at, out.len());
+                at = skip_string(&bytes, at, &mut out);
+                literals.push(literal(start, at, code_before));
+            }
             // A character literal; a lifetime has no closing quote there.
             ('\'', '\\') => {
                 at += 3;
@@ -37,7 +62,7 @@ pub fn code_lines(text: &str) -> Vec<String> {
             }
         }
     }
-    out.lines().map(str::to_owned).collect()
+    (out, literals)
 }
 
 fn previous_is_word(text: &[char], at: usize) -> bool {

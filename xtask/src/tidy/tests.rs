@@ -96,6 +96,54 @@ fn a_plan_that_looks_at_the_world_or_the_clock_is_found() {
 }
 
 #[test]
+fn a_kind_name_outside_of_the_file_of_its_kind_is_found() {
+    let kind = source(
+        "control/apiserver/src/kinds/pod.rs",
+        "// Kind::new(\nKind::new(\n    \"\",\n    \"v1\",\n    \"Pod\",\n    \"pods\",\n    Scope::Namespaced,\n)\nlet kept = \"spec\";\n",
+    );
+    let found = |path: &str, text: &str| {
+        let sources = [
+            source(kind.path.to_str().unwrap(), &kind.text),
+            source(path, text),
+        ];
+        lines(&kind_names::check(&sources))
+    };
+    let verbs = "control/apiserver/src/verbs/x.rs";
+    assert_eq!(
+        found(
+            verbs,
+            "fn x() {\n    resource(\"\", \"v1\", \"pods\");\n}\n"
+        ),
+        [2]
+    );
+    assert_eq!(
+        found(
+            verbs,
+            "let a = kind.kind ==\n    \"Pod\";\nlet b = \"pods/log\";\n"
+        ),
+        [2, 3]
+    );
+    let harmless =
+        "// \"pods\"\nlet a = \"the pods of a node\";\nlet b = \"spec\";\nlet c = \"v1\";\n";
+    assert_eq!(found(verbs, harmless), [0; 0]);
+    let named = "let a = \"pods\";\n";
+    for other in [
+        "control/apiserver/src/kinds/service.rs",
+        "control/apiserver/src/kinds.rs",
+        "control/apiserver/src/verbs/tests.rs",
+        "control/apiserver/src/verbs/tests/more.rs",
+        "control/apiserver/tests/api/pods.rs",
+        "control/controllers/src/pods.rs",
+    ] {
+        assert_eq!(found(other, named), [0; 0], "{other}");
+    }
+    assert_eq!(found("control/apiserver/src/kinds_of.rs", named), [1]);
+    let unnamed =
+        "let a = 1;\nKind::new(\"\", \"v1\", \"Node\", PLURAL, Scope::Cluster);\nlet b = \"x\";\n";
+    assert_eq!(found("control/apiserver/src/kinds/node.rs", unnamed), [2]);
+}
+
+#[test]
 fn unsafe_code_outside_its_files_or_without_its_sentence_is_found() {
     let block = format!("{HEADER}fn x() {{ {} {{ y() }} }}\n", concat!("un", "safe"));
     assert_eq!(
