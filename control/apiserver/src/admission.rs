@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::core::Core;
 use crate::identity::Caller;
 use crate::registry::{GroupVersionResource, Kind};
-use crate::{ApiError, kinds, value};
+use crate::{ApiError, kinds};
 
 /// What a write does to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
