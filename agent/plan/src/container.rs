@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SecurityContext};
 use knarr_pod::{
     Access, ContainerSpec, Escalation, ImageConfig, ImageGroups, LastWords, Privilege, RootUser,
-    Seccomp, User,
+    Seccomp, Shutdown, User,
 };
 
 use crate::env::{EnvError, Surroundings, environment, expand};
-use crate::resources;
+use crate::pod::stop_signal;
 use crate::volumes::{VolumeError, mounts};
+use crate::{resources, signal};
 
 /// The search path of an image that sets none.
 pub const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -146,7 +147,21 @@ pub fn container_spec(inputs: &ContainerInputs<'_>) -> Result<ContainerSpec, Con
             Some("FallbackToLogsOnError") => LastWords::FileOrLog,
             _ => LastWords::File,
         },
+        shutdown: shutdown(spec, container, image),
     })
+}
+
+/// What a planned stop of the container would do, but for `preStop`: the shim stops it when the machine goes down.
+fn shutdown(spec: &PodSpec, container: &Container, image: &ImageConfig) -> Shutdown {
+    let asked = stop_signal(container);
+    // A signal that means nothing is told when the agent itself stops the container.
+    let (signal, _) = signal::stop_signal(asked.as_deref(), image.stop_signal.as_deref());
+    let grace = spec.termination_grace_period_seconds;
+    let grace_seconds = grace.map(|seconds| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX));
+    Shutdown {
+        signal,
+        grace_seconds: grace_seconds.unwrap_or(Shutdown::default().grace_seconds),
+    }
 }
 
 /// core/v1: `command` replaces entrypoint and cmd; `args` alone replaces cmd.

@@ -514,7 +514,7 @@ pub fn restart_due(record: &ContainerRecord, exit: &Exit) -> Millis {
 }
 
 /// The stop signal that the pod asks for.
-fn stop_signal(container: &Container) -> Option<String> {
+pub(crate) fn stop_signal(container: &Container) -> Option<String> {
     container.lifecycle.as_ref()?.stop_signal.clone()
 }
 

@@ -170,6 +170,28 @@ pub struct ContainerSpec {
     /// What stands in for last words that it did not leave.
     #[serde(default)]
     pub last_words: LastWords,
+    /// How it is stopped when the machine goes down.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+}
+
+/// How a container is stopped by its shim, when the machine goes down and no agent is there to do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// The number of the signal that asks it to end.
+    pub signal: i32,
+    /// How long it may take to end; SIGKILL comes after that.
+    pub grace_seconds: u32,
+}
+
+impl Default for Shutdown {
+    /// SIGTERM, and what core/v1 gives a pod that says nothing (`terminationGracePeriodSeconds`).
+    fn default() -> Self {
+        Shutdown {
+            signal: 15,
+            grace_seconds: 30,
+        }
+    }
 }
 
 /// Where a container's termination message comes from (core/v1 `terminationMessagePolicy`).
@@ -204,6 +226,7 @@ impl fmt::Debug for ContainerSpec {
             seccomp,
             termination_message_path,
             last_words,
+            shutdown,
         } = self;
         let names: Vec<&str> = env
             .iter()
@@ -228,6 +251,7 @@ impl fmt::Debug for ContainerSpec {
             .field("seccomp", seccomp)
             .field("termination_message_path", termination_message_path)
             .field("last_words", last_words)
+            .field("shutdown", shutdown)
             .finish()
     }
 }
@@ -257,6 +281,7 @@ mod tests {
             seccomp: Seccomp::default(),
             termination_message_path: None,
             last_words: LastWords::default(),
+            shutdown: Shutdown::default(),
         };
         let text = format!("{spec:?}");
         assert!(

@@ -14,7 +14,7 @@ mod stream;
 
 pub use container::{
     Access, ContainerSpec, Escalation, ImageGroups, LastWords, Mount, MountSource, Privilege,
-    Propagation, RootUser, Seccomp, User,
+    Propagation, RootUser, Seccomp, Shutdown, User,
 };
 pub use image::ImageConfig;
 pub use sandbox::{IpcMode, LogPolicy, NetworkMode, PidMode, QosClass, Resources, SandboxSpec};

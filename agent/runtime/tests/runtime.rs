@@ -17,5 +17,7 @@ mod images;
 mod limits;
 #[path = "runtime/sandboxes.rs"]
 mod sandboxes;
+#[path = "runtime/shutdown.rs"]
+mod shutdown;
 #[path = "runtime/volumes.rs"]
 mod volumes;

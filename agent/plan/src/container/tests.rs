@@ -87,6 +87,38 @@ fn the_image_gives_what_the_container_leaves_open() {
 }
 
 #[test]
+fn a_machine_that_goes_down_stops_a_container_as_its_deletion_would() {
+    for (grace, own, of_image, expect) in [
+        (json!(null), json!({}), None, (15, 30)),
+        (json!(5), json!({}), Some("SIGQUIT"), (3, 5)),
+        (
+            json!(0),
+            json!({"lifecycle": {"stopSignal": "SIGRTMIN+1"}}),
+            Some("SIGQUIT"),
+            (35, 0),
+        ),
+        (json!(-1), json!({}), Some("SIGNONSENSE"), (15, 0)),
+    ] {
+        let mut container = json!({"name": "c"});
+        if let Some(lifecycle) = own.get("lifecycle") {
+            container["lifecycle"] = lifecycle.clone();
+        }
+        let image = ImageConfig {
+            stop_signal: of_image.map(str::to_owned),
+            ..image()
+        };
+        let spec = json!({"containers": [container], "terminationGracePeriodSeconds": grace});
+        let plan = plan(spec, &image).expect("plan");
+        let (signal, grace_seconds) = expect;
+        let expect = Shutdown {
+            signal,
+            grace_seconds,
+        };
+        assert_eq!(plan.shutdown, expect, "{grace} {own} {of_image:?}");
+    }
+}
+
+#[test]
 fn the_user_comes_from_the_container_then_the_pod_then_the_image() {
     for (pod_sc, sc, expect) in [
         (json!({}), json!({}), "1000:2000"),

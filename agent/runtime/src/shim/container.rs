@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use knarr_pod::{ContainerPhase, ContainerState, ExitReason};
-use knarr_pod::{LastWords, PidMode};
+use knarr_pod::{LastWords, PidMode, Shutdown};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::EXIT_CODE_NOT_STARTED;
@@ -62,6 +62,8 @@ pub(super) struct Container {
     last_resort: Option<PathBuf>,
     /// The process ended before the child that made it.
     ended_early: Option<Ended>,
+    /// How it is stopped when the machine goes down.
+    pub shutdown: Shutdown,
 }
 
 /// The child that makes it.
@@ -222,6 +224,7 @@ impl Container {
             last_resort: (spec.last_words == LastWords::FileOrLog)
                 .then(|| config.log_path(&spec.name, spec.attempt)),
             ended_early: None,
+            shutdown: spec.shutdown,
         })
     }
 

@@ -18,8 +18,10 @@ use crate::cgroup::PodCgroup;
 use crate::process::ProcessId;
 use crate::protocol::{Failure, Reply, Request, ShimConfig, Snapshot, StartRequest};
 
+mod ending;
 mod saving;
 
+use ending::Ending;
 use saving::Saving;
 
 /// Connections at once: the agent has one that watches and one for each request under way.
@@ -28,6 +30,8 @@ const CLIENTS_MAX: usize = 64;
 const CGROUP_RETRY: Duration = Duration::from_millis(5);
 /// After so many tries it is left to the agent, which removes the whole pod's.
 const CGROUP_TRIES_MAX: u32 = 400;
+/// SIGTERM as signalfd(2) gives it.
+const TERMINATE: u32 = Signal::SIGTERM as u32;
 
 /// See the module's comment.
 pub(super) struct Server {
@@ -47,14 +51,18 @@ pub(super) struct Server {
     saving: Saving,
     /// Answers that go out after the state was saved.
     answers: Vec<(u64, Result<(), Failure>)>,
+    /// Set once the machine goes down.
+    ending: Option<Ending>,
 }
 
 impl Server {
     pub fn new(config: ShimConfig, listener: UnixListener, pause: ProcessId) -> io::Result<Server> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
-        // A terminal or a unit being stopped is no reason to end: the agent ends a shim with SIGKILL.
+        // The machine goes down: systemd sends it to every process that is left. The agent ends a shim with SIGKILL, and its
+        // unit stops the agent alone.
         mask.add(Signal::SIGTERM);
+        // A terminal is no reason to end.
         mask.add(Signal::SIGINT);
         mask.add(Signal::SIGHUP);
         mask.thread_block()?;
@@ -73,6 +81,7 @@ impl Server {
             dirty: false,
             saving: Saving::Due,
             answers: Vec::new(),
+            ending: None,
         };
         server.take_snapshot();
         // A sandbox of which nothing is written cannot be found again.
@@ -81,7 +90,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Runs for ever; ended by SIGKILL.
+    /// Runs until SIGKILL, or until the pod has ended after SIGTERM.
     pub fn run(mut self) -> io::Result<()> {
         loop {
             self.wait()?;
@@ -92,12 +101,22 @@ impl Server {
                 self.dirty |= container.read_reports();
             }
             // A signal that came before the descriptor was read is seen here too.
-            while let Ok(Some(_)) = self.signals.read_signal() {}
+            while let Ok(Some(received)) = self.signals.read_signal() {
+                if received.ssi_signo == TERMINATE {
+                    self.begin_to_end();
+                }
+            }
             self.reap();
             self.give_up_late();
+            self.kill_stubborn();
             self.remove_cgroups();
             self.publish();
             self.clients.retain(|c| !c.is_closed());
+            if self.has_ended() {
+                // The last process of the pod. An error means that it has ended too.
+                let _ = self.pause.signal(libc::SIGKILL);
+                return Ok(());
+            }
         }
     }
 
@@ -139,7 +158,8 @@ impl Server {
             .map(|m| m.deadline.saturating_duration_since(Instant::now()));
         let retry = (!self.dying.is_empty()).then_some(CGROUP_RETRY);
         let saving = self.saving.wait(Instant::now());
-        making.chain(retry).chain(saving).min()
+        let stubborn = self.next_kill(Instant::now());
+        making.chain(retry).chain(saving).chain(stubborn).min()
     }
 
     fn accept(&mut self) {
@@ -212,6 +232,9 @@ impl Server {
         }
         if let Some(why) = &self.snapshot.dead {
             return Some(Err(Failure::Refused(why.clone())));
+        }
+        if self.ending.is_some() {
+            return Some(Err(Failure::Refused(ending::REFUSAL.to_owned())));
         }
         let pause = self.pause.pid;
         match Container::start(&self.config, pause, request) {

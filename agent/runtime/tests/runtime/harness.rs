@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use knarr_pod::{
     Access, ContainerPhase, ContainerSpec, ContainerState, Escalation, ExitReason, IpcMode,
-    LastWords, NetworkMode, PidMode, Privilege, QosClass, Resources, SandboxSpec, Seccomp, User,
+    LastWords, NetworkMode, PidMode, Privilege, QosClass, Resources, SandboxSpec, Seccomp,
+    Shutdown, User,
 };
 use knarr_runtime::{CgroupLayout, Runtime, RuntimeConfig, Sandbox};
 
@@ -374,6 +375,7 @@ pub fn shell(name: &str, script: &str) -> ContainerSpec {
         seccomp: Seccomp::Unconfined,
         termination_message_path: Some("/dev/termination-log".to_owned()),
         last_words: LastWords::File,
+        shutdown: Shutdown::default(),
     }
 }
 

@@ -103,6 +103,7 @@ fn written(change: impl FnOnce(&mut SandboxSpec, &mut ContainerSpec)) -> Value {
         seccomp: knarr_pod::Seccomp::Unconfined,
         termination_message_path: None,
         last_words: knarr_pod::LastWords::File,
+        shutdown: knarr_pod::Shutdown::default(),
     };
     change(&mut pod, &mut spec);
     let config = ShimConfig {
