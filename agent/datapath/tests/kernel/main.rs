@@ -9,6 +9,7 @@
 mod affinity;
 mod direct;
 mod flows;
+mod growth;
 mod lab;
 mod life;
 mod node_port;
