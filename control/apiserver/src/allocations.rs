@@ -9,7 +9,7 @@
 //!
 //! A Service's `spec.healthCheckNodePort` is a node port like any other, of the Services that need one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -38,12 +38,13 @@ struct Held {
     revision: u64,
 }
 
+/// In maps that give the room of many items back when these are gone.
 #[derive(Debug, Default)]
 struct Taken {
     /// Every key of the store.
-    held: HashMap<Item, Held>,
+    held: BTreeMap<Item, Held>,
     /// What writes under way in this process try to take, and how many of them. Others choose something else.
-    picked: HashMap<Item, usize>,
+    picked: BTreeMap<Item, usize>,
 }
 
 impl Taken {

@@ -90,6 +90,9 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
             self.delayed.shrink_to_fit();
             self.due.shrink_to_fit();
         }
+        if self.failures.is_empty() && self.failures.capacity() > KEPT_CAPACITY {
+            self.failures.shrink_to_fit();
+        }
     }
 }
 

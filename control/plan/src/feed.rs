@@ -5,7 +5,7 @@
 //! object as it is now (or its absence) and returns only what differs, with the nodes it is for. The feed
 //! hub of the control plane is the caller; nothing here knows about connections, versions or time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -99,10 +99,10 @@ impl Outgoing {
     }
 }
 
-/// Everything that nodes are told, as last told.
+/// Everything that nodes are told, as last told, in maps that give the room of many objects back when these are gone.
 #[derive(Debug, Default)]
 pub struct FeedView {
-    pods: HashMap<NamespacedName, PodView>,
+    pods: BTreeMap<NamespacedName, PodView>,
     objects: ObjectViews,
     services: BTreeMap<NamespacedName, ServiceView>,
     /// Which Service an EndpointSlice belongs to, so that its removal finds its endpoints again.

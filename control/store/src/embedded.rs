@@ -41,6 +41,11 @@ const REPLAY_EVENTS: usize = 256;
 /// How long opening the file again waits for the last reader of the failed one.
 const REOPEN_WAIT: Duration = Duration::from_secs(1);
 
+/// What [`Options::cache_bytes`] is by default. The API server reads from its own cache, so pages are needed for writing
+/// only: the upper levels of the tables and what a commit changes. The rest is in the kernel's cache of the file. This
+/// memory never goes back, and the allocator gives each page of 4 KiB a place of 5 KiB.
+const CACHE_BYTES: usize = 1024 * 1024;
+
 /// What can be chosen about an embedded store.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -58,8 +63,7 @@ pub const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 impl Default for Options {
     fn default() -> Self {
         Self {
-            // The API server reads from its own cache; the file's pages are needed for writing only.
-            cache_bytes: 4 * 1024 * 1024,
+            cache_bytes: CACHE_BYTES,
             history_bytes: HISTORY_BYTES,
         }
     }

@@ -49,6 +49,8 @@ pub struct Cluster {
     pub address: SocketAddr,
     dir: tempfile::TempDir,
     running: Running,
+    /// Of a process.
+    service_cidr: &'static str,
 }
 
 /// How the control plane runs.
@@ -112,13 +114,16 @@ fn start_in(dir: &std::path::Path, listener: TcpListener) -> Running {
     Running::Task(shutdown, task)
 }
 
-fn start_process(dir: &std::path::Path, address: SocketAddr) -> Running {
+/// Small, so that whoever takes an address twice is soon seen.
+const SERVICE_CIDR: &str = "10.96.0.0/22";
+
+fn start_process(dir: &std::path::Path, address: SocketAddr, service_cidr: &str) -> Running {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_knarr-control"));
     command.arg("--data-dir").arg(dir);
     command.args(["--listen", &address.to_string()]);
     command.args(["--advertise-address", "10.0.0.5", "--log", "warn"]);
-    // Small, so that whoever takes an address or a port twice is soon seen.
-    command.args(["--service-cidr", "10.96.0.0/22"]);
+    command.args(["--service-cidr", service_cidr]);
+    // Small as well.
     command.args(["--node-port-range", "30000-31023"]);
     Running::Process(command.spawn().unwrap())
 }
@@ -133,6 +138,7 @@ impl Cluster {
             address,
             dir,
             running,
+            service_cidr: SERVICE_CIDR,
         };
         cluster.wait_until_ready().await;
         cluster
@@ -140,15 +146,21 @@ impl Cluster {
 
     /// Starts the program itself, so that it can be killed.
     pub async fn start_process() -> Self {
+        Self::start_process_with(SERVICE_CIDR).await
+    }
+
+    /// Starts the program itself with another range of Service addresses.
+    pub async fn start_process_with(service_cidr: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let running = start_process(dir.path(), address);
+        let running = start_process(dir.path(), address, service_cidr);
         let mut cluster = Self {
             address,
             dir,
             running,
+            service_cidr,
         };
         cluster.wait_until_ready().await;
         cluster
@@ -184,7 +196,7 @@ impl Cluster {
     pub async fn start_again(&mut self) {
         self.running.end().await;
         std::fs::remove_file(self.dir.path().join("local.url")).unwrap();
-        self.running = start_process(self.dir.path(), self.address);
+        self.running = start_process(self.dir.path(), self.address, self.service_cidr);
         self.wait_until_ready().await;
     }
 

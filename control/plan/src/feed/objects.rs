@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ConfigMaps and Secrets for the nodes whose pods refer to them, and for no other node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -50,7 +50,7 @@ struct ObjectView {
 /// All ConfigMaps and Secrets, with the nodes that know them.
 #[derive(Debug, Default)]
 pub(super) struct ObjectViews {
-    views: HashMap<ObjectKey, ObjectView>,
+    views: BTreeMap<ObjectKey, ObjectView>,
 }
 
 impl ObjectViews {
