@@ -11,7 +11,7 @@ use knarr_datapath::{Changed, NetworkChanges};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::services::SharedDatapath;
+use crate::datapath::SharedDatapath;
 
 /// How often everything is looked at though nothing was told.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The edges of the node: what pod workers and streams need of the kernel and the container runtime, as traits.
+//! The edges of the node: what pod workers, streams and the Service loop need of the kernel and the container runtime, as
+//! traits.
 //!
-//! `node` carries them out on this machine and decides nothing; `fake` (tests only) carries them out in the simulated world
-//! of `knarr_agent_plan::simulated`, so that whole pod lives run without root. Used by `pods` and `streams`.
+//! `node` carries them out on this machine and decides nothing; `fake` (tests only) carries them out in the simulated worlds
+//! of `knarr_agent_plan::simulated` and `knarr_services::simulated`, so that whole lives of pods and of Services run without
+//! root. Used by `pods`, `streams` and `services`.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use knarr_agent_plan::volumes::VolumePlan;
-use knarr_datapath::DatapathError;
+use knarr_datapath::{Cidr, DatapathError, MapContents, MapOp, NodeRoute, Strangers};
 use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
 use knarr_runtime::{Image, ImageError, Pruned, RuntimeError, SandboxError};
 use tokio::sync::watch;
@@ -26,7 +30,7 @@ pub use knarr_datapath::PodNetwork as PodLink;
 pub mod fake;
 pub mod node;
 
-/// All edges together.
+/// The edges of pods.
 pub struct Edges {
     /// Sandboxes and what is in them.
     pub sandboxes: Arc<dyn Sandboxes>,
@@ -144,6 +148,32 @@ pub trait Datapath: Send + Sync {
 
 /// Names the addresses of all pods.
 pub type PodAddresses = Box<dyn FnOnce() -> Vec<Ipv4Addr> + Send>;
+
+/// The Service maps of the kernel programs. Writers take turns.
+#[async_trait]
+pub trait ServiceMaps: Send + Sync {
+    /// What the maps hold.
+    async fn restore(&self) -> Result<MapContents, DatapathError>;
+    /// Carries out operations in order. After an error the maps hold what [`ServiceMaps::restore`] says.
+    async fn apply(&self, ops: Vec<MapOp>) -> Result<(), DatapathError>;
+    /// Changes the NodePort range.
+    async fn set_node_ports(&self, ports: RangeInclusive<u16>) -> Result<(), DatapathError>;
+    /// Deletes affinity and flows that lead to these backends. It walks whole maps, and takes no turn.
+    async fn purge_backends(&self, gone: Arc<HashSet<u32>>) -> Result<(), DatapathError>;
+}
+
+/// The node's own sysctls and routes.
+#[async_trait]
+pub trait NodeNetwork: Send + Sync {
+    /// Turns forwarding on, and makes the `unreachable` routes exactly those of these ranges.
+    async fn prepare_node(&self, pods: &[Cidr], services: &[Cidr]) -> Result<(), DatapathError>;
+    /// Sets the routes to other nodes' pods.
+    async fn sync_routes(
+        &self,
+        routes: &[NodeRoute],
+        strangers: Strangers,
+    ) -> Result<(), DatapathError>;
+}
 
 /// Directories of pods' volumes.
 pub trait Volumes: Send + Sync {

@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ConfigError;
+use crate::datapath::SharedDatapath;
 use crate::metrics::Metrics;
-use crate::services::SharedDatapath;
 
 /// Where it listens.
 pub enum HealthListener {

@@ -16,6 +16,7 @@ mod addresses;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod datapath;
 pub mod desired;
 pub mod edges;
 pub mod events;

@@ -7,20 +7,21 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
-use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::NamesFile;
-use knarr_datapath::{Cidr, Datapath, DatapathError, MapContents, Network, NodeRoute, Strangers};
+use knarr_datapath::{Cidr, DatapathError, MapContents, NodeRoute, Strangers};
 use knarr_services::{
     DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
     ServiceProtocol, ServiceTable, TrafficPolicy,
 };
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
+use crate::edges::{NodeNetwork, ServiceMaps};
 use crate::events::{Events, Kind};
 use crate::memory::Bursts;
 use crate::metrics::Metrics;
@@ -35,55 +36,20 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// After an operation failed, the maps are read again and compared with what is wanted.
 const RESYNC_AFTER: Duration = Duration::from_secs(5);
 
-/// How often the preparation of the node is tried again.
+/// How often the preparation of the node is tried again: whatever else set the same routes has ended by then.
 const PREPARE_TRIES: u32 = 5;
-/// And how long after a failure.
+/// How long after a failure.
 const PREPARE_PAUSE: Duration = Duration::from_millis(50);
-/// The maps, used by this loop and by pod workers. Calls block briefly and run off the async threads; what
-/// walks whole maps goes through [`SharedDatapath::inspector`] and waits for nobody.
-#[derive(Clone)]
-pub struct SharedDatapath {
-    datapath: Arc<Mutex<Datapath>>,
-    inspector: Inspector,
-}
-
-impl SharedDatapath {
-    /// Shares it.
-    pub fn new(datapath: Datapath) -> SharedDatapath {
-        SharedDatapath {
-            inspector: datapath.inspector(),
-            datapath: Arc::new(Mutex::new(datapath)),
-        }
-    }
-
-    /// Reads the same maps without taking turns with their writers. Its calls block.
-    pub fn inspector(&self) -> &Inspector {
-        &self.inspector
-    }
-
-    /// Runs a call on a thread for blocking work.
-    pub async fn call<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&mut Datapath) -> Result<T, DatapathError> + Send + 'static,
-    ) -> Result<T, DatapathError> {
-        let shared = self.datapath.clone();
-        knarr_base::blocking::run(move || {
-            let mut datapath = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            call(&mut datapath)
-        })
-        .await
-    }
-}
 
 /// The loop.
 pub struct Services {
     /// What is wanted.
     pub desired: Arc<Desired>,
     /// The maps.
-    pub datapath: SharedDatapath,
+    pub maps: Arc<dyn ServiceMaps>,
     /// Routes.
-    pub network: Network,
-    /// Where a full map is told.
+    pub network: Arc<dyn NodeNetwork>,
+    /// Makes the event about a full map.
     pub events: Arc<Events>,
     /// Counters.
     pub metrics: Arc<Metrics>,
@@ -111,7 +77,7 @@ enum Sync {
 impl Services {
     /// Runs until `shutdown`; the maps keep serving afterwards.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DatapathError> {
-        let contents = self.datapath.call(|d| d.restore()).await?;
+        let contents = self.maps.restore().await?;
         let names = Arc::new(Mutex::new(NamesFile::create(&self.data_dir)));
         let mut table = ServiceTable::restore(&self.node_name, &contents);
         drop(contents);
@@ -120,13 +86,13 @@ impl Services {
         let mut changes = self.desired.watch_services();
         let mut welcome = Some(self.welcome.clone());
         let mut sync = Sync::Clean;
-        let mut purges = Purges::new(self.datapath.inspector().clone());
+        let mut purges = Purges::new(self.maps.clone());
         let mut routes: Vec<NodeRoute> = Vec::new();
         // They stay due until the kernel has taken them.
         let mut routes_due = false;
         // The ranges' own routes and the settings for forwarding: something else on the machine may undo them.
         let mut prepare_due = false;
-        // Before everything is known, a route to nobody may be one to a node that is yet to be told of.
+        // Until the desired set is complete, a route that it does not name may be one to a node that it will name.
         let mut strangers = Strangers::Keep;
         loop {
             changes.borrow_and_update();
@@ -160,7 +126,7 @@ impl Services {
                 }
             }
             if sync == Sync::Broken {
-                let contents = self.datapath.call(|d| d.restore()).await;
+                let contents = self.maps.restore().await;
                 sync = resync(&mut table, contents);
             }
             // What a table plans that does not know the maps counts as written and never is.
@@ -216,10 +182,10 @@ impl Services {
             pods,
             services,
             node_ports,
-            // The feed has told them.
+            // The feed has logged them.
             refused: _,
         } = NodeRanges::from(welcome);
-        if let Err(error) = prepare_node(&self.network, &pods, &services).await {
+        if let Err(error) = prepare_node(&*self.network, &pods, &services).await {
             let error = anyhow::Error::from(error);
             tracing::error!(
                 "preparing the node's network: {}",
@@ -227,13 +193,11 @@ impl Services {
             );
             sync = Sync::Broken;
         }
-        if let Some(ports) = node_ports {
-            let (first, last) = ports.into_inner();
-            let set = self.datapath.call(move |d| d.set_node_ports(first, last));
-            if let Err(error) = set.await {
-                tracing::error!("{}", knarr_base::chain(&error));
-                sync = Sync::Broken;
-            }
+        if let Some(ports) = node_ports
+            && let Err(error) = self.maps.set_node_ports(ports).await
+        {
+            tracing::error!("{}", knarr_base::chain(&error));
+            sync = Sync::Broken;
         }
         sync
     }
@@ -277,7 +241,7 @@ impl Services {
         // it. The purge walks whole maps and must not keep the next change waiting.
         self.bursts.add(plan.ops.len());
         let (ops, gone) = knarr_datapath::split_purges(plan.ops);
-        let done = self.datapath.call(move |d| d.apply(&ops)).await;
+        let done = self.maps.apply(ops).await;
         purges.add(gone);
         match done {
             Ok(()) => Sync::Clean,
@@ -324,10 +288,10 @@ fn take_changes(table: &mut ServiceTable, changes: ServiceChanges) -> Option<Vec
     peers
 }
 
-/// Sysctls and routes of the node. Whatever else looks after this machine's network may be at work in the same moment,
+/// Sysctls and routes of the node. Another program that manages this machine's network may change them in the same moment,
 /// so a failure is tried again a few times.
 pub async fn prepare_node(
-    network: &Network,
+    network: &dyn NodeNetwork,
     pods: &[Cidr],
     services: &[Cidr],
 ) -> Result<(), DatapathError> {
@@ -452,52 +416,4 @@ fn routes(peers: &[PeerSet], own: &str, own_ip: Ipv4Addr) -> Vec<NodeRoute> {
 pub(crate) mod memory;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use knarr_api::feed::ServicePort;
-
-    #[test]
-    fn maps_that_cannot_be_read_stay_broken_and_are_written_when_they_can_be() {
-        let mut table = ServiceTable::restore("n1", &MapContents::default());
-        table.set_service(service(&ServiceSet {
-            namespace: "a".into(),
-            name: "s".into(),
-            cluster_ips: vec!["10.96.0.7".into()],
-            ports: vec![ServicePort {
-                port: 80,
-                ..ServicePort::default()
-            }],
-            ..ServiceSet::default()
-        }));
-        // What was planned was not carried out, and the maps cannot be read either.
-        let lost = table.plan(Duration::ZERO).ops;
-        assert!(!lost.is_empty());
-        let unreadable = DatapathError::NoUplink {
-            name: String::new(),
-        };
-        assert_eq!(resync(&mut table, Err(unreadable)), Sync::Broken);
-        assert_eq!(resync(&mut table, Ok(MapContents::default())), Sync::Clean);
-        assert_eq!(table.plan(Duration::ZERO).ops.len(), lost.len());
-    }
-
-    #[test]
-    fn every_other_node_gets_a_route_for_each_of_its_ranges() {
-        let peer = |name: &str, address: &str, cidr: &str| PeerSet {
-            name: name.into(),
-            addresses: vec![address.into()],
-            pod_cidrs: vec![cidr.into(), "fd00::/64".into()],
-        };
-        let peers = [
-            peer("n1", "192.0.2.1", "10.244.1.0/24"),
-            peer("n2", "192.0.2.2", "10.244.2.0/24"),
-        ];
-        let routes = routes(&peers, "n1", "192.0.2.1".parse().expect("ip"));
-        assert_eq!(
-            routes,
-            [NodeRoute {
-                pod_cidr: "10.244.2.0/24".parse().expect("cidr"),
-                via: "192.0.2.2".parse().expect("ip"),
-            }]
-        );
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::RunOptions;
+use crate::datapath::SharedDatapath;
 use crate::desired::Desired;
 use crate::health::Health;
 use crate::machine::Machine;
@@ -21,7 +22,7 @@ use crate::node::{NodeReporter, OpenDatapath};
 use crate::outbox::Outbox;
 use crate::pods::Pods;
 use crate::ranges::NodeRanges;
-use crate::services::{Services, SharedDatapath, prepare_node};
+use crate::services::{Services, prepare_node};
 use parts::{Kernel, Parts};
 use settings::{Settings, claim};
 
@@ -125,8 +126,8 @@ fn spawn_services(
     let bursts = Arc::new(crate::memory::Bursts::default());
     let services = Services {
         desired: parts.desired.clone(),
-        datapath: kernel.datapath.clone(),
-        network: kernel.network.clone(),
+        maps: Arc::new(kernel.datapath.clone()),
+        network: Arc::new(kernel.network.clone()),
         events: parts.events.clone(),
         metrics: parts.metrics.clone(),
         welcome,

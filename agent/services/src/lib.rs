@@ -19,6 +19,7 @@ mod ids;
 mod output;
 mod port;
 mod restored;
+pub mod simulated;
 mod small;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

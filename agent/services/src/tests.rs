@@ -2,7 +2,6 @@
 //! Plans compared as values, and carried out on maps made of `BTreeMap`s, where every flip is checked to
 //! lead to slots and backends that exist.
 
-mod fake;
 mod plans;
 mod random;
 mod restart;

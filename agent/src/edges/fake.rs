@@ -29,6 +29,8 @@ use crate::clock::Clock;
 use crate::pods::probes::Answer;
 use crate::pods::volumes::{self, MountError};
 
+pub mod services;
+
 /// A machine without a kernel.
 pub struct FakeNode {
     dir: PathBuf,

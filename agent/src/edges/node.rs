@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The edges on this machine: each call is handed to `knarr-runtime` or `knarr-datapath` as it is.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use knarr_agent_plan::volumes::VolumePlan;
-use knarr_datapath::{DatapathError, Network};
+use knarr_datapath::{Cidr, DatapathError, MapContents, MapOp, Network, NodeRoute, Strangers};
 use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
 use knarr_runtime::{Image, ImageError, ImageStore, Pruned, Runtime, RuntimeError, SandboxError};
 use tokio::sync::watch;
 
 use super::{
-    Datapath, Edges, Images, LogPlace, PodAddresses, PodLink, PodNetwork, Sandbox, SandboxHandle,
-    Sandboxes, Volumes,
+    Datapath, Edges, Images, LogPlace, NodeNetwork, PodAddresses, PodLink, PodNetwork, Sandbox,
+    SandboxHandle, Sandboxes, ServiceMaps, Volumes,
 };
+use crate::datapath::SharedDatapath;
 use crate::pods::probes;
 use crate::pods::volumes::{self, MountError};
-use crate::services::SharedDatapath;
 
 /// The edges of this machine.
 pub fn edges(runtime: Runtime, network: Network, datapath: SharedDatapath) -> Edges {
@@ -172,6 +174,42 @@ impl Datapath for SharedDatapath {
 
     async fn retain_pods(&self, addresses: PodAddresses) -> Result<(), DatapathError> {
         self.call(move |d| d.retain_pods(&addresses())).await
+    }
+}
+
+#[async_trait]
+impl ServiceMaps for SharedDatapath {
+    async fn restore(&self) -> Result<MapContents, DatapathError> {
+        self.call(|d| d.restore()).await
+    }
+
+    async fn apply(&self, ops: Vec<MapOp>) -> Result<(), DatapathError> {
+        self.call(move |d| d.apply(&ops)).await
+    }
+
+    async fn set_node_ports(&self, ports: RangeInclusive<u16>) -> Result<(), DatapathError> {
+        let (first, last) = ports.into_inner();
+        self.call(move |d| d.set_node_ports(first, last)).await
+    }
+
+    async fn purge_backends(&self, gone: Arc<HashSet<u32>>) -> Result<(), DatapathError> {
+        let inspector = self.inspector().clone();
+        knarr_base::blocking::run(move || inspector.purge_backends(&gone)).await
+    }
+}
+
+#[async_trait]
+impl NodeNetwork for Network {
+    async fn prepare_node(&self, pods: &[Cidr], services: &[Cidr]) -> Result<(), DatapathError> {
+        self.prepare_node(pods, services).await
+    }
+
+    async fn sync_routes(
+        &self,
+        routes: &[NodeRoute],
+        strangers: Strangers,
+    ) -> Result<(), DatapathError> {
+        self.sync_routes(routes, strangers).await
     }
 }
 

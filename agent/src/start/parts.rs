@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::settings::Settings;
 use crate::clock::Clock;
+use crate::datapath::SharedDatapath;
 use crate::desired::Desired;
 use crate::edges;
 use crate::events::Events;
@@ -26,7 +27,6 @@ use crate::pods::ipam::Ipam;
 use crate::pods::live::Live;
 use crate::pods::records::Records;
 use crate::pods::{self, ENDS_AT_ONCE, STARTS_AT_ONCE};
-use crate::services::SharedDatapath;
 use crate::streams::{NodeServer, Streams};
 
 /// What this process runs, also when its file was replaced by another version's.

@@ -8,8 +8,8 @@ use knarr_ebpf_common::{
     mapped,
 };
 
-use super::fake::FakeMaps;
 use super::*;
+use crate::simulated::SimulatedMaps;
 
 fn vip() -> ServiceKey {
     ServiceKey {
@@ -229,7 +229,7 @@ fn an_endpoint_that_is_published_as_ready_serves_while_it_terminates() {
 #[test]
 fn node_ports_have_tables_and_follow_their_policies() {
     let mut table = table();
-    let mut maps = FakeMaps::default();
+    let mut maps = SimulatedMaps::default();
     let mut local = service(Some(30_080));
     local.external_policy = TrafficPolicy::Local;
     table.set_service(local);
@@ -264,7 +264,7 @@ fn node_ports_have_tables_and_follow_their_policies() {
 #[test]
 fn switching_affinity_off_forgets_the_clients() {
     let mut table = table();
-    let mut maps = FakeMaps::default();
+    let mut maps = SimulatedMaps::default();
     let sticky = DesiredService {
         affinity_seconds: 60,
         ..service(None)
@@ -283,7 +283,7 @@ fn switching_affinity_off_forgets_the_clients() {
 #[test]
 fn a_removed_service_leaves_nothing() {
     let mut table = table();
-    let mut maps = FakeMaps::default();
+    let mut maps = SimulatedMaps::default();
     table.set_service(service(Some(30_080)));
     table.set_endpoint(endpoint(1, 2));
     maps.apply(&table.plan(seconds(0)).ops);
@@ -302,7 +302,7 @@ fn a_removed_service_leaves_nothing() {
 #[test]
 fn a_service_made_again_at_once_gets_new_ids_and_loses_nothing() {
     let mut table = table();
-    let mut maps = FakeMaps::default();
+    let mut maps = SimulatedMaps::default();
     table.set_service(service(None));
     table.set_endpoint(endpoint(1, 2));
     maps.apply(&table.plan(seconds(0)).ops);
@@ -319,7 +319,7 @@ fn a_service_made_again_at_once_gets_new_ids_and_loses_nothing() {
 fn a_node_port_that_moves_between_services_is_never_missing() {
     for (from, to) in [("alpha", "beta"), ("beta", "alpha")] {
         let mut table = table();
-        let mut maps = FakeMaps::default();
+        let mut maps = SimulatedMaps::default();
         let with = |name: &str, port: Option<u16>, ip: u8| DesiredService {
             name: ServiceName::new("default", name),
             cluster_ips: vec![IpAddr::from([10, 96, 0, ip])],

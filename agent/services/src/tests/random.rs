@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random histories: every field of Services and endpoints changes, time passes, operations fail, the agent
 //! crashes between two operations and starts again. After each operation the maps must be whole
-//! ([`FakeMaps`] checks), and in the end they must hold what is desired and nothing else.
+//! ([`SimulatedMaps`] checks), and in the end they must hold what is desired and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use knarr_ebpf_common::{BACKEND_ACTIVE, BACKEND_LOCAL, BACKEND_TERMINATING, ServiceEntry};
 
 use super::super::desired::{Endpoint, Endpoints, NeedsTable, Nodes, SetKind, Wanted, resolve};
-use super::fake::FakeMaps;
 use super::*;
+use crate::simulated::SimulatedMaps;
 
 const NODE: &str = "node-1";
 /// Histories, each of its own seed.
@@ -211,7 +211,7 @@ fn wanted_answer(wanted: &Wanted, kind: SetKind, flags: u16) -> Answer {
     }
 }
 
-fn found_answer(maps: &FakeMaps, entry: &ServiceEntry) -> Answer {
+fn found_answer(maps: &SimulatedMaps, entry: &ServiceEntry) -> Answer {
     let of = |slots: std::ops::Range<u32>, state: u8| -> BTreeSet<_> {
         slots
             .map(|slot| {
@@ -252,7 +252,7 @@ fn found_answer(maps: &FakeMaps, entry: &ServiceEntry) -> Answer {
 }
 
 /// The maps answer for every address that is wanted, as one of those that want it says, and hold no other.
-fn check_settled(desired: &Desired, maps: &FakeMaps) {
+fn check_settled(desired: &Desired, maps: &SimulatedMaps) {
     let wanted = desired.wanted();
     let mut by_key: BTreeMap<ServiceKey, Vec<Answer>> = BTreeMap::new();
     for port in &wanted {
@@ -295,7 +295,7 @@ fn check_settled(desired: &Desired, maps: &FakeMaps) {
 /// A new run of the agent: it reads the maps, and the feed tells what is desired bit by bit, while things change.
 fn restart(
     desired: &mut Desired,
-    maps: &mut FakeMaps,
+    maps: &mut SimulatedMaps,
     random: &mut Random,
     now: &mut u64,
 ) -> ServiceTable {
@@ -328,7 +328,7 @@ fn restart(
 fn run(seed: u64) {
     let random = &mut Random(seed);
     let mut desired = Desired::default();
-    let mut maps = FakeMaps::default();
+    let mut maps = SimulatedMaps::default();
     let mut now = 0;
     let mut table = ServiceTable::restore(NODE, &maps.contents());
     table.desired_complete();
@@ -348,7 +348,8 @@ fn run(seed: u64) {
             1 => table.resync(&maps.contents()),
             // A map was full: one operation was carried out in part.
             2 => {
-                maps.apply_full(&ops, random.below(ops.len() as u64 + 1) as usize);
+                let full = random.below(ops.len() as u64 + 1) as usize;
+                let _ = maps.apply_full(&ops, full);
                 table.resync(&maps.contents());
             }
             _ => maps.apply(&ops),
@@ -396,7 +397,7 @@ fn a_service_whose_policy_goes_there_and_back_keeps_its_slots() {
                 other.internal_policy = TrafficPolicy::Local;
             }
             let mut table = table();
-            let mut maps = FakeMaps::default();
+            let mut maps = SimulatedMaps::default();
             for host in 2..5 {
                 table.set_endpoint(endpoint(1, host));
             }
@@ -419,7 +420,7 @@ fn a_service_whose_policy_goes_there_and_back_keeps_its_slots() {
 #[test]
 fn an_address_that_two_services_want_goes_to_the_other_when_the_first_gives_it_up() {
     let mut table = table();
-    let mut maps = FakeMaps::default();
+    let mut maps = SimulatedMaps::default();
     let with = |name: &str, port: Option<u16>, ip: u8| DesiredService {
         name: ServiceName::new("default", name),
         cluster_ips: vec![IpAddr::from([10, 96, 0, ip])],
@@ -431,7 +432,7 @@ fn an_address_that_two_services_want_goes_to_the_other_when_the_first_gives_it_u
         table.set_service(with(second, Some(30_080), 2));
         maps.apply(&table.plan(seconds(1)).ops);
         assert_eq!(maps.services.len(), 4, "both, and one NodePort");
-        let owner = |maps: &FakeMaps| {
+        let owner = |maps: &SimulatedMaps| {
             let node_port = maps.services.iter().find(|(key, _)| key.vip == [0; 16]);
             node_port.map(|(_, entry)| entry.service)
         };

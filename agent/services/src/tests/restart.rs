@@ -3,12 +3,12 @@
 
 use knarr_ebpf_common::SERVICE_LOCAL_ONLY;
 
-use super::fake::FakeMaps;
 use super::*;
+use crate::simulated::SimulatedMaps;
 
-fn served() -> (FakeMaps, ServiceTable) {
+fn served() -> (SimulatedMaps, ServiceTable) {
     let mut table = table();
-    let mut maps = FakeMaps::default();
+    let mut maps = SimulatedMaps::default();
     let mut sticky = service(Some(30_080));
     sticky.external_policy = TrafficPolicy::Local;
     sticky.affinity_seconds = 30;
@@ -121,7 +121,7 @@ fn a_resync_repairs_maps_that_lost_entries() {
     table.resync(&maps.contents());
     let ops = table.plan(seconds(40)).ops;
     // The hole is there until the flip, so only the end can be checked.
-    let mut repaired = FakeMaps::default();
+    let mut repaired = SimulatedMaps::default();
     repaired.clone_from(&maps);
     for op in &ops {
         if let MapOp::SetBackend { .. } | MapOp::SetSlots { .. } | MapOp::SetTable { .. } = op {
@@ -178,7 +178,7 @@ fn a_resync_removes_what_nobody_wants_only_when_the_desired_set_is_complete() {
 }
 
 /// Carries out one operation without the check in between.
-fn unchecked(mut maps: FakeMaps, op: &MapOp) -> FakeMaps {
+fn unchecked(mut maps: SimulatedMaps, op: &MapOp) -> SimulatedMaps {
     maps.apply_unchecked(op);
     maps
 }
