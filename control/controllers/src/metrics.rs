@@ -67,6 +67,11 @@ impl PendingPods {
         self.active.set(number(queue.active_len()));
         self.unschedulable.set(number(queue.unschedulable_len()));
     }
+
+    fn reset(&self) {
+        self.active.set(0);
+        self.unschedulable.set(0);
+    }
 }
 
 /// The metrics of one queue.
@@ -202,6 +207,14 @@ impl Metrics {
                 queue: "unschedulable",
             }),
         }
+    }
+
+    /// Nothing waits any more: a term of leadership is over, and its queues with it. Counters go on with the next term.
+    pub(crate) fn reset_gauges(&self) {
+        for (name, _) in &*self.queues() {
+            self.0.depth.get_or_create(name).set(0);
+        }
+        self.pending_pods().reset();
     }
 
     /// Has `queue` asked what is in progress whenever metrics are read, for as long as it lives.

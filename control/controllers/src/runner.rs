@@ -48,6 +48,7 @@ struct Session {
     tasks: JoinSet<&'static str>,
     scope: Scope,
     informers: Informers,
+    metrics: Metrics,
     /// Ends what is left when the runner is dropped.
     _end: [DropGuard; 2],
     /// Last, because fields are dropped in order: the elector hears that the term is over when no worker is left.
@@ -163,6 +164,7 @@ impl Runner {
             tasks,
             scope,
             informers,
+            metrics: self.metrics.clone(),
             _end: end,
             _term: term,
         })
@@ -197,6 +199,8 @@ impl Session {
             self.scope.tasks.wait().await;
         }
         self.informers.end().await;
+        // Informers' handlers add keys, so not before.
+        self.metrics.reset_gauges();
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use async_trait::async_trait;
-use knarr_api::k8s_openapi::api::core::v1::ConfigMap;
+use knarr_api::k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{Object, Patch};
 use serde_json::json;
@@ -94,7 +94,7 @@ impl Reconcile for Marker {
         match name.as_str() {
             "panics" if calls == 1 => panic!("on purpose"),
             "fails" if calls < 4 => Err(ApiError::internal("on purpose")),
-            "hangs" => std::future::pending().await,
+            _ if name.starts_with("hangs") => std::future::pending().await,
             "slow" => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 Ok(Outcome::Done)
@@ -271,6 +271,46 @@ async fn the_workers_of_a_process_that_lost_have_ended_before_another_leads() {
     shutdown.cancel();
     first.await.unwrap();
     second.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_lost_shows_no_key_and_no_pod_that_waits() {
+    const WITH_SCHEDULER: &[Register] = &[|shared| register(shared, 0), crate::scheduler::register];
+    let api = Api::new().await;
+    let shutdown = CancellationToken::new();
+    let (mut elector, leadership) = leadership::channel();
+    let runner = runner(&api, WITH_SCHEDULER);
+    let metrics = runner.metrics.clone();
+    let running = tokio::spawn(runner.start(leadership, shutdown.clone()).unwrap());
+    // Every worker has a key that hangs, and two keys wait. A pod waits, for there is no node.
+    for name in [
+        "hangs-1", "hangs-2", "hangs-3", "hangs-4", "hangs-5", "hangs-6",
+    ] {
+        create(&api, name).await;
+    }
+    // Pods wait for their account, and no controller runs here that makes it.
+    let account = json!({"metadata": {"name": "default", "namespace": "default"}});
+    let account: ServiceAccount = serde_json::from_value(account).unwrap();
+    api.client.create(&account).await.unwrap();
+    let pod = json!({"metadata": {"name": "waits", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    api.client.create(&pod).await.unwrap();
+    let shows = |keys: u32, pods: u32| {
+        let text = metrics.text();
+        text.contains(&format!("workqueue_depth{{name=\"marker\"}} {keys}\n"))
+            && text.contains(&format!(
+                "scheduler_pending_pods{{queue=\"unschedulable\"}} {pods}\n"
+            ))
+    };
+    for term in 1..=2 {
+        elector.lead();
+        until("they wait", async || shows(2, 1)).await;
+        elector.step_down().await;
+        assert!(shows(0, 0), "after term {term}: {}", metrics.text());
+    }
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
