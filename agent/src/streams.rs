@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Answers the control plane's requests for a stream, over the agent's own connection: frames in both directions.
 //!
-//! Each stream is a task with small queues ([`FRAMES_MAX`]); a slow reader holds back its own stream, nothing else. Not
-//! here: what a stream carries ([`ServeStream`]: a log is in `logs`).
+//! Each stream is a task with small queues ([`FRAMES_MAX`]). A slow reader holds back its own stream, nothing else: a
+//! process that does not read its input, as a client that does not read its output. HTTP/2 keeps what waits, at most
+//! [`knarr_api::stream::WINDOW_BYTES`] for each stream. Not here: what a stream carries ([`ServeStream`]: a log is in
+//! `logs`), the connection's windows (`join::connect`).
 
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ mod logs;
 const STREAMS_MAX: usize = 64;
 /// Streams at a time that are told that there are too many.
 const REFUSALS_MAX: usize = 16;
+/// Calls that streams make on one connection at a time.
+pub const STREAMS_AT_ONCE_MAX: u32 = (STREAMS_MAX + REFUSALS_MAX) as u32;
 
 /// Who answers `OpenStream`. Must not wait: the feed goes on meanwhile.
 pub trait AnswerStreams: Send + Sync {
@@ -143,7 +147,7 @@ async fn forward(mut sent: mpsc::Receiver<Frame>, frames: &mpsc::Sender<StreamFr
 }
 
 /// Hands on what the client sends. It ends when the client is gone or sends what is no frame; a server that takes no more
-/// frames goes on sending.
+/// frames goes on sending. While a server takes none, nothing is received, and the client fills this stream's window.
 async fn receive(
     incoming: &mut Streaming<StreamFrame>,
     from_client: mpsc::Sender<Frame>,

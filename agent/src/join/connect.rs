@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use knarr_api::stream::WINDOW_BYTES;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -15,6 +16,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::Server;
 use crate::join::pin::WRONG_CA;
+use crate::streams::STREAMS_AT_ONCE_MAX;
 
 /// For TCP and for TLS each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,8 +24,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// And has this long to answer.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// HTTP/2 windows: a full snapshot of a large cluster must not wait for window updates.
-const WINDOW_BYTES: u32 = 1 << 20;
+/// Calls at once on one connection: the feed, the renewal of the certificate, and streams.
+const CALLS_MAX: u32 = 2 + STREAMS_AT_ONCE_MAX;
+/// Bytes on their way to this agent in all calls: a call that is not read holds up no other.
+const CONNECTION_WINDOW_BYTES: u32 = CALLS_MAX * WINDOW_BYTES;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -129,13 +133,18 @@ pub async fn channel(server: &Server, tls: ClientConfig) -> Result<Channel, Conn
                 .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected))
         }
     });
-    Endpoint::from_shared(uri)
-        .map_err(ConnectError::Http)?
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+    let endpoint = Endpoint::from_shared(uri).map_err(ConnectError::Http)?;
+    bounded(endpoint)
         .connect_with_connector(connector)
         .await
         .map_err(ConnectError::Http)
+}
+
+/// How every connection to a control plane is kept alive and bounded.
+pub(crate) fn bounded(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
 }

@@ -109,6 +109,24 @@ impl ServeStream for Flood {
     }
 }
 
+/// An attach is echoed. A process of an exec never reads its input.
+struct DeafExec;
+
+#[async_trait]
+impl ServeStream for DeafExec {
+    async fn serve(&self, request: Request, ends: Ends) -> Result<(), StreamError> {
+        match request {
+            Request::Attach(_) => Echo.serve(request, ends).await,
+            _ => {
+                let _ = ends.send.send(Frame::Started).await;
+                let never = std::future::pending().await;
+                drop(ends);
+                never
+            }
+        }
+    }
+}
+
 /// An agent whose streams `server` serves, connected over a pipe in memory.
 async fn connected(
     server: impl ServeStream,
@@ -131,7 +149,7 @@ async fn connected(
         async move { connection }
     });
     let endpoint = tonic::transport::Endpoint::from_static("http://control");
-    let channel = endpoint
+    let channel = crate::join::connect::bounded(endpoint)
         .connect_with_connector(connector)
         .await
         .expect("connects");
@@ -215,6 +233,54 @@ async fn a_reader_that_does_not_read_holds_the_sender_back() {
     tokio::time::timeout(Duration::from_secs(20), ended)
         .await
         .expect("the server ends with its client");
+}
+
+#[tokio::test]
+async fn processes_that_read_no_input_hold_up_no_other_stream() {
+    let (streams, client, mut opened) = connected(DeafExec).await;
+    let (count, mut taken) = tokio::sync::watch::channel(0_usize);
+    let bytes = Bytes::from(vec![7; knarr_api::stream::DATA_BYTES_MAX]);
+    let data = |channel| Frame::Data {
+        channel,
+        bytes: bytes.clone(),
+    };
+    // As many as there may be, but one; each is sent more than it takes.
+    for number in 1..STREAMS_MAX {
+        streams.open(exec(&format!("deaf-{number}")), client.clone());
+        let stream = opened.recv().await.expect("it opens one");
+        let (count, frame) = (count.clone(), data(channel::STDIN));
+        tokio::spawn(async move {
+            // Its client listens too, or the agent would end it.
+            let Opened {
+                from_node: _listens,
+                to_node,
+            } = stream;
+            while to_node.send(Ok(frame.clone().into())).await.is_ok() {
+                count.send_modify(|taken| *taken += 1);
+            }
+        });
+    }
+    while tokio::time::timeout(Duration::from_millis(500), taken.changed())
+        .await
+        .is_ok()
+    {}
+    let held = *taken.borrow() * bytes.len();
+    let each = held / (STREAMS_MAX - 1);
+    assert!(each < 2 << 20, "{each} bytes wait in each stream");
+    let open = OpenStream {
+        id: "reads".to_owned(),
+        request: Some(Request::Attach(Default::default())),
+    };
+    streams.open(open, client);
+    let mut stream = opened.recv().await.expect("it opens one");
+    stream.frame().await.expect("its name");
+    assert_eq!(stream.next().await, Some(Frame::Started));
+    // More than any window.
+    let frames = 4 * knarr_api::stream::WINDOW_BYTES as usize / bytes.len();
+    for _ in 0..frames {
+        stream.send(data(channel::STDIN)).await;
+        assert_eq!(stream.next().await, Some(data(channel::STDOUT)));
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,12 @@ pub const DATA_BYTES_MAX: usize = 32 << 10;
 /// there; behind it the sender waits, as far as HTTP/2's flow control reaches.
 pub const FRAMES_MAX: usize = 8;
 
+/// HTTP/2's window of one stream between agent and control plane: what a sender may send before the reader takes it. It
+/// holds eight of the largest frames, so that a reader on the same link never waits for the window. The window of a
+/// connection is this for every stream that it may have, the feed among them; a smaller one would be filled by a few
+/// streams whose readers are slow, and all others would stand still.
+pub const WINDOW_BYTES: u32 = 256 << 10;
+
 /// Numbers of channels. A port-forward numbers its connections instead.
 pub mod channel {
     /// The only channel of a log.

@@ -14,6 +14,7 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use knarr_api::stream::WINDOW_BYTES;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -54,6 +55,9 @@ const HEAD_MS_MAX: u64 = 30_000;
 const STREAMS_MAX: u32 = 250;
 /// Requests at once on one connection of a node: its session, and a stream for each open log, exec or port-forward.
 const NODE_STREAMS_MAX: u32 = 128;
+/// Bytes on their way to the server in all requests of such a connection: a stream that is not read, because its client is
+/// slow, holds up neither other streams nor the session.
+const NODE_CONNECTION_WINDOW: u32 = NODE_STREAMS_MAX * WINDOW_BYTES;
 /// Requests that were reset before they were looked at; then the connection ends. hyper's own bound, said here because it
 /// is what ends a reset storm (CVE-2023-44487).
 const RESETS_WAITING_MAX: usize = 20;
@@ -294,9 +298,9 @@ async fn serve_proven(server: &Arc<Server>, stream: Stream, proof: Proof) {
         certificate,
     } = proof;
     let ends = certificate.not_after;
-    let streams = match identity.node_name() {
-        Some(_) => NODE_STREAMS_MAX,
-        None => STREAMS_MAX,
+    let builder = match identity.node_name() {
+        Some(_) => node_builder(),
+        None => proven_builder(STREAMS_MAX),
     };
     let (router, signal) = (
         server.router.clone(),
@@ -314,7 +318,6 @@ async fn serve_proven(server: &Arc<Server>, stream: Stream, proof: Proof) {
             Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
         }
     });
-    let builder = proven_builder(streams);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
@@ -411,6 +414,17 @@ fn proven_builder(streams: u32) -> auto::Builder<TokioExecutor> {
         .max_local_error_reset_streams(RESETS_FOR_ERRORS_MAX)
         .keep_alive_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S))
         .keep_alive_timeout(Duration::from_secs(KEEPALIVE_TIMEOUT_S));
+    builder
+}
+
+/// Serves connections of nodes.
+#[must_use]
+pub fn node_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = proven_builder(NODE_STREAMS_MAX);
+    builder
+        .http2()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(NODE_CONNECTION_WINDOW);
     builder
 }
 

@@ -2,7 +2,7 @@
 //! Tests of which agents can be asked for streams, and of frames in both directions.
 
 use bytes::Bytes;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use knarr_api::feed::feed_client::FeedClient;
 use knarr_api::feed::feed_server::{Feed, FeedServer};
@@ -105,7 +105,7 @@ impl Agent {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let service = TowerToHyperService::new(FeedServer::new(Service(streams.clone())));
         tokio::spawn(async move {
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let builder = knarr_apiserver::serve::node_builder();
             let _ = builder.serve_connection(TokioIo::new(ours), service).await;
         });
         let mut theirs = Some(TokioIo::new(theirs));
@@ -223,6 +223,56 @@ async fn a_client_that_leaves_ends_the_stream_of_the_node() {
     drop(opened.unwrap());
     let end = tokio::time::timeout(Duration::from_secs(20), answered.received.message());
     assert_eq!(end.await.unwrap().unwrap(), None);
+}
+
+#[tokio::test]
+async fn clients_that_read_nothing_hold_up_no_other_stream_of_their_node() {
+    /// More than an agent serves at once.
+    const SLOW: usize = 100;
+    let streams = Arc::new(Streams::default());
+    let mut agent = Agent::connect(&streams).await;
+    let bytes = Bytes::from(vec![7; knarr_api::stream::DATA_BYTES_MAX]);
+    let data = || Frame::Data {
+        channel: channel::STDOUT,
+        bytes: bytes.clone(),
+    };
+    let (count, mut taken) = tokio::sync::watch::channel(0_usize);
+    let mut slow = Vec::new();
+    for _ in 0..SLOW {
+        let (opened, answered) = tokio::join!(
+            streams.open("node-1", exec()),
+            agent.answer(vec![Frame::Started]),
+        );
+        slow.push(opened.unwrap());
+        let (count, frame) = (count.clone(), data());
+        tokio::spawn(async move {
+            let Answered {
+                send,
+                received: _listens,
+            } = answered;
+            while send.send(frame.clone().into()).await.is_ok() {
+                count.send_modify(|taken| *taken += 1);
+            }
+        });
+    }
+    while tokio::time::timeout(Duration::from_millis(500), taken.changed())
+        .await
+        .is_ok()
+    {}
+    let each = *taken.borrow() * bytes.len() / SLOW;
+    assert!(each < 2 << 20, "{each} bytes wait in each stream");
+    let (opened, answered) = tokio::join!(
+        streams.open("node-1", exec()),
+        agent.answer(vec![Frame::Started]),
+    );
+    let mut opened = opened.unwrap();
+    // More than any window.
+    for _ in 0..4 * knarr_api::stream::WINDOW_BYTES as usize / bytes.len() {
+        answered.send.send(data().into()).await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(20), opened.received.recv());
+        assert_eq!(heard.await.unwrap(), Some(data()));
+    }
+    drop(slow);
 }
 
 #[tokio::test]
