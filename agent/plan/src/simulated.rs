@@ -113,6 +113,27 @@ impl SimulatedSandbox {
         self.exit(name, attempt, exit_code, reason, now_ms);
     }
 
+    /// The shim is gone, and with it every container: nobody saw how they ended. A sandbox that is dead stays as it is.
+    pub fn lose(&mut self, reason: &str, now_ms: Millis) {
+        if self.state != SandboxState::Ready {
+            return;
+        }
+        let live = self.containers.iter().filter(|c| c.is_live());
+        let live: Vec<_> = live.map(|c| (c.name.clone(), c.attempt)).collect();
+        for (name, attempt) in live {
+            let unseen = ExitReason::ContainerStatusUnknown;
+            self.exit(&name, attempt, KILLED_EXIT_CODE, unseen, now_ms);
+            let mut all = self.containers.iter_mut();
+            let lost = all.find(|c| c.name == name && c.attempt == attempt);
+            if let Some(ContainerPhase::Exited { message, .. }) = lost.map(|c| &mut c.phase) {
+                *message = format!("The container's end was not seen: {reason}");
+            }
+        }
+        self.state = SandboxState::Dead {
+            reason: reason.to_owned(),
+        };
+    }
+
     /// Forgets an attempt.
     pub fn remove(&mut self, name: &str, attempt: u32) {
         self.containers
@@ -145,5 +166,26 @@ mod tests {
         );
         sandbox.remove("c", 0);
         assert_eq!(sandbox.last("c"), None);
+    }
+
+    #[test]
+    fn a_lost_sandbox_is_dead_and_only_what_ran_has_an_unknown_end() {
+        let mut sandbox = SimulatedSandbox::new(0);
+        sandbox.start("done", 0, "i", 1);
+        sandbox.end("done", 0, 0, 2);
+        sandbox.start("runs", 0, "i", 1);
+        sandbox.lose("its shim died", 3);
+        sandbox.lose("it was destroyed", 4);
+        let reason = "its shim died".to_owned();
+        assert_eq!(sandbox.state, SandboxState::Dead { reason });
+        let end = |name| match &sandbox.last(name).expect("there").phase {
+            ContainerPhase::Exited {
+                exit_code, reason, ..
+            } => (*exit_code, *reason),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(end("done"), (0, ExitReason::Completed));
+        let unseen = ExitReason::ContainerStatusUnknown;
+        assert_eq!(end("runs"), (KILLED_EXIT_CODE, unseen));
     }
 }

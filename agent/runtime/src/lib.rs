@@ -34,6 +34,6 @@ pub mod volume;
 
 pub use cgroup::CgroupLayout;
 pub use image::{Image, ImageError, ImageName, ImageStore, ImagesStamp};
-pub use runtime::{Pruned, Runtime, RuntimeConfig, RuntimeError};
-pub use sandbox::{Sandbox, SandboxError};
+pub use runtime::{Pruned, Runtime, RuntimeConfig, RuntimeError, check_sandbox};
+pub use sandbox::{Sandbox, SandboxError, check_container};
 pub use shim::shim_main;

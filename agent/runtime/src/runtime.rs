@@ -205,7 +205,7 @@ impl Runtime {
     /// Makes cgroups, namespaces and the pause process. The pod has no network yet: loopback is up, and
     /// [`Sandbox::netns`] is the namespace to put an interface into. Leaves nothing when it fails.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
-        check(&spec)?;
+        check_sandbox(&spec)?;
         let inner = self.inner.clone();
         let config = run_or_fail(move || inner.prepare(spec)).await?;
         let started = self.inner.start_shim(&config).await;
@@ -360,8 +360,8 @@ fn list(dir: &Path) -> Result<Vec<String>, RuntimeError> {
     Ok(names)
 }
 
-/// What would reach into places where it does not belong.
-fn check(spec: &SandboxSpec) -> Result<(), RuntimeError> {
+/// Refuses what would reach into places where it does not belong. [`Runtime::create_sandbox`] asks it first.
+pub fn check_sandbox(spec: &SandboxSpec) -> Result<(), RuntimeError> {
     let refused = |what: String| Err(RuntimeError::Refused(what));
     if !is_name(&spec.uid) {
         return refused(format!("{:?} is no pod UID", spec.uid));

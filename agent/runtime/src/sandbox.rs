@@ -127,7 +127,7 @@ impl Inner {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whoever waits for changes, where there is one.
+    /// Wakes those that wait for changes, where there is one.
     fn tell(&self, learned: Learned) {
         if learned == Learned::Something {
             self.changes.send_modify(|n| *n += 1);
@@ -338,7 +338,7 @@ impl Sandbox {
         &self,
         spec: ContainerSpec,
     ) -> Result<ContainerState, SandboxError> {
-        check(&spec)?;
+        check_container(&spec)?;
         let (name, attempt) = (spec.name.clone(), spec.attempt);
         let inner = self.inner.clone();
         let request = run_or_fail(move || prepare(&inner, spec)).await?;
@@ -487,8 +487,9 @@ fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Sa
     }
 }
 
-/// What would reach into places where it does not belong, or cannot be done.
-fn check(spec: &ContainerSpec) -> Result<(), SandboxError> {
+/// Refuses what would reach into places where it does not belong, or cannot be done. [`Sandbox::start_container`] asks it
+/// first.
+pub fn check_container(spec: &ContainerSpec) -> Result<(), SandboxError> {
     let config_error = |message: String| SandboxError::Start {
         reason: StartReason::CreateContainerConfigError,
         message,

@@ -2,7 +2,8 @@
 //! The edges over simulated sandboxes (`knarr_agent_plan::simulated`): no processes, links or kernel programs, and no root.
 //!
 //! A [`FakeNode`] outlives the agents that are started on it, as a kernel does. Tests end containers, break sandboxes and
-//! links, and read what was done in [`FakeNode::log`]. Here is no decision about pods.
+//! links, and read what was done in [`FakeNode::log`]. What `knarr-runtime` and `knarr-datapath` refuse is refused here with
+//! the same errors, in the same order. Here is no decision about pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -12,24 +13,24 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use knarr_agent_plan::probe::Check;
-use knarr_agent_plan::simulated::{
-    IMAGE_ID, KILLED_EXIT_CODE, SimulatedSandbox, TERMINATED_EXIT_CODE,
-};
+use knarr_agent_plan::simulated::IMAGE_ID;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
 use knarr_datapath::DatapathError;
-use knarr_pod::{ContainerSpec, ContainerState, ImageConfig, SandboxSpec, SandboxState};
-use knarr_runtime::{Image, ImageError, Pruned, RuntimeError, SandboxError};
-use tokio::sync::watch;
+use knarr_pod::{ImageConfig, SandboxSpec};
+use knarr_runtime::{Image, ImageError, ImageName, Pruned, RuntimeError};
 
 use super::{
-    Datapath, Edges, Images, LogPlace, PodAddresses, PodLink, PodNetwork, Sandbox, SandboxHandle,
-    Sandboxes, Volumes,
+    Datapath, Edges, Images, LogPlace, PodAddresses, PodLink, PodNetwork, SandboxHandle, Sandboxes,
+    Volumes,
 };
 use crate::clock::Clock;
 use crate::pods::probes::Answer;
 use crate::pods::volumes::{self, MountError};
 
+pub mod sandbox;
 pub mod services;
+
+pub use sandbox::FakeSandbox;
 
 /// A machine without a kernel.
 pub struct FakeNode {
@@ -41,7 +42,7 @@ pub struct FakeNode {
 #[derive(Default)]
 struct World {
     sandboxes: BTreeMap<String, Arc<FakeSandbox>>,
-    images: BTreeSet<String>,
+    images: BTreeSet<ImageName>,
     links: BTreeMap<String, PodLink>,
     known_pods: BTreeSet<Ipv4Addr>,
     stubborn: BTreeSet<String>,
@@ -57,14 +58,6 @@ pub enum Broken {
     Sandboxes,
     /// No link can be made.
     Links,
-}
-
-/// A sandbox on a [`FakeNode`].
-pub struct FakeSandbox {
-    node: Arc<FakeNode>,
-    spec: SandboxSpec,
-    pod: Mutex<SimulatedSandbox>,
-    changes: watch::Sender<u64>,
 }
 
 impl FakeNode {
@@ -125,7 +118,14 @@ impl FakeNode {
 
     /// Brings an image to the node.
     pub fn import(&self, reference: &str) {
-        self.world().images.insert(reference.to_owned());
+        let name = ImageName::parse(reference).expect("a reference");
+        self.world().images.insert(name);
+    }
+
+    /// An image goes from the node.
+    pub fn remove_image(&self, reference: &str) {
+        let name = ImageName::parse(reference).expect("a reference");
+        self.world().images.remove(&name);
     }
 
     /// A container of this name ignores its stop signal.
@@ -162,71 +162,42 @@ impl FakeNode {
     fn is_broken(&self, what: Broken) -> bool {
         self.world().broken.contains(&what)
     }
-}
 
-impl FakeSandbox {
-    fn pod(&self) -> MutexGuard<'_, SimulatedSandbox> {
-        self.pod.lock().expect("no test panics while it holds this")
-    }
-
-    fn changed(&self) {
-        self.changes.send_modify(|n| *n += 1);
-    }
-
-    fn now_ms(&self) -> i64 {
-        self.node.clock.now_ms()
-    }
-
-    /// The last attempt of a container ends by itself.
-    pub fn end(&self, name: &str, exit_code: i32) {
-        let now_ms = self.now_ms();
-        {
-            let mut pod = self.pod();
-            let attempt = pod.last(name).expect("it was started").attempt;
-            pod.end(name, attempt, exit_code, now_ms);
-        }
-        self.changed();
-    }
-
-    /// The shim dies, and every container with it.
-    pub fn die(&self) {
-        let now_ms = self.now_ms();
-        {
-            let mut pod = self.pod();
-            pod.state = SandboxState::Dead {
-                reason: "the shim died".to_owned(),
-            };
-            let live = pod.containers.iter().filter(|c| c.is_live());
-            let live: Vec<_> = live.map(|c| (c.name.clone(), c.attempt)).collect();
-            for (name, attempt) in live {
-                pod.end(&name, attempt, KILLED_EXIT_CODE, now_ms);
+    /// Removes what is on the disk of a pod, or of its sandbox.
+    fn remove_dirs(&self, of: &[&str], uid: &str) {
+        for dir in of {
+            match std::fs::remove_dir_all(self.dir.join(dir).join(uid)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+                _ => {}
             }
         }
-        self.changed();
-    }
-
-    /// The last attempt of a container.
-    pub fn last(&self, name: &str) -> Option<ContainerState> {
-        self.pod().last(name).cloned()
     }
 }
+
+/// What a pod leaves until it is removed.
+const POD_DIRS: [&str; 2] = ["pods", "logs"];
+/// What goes with a sandbox.
+const SANDBOX_DIRS: [&str; 2] = ["containers", "etc"];
 
 #[async_trait]
 impl Sandboxes for Arc<FakeNode> {
     async fn create(&self, spec: SandboxSpec) -> Result<SandboxHandle, RuntimeError> {
+        knarr_runtime::check_sandbox(&spec)?;
+        if self.sandbox(&spec.uid).is_some() {
+            let uid = &spec.uid;
+            let text = format!("pod {uid} has a sandbox; destroy it first");
+            return Err(RuntimeError::Refused(text));
+        }
         if self.is_broken(Broken::Sandboxes) {
-            return Err(RuntimeError::Refused("no room".to_owned()));
+            return Err(RuntimeError::Shim {
+                uid: spec.uid.clone(),
+                message: "no room".to_owned(),
+            });
         }
         self.note(format!("sandbox {} {}", spec.uid, spec.attempt));
-        let sandbox = Arc::new(FakeSandbox {
-            node: self.clone(),
-            pod: Mutex::new(SimulatedSandbox::new(spec.attempt)),
-            changes: watch::Sender::new(0),
-            spec,
-        });
-        let uid = sandbox.spec.uid.clone();
-        let before = self.world().sandboxes.insert(uid, sandbox.clone());
-        assert!(before.is_none(), "a pod has one sandbox at a time");
+        let uid = spec.uid.clone();
+        let sandbox = FakeSandbox::new(self, spec);
+        self.world().sandboxes.insert(uid, sandbox.clone());
         Ok(sandbox)
     }
 
@@ -244,24 +215,32 @@ impl Sandboxes for Arc<FakeNode> {
     }
 
     async fn destroy(&self, uid: &str) -> Result<(), RuntimeError> {
-        self.world().sandboxes.remove(uid);
+        let found = self.world().sandboxes.remove(uid);
+        if let Some(sandbox) = found {
+            // A handle that somebody has learns it as it learns any end of a shim.
+            sandbox.die();
+            self.remove_dirs(&SANDBOX_DIRS, uid);
+        }
         Ok(())
     }
 
     async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError> {
-        let sandbox = self.sandbox(uid);
-        assert!(sandbox.is_none(), "its sandbox is destroyed first");
+        if self.sandbox(uid).is_some() {
+            let text = format!("pod {uid} still has a sandbox");
+            return Err(RuntimeError::Refused(text));
+        }
+        self.remove_dirs(&POD_DIRS, uid);
         self.note(format!("remove {uid}"));
         Ok(())
     }
 
     async fn prune(&self, keep: &[String]) -> Result<Pruned, RuntimeError> {
-        let mut world = self.world();
-        let all = world.sandboxes.keys().cloned();
-        let leaked: Vec<String> = all.filter(|uid| !keep.contains(uid)).collect();
+        let all: Vec<String> = self.world().sandboxes.keys().cloned().collect();
+        let leaked: Vec<String> = all.into_iter().filter(|uid| !keep.contains(uid)).collect();
         for uid in &leaked {
-            world.sandboxes.remove(uid);
-            world.log.push(format!("prune {uid}"));
+            Sandboxes::destroy(self, uid).await?;
+            self.remove_dirs(&POD_DIRS, uid);
+            self.note(format!("prune {uid}"));
         }
         Ok(Pruned {
             sandboxes: leaked,
@@ -276,95 +255,15 @@ impl Sandboxes for Arc<FakeNode> {
     }
 }
 
-#[async_trait]
-impl Sandbox for FakeSandbox {
-    fn uid(&self) -> &str {
-        &self.spec.uid
-    }
-
-    fn attempt(&self) -> u32 {
-        self.spec.attempt
-    }
-
-    fn state(&self) -> SandboxState {
-        self.pod().state.clone()
-    }
-
-    fn containers(&self) -> Vec<ContainerState> {
-        self.pod().containers.clone()
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    fn netns(&self) -> Result<OwnedFd, SandboxError> {
-        let null = std::fs::File::open("/dev/null").expect("every machine has it");
-        Ok(null.into())
-    }
-
-    async fn start_container(&self, spec: ContainerSpec) -> Result<ContainerState, SandboxError> {
-        let ContainerSpec {
-            name,
-            attempt,
-            image,
-            ..
-        } = &spec;
-        self.node.note(format!("start {name} {attempt}"));
-        let now_ms = self.now_ms();
-        let state = self.pod().start(name, *attempt, image, now_ms);
-        self.changed();
-        Ok(state)
-    }
-
-    async fn signal(&self, name: &str, attempt: u32, signal: i32) -> Result<(), SandboxError> {
-        self.node.note(format!("signal {name} {signal}"));
-        if !self.node.world().stubborn.contains(name) {
-            let now_ms = self.now_ms();
-            self.pod().end(name, attempt, TERMINATED_EXIT_CODE, now_ms);
-            self.changed();
-        }
-        Ok(())
-    }
-
-    async fn kill(&self, name: &str, attempt: u32) -> Result<(), SandboxError> {
-        self.node.note(format!("kill {name}"));
-        let now_ms = self.now_ms();
-        self.pod().end(name, attempt, KILLED_EXIT_CODE, now_ms);
-        self.changed();
-        Ok(())
-    }
-
-    async fn remove_container(&self, name: &str, attempt: u32) -> Result<(), SandboxError> {
-        self.pod().remove(name, attempt);
-        self.changed();
-        Ok(())
-    }
-
-    async fn destroy(&self) -> Result<(), SandboxError> {
-        self.node.note(format!("destroy {}", self.spec.uid));
-        self.die();
-        self.node.world().sandboxes.remove(&self.spec.uid);
-        Ok(())
-    }
-
-    fn disk_places(&self, name: &str, attempt: u32) -> Vec<PathBuf> {
-        let of_pod = self.node.dir.join("containers").join(&self.spec.uid);
-        vec![of_pod.join(format!("{name}.{attempt}")), self.log_dir(name)]
-    }
-
-    fn log_dir(&self, name: &str) -> PathBuf {
-        self.node.dir.join("logs").join(&self.spec.uid).join(name)
-    }
-
-    fn etc_dir(&self) -> PathBuf {
-        self.node.dir.join("etc").join(&self.spec.uid)
-    }
-}
-
 impl Images for FakeNode {
     fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
-        let known = self.world().images.contains(reference);
+        let known = match reference == IMAGE_ID {
+            true => !self.world().images.is_empty(),
+            false => {
+                let name = ImageName::parse(reference)?;
+                self.world().images.contains(&name)
+            }
+        };
         Ok(known.then(|| Image {
             id: IMAGE_ID.to_owned(),
             names: Vec::new(),
@@ -409,7 +308,15 @@ impl PodNetwork for FakeNode {
 #[async_trait]
 impl Datapath for FakeNode {
     async fn set_pod(&self, _netns: OwnedFd, link: PodLink) -> Result<(), DatapathError> {
-        self.world().known_pods.insert(link.pod_ip);
+        let mut world = self.world();
+        world.known_pods.insert(link.pod_ip);
+        if !world.links.contains_key(&link.host_ifname) {
+            return Err(DatapathError::Network {
+                action: "find",
+                object: link.host_ifname,
+                source: std::io::Error::from_raw_os_error(libc::ENODEV),
+            });
+        }
         Ok(())
     }
 
@@ -444,3 +351,6 @@ impl Volumes for FakeNode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
