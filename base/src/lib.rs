@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every crate needs and no crate should own: error chains, blocking calls, pauses, signals, memory.
+//! What every crate needs and no crate should own: error chains, blocking calls, pauses, signals, memory, and the reference
+//! of flags.
 //!
 //! Nothing of Kubernetes' objects is here (`knarr-api`), and no decision. It uses no other crate of ours, and any crate
-//! may use it. What needs tokio stands behind the feature `async`.
+//! may use it. What needs tokio stands behind the feature `async`, what needs clap behind `flags`.
 
 #[cfg(feature = "async")]
 pub mod blocking;
 pub mod error;
+#[cfg(feature = "flags")]
+pub mod flags;
 pub mod jitter;
 pub mod memory;
 #[cfg(feature = "async")]

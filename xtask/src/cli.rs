@@ -363,4 +363,11 @@ mod tests {
             assert!(command.get_about().is_some(), "{}", command.get_name());
         }
     }
+
+    #[test]
+    fn the_reference_of_flags_is_up_to_date() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/flags.md");
+        let checked = knarr_base::flags::check(Cli::command(), file.as_ref());
+        checked.expect("docs/flags.md");
+    }
 }

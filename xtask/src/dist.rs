@@ -12,13 +12,14 @@ use sha2::{Digest, Sha256};
 use crate::{build, ebpf, paths, run, ui};
 
 /// What is packed beside the programs.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "LICENSE",
     "LICENSES.md",
     "LICENSES/GPL-2.0-only.txt",
+    "docs/flags.md",
     "docs/roadmap.md",
     "docs/benchmarks.md",
     "docs/adr",

@@ -166,3 +166,10 @@ fn all_commands_take_what_they_need_from_the_same_file() {
         assert!(source.message().contains("data-dri"), "{source}");
     }
 }
+
+#[test]
+fn the_reference_of_flags_is_up_to_date() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/flags.md");
+    let checked = knarr_base::flags::check(Cli::command(), file.as_ref());
+    checked.expect("docs/flags.md");
+}

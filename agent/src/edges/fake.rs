@@ -257,12 +257,11 @@ impl Sandboxes for Arc<FakeNode> {
 
 impl Images for FakeNode {
     fn get(&self, reference: &str) -> Result<Option<Image>, ImageError> {
-        let known = match reference == IMAGE_ID {
-            true => !self.world().images.is_empty(),
-            false => {
-                let name = ImageName::parse(reference)?;
-                self.world().images.contains(&name)
-            }
+        let known = if reference == IMAGE_ID {
+            !self.world().images.is_empty()
+        } else {
+            let name = ImageName::parse(reference)?;
+            self.world().images.contains(&name)
         };
         Ok(known.then(|| Image {
             id: IMAGE_ID.to_owned(),

@@ -149,3 +149,10 @@ fn token_takes_what_it_needs_from_the_control_planes_file() {
     };
     assert!(source.message().contains("sever"), "{source}");
 }
+
+#[test]
+fn the_reference_of_flags_is_up_to_date() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/flags.md");
+    let checked = knarr_base::flags::check(Cli::command(), file.as_ref());
+    checked.expect("docs/flags.md");
+}

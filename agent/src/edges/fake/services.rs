@@ -154,25 +154,25 @@ impl FakeServices {
 impl World {
     /// Fails as the kernel does where a test has broken this.
     fn try_map(&self, what: Broken, action: &'static str) -> Result<(), DatapathError> {
-        match self.broken.contains(&what) {
-            true => Err(DatapathError::Map {
+        if self.broken.contains(&what) {
+            return Err(DatapathError::Map {
                 action,
                 map: "SERVICES",
                 source: Error::from(ErrorKind::OutOfMemory),
-            }),
-            false => Ok(()),
+            });
         }
+        Ok(())
     }
 
     fn try_network(&self, what: Broken, object: &str) -> Result<(), DatapathError> {
-        match self.broken.contains(&what) {
-            true => Err(DatapathError::Network {
+        if self.broken.contains(&what) {
+            return Err(DatapathError::Network {
                 action: "set",
                 object: object.to_owned(),
                 source: Error::from(ErrorKind::NetworkDown),
-            }),
-            false => Ok(()),
+            });
         }
+        Ok(())
     }
 
     fn full(&self, full: Full) -> DatapathError {
