@@ -15,6 +15,10 @@ use knarr_agent_plan::status::time;
 
 use crate::outbox::Outbox;
 
+mod reason;
+
+pub use reason::EventReason;
+
 /// Events of one object at once.
 const BURST: f64 = 25.0;
 /// After that, one in this time.
@@ -78,7 +82,14 @@ impl Events {
     }
 
     /// An event about a pod, or about one of its containers.
-    pub fn pod(&self, pod: &Pod, container: Option<&str>, kind: Kind, reason: &str, message: &str) {
+    pub fn pod(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        kind: Kind,
+        reason: &EventReason,
+        message: &str,
+    ) {
         let meta = &pod.metadata;
         let field_path = container.map(|name| {
             let init = pod
@@ -104,7 +115,7 @@ impl Events {
     }
 
     /// An event about the node.
-    pub fn node(&self, kind: Kind, reason: &str, message: &str) {
+    pub fn node(&self, kind: Kind, reason: &EventReason, message: &str) {
         let about = ObjectReference {
             kind: Some("Node".to_owned()),
             name: Some(self.node_name.clone()),
@@ -118,7 +129,7 @@ impl Events {
         &self,
         about: ObjectReference,
         kind: Kind,
-        reason: &str,
+        reason: &EventReason,
         message: &str,
         now_ms: Millis,
     ) {
@@ -135,10 +146,11 @@ impl Events {
         &self,
         about: ObjectReference,
         kind: Kind,
-        reason: &str,
+        reason: &EventReason,
         message: &str,
         now_ms: Millis,
     ) -> Option<Event> {
+        let reason = reason.as_str();
         let object = about.uid.clone().unwrap_or_default();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.known.len() > REMEMBERED_MAX || memory.buckets.len() > REMEMBERED_MAX {
@@ -161,7 +173,7 @@ impl Events {
         let key = (
             object,
             about.field_path.clone().unwrap_or_default(),
-            reason.to_owned(),
+            reason.clone().into_owned(),
             message.to_owned(),
         );
         let name_of_object = about.name.clone().unwrap_or_default();
@@ -183,7 +195,7 @@ impl Events {
                 ..ObjectMeta::default()
             },
             involved_object: about,
-            reason: Some(reason.to_owned()),
+            reason: Some(reason.into_owned()),
             message: Some(message.to_owned()),
             type_: Some(match kind {
                 Kind::Normal => "Normal".to_owned(),
@@ -232,8 +244,20 @@ mod tests {
     #[test]
     fn the_same_event_again_counts_up_under_one_name() {
         let (outbox, events) = events();
-        events.pod(&pod(), Some("c"), Kind::Warning, "BackOff", "again");
-        events.pod(&pod(), Some("c"), Kind::Warning, "BackOff", "again");
+        events.pod(
+            &pod(),
+            Some("c"),
+            Kind::Warning,
+            &EventReason::BackOff,
+            "again",
+        );
+        events.pod(
+            &pod(),
+            Some("c"),
+            Kind::Warning,
+            &EventReason::BackOff,
+            "again",
+        );
         let (first, second) = (next(&outbox).expect("one"), next(&outbox).expect("two"));
         assert_eq!(first.metadata.name, second.metadata.name);
         assert_eq!((first.count, second.count), (Some(1), Some(2)));
@@ -246,23 +270,35 @@ mod tests {
     #[test]
     fn events_of_one_moment_have_names_in_their_order() {
         let (outbox, events) = events();
-        let reasons = ["Pulled", "Created", "Started", "Killing"];
-        for reason in reasons {
+        let reasons = [
+            EventReason::Pulled,
+            EventReason::Created,
+            EventReason::Started,
+            EventReason::Killing,
+        ];
+        for reason in &reasons {
             events.pod(&pod(), Some("c"), Kind::Normal, reason, "m");
         }
         let mut heard: Vec<Event> = std::iter::from_fn(|| next(&outbox)).collect();
         heard.sort_by_key(|event| event.metadata.name.clone());
         let sorted: Vec<_> = heard.iter().filter_map(|e| e.reason.as_deref()).collect();
-        assert_eq!(sorted, reasons);
+        assert_eq!(sorted, ["Pulled", "Created", "Started", "Killing"]);
     }
 
     #[test]
     fn an_object_that_says_too_much_is_heard_less() {
         let (outbox, events) = events();
         for n in 0..100 {
-            events.pod(&pod(), None, Kind::Normal, "R", &n.to_string());
+            events.pod(
+                &pod(),
+                None,
+                Kind::Normal,
+                &EventReason::Pulled,
+                &n.to_string(),
+            );
         }
-        events.node(Kind::Normal, "Starting", "another object is not held back");
+        let other = "another object is not held back";
+        events.node(Kind::Normal, &EventReason::Starting, other);
         let mut heard = 0;
         while next(&outbox).is_some() {
             heard += 1;

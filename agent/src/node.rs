@@ -17,7 +17,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_agent_plan::Millis;
 use knarr_agent_plan::node::{
-    DatapathState, Pressure, Scheduling, change, conditions, scheduling_change,
+    ConditionKind, DatapathState, NodeEvent, Pressure, Scheduling, change, conditions,
+    scheduling_change,
 };
 use knarr_agent_plan::status::time;
 use knarr_api::quantity::Quantity;
@@ -28,7 +29,7 @@ use knarr_runtime::{Image, ImageStore, ImagesStamp, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Events, Kind};
+use crate::events::{EventReason, Events, Kind};
 use crate::machine::{Machine, meminfo};
 use crate::outbox::Outbox;
 
@@ -67,7 +68,7 @@ pub struct NodeReporter {
     /// The images, and the state of the store that they were read in.
     images: Option<(ImagesStamp, Vec<Image>)>,
     /// Last transition of each condition.
-    since: BTreeMap<&'static str, (bool, Millis)>,
+    since: BTreeMap<ConditionKind, (bool, Millis)>,
 }
 
 impl NodeReporter {
@@ -132,7 +133,7 @@ impl NodeReporter {
         let (store, data_dir) = (self.runtime.images().clone(), self.data_dir.clone());
         if self.since.is_empty() {
             self.events
-                .node(Kind::Normal, "Starting", "Starting kubelet.");
+                .node(Kind::Normal, &EventReason::Starting, "Starting kubelet.");
         }
         self.tell_scheduling();
         let (known, datapath) = (self.images.take(), self.datapath.borrow().clone());
@@ -166,8 +167,8 @@ impl NodeReporter {
     fn tell_overflows(&self, stats: &Stats, room: &Room) {
         for overflow in overflow::overflows(&self.stats, stats, room) {
             tracing::warn!("{}", overflow.message);
-            self.events
-                .node(Kind::Warning, overflow.reason, &overflow.message);
+            let reason = EventReason::Overflow(overflow.reason);
+            self.events.node(Kind::Warning, &reason, &overflow.message);
         }
     }
 
@@ -176,11 +177,16 @@ impl NodeReporter {
     fn tell_scheduling(&mut self) {
         let now = *self.scheduling.borrow_and_update();
         let before = std::mem::replace(&mut self.told, now);
-        let Some(reason) = scheduling_change(before, now) else {
-            return;
-        };
-        let message = format!("Node {} status is now: {reason}", self.machine.node_name);
-        self.events.node(Kind::Normal, reason, &message);
+        if let Some(event) = scheduling_change(before, now) {
+            self.tell_change(event);
+        }
+    }
+
+    fn tell_change(&self, event: NodeEvent) {
+        let name = &self.machine.node_name;
+        let message = format!("Node {name} status is now: {}", event.as_str());
+        let reason = EventReason::Node(event);
+        self.events.node(Kind::Normal, &reason, &message);
     }
 
     fn node(
@@ -217,19 +223,18 @@ impl NodeReporter {
             DatapathState::Down
         };
         let conditions = conditions(pressure, datapath).map(|c| {
-            let before = self.since.get(c.kind).map(|(held, _)| *held);
-            if let Some(reason) = change(&c, before) {
-                let message = format!("Node {} status is now: {reason}", machine.node_name);
-                self.events.node(Kind::Normal, reason, &message);
+            let before = self.since.get(&c.kind).map(|(held, _)| *held);
+            if let Some(event) = change(&c, before) {
+                self.tell_change(event);
             }
             let since = self.since.entry(c.kind).or_insert((c.holds, now_ms));
             if since.0 != c.holds {
                 *since = (c.holds, now_ms);
             }
             NodeCondition {
-                type_: c.kind.to_owned(),
+                type_: c.kind.as_str().to_owned(),
                 status: if c.holds { "True" } else { "False" }.to_owned(),
-                reason: Some(c.reason.to_owned()),
+                reason: Some(c.reason.as_str().to_owned()),
                 message: Some(c.message.to_owned()),
                 last_transition_time: Some(time(since.1)),
                 // The control plane puts the time in at which it hears of this: a report that says the same again is

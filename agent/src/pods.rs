@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::desired::Desired;
 use crate::edges::{Edges, PodLink, PodNetwork, SandboxHandle};
-use crate::events::{Events, Kind};
+use crate::events::{EventReason, Events, Kind};
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -364,7 +364,7 @@ impl Pods {
                 clock.until(due_ms).as_secs()
             );
             let events = &self.context.events;
-            events.pod(&pod, None, Kind::Warning, "FailedSync", &text);
+            events.pod(&pod, None, Kind::Warning, &EventReason::FailedSync, &text);
         }
     }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desired::{Desired, EndpointKey, ServiceChanges, ServiceKey};
 use crate::edges::{NodeNetwork, ServiceMaps};
-use crate::events::{Events, Kind};
+use crate::events::{EventReason, Events, Kind};
 use crate::memory::Bursts;
 use crate::metrics::Metrics;
 use crate::ranges::NodeRanges;
@@ -230,8 +230,11 @@ impl Services {
         }
         for refusal in &plan.refusals {
             tracing::warn!("{refusal}");
-            self.events
-                .node(Kind::Warning, "ServiceNotCarried", &refusal.to_string());
+            self.events.node(
+                Kind::Warning,
+                &EventReason::ServiceNotCarried,
+                &refusal.to_string(),
+            );
         }
         if plan.ops.is_empty() {
             return Sync::Clean;
@@ -249,7 +252,7 @@ impl Services {
                 let text = knarr_base::chain(&error);
                 tracing::error!("programming Services: {text}");
                 self.events
-                    .node(Kind::Warning, "ServiceProgrammingFailed", &text);
+                    .node(Kind::Warning, &EventReason::ServiceProgrammingFailed, &text);
                 self.metrics.services_failed();
                 Sync::Broken
             }

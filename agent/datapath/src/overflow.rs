@@ -9,10 +9,24 @@ use knarr_ebpf_common::Stat;
 
 use crate::map_name::MapName;
 
-/// The event's reason where a map was full.
-const REASON_MAP: &str = "DatapathMapFull";
-/// The event's reason where source ports ran out.
-const REASON_PORTS: &str = "DatapathPortsExhausted";
+/// The reason of an event about something that had no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverflowReason {
+    /// A map was full.
+    MapFull,
+    /// Source ports ran out.
+    PortsExhausted,
+}
+
+impl OverflowReason {
+    /// As the event has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OverflowReason::MapFull => "DatapathMapFull",
+            OverflowReason::PortsExhausted => "DatapathPortsExhausted",
+        }
+    }
+}
 
 /// How much fits, as the pinned maps are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +47,7 @@ pub struct Room {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overflow {
     /// The event's reason.
-    pub reason: &'static str,
+    pub reason: OverflowReason,
     /// What, how much there is of it, what that meant, and how to have more. The same at each look, so that
     /// repetitions are counted and not listed.
     pub message: String,
@@ -65,7 +79,7 @@ fn full(map: MapName, entries: u32, effect: &str) -> String {
 fn describe(stat: Stat, room: &Room) -> Option<Overflow> {
     let map = |message| {
         Some(Overflow {
-            reason: REASON_MAP,
+            reason: OverflowReason::MapFull,
             message,
         })
     };
@@ -94,7 +108,7 @@ fn describe(stat: Stat, room: &Room) -> Option<Overflow> {
             "some programs see a pod's address as their peer's instead of the Service's",
         )),
         Stat::SnatPortsExhausted => Some(Overflow {
-            reason: REASON_PORTS,
+            reason: OverflowReason::PortsExhausted,
             message: format!(
                 "no source port of {} to {} was free for another flow from outside to a backend on \
                  another node, and it was dropped: each backend can have that many from this node; more \
@@ -121,7 +135,10 @@ mod tests {
 
     fn reasons(before: &[(&str, u64)], after: &[(&str, u64)]) -> Vec<(&'static str, String)> {
         let found = overflows(before, after, &ROOM);
-        found.into_iter().map(|o| (o.reason, o.message)).collect()
+        found
+            .into_iter()
+            .map(|o| (o.reason.as_str(), o.message))
+            .collect()
     }
 
     #[test]

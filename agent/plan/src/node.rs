@@ -45,15 +45,140 @@ pub enum Scheduling {
     Unschedulable,
 }
 
+/// `type` of a condition of the Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionKind {
+    /// Little memory is left.
+    MemoryPressure,
+    /// Little space, or few inodes, are left on the disk.
+    DiskPressure,
+    /// Few process numbers are left.
+    PidPressure,
+    /// Pods can run.
+    Ready,
+}
+
+impl ConditionKind {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConditionKind::MemoryPressure => "MemoryPressure",
+            ConditionKind::DiskPressure => "DiskPressure",
+            ConditionKind::PidPressure => "PIDPressure",
+            ConditionKind::Ready => "Ready",
+        }
+    }
+}
+
+/// `reason` of a condition of the Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionReason {
+    /// Of memory.
+    KubeletHasInsufficientMemory,
+    /// Of memory.
+    KubeletHasSufficientMemory,
+    /// Of the disk.
+    KubeletHasDiskPressure,
+    /// Of the disk.
+    KubeletHasNoDiskPressure,
+    /// Of process numbers.
+    KubeletHasInsufficientPid,
+    /// Of process numbers.
+    KubeletHasSufficientPid,
+    /// Of readiness.
+    KubeletReady,
+    /// Of readiness.
+    KubeletNotReady,
+}
+
+impl ConditionReason {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConditionReason::KubeletHasInsufficientMemory => "KubeletHasInsufficientMemory",
+            ConditionReason::KubeletHasSufficientMemory => "KubeletHasSufficientMemory",
+            ConditionReason::KubeletHasDiskPressure => "KubeletHasDiskPressure",
+            ConditionReason::KubeletHasNoDiskPressure => "KubeletHasNoDiskPressure",
+            ConditionReason::KubeletHasInsufficientPid => "KubeletHasInsufficientPID",
+            ConditionReason::KubeletHasSufficientPid => "KubeletHasSufficientPID",
+            ConditionReason::KubeletReady => "KubeletReady",
+            ConditionReason::KubeletNotReady => "KubeletNotReady",
+        }
+    }
+
+    /// For people.
+    fn message(self) -> &'static str {
+        match self {
+            ConditionReason::KubeletHasInsufficientMemory => {
+                "kubelet has insufficient memory available"
+            }
+            ConditionReason::KubeletHasSufficientMemory => {
+                "kubelet has sufficient memory available"
+            }
+            ConditionReason::KubeletHasDiskPressure => "kubelet has disk pressure",
+            ConditionReason::KubeletHasNoDiskPressure => "kubelet has no disk pressure",
+            ConditionReason::KubeletHasInsufficientPid => "kubelet has insufficient PID available",
+            ConditionReason::KubeletHasSufficientPid => "kubelet has sufficient PID available",
+            ConditionReason::KubeletReady => "kubelet is posting ready status",
+            ConditionReason::KubeletNotReady => {
+                "container runtime network not ready: the eBPF programs are not attached yet"
+            }
+        }
+    }
+}
+
+/// A change of the Node that is worth an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// Little memory is left.
+    InsufficientMemory,
+    /// Enough is.
+    SufficientMemory,
+    /// The disk is nearly full.
+    DiskPressure,
+    /// It is not.
+    NoDiskPressure,
+    /// Few process numbers are left.
+    InsufficientPid,
+    /// Enough are.
+    SufficientPid,
+    /// Pods can run.
+    Ready,
+    /// They cannot.
+    NotReady,
+    /// The node gets new pods.
+    Schedulable,
+    /// It gets none.
+    NotSchedulable,
+}
+
+impl NodeEvent {
+    /// As the event's reason has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeEvent::InsufficientMemory => "NodeHasInsufficientMemory",
+            NodeEvent::SufficientMemory => "NodeHasSufficientMemory",
+            NodeEvent::DiskPressure => "NodeHasDiskPressure",
+            NodeEvent::NoDiskPressure => "NodeHasNoDiskPressure",
+            NodeEvent::InsufficientPid => "NodeHasInsufficientPID",
+            NodeEvent::SufficientPid => "NodeHasSufficientPID",
+            NodeEvent::Ready => "NodeReady",
+            NodeEvent::NotReady => "NodeNotReady",
+            NodeEvent::Schedulable => "NodeSchedulable",
+            NodeEvent::NotSchedulable => "NodeNotSchedulable",
+        }
+    }
+}
+
 /// A condition as measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// `type` of the condition.
-    pub kind: &'static str,
+    /// Which one.
+    pub kind: ConditionKind,
     /// Whether it is true.
     pub holds: bool,
     /// For programs.
-    pub reason: &'static str,
+    pub reason: ConditionReason,
     /// For people.
     pub message: &'static str,
 }
@@ -64,87 +189,71 @@ pub fn conditions(pressure: &Pressure, datapath: DatapathState) -> [Condition; 4
     let disk = pressure.disk_free_percent < DISK_AVAILABLE_MIN_PERCENT
         || pressure.inodes_free_percent < INODES_FREE_MIN_PERCENT;
     let pids = pressure.pids_free_percent < PIDS_FREE_MIN_PERCENT;
-    let pick =
-        |kind, holds, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
-            let (reason, message) = if holds { yes } else { no };
-            Condition {
-                kind,
-                holds,
-                reason,
-                message,
-            }
-        };
+    let ready = datapath == DatapathState::Up;
+    let pick = |kind, holds, yes: ConditionReason, no: ConditionReason| {
+        let reason = if holds { yes } else { no };
+        Condition {
+            kind,
+            holds,
+            reason,
+            message: reason.message(),
+        }
+    };
     [
         pick(
-            "MemoryPressure",
+            ConditionKind::MemoryPressure,
             memory,
-            (
-                "KubeletHasInsufficientMemory",
-                "kubelet has insufficient memory available",
-            ),
-            (
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available",
-            ),
+            ConditionReason::KubeletHasInsufficientMemory,
+            ConditionReason::KubeletHasSufficientMemory,
         ),
         pick(
-            "DiskPressure",
+            ConditionKind::DiskPressure,
             disk,
-            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ConditionReason::KubeletHasDiskPressure,
+            ConditionReason::KubeletHasNoDiskPressure,
         ),
         pick(
-            "PIDPressure",
+            ConditionKind::PidPressure,
             pids,
-            (
-                "KubeletHasInsufficientPID",
-                "kubelet has insufficient PID available",
-            ),
-            (
-                "KubeletHasSufficientPID",
-                "kubelet has sufficient PID available",
-            ),
+            ConditionReason::KubeletHasInsufficientPid,
+            ConditionReason::KubeletHasSufficientPid,
         ),
         pick(
-            "Ready",
-            datapath == DatapathState::Up,
-            ("KubeletReady", "kubelet is posting ready status"),
-            (
-                "KubeletNotReady",
-                "container runtime network not ready: the eBPF programs are not attached yet",
-            ),
+            ConditionKind::Ready,
+            ready,
+            ConditionReason::KubeletReady,
+            ConditionReason::KubeletNotReady,
         ),
     ]
 }
 
-/// The reason of the event about a condition that held `before`, or had not been looked at. As kubelet (v1.37): events tell
-/// of memory, disk and process numbers at the start, and of readiness when it changes.
-pub fn change(condition: &Condition, before: Option<bool>) -> Option<&'static str> {
+/// The event about a condition that held `before`, or had not been looked at. As kubelet (v1.37): events tell of memory, disk
+/// and process numbers at the start, and of readiness when it changes.
+pub fn change(condition: &Condition, before: Option<bool>) -> Option<NodeEvent> {
     let is_told = match before {
         Some(before) => before != condition.holds,
-        None => condition.kind != "Ready",
+        None => condition.kind != ConditionKind::Ready,
     };
-    let reason = match (condition.kind, condition.holds) {
-        ("MemoryPressure", true) => "NodeHasInsufficientMemory",
-        ("MemoryPressure", false) => "NodeHasSufficientMemory",
-        ("DiskPressure", true) => "NodeHasDiskPressure",
-        ("DiskPressure", false) => "NodeHasNoDiskPressure",
-        ("PIDPressure", true) => "NodeHasInsufficientPID",
-        ("PIDPressure", false) => "NodeHasSufficientPID",
-        ("Ready", true) => "NodeReady",
-        ("Ready", false) => "NodeNotReady",
-        _ => return None,
+    let event = match (condition.kind, condition.holds) {
+        (ConditionKind::MemoryPressure, true) => NodeEvent::InsufficientMemory,
+        (ConditionKind::MemoryPressure, false) => NodeEvent::SufficientMemory,
+        (ConditionKind::DiskPressure, true) => NodeEvent::DiskPressure,
+        (ConditionKind::DiskPressure, false) => NodeEvent::NoDiskPressure,
+        (ConditionKind::PidPressure, true) => NodeEvent::InsufficientPid,
+        (ConditionKind::PidPressure, false) => NodeEvent::SufficientPid,
+        (ConditionKind::Ready, true) => NodeEvent::Ready,
+        (ConditionKind::Ready, false) => NodeEvent::NotReady,
     };
-    is_told.then_some(reason)
+    is_told.then_some(event)
 }
 
-/// The reason of the event about a changed `spec.unschedulable`.
-pub fn scheduling_change(before: Scheduling, now: Scheduling) -> Option<&'static str> {
-    let reason = match now {
-        Scheduling::Schedulable => "NodeSchedulable",
-        Scheduling::Unschedulable => "NodeNotSchedulable",
+/// The event about a changed `spec.unschedulable`.
+pub fn scheduling_change(before: Scheduling, now: Scheduling) -> Option<NodeEvent> {
+    let event = match now {
+        Scheduling::Schedulable => NodeEvent::Schedulable,
+        Scheduling::Unschedulable => NodeEvent::NotSchedulable,
     };
-    (before != now).then_some(reason)
+    (before != now).then_some(event)
 }
 
 #[cfg(test)]
@@ -162,7 +271,10 @@ mod tests {
     fn conditions_are_told_at_the_start_and_when_they_change() {
         let told = |datapath, before: Option<bool>| -> Vec<_> {
             let all = conditions(&FINE, datapath);
-            all.iter().filter_map(|c| change(c, before)).collect()
+            all.iter()
+                .filter_map(|c| change(c, before))
+                .map(NodeEvent::as_str)
+                .collect()
         };
         let fine = [
             "NodeHasSufficientMemory",
@@ -181,7 +293,7 @@ mod tests {
         );
         assert_eq!(
             change(&memory, Some(false)),
-            Some("NodeHasInsufficientMemory")
+            Some(NodeEvent::InsufficientMemory)
         );
         assert_eq!(change(&memory, Some(true)), None);
     }
@@ -195,7 +307,7 @@ mod tests {
             (Unschedulable, Unschedulable),
             (Unschedulable, Schedulable),
         ]
-        .map(|(before, now)| scheduling_change(before, now));
+        .map(|(before, now)| scheduling_change(before, now).map(NodeEvent::as_str));
         let (yes, no) = (Some("NodeSchedulable"), Some("NodeNotSchedulable"));
         assert_eq!(told, [None, no, None, yes]);
     }
@@ -205,7 +317,7 @@ mod tests {
         let holds = |pressure: &Pressure, kind: &str| {
             let all = conditions(pressure, DatapathState::Up);
             all.iter()
-                .find(|c| c.kind == kind)
+                .find(|c| c.kind.as_str() == kind)
                 .expect("condition")
                 .holds
         };
@@ -224,6 +336,9 @@ mod tests {
     #[test]
     fn a_node_without_its_datapath_is_not_ready() {
         let all = conditions(&FINE, DatapathState::Down);
-        assert!(all.iter().any(|c| c.kind == "Ready" && !c.holds));
+        assert!(
+            all.iter()
+                .any(|c| c.kind == ConditionKind::Ready && !c.holds)
+        );
     }
 }

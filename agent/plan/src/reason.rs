@@ -4,6 +4,8 @@
 //! They are in the records on disk as the same words; a word of another version is read as the nearest one here. Why a
 //! container ended is `knarr_pod::ExitReason`. Messages beside them are texts for people.
 
+use std::borrow::Cow;
+
 use knarr_pod::StartReason;
 use serde::{Deserialize, Serialize};
 
@@ -162,16 +164,51 @@ pub enum FailureReason {
     Other(String),
 }
 
+impl FailureReason {
+    /// As Kubernetes writes it.
+    pub fn as_str(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            FailureReason::DeadlineExceeded => "DeadlineExceeded",
+            FailureReason::Evicted => "Evicted",
+            FailureReason::NodeAffinity => "NodeAffinity",
+            FailureReason::OutOf(resource) => return Cow::Owned(format!("OutOf{resource}")),
+            FailureReason::PodOSNotSupported => "PodOSNotSupported",
+            FailureReason::SysctlForbidden => "SysctlForbidden",
+            FailureReason::Other(text) => text,
+        })
+    }
+}
+
 impl std::fmt::Display for FailureReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.as_str())
+    }
+}
+
+/// Why a condition of a pod's status does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionReason {
+    /// The pod is over, and succeeded.
+    PodCompleted,
+    /// The pod is over, and failed.
+    PodFailed,
+    /// Init containers have not ended.
+    ContainersNotInitialized,
+    /// Containers are not ready.
+    ContainersNotReady,
+    /// A readiness gate does not hold.
+    ReadinessGatesNotReady,
+}
+
+impl ConditionReason {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
         match self {
-            FailureReason::DeadlineExceeded => f.write_str("DeadlineExceeded"),
-            FailureReason::Evicted => f.write_str("Evicted"),
-            FailureReason::NodeAffinity => f.write_str("NodeAffinity"),
-            FailureReason::OutOf(resource) => write!(f, "OutOf{resource}"),
-            FailureReason::PodOSNotSupported => f.write_str("PodOSNotSupported"),
-            FailureReason::SysctlForbidden => f.write_str("SysctlForbidden"),
-            FailureReason::Other(text) => f.write_str(text),
+            ConditionReason::PodCompleted => "PodCompleted",
+            ConditionReason::PodFailed => "PodFailed",
+            ConditionReason::ContainersNotInitialized => "ContainersNotInitialized",
+            ConditionReason::ContainersNotReady => "ContainersNotReady",
+            ConditionReason::ReadinessGatesNotReady => "ReadinessGatesNotReady",
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::pod::{
     Observed, PodResult, Restart, Role, SandboxView, Stage, Wanted, containers, host_network,
     init_position, is_deleted, is_started, is_terminal, restart_due, restarts, result, stage,
 };
-use crate::reason::WaitingReason;
+use crate::reason::{ConditionReason, WaitingReason};
 use crate::record::{ConditionRecord, ContainerRecord, Exit, PodRecord};
 use crate::resources::qos;
 
@@ -366,21 +366,20 @@ impl View<'_> {
         main: &[ContainerStatus],
     ) -> Vec<PodCondition> {
         let generation = self.pod.metadata.generation;
-        let condition = |type_: &str, failure: Option<(&str, String)>| PodCondition {
+        let condition = |type_: &str, failure: Option<NotMet>| PodCondition {
             type_: type_.to_owned(),
             status: if failure.is_none() { "True" } else { "False" }.to_owned(),
             reason: failure
                 .as_ref()
-                .map(|(r, _)| (*r).to_owned())
-                .filter(|r| !r.is_empty()),
-            message: failure.map(|(_, m)| m).filter(|m| !m.is_empty()),
+                .and_then(|f| f.reason)
+                .map(|reason| reason.as_str().to_owned()),
+            message: failure.map(|f| f.message).filter(|m| !m.is_empty()),
             observed_generation: generation,
             ..PodCondition::default()
         };
-        let quiet = || Some(("", String::new()));
         let over = match phase {
-            "Succeeded" => Some("PodCompleted"),
-            "Failed" => Some("PodFailed"),
+            "Succeeded" => Some(ConditionReason::PodCompleted),
+            "Failed" => Some(ConditionReason::PodFailed),
             _ => None,
         };
         let usable = self
@@ -404,27 +403,25 @@ impl View<'_> {
                 if names.is_empty() {
                     None
                 } else {
-                    Some((
-                        "ContainersNotInitialized",
+                    Some(NotMet::because(
+                        ConditionReason::ContainersNotInitialized,
                         format!("containers with incomplete status: [{}]", names.join(" ")),
                     ))
                 }
             }
         };
-        let containers_ready = over.map(|o| (o, String::new())).or_else(|| {
+        let over = over.map(|reason| NotMet::because(reason, String::new()));
+        let containers_ready = over.or_else(|| {
             let mut names = unready(&sidecars);
             names.extend(unready(main));
             (!names.is_empty()).then(|| {
                 let text = format!("containers with unready status: [{}]", names.join(" "));
-                ("ContainersNotReady", text)
+                NotMet::because(ConditionReason::ContainersNotReady, text)
             })
         });
         let ready = containers_ready.clone().or_else(|| self.unready_gates());
         vec![
-            condition(
-                "PodReadyToStartContainers",
-                if usable { None } else { quiet() },
-            ),
+            condition("PodReadyToStartContainers", (!usable).then(NotMet::default)),
             condition("Initialized", initialized),
             condition("Ready", ready),
             condition("ContainersReady", containers_ready),
@@ -432,7 +429,7 @@ impl View<'_> {
         ]
     }
 
-    fn unready_gates(&self) -> Option<(&'static str, String)> {
+    fn unready_gates(&self) -> Option<NotMet> {
         let conditions = self.pod.status.iter();
         let conditions: Vec<&PodCondition> = conditions
             .flat_map(|s| s.conditions.iter().flatten())
@@ -453,7 +450,25 @@ impl View<'_> {
                 }
             })
             .collect();
-        (!unready.is_empty()).then(|| ("ReadinessGatesNotReady", unready.join(", ")))
+        (!unready.is_empty())
+            .then(|| NotMet::because(ConditionReason::ReadinessGatesNotReady, unready.join(", ")))
+    }
+}
+
+/// Why a condition does not hold.
+#[derive(Clone, Debug, Default)]
+struct NotMet {
+    reason: Option<ConditionReason>,
+    /// May be empty.
+    message: String,
+}
+
+impl NotMet {
+    fn because(reason: ConditionReason, message: String) -> NotMet {
+        NotMet {
+            reason: Some(reason),
+            message,
+        }
     }
 }
 

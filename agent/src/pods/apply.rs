@@ -14,7 +14,7 @@ use knarr_runtime::SandboxError;
 use tokio::sync::Semaphore;
 
 use super::worker::Worker;
-use crate::events::Kind;
+use crate::events::{EventReason, Kind};
 
 mod containers;
 mod sandbox;
@@ -76,7 +76,7 @@ impl Worker {
                 cause,
                 message,
             } => {
-                self.tell(Some(name), Kind::Normal, "Killing", message);
+                self.tell(Some(name), Kind::Normal, EventReason::Killing, message);
                 let now_ms = self.context.clock.now_ms();
                 self.record
                     .pre_stopping(name, *cause, *grace_ms, *sleep_ms, now_ms);
@@ -92,7 +92,7 @@ impl Worker {
             } => {
                 let signal = self.stop_signal(name, signal.as_deref()).await;
                 if let Some(message) = message {
-                    self.tell(Some(name), Kind::Normal, "Killing", message);
+                    self.tell(Some(name), Kind::Normal, EventReason::Killing, message);
                 }
                 let sandbox = self.sandbox.clone().ok_or(ApplyError::NoSandbox)?;
                 sandbox.signal(name, *attempt, signal).await?;
@@ -115,7 +115,8 @@ impl Worker {
             PodAction::BeginTermination { failure } => {
                 self.begin_termination(failure.clone());
                 if let Some(PodFailure { reason, message }) = failure {
-                    self.tell(None, Kind::Warning, &reason.to_string(), message);
+                    let reason = EventReason::Pod(reason.clone());
+                    self.tell(None, Kind::Warning, reason, message);
                 }
                 Ok(())
             }
@@ -124,9 +125,9 @@ impl Worker {
         }
     }
 
-    fn tell(&self, container: Option<&str>, kind: Kind, reason: &str, message: &str) {
+    fn tell(&self, container: Option<&str>, kind: Kind, reason: EventReason, message: &str) {
         let events = &self.context.events;
-        events.pod(&self.pod, container, kind, reason, message);
+        events.pod(&self.pod, container, kind, &reason, message);
     }
 
     pub(super) fn refuse(&mut self, name: &str, reason: WaitingReason, message: &str) {
@@ -139,14 +140,15 @@ impl Worker {
                 self.tell(
                     Some(name),
                     Kind::Warning,
-                    "Failed",
+                    EventReason::Failed,
                     &format!("Failed to pull image \"{image}\": {message}"),
                 );
-                "Error: ErrImagePull".to_owned()
+                format!("Error: {}", reason.as_str())
             }
             WaitingReason::ErrImageNeverPull => {
-                self.tell(Some(name), Kind::Warning, "ErrImageNeverPull", message);
-                "Error: ErrImageNeverPull".to_owned()
+                let event = EventReason::Waiting(reason);
+                self.tell(Some(name), Kind::Warning, event, message);
+                format!("Error: {}", reason.as_str())
             }
             WaitingReason::ImagePullBackOff => {
                 let image = self
@@ -154,15 +156,15 @@ impl Worker {
                     .and_then(|c| c.image)
                     .unwrap_or_default();
                 let text = format!("Back-off pulling image \"{image}\"");
-                self.tell(Some(name), Kind::Normal, "BackOff", &text);
-                "Error: ImagePullBackOff".to_owned()
+                self.tell(Some(name), Kind::Normal, EventReason::BackOff, &text);
+                format!("Error: {}", reason.as_str())
             }
             _ => format!("Error: {message}"),
         };
         let before = self.record.containers.get(name);
         let told = before.and_then(|r| r.refusal.as_ref());
         if told.is_none_or(|r| r.reason != reason || r.message != message) {
-            self.tell(Some(name), Kind::Warning, "Failed", &text);
+            self.tell(Some(name), Kind::Warning, EventReason::Failed, &text);
         }
         self.record
             .refused(name, reason, message, self.context.clock.now_ms());
@@ -171,7 +173,7 @@ impl Worker {
     pub(super) fn refuse_sandbox(&mut self, reason: SandboxReason, message: &str) -> ApplyError {
         let told = self.record.sandbox_refusal.as_ref();
         if told.is_none_or(|r| r.message != message) {
-            self.tell(None, Kind::Warning, reason.as_str(), message);
+            self.tell(None, Kind::Warning, EventReason::Sandbox(reason), message);
             tracing::warn!(pod = self.name(), "{message}");
         }
         self.record

@@ -32,7 +32,7 @@ use super::probes::{Probes, RemarkKind};
 use super::sizes::{DiskPlaces, Measured, Sizes};
 use super::{Context, spec};
 use crate::edges::SandboxHandle;
-use crate::events::Kind;
+use crate::events::{EventReason, Kind};
 
 /// The first and the longest pause after an action failed, in milliseconds.
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
@@ -225,7 +225,7 @@ impl Worker {
                     &self.pod,
                     None,
                     Kind::Warning,
-                    "FailedPodSandBoxStatus",
+                    &EventReason::FailedPodSandBoxStatus,
                     &text,
                 );
                 told = text;
@@ -396,14 +396,14 @@ impl Worker {
             let probe = remark.probe.as_str();
             let title = format!("{}{}", probe[..1].to_uppercase(), &probe[1..]);
             let (reason, became) = match remark.kind {
-                RemarkKind::Failed => ("Unhealthy", "failed"),
-                RemarkKind::Warned => ("ProbeWarning", "warning"),
+                RemarkKind::Failed => (EventReason::Unhealthy, "failed"),
+                RemarkKind::Warned => (EventReason::ProbeWarning, "warning"),
             };
             self.context.events.pod(
                 &self.pod,
                 Some(&remark.container),
                 Kind::Warning,
-                reason,
+                &reason,
                 &format!("{title} probe {became}: {}", remark.message),
             );
         }
@@ -428,9 +428,9 @@ impl Worker {
                     .unwrap_or("the program could not be started");
                 let text = format!("Error: {message}");
                 let container = Some(view.name.as_str());
-                self.context
-                    .events
-                    .pod(&self.pod, container, Kind::Warning, "Failed", &text);
+                let events = &self.context.events;
+                let reason = EventReason::Failed;
+                events.pod(&self.pod, container, Kind::Warning, &reason, &text);
             }
         }
     }
@@ -464,9 +464,9 @@ impl Worker {
                     "Back-off restarting failed container {name} in pod {}",
                     self.long_name()
                 );
-                self.context
-                    .events
-                    .pod(&self.pod, Some(&name), Kind::Warning, "BackOff", &text);
+                let events = &self.context.events;
+                let reason = EventReason::BackOff;
+                events.pod(&self.pod, Some(&name), Kind::Warning, &reason, &text);
             }
         }
         if self.wanted == Wanted::Removed {
@@ -596,7 +596,8 @@ impl Worker {
     pub(super) fn reject(&mut self, failure: PodFailure) {
         let PodFailure { reason, message } = &failure;
         let events = &self.context.events;
-        events.pod(&self.pod, None, Kind::Warning, &reason.to_string(), message);
+        let reason = EventReason::Pod(reason.clone());
+        events.pod(&self.pod, None, Kind::Warning, &reason, message);
         self.begin_termination(Some(failure));
     }
 

@@ -15,7 +15,7 @@ use super::super::spec;
 use super::super::worker::Worker;
 use super::ApplyError;
 use crate::edges::Sandbox;
-use crate::events::Kind;
+use crate::events::{EventReason, Kind};
 
 impl Worker {
     pub(super) async fn start(&mut self, name: &str, attempt: u32) -> Result<(), ApplyError> {
@@ -66,7 +66,7 @@ impl Worker {
         self.tell(
             Some(name),
             Kind::Normal,
-            "Pulled",
+            EventReason::Pulled,
             &pulled_message(&container),
         );
         let began = std::time::Instant::now();
@@ -79,7 +79,7 @@ impl Worker {
                 self.note_created(&*sandbox, name, attempt);
                 if state.phase != ContainerPhase::Created {
                     let text = format!("Started container {name}");
-                    self.tell(Some(name), Kind::Normal, "Started", &text);
+                    self.tell(Some(name), Kind::Normal, EventReason::Started, &text);
                 }
                 Ok(())
             }
@@ -112,7 +112,7 @@ impl Worker {
         self.record
             .started(name, attempt, number, self.context.clock.now_ms());
         let text = format!("Created container: {name}");
-        self.tell(Some(name), Kind::Normal, "Created", &text);
+        self.tell(Some(name), Kind::Normal, EventReason::Created, &text);
     }
 
     /// The number of the signal to stop a container with; what the pod asks for comes before the image's.
