@@ -11,6 +11,7 @@ use knarr_apiserver::{ApiError, Client, DeleteParams, Object, Patch, Propagation
 use knarr_control_plan::deployment::{self, Action, NameTaken, SetRef, View};
 use knarr_control_plan::owners::{self, new_controller_ref};
 use knarr_control_plan::pods::PodView;
+use knarr_control_plan::reason::EventReason;
 use serde_json::json;
 
 use crate::clock;
@@ -164,8 +165,8 @@ impl Deployments {
                 Err(error) if error.is_already_exists() => self.settle_name(deployment, &set).await,
                 Err(error) => {
                     let message = format!("Failed to create new replica set: {error}");
-                    self.recorder
-                        .warning(about(deployment), "ReplicaSetCreateError", message);
+                    let reason = EventReason::ReplicaSetCreateError;
+                    self.recorder.warning(about(deployment), reason, message);
                     Err(error)
                 }
             },

@@ -20,6 +20,7 @@ use knarr_control_plan::node_lifecycle::{
     plan_health, plan_taints, plan_unready, unready_status,
 };
 use knarr_control_plan::pods::PodView;
+use knarr_control_plan::reason::{ConditionReason, EventReason};
 use knarr_control_plan::replica_set::PodRef;
 
 use crate::clock;
@@ -250,12 +251,13 @@ impl NodeLifecycle {
         };
         let about = reference("v1", "Pod", &current.metadata);
         let message = format!("Marking for deletion Pod {}", pod.name);
-        self.recorder.normal(about, "TaintManagerEviction", message);
+        self.recorder
+            .normal(about, EventReason::TaintManagerEviction, message);
         let status = current.status.clone().unwrap_or_default();
         let why = "Taint manager: deleting due to NoExecute taint";
         current.status = Some(disrupted_status(
             &status,
-            "DeletionByTaintManager",
+            ConditionReason::DeletionByTaintManager,
             why,
             clock::now(),
         ));

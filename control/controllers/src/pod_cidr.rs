@@ -11,6 +11,7 @@ use knarr_api::k8s_openapi::api::core::v1::Node;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Client};
 use knarr_control_plan::pod_cidr::{PodCidrError, PodCidrs};
+use knarr_control_plan::reason::EventReason;
 
 use crate::controller::{Controller, Reconcile, Registration};
 use crate::informer::Informer;
@@ -127,7 +128,8 @@ impl NodeCidrs {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         tracing::warn!(node = name, %error, "no pod range is left");
         let about = reference("v1", "Node", &node.metadata);
-        let message = format!("Node {name} status is now: CIDRNotAvailable: {error}");
-        self.recorder.warning(about, "CIDRNotAvailable", message);
+        let reason = EventReason::CidrNotAvailable;
+        let message = format!("Node {name} status is now: {}: {error}", reason.as_str());
+        self.recorder.warning(about, reason, message);
     }
 }

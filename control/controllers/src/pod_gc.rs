@@ -14,6 +14,7 @@ use knarr_control_plan::pod_gc::{
     Departures, NodeFate, TERMINATED_MAX, Verdict, judge, plan_terminated,
 };
 use knarr_control_plan::pods::{Phase, PodView};
+use knarr_control_plan::reason::ConditionReason;
 
 use crate::clock;
 use crate::controller::{Controller, Reconcile, Registration};
@@ -188,7 +189,7 @@ impl PodGc {
             && !Phase::parse(status.phase.as_deref()).is_terminal()
         {
             status.phase = Some("Failed".to_owned());
-            let reason = "DeletionByPodGC";
+            let reason = ConditionReason::DeletionByPodGc;
             pod.status = Some(disrupted_status(&status, reason, message, clock::now()));
             client.update_status(&pod).await?;
         }

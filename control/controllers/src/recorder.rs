@@ -12,6 +12,7 @@ use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time
 use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_apiserver::{ApiError, Client, Patch};
 use knarr_control_plan::events::{Correlator, Note, Severity, Write};
+use knarr_control_plan::reason::EventReason;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -68,12 +69,12 @@ impl Recorder {
     }
 
     /// Records that something succeeded.
-    pub fn normal(&self, about: ObjectReference, reason: &'static str, message: String) {
+    pub fn normal(&self, about: ObjectReference, reason: EventReason, message: String) {
         self.record(about, Severity::Normal, reason, message);
     }
 
     /// Records that something failed.
-    pub fn warning(&self, about: ObjectReference, reason: &'static str, message: String) {
+    pub fn warning(&self, about: ObjectReference, reason: EventReason, message: String) {
         self.record(about, Severity::Warning, reason, message);
     }
 
@@ -81,7 +82,7 @@ impl Recorder {
         &self,
         about: ObjectReference,
         severity: Severity,
-        reason: &'static str,
+        reason: EventReason,
         message: String,
     ) {
         let note = Note {
@@ -95,7 +96,7 @@ impl Recorder {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             // Logged at the first, the second, the fourth, ...: a burst must not fill the log.
             if dropped.is_power_of_two() {
-                tracing::warn!(reason, dropped, "events are dropped");
+                tracing::warn!(reason = reason.as_str(), dropped, "events are dropped");
             }
         }
     }
@@ -163,9 +164,9 @@ fn created(ended: Option<Result<(), tokio::task::JoinError>>) -> bool {
     ended.is_some()
 }
 
-fn unwritten(error: &ApiError, reason: &'static str) {
+fn unwritten(error: &ApiError, reason: EventReason) {
     // Usual for objects of a namespace that is ending.
-    tracing::debug!(%error, reason, "an event was not written");
+    tracing::debug!(%error, reason = reason.as_str(), "an event was not written");
 }
 
 async fn count_up(

@@ -16,6 +16,7 @@ use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Client, DeleteParams, Object, Patch};
 use knarr_control_plan::owners::{self, controller_of, new_controller_ref};
 use knarr_control_plan::pods::PodView;
+use knarr_control_plan::reason::{ConditionReason, EventReason};
 use knarr_control_plan::replica_set::{self, Failure, Plan, PodRef, View};
 use serde_json::json;
 
@@ -209,7 +210,7 @@ impl ReplicaSets {
                         let created = pod.metadata.name.unwrap_or_default();
                         recorder.normal(
                             about(),
-                            "SuccessfulCreate",
+                            EventReason::SuccessfulCreate,
                             format!("Created pod: {created}"),
                         );
                     }
@@ -218,10 +219,10 @@ impl ReplicaSets {
                     Err(error) => {
                         recorder.warning(
                             about(),
-                            "FailedCreate",
+                            EventReason::FailedCreate,
                             format!("Error creating: {error}"),
                         );
-                        failure = Some(refused("FailedCreate", &error));
+                        failure = Some(refused(ConditionReason::FailedCreate, &error));
                     }
                 }
             }
@@ -237,12 +238,14 @@ impl ReplicaSets {
             let name = &pod.name.name;
             match deleted {
                 Ok(()) => {
-                    recorder.normal(about(), "SuccessfulDelete", format!("Deleted pod: {name}"))
+                    let message = format!("Deleted pod: {name}");
+                    recorder.normal(about(), EventReason::SuccessfulDelete, message);
                 }
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => {
-                    recorder.warning(about(), "FailedDelete", format!("Error deleting: {error}"));
-                    failure = Some(refused("FailedDelete", &error));
+                    let message = format!("Error deleting: {error}");
+                    recorder.warning(about(), EventReason::FailedDelete, message);
+                    failure = Some(refused(ConditionReason::FailedDelete, &error));
                 }
             }
         }
@@ -297,7 +300,7 @@ struct Applied {
     unclaimed: bool,
 }
 
-fn refused(reason: &'static str, error: &ApiError) -> Failure {
+fn refused(reason: ConditionReason, error: &ApiError) -> Failure {
     let mut message = error.to_string();
     let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
     message.truncate(end);

@@ -15,6 +15,7 @@ use knarr_api::k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service}
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Client};
+use knarr_control_plan::reason::EventReason;
 use knarr_control_plan::scheduler::{self, Binding, Decision, unschedulable_status};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
@@ -215,7 +216,7 @@ impl Scheduler {
             let Binding { uid, pod, node } = &binding;
             client.bind(&pod.namespace, &pod.name, uid, node).await?;
             let message = format!("Successfully assigned {pod} to {node}");
-            recorder.normal(pod_reference(pod, uid), "Scheduled", message);
+            recorder.normal(pod_reference(pod, uid), EventReason::Scheduled, message);
             Ok(())
         })
         .await;
@@ -275,7 +276,7 @@ impl Scheduler {
             let scheduler::Notification { uid, message } = notification;
             let about = pod_reference(&pod, &uid);
             self.recorder
-                .warning(about, "FailedScheduling", message.clone());
+                .warning(about, EventReason::FailedScheduling, message.clone());
             let client = self.client.clone();
             self.notifications
                 .spawn(scope.tasks.track_future(async move {

@@ -14,6 +14,7 @@ use knarr_api::k8s_openapi::jiff::Timestamp;
 use knarr_api::labels::{Selector, SelectorError};
 
 use crate::owners::controller_ref;
+use crate::reason::EventReason;
 
 mod revision;
 mod rolling;
@@ -56,8 +57,8 @@ pub enum Action {
     Status(Box<DeploymentStatus>),
     /// Tell people. Emitted after what it tells of.
     Event {
-        /// `ScalingReplicaSet` and the like.
-        reason: &'static str,
+        /// Why.
+        reason: EventReason,
         /// The text.
         message: String,
     },
@@ -293,7 +294,7 @@ impl<'a> Step<'a> {
             self.sets[index].name()
         );
         self.events.push(Action::Event {
-            reason: "ScalingReplicaSet",
+            reason: EventReason::ScalingReplicaSet,
             message,
         });
     }

@@ -11,6 +11,8 @@ use knarr_api::k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference}
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::reason::EventReason;
+
 /// Events remembered (client-go's `maxLruCacheEntries`); an older one told again is a new object.
 const REMEMBERED_MAX: usize = 4096;
 /// Events about one object from one source at once (`defaultSpamBurst`).
@@ -48,8 +50,8 @@ pub struct Note {
     pub about: ObjectReference,
     /// Normal or warning.
     pub severity: Severity,
-    /// One word, such as `FailedScheduling`.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: EventReason,
     /// A sentence.
     pub message: String,
     /// Which part of the control plane tells, such as `default-scheduler`.
@@ -91,7 +93,7 @@ struct Subject {
 struct Similar {
     subject: Subject,
     severity: Severity,
-    reason: &'static str,
+    reason: EventReason,
 }
 
 #[derive(Debug)]
@@ -212,7 +214,7 @@ fn new_event(note: &Note, message: String, now: Timestamp) -> Event {
         },
         involved_object: about,
         type_: Some(note.severity.as_str().to_owned()),
-        reason: Some(note.reason.to_owned()),
+        reason: Some(note.reason.as_str().to_owned()),
         message: Some(message),
         source: Some(EventSource {
             component: Some(note.source.to_owned()),

@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use crate::reason::EventReason;
+
 /// Finalizer of an object that goes after its dependents.
 pub const FOREGROUND: &str = "foregroundDeletion";
 /// Finalizer of an object whose dependents are to stay.
@@ -171,7 +173,7 @@ pub struct Misplaced {
 
 impl Misplaced {
     /// Reason of the warning about it.
-    pub const REASON: &str = "OwnerRefInvalidNamespace";
+    pub const REASON: EventReason = EventReason::OwnerRefInvalidNamespace;
 
     /// Text of the warning, as Kubernetes has it: the owner is looked for in the object's own namespace.
     #[must_use]

@@ -20,6 +20,7 @@ pub mod owners;
 pub mod pod_cidr;
 pub mod pod_gc;
 pub mod pods;
+pub mod reason;
 pub mod replica_set;
 pub mod scheduler;
 pub mod service_addresses;

@@ -10,6 +10,8 @@ use knarr_api::k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 
+use crate::reason::ConditionReason;
+
 /// Finalizer in `spec.finalizers` that holds a namespace until it is empty.
 pub const FINALIZER: &str = "kubernetes";
 
@@ -50,13 +52,13 @@ pub fn plan(namespace: &Namespace, content: &[Content], errors: &[String], now: 
         (
             "NamespaceDeletionDiscoveryFailure",
             "False",
-            "ResourcesDiscovered",
+            ConditionReason::ResourcesDiscovered,
             "All resources successfully discovered".to_owned(),
         ),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             "False",
-            "ParsedGroupVersions",
+            ConditionReason::ParsedGroupVersions,
             "All legacy kube types successfully parsed".to_owned(),
         ),
         failure(errors),
@@ -70,6 +72,7 @@ pub fn plan(namespace: &Namespace, content: &[Content], errors: &[String], now: 
         .unwrap_or_default();
     let mut conditions = old.clone();
     for (type_, status, reason, message) in told {
+        let reason = reason.as_str();
         let known = conditions
             .iter_mut()
             .find(|condition| condition.type_ == type_);
@@ -103,20 +106,30 @@ pub fn plan(namespace: &Namespace, content: &[Content], errors: &[String], now: 
     }
 }
 
-type Told = (&'static str, &'static str, &'static str, String);
+type Told = (&'static str, &'static str, ConditionReason, String);
 
 fn failure(errors: &[String]) -> Told {
     let type_ = "NamespaceDeletionContentFailure";
     if errors.is_empty() {
         let message = "All content successfully deleted, may be waiting on finalization";
-        (type_, "False", "ContentDeleted", message.to_owned())
+        (
+            type_,
+            "False",
+            ConditionReason::ContentDeleted,
+            message.to_owned(),
+        )
     } else {
         let message = format!(
             "Failed to delete all resource types, {} remaining: {}",
             errors.len(),
             errors.join(", ")
         );
-        (type_, "True", "ContentDeletionFailed", message)
+        (
+            type_,
+            "True",
+            ConditionReason::ContentDeletionFailed,
+            message,
+        )
     }
 }
 
@@ -126,7 +139,7 @@ fn remaining(left: &[&Content]) -> Told {
         return (
             type_,
             "False",
-            "ContentRemoved",
+            ConditionReason::ContentRemoved,
             "All content successfully removed".to_owned(),
         );
     }
@@ -143,7 +156,7 @@ fn remaining(left: &[&Content]) -> Told {
     (
         type_,
         "True",
-        "SomeResourcesRemain",
+        ConditionReason::SomeResourcesRemain,
         format!("Some resources are remaining: {}", parts.join(", ")),
     )
 }
@@ -156,7 +169,12 @@ fn finalizers(left: &[&Content]) -> Told {
     }
     if all.is_empty() {
         let message = "All content-preserving finalizers finished";
-        return (type_, "False", "ContentHasNoFinalizers", message.to_owned());
+        return (
+            type_,
+            "False",
+            ConditionReason::ContentHasNoFinalizers,
+            message.to_owned(),
+        );
     }
     let parts: Vec<String> = all
         .into_iter()
@@ -166,7 +184,12 @@ fn finalizers(left: &[&Content]) -> Told {
         "Some content in the namespace has finalizers remaining: {}",
         parts.join(", ")
     );
-    (type_, "True", "SomeFinalizersRemain", message)
+    (
+        type_,
+        "True",
+        ConditionReason::SomeFinalizersRemain,
+        message,
+    )
 }
 
 #[cfg(test)]

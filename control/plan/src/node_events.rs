@@ -6,6 +6,8 @@
 //! start of the control plane writes nothing about nodes. What a silent node's events are is decided by
 //! [`crate::node_lifecycle::plan_health`].
 
+use crate::reason::EventReason;
+
 /// What happened to a Node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeNews {
@@ -19,11 +21,11 @@ pub enum NodeNews {
 
 impl NodeNews {
     /// The event's reason.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> EventReason {
         match self {
-            Self::Registered => "RegisteredNode",
-            Self::Removing => "RemovingNode",
-            Self::NotReady => "NodeNotReady",
+            Self::Registered => EventReason::RegisteredNode,
+            Self::Removing => EventReason::RemovingNode,
+            Self::NotReady => EventReason::NodeNotReady,
         }
     }
 
@@ -34,7 +36,7 @@ impl NodeNews {
                 format!("Node {node} event: Registered Node {node} in Controller")
             }
             Self::Removing => format!("Node {node} event: Removing Node {node} from Controller"),
-            Self::NotReady => format!("Node {node} status is now: {}", self.reason()),
+            Self::NotReady => format!("Node {node} status is now: {}", self.reason().as_str()),
         }
     }
 }

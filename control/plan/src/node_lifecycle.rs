@@ -14,6 +14,7 @@ use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::node_events::NodeNews;
 use crate::pods::{NODE_LOST, PodView};
+use crate::reason::ConditionReason;
 use crate::replica_set::PodRef;
 use crate::scheduler::{TaintView, TolerationView};
 
@@ -106,14 +107,14 @@ pub fn plan_health(node: &Node, silence: Duration, grace: Duration, now: Timesta
             Some(known) if known.status == "Unknown" => continue,
             Some(known) => {
                 known.status = "Unknown".to_owned();
-                known.reason = Some("NodeStatusUnknown".to_owned());
+                known.reason = Some(ConditionReason::NodeStatusUnknown.as_str().to_owned());
                 known.message = Some("Kubelet stopped posting node status.".to_owned());
                 known.last_transition_time = Some(Time(now));
             }
             None => conditions.push(NodeCondition {
                 type_: type_.to_owned(),
                 status: "Unknown".to_owned(),
-                reason: Some("NodeStatusNeverUpdated".to_owned()),
+                reason: Some(ConditionReason::NodeStatusNeverUpdated.as_str().to_owned()),
                 message: Some("Kubelet never posted node status.".to_owned()),
                 last_heartbeat_time: node.metadata.creation_timestamp.clone(),
                 last_transition_time: Some(Time(now)),
@@ -276,7 +277,7 @@ pub fn found_status(status: &PodStatus, now: Timestamp) -> Option<PodStatus> {
 /// Adds the condition that tells why a pod is being taken away, as `kubectl describe` shows it.
 pub fn disrupted_status(
     status: &PodStatus,
-    reason: &str,
+    reason: ConditionReason,
     message: &str,
     now: Timestamp,
 ) -> PodStatus {
@@ -286,7 +287,7 @@ pub fn disrupted_status(
     conditions.push(PodCondition {
         type_: "DisruptionTarget".to_owned(),
         status: "True".to_owned(),
-        reason: Some(reason.to_owned()),
+        reason: Some(reason.as_str().to_owned()),
         message: Some(message.to_owned()),
         last_transition_time: Some(Time(now)),
         ..PodCondition::default()

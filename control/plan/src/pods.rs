@@ -10,12 +10,13 @@ use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 use knarr_api::names::NamespacedName;
 
 use crate::owners::{Controller, controller_of};
+use crate::reason::ConditionReason;
 
 /// Annotation that ranks pods of one ReplicaSet for deletion, cheapest first.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Reason of a `Ready=False` condition that speaks of the node and not of the pod.
-pub const NODE_LOST: &str = "NodeNotReady";
+pub const NODE_LOST: &str = ConditionReason::NodeNotReady.as_str();
 
 /// Where a pod is in its life (`status.phase`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

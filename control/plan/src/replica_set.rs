@@ -17,6 +17,7 @@ use knarr_api::names::NamespacedName;
 
 use crate::owners::new_controller_ref;
 use crate::pods::PodView;
+use crate::reason::ConditionReason;
 
 mod rank;
 
@@ -175,8 +176,8 @@ pub fn new_pod(set: &ReplicaSet) -> Pod {
 /// What went wrong while a plan was applied; it becomes the set's `ReplicaFailure` condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// `FailedCreate` or `FailedDelete`.
-    pub reason: &'static str,
+    /// [`ConditionReason::FailedCreate`] or [`ConditionReason::FailedDelete`].
+    pub reason: ConditionReason,
     /// The API's refusal.
     pub message: String,
 }
@@ -266,13 +267,13 @@ fn conditions(
     if let Some(Failure { reason, message }) = failure {
         match known {
             // One failure is kept as it was first told, so that retries do not write.
-            Some(known) if known.reason.as_deref() == Some(*reason) => {
+            Some(known) if known.reason.as_deref() == Some(reason.as_str()) => {
                 conditions.push(known.clone())
             }
             _ => conditions.push(ReplicaSetCondition {
                 type_: Some("ReplicaFailure".to_owned()),
                 status: Some("True".to_owned()),
-                reason: Some((*reason).to_owned()),
+                reason: Some(reason.as_str().to_owned()),
                 message: Some(message.clone()),
                 last_transition_time: Some(Time(now)),
             }),

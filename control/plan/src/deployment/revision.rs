@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use knarr_api::k8s_openapi::api::apps::v1::ReplicaSet;
 
 use super::{Action, SetRef, Step};
+use crate::reason::{ConditionReason, EventReason};
 
 /// Number of the rollout that a ReplicaSet or Deployment is at.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -111,7 +112,7 @@ impl Step<'_> {
         if self.has_deadline() && self.conditions.progressing().is_none() {
             let message = format!("Found new replica set {name:?}");
             self.conditions
-                .set_progressing("True", "FoundNewReplicaSet", message);
+                .set_progressing("True", ConditionReason::FoundNewReplicaSet, message);
         }
         Some(new)
     }
@@ -136,7 +137,7 @@ impl Step<'_> {
         if size > 0 {
             let message = format!("Scaled up replica set {name} from 0 to {size}");
             self.events.push(Action::Event {
-                reason: "ScalingReplicaSet",
+                reason: EventReason::ScalingReplicaSet,
                 message,
             });
         }
@@ -144,7 +145,7 @@ impl Step<'_> {
         if self.has_deadline() {
             let message = format!("Created new replica set {name:?}");
             self.conditions
-                .set_progressing("True", "NewReplicaSetCreated", message);
+                .set_progressing("True", ConditionReason::NewReplicaSetCreated, message);
         }
         None
     }

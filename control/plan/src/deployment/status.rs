@@ -10,13 +10,14 @@ use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::{Step, Working};
+use crate::reason::ConditionReason;
 
 const PROGRESSING: &str = "Progressing";
 const AVAILABLE: &str = "Available";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
-const NEW_SET_AVAILABLE: &str = "NewReplicaSetAvailable";
-const TIMED_OUT: &str = "ProgressDeadlineExceeded";
-const PAUSED: &str = "DeploymentPaused";
+const NEW_SET_AVAILABLE: &str = ConditionReason::NewReplicaSetAvailable.as_str();
+const TIMED_OUT: &str = ConditionReason::ProgressDeadlineExceeded.as_str();
+const PAUSED: &str = ConditionReason::DeploymentPaused.as_str();
 
 /// The conditions of a Deployment while they are planned.
 #[derive(Debug, Clone)]
@@ -43,8 +44,13 @@ impl Conditions {
         self.find(PROGRESSING)
     }
 
-    pub(super) fn set_progressing(&mut self, status: &str, reason: &str, message: String) {
-        self.set(PROGRESSING, status, reason, message);
+    pub(super) fn set_progressing(
+        &mut self,
+        status: &str,
+        reason: ConditionReason,
+        message: String,
+    ) {
+        self.set(PROGRESSING, status, reason.as_str(), message);
     }
 
     fn remove(&mut self, type_: &str) {
@@ -114,14 +120,17 @@ impl Step<'_> {
             (true, _) => {
                 self.conditions.set_progressing(
                     "Unknown",
-                    PAUSED,
+                    ConditionReason::DeploymentPaused,
                     "Deployment is paused".to_owned(),
                 );
             }
             (false, Some(PAUSED)) => {
                 let message = "Deployment is resumed".to_owned();
-                self.conditions
-                    .set_progressing("Unknown", "DeploymentResumed", message);
+                self.conditions.set_progressing(
+                    "Unknown",
+                    ConditionReason::DeploymentResumed,
+                    message,
+                );
             }
             (false, _) => {}
         }
@@ -132,12 +141,12 @@ impl Step<'_> {
         let min_available = self.replicas - self.bounds.unavailable;
         if available >= min_available {
             let message = "Deployment has minimum availability.".to_owned();
-            self.conditions
-                .set(AVAILABLE, "True", "MinimumReplicasAvailable", message);
+            let reason = ConditionReason::MinimumReplicasAvailable.as_str();
+            self.conditions.set(AVAILABLE, "True", reason, message);
         } else {
             let message = "Deployment does not have minimum availability.".to_owned();
-            self.conditions
-                .set(AVAILABLE, "False", "MinimumReplicasUnavailable", message);
+            let reason = ConditionReason::MinimumReplicasUnavailable.as_str();
+            self.conditions.set(AVAILABLE, "False", reason, message);
         }
         let new_status = new.and_then(|new| self.sets[new].original.status.as_ref());
         let old = self.deployment.status.as_ref();
@@ -206,15 +215,20 @@ impl Step<'_> {
                 if !was_complete {
                     if is_complete {
                         let message = format!("{subject} has successfully progressed.");
-                        self.conditions
-                            .set_progressing("True", NEW_SET_AVAILABLE, message);
+                        self.conditions.set_progressing(
+                            "True",
+                            ConditionReason::NewReplicaSetAvailable,
+                            message,
+                        );
                     } else if self.gets_on(&status) {
                         let message = format!("{subject} is progressing.");
+                        let reason = ConditionReason::ReplicaSetUpdated.as_str();
                         self.conditions
-                            .replace(PROGRESSING, "True", "ReplicaSetUpdated", message);
+                            .replace(PROGRESSING, "True", reason, message);
                     } else if self.is_timed_out(deadline) {
                         let message = format!("{subject} has timed out progressing.");
-                        self.conditions.set_progressing("False", TIMED_OUT, message);
+                        let reason = ConditionReason::ProgressDeadlineExceeded;
+                        self.conditions.set_progressing("False", reason, message);
                     }
                 }
                 self.again_after = self.until_deadline(deadline, is_complete);

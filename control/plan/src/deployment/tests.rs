@@ -145,7 +145,7 @@ fn a_new_deployment_gets_a_full_set_a_revision_and_a_first_status() {
     );
     assert_eq!(own["kubernetes.io/change-cause"], "first");
     assert_eq!(
-        (*reason, message.as_str()),
+        (reason.as_str(), message.as_str()),
         (
             "ScalingReplicaSet",
             &*format!("Scaled up replica set {name} from 0 to 3")

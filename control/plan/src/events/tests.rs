@@ -17,7 +17,7 @@ fn note(pod: &str, message: &str) -> Note {
             ..ObjectReference::default()
         },
         severity: Severity::Warning,
-        reason: "FailedScheduling",
+        reason: EventReason::FailedScheduling,
         message: message.to_owned(),
         source: "default-scheduler",
     }

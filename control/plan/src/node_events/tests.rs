@@ -25,7 +25,7 @@ fn a_node_is_told_of_when_it_comes_and_when_it_goes_and_only_then() {
 #[test]
 fn the_words_are_those_of_kubernetes() {
     let said = [NodeNews::Registered, NodeNews::Removing, NodeNews::NotReady]
-        .map(|news| (news.reason(), news.message("n1")));
+        .map(|news| (news.reason().as_str(), news.message("n1")));
     let wanted = [
         (
             "RegisteredNode",

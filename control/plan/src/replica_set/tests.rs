@@ -284,7 +284,7 @@ fn absent_and_zero_counters_are_the_same_status() {
 fn a_failure_becomes_a_condition_once_and_goes_when_all_is_well() {
     let mut set = set(1);
     let failure = |message: &str| Failure {
-        reason: "FailedCreate",
+        reason: ConditionReason::FailedCreate,
         message: message.to_owned(),
     };
     let status = plan_status(&set, &[], Some(&failure("quota")), at(0))

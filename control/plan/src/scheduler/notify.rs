@@ -12,6 +12,8 @@ use knarr_api::k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use knarr_api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use knarr_api::k8s_openapi::jiff::Timestamp;
 
+use crate::reason::ConditionReason;
+
 /// The status of a pod gets a reason at most this often: while nodes come and go, the reasons of every unschedulable pod
 /// change with each of them.
 pub const NOTIFY_EVERY: Duration = Duration::from_secs(5);
@@ -134,7 +136,7 @@ pub fn unschedulable_status(pod: &Pod, message: &str, now: Timestamp) -> Option<
     let mut condition = PodCondition {
         type_: SCHEDULED.to_owned(),
         status: "False".to_owned(),
-        reason: Some("Unschedulable".to_owned()),
+        reason: Some(ConditionReason::Unschedulable.as_str().to_owned()),
         message: Some(message.to_owned()),
         last_transition_time: Some(Time(now)),
         ..PodCondition::default()
