@@ -3,7 +3,7 @@
 
 use knarr_pod::{
     Access, ContainerPhase, ContainerSpec, Escalation, IpcMode, LastWords, NetworkMode, PidMode,
-    Privilege, QosClass, Resources, SandboxState, Seccomp, StartReason, User,
+    Privilege, QosClass, Resources, SandboxState, Seccomp, Shutdown, StartReason, User,
 };
 use knarr_runtime::SandboxError;
 
@@ -61,6 +61,7 @@ fn container(name: &str) -> ContainerSpec {
         seccomp: Seccomp::default(),
         termination_message_path: None,
         last_words: LastWords::default(),
+        shutdown: Shutdown::default(),
     }
 }
 
