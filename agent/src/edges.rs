@@ -20,8 +20,8 @@ use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
 use knarr_runtime::{Image, ImageError, Pruned, RuntimeError, SandboxError};
 use tokio::sync::watch;
 
-use crate::pods::probes::Ask;
-use crate::pods::volumes::MountError;
+use crate::probes::Ask;
+use crate::volumes::MountError;
 
 /// The link between a pod and its node.
 pub use knarr_datapath::PodNetwork as PodLink;

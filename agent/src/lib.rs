@@ -32,10 +32,12 @@ pub mod node;
 mod object;
 pub mod outbox;
 pub mod pods;
+pub mod probes;
 mod ranges;
 pub mod services;
 pub mod signals;
 mod start;
 pub mod streams;
+pub mod volumes;
 
 pub use start::run;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use knarr_agent_plan::Millis;
 use knarr_agent_plan::admission::{NodeTerms, admit, holds_resources};
 use knarr_agent_plan::pod::{Wanted, is_deleted};
-use knarr_agent_plan::record::PodFailure;
+use knarr_agent_plan::reason::PodFailure;
 use knarr_agent_plan::sysctls::AllowedSysctls;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{Id, JoinSet};
@@ -26,17 +26,14 @@ use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 
-mod apply;
 mod failures;
 pub mod ipam;
 mod keeper;
 pub mod live;
 mod observe;
-pub mod probes;
 pub mod records;
 mod sizes;
 mod spec;
-pub mod volumes;
 mod worker;
 
 use failures::Failures;

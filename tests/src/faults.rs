@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cluster::{up_dir, xtask};
 use crate::hosts::NODES;
-use crate::kubectl::{Kubectl, Outcome};
+use crate::kubectl::Kubectl;
+use crate::lab::{up_dir, xtask};
+use crate::outcome::Outcome;
 use crate::wait::eventually;
 
 /// The kernel stops and ends a host's few hundred processes in milliseconds; a loaded machine gets some more.

@@ -4,8 +4,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::cluster::{up_dir, xtask};
-use crate::kubectl::Outcome;
+use crate::lab::{up_dir, xtask};
+use crate::outcome::Outcome;
 use crate::wait::eventually;
 
 /// The nodes of the tiers' cluster.

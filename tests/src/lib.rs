@@ -8,11 +8,14 @@ pub mod cluster;
 pub mod faults;
 pub mod hosts;
 pub mod kubectl;
+pub mod lab;
 pub mod load;
 pub mod manifests;
+pub mod outcome;
 pub mod wait;
 
 pub use cluster::Cluster;
-pub use kubectl::{Kubectl, Outcome};
+pub use kubectl::Kubectl;
 pub use load::{From, Load, Report};
+pub use outcome::Outcome;
 pub use wait::{eventually, stays};

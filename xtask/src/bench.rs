@@ -84,7 +84,7 @@ struct File<'a> {
 
 /// The command. Ends with nothing up.
 pub fn run(names: &[Name], effort: Effort) -> anyhow::Result<()> {
-    up::require_root()?;
+    run::require_root()?;
     setup::ensure_for_up()?;
     let names = if names.is_empty() { &ALL[..] } else { names };
     for name in names {

@@ -2,7 +2,6 @@
 //! Building our programs with cargo: optimized for people and benches, or as the tests are built.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::Context;
 
@@ -47,26 +46,6 @@ pub struct Programs {
     pub agent: PathBuf,
     /// The echo server, static.
     pub echo: PathBuf,
-}
-
-/// cargo, as the one that called us.
-pub fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::root());
-    // What cargo set for us must not look like settings of the build that we start, and what a test runner that runs us
-    // set is not for the one that we start. What a person set is.
-    let in_test = std::env::var_os("NEXTEST").is_some();
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| {
-            name.starts_with("CARGO_PKG_")
-                || (in_test && name.starts_with("NEXTEST"))
-                || name == "CARGO_MANIFEST_DIR"
-                || name == "CARGO_MANIFEST_PATH"
-        }) {
-            cargo.env_remove(name);
-        }
-    }
-    cargo
 }
 
 /// Set to anything, it makes `up`, `demo`, `test` and `bench` use the programs that were built last.
@@ -158,7 +137,7 @@ fn build_programs(kind: Build) -> anyhow::Result<()> {
 /// Runs cargo with its own progress. It says nothing when everything is up to date.
 pub fn build(what: &str, args: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     ui::line(&format!("building {what}"));
-    let mut cargo = cargo();
+    let mut cargo = run::cargo();
     cargo
         .args(args)
         .env("KNARR_EBPF_OBJECT", paths::ebpf_object())

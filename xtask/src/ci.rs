@@ -49,7 +49,7 @@ pub fn run(tests: Tests) -> anyhow::Result<()> {
 }
 
 fn format() -> anyhow::Result<()> {
-    run::loud(build::cargo().args(["fmt", "--all", "--", "--check"]))
+    run::loud(run::cargo().args(["fmt", "--all", "--", "--check"]))
         .context("`cargo fmt --all` puts the format right")
 }
 
@@ -75,7 +75,7 @@ fn lints() -> anyhow::Result<()> {
     ];
     let calls: [&[&str]; 4] = [&workspace, &named, &kernel, &alone];
     for targets in calls {
-        let mut clippy = build::cargo();
+        let mut clippy = run::cargo();
         clippy.arg("clippy").args(targets);
         clippy.args(["--", "--deny", "warnings"]);
         run::loud(clippy.env("KNARR_EBPF_OBJECT", paths::ebpf_object()))
@@ -85,7 +85,7 @@ fn lints() -> anyhow::Result<()> {
 }
 
 fn documentation() -> anyhow::Result<()> {
-    let mut docs = build::cargo();
+    let mut docs = run::cargo();
     docs.args([
         "doc",
         "--workspace",

@@ -7,6 +7,7 @@ pub mod boot;
 pub mod cgroup;
 pub mod enter;
 pub mod host;
+pub mod machine;
 pub mod network;
 pub mod state;
 

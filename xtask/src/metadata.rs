@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Deserialize;
 
-use crate::{build, paths, run};
+use crate::{paths, run};
 
 /// What cargo says about the workspace.
 #[derive(Deserialize)]
@@ -40,8 +40,7 @@ struct Target {
 
 /// Asks cargo.
 pub fn metadata() -> anyhow::Result<Metadata> {
-    let text =
-        run::stdout(build::cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
+    let text = run::stdout(run::cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
     serde_json::from_str(&text).context("cannot read what `cargo metadata` says")
 }
 

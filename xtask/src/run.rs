@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail};
 
+use crate::paths;
+
 /// How much of a failed program's output an error repeats.
 const OUTPUT_LINES_SHOWN: usize = 20;
 
@@ -110,4 +112,34 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(|dir| Path::new(dir).to_path_buf()))
         .map(|dir| dir.join(program))
         .find(|candidate| candidate.is_file())
+}
+
+/// cargo, as the one that called us.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(paths::root());
+    // What cargo set for us must not look like settings of the build that we start, and what a test runner that runs us
+    // set is not for the one that we start. What a person set is.
+    let in_test = std::env::var_os("NEXTEST").is_some();
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_")
+                || (in_test && name.starts_with("NEXTEST"))
+                || name == "CARGO_MANIFEST_DIR"
+                || name == "CARGO_MANIFEST_PATH"
+        }) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Namespaces, cgroups and eBPF need it.
+pub fn require_root() -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "this makes namespaces, cgroups and loads eBPF programs, so it must run as root (for example with `sudo -E`)"
+        );
+    }
+    Ok(())
 }

@@ -95,7 +95,7 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
         only = Some(affected.packages);
     }
     if tiers.iter().any(|tier| *tier != Tier::Unit) {
-        up::require_root().context("all tiers but `unit` need root")?;
+        run::require_root().context("all tiers but `unit` need root")?;
     }
     setup::ensure_for_up()?;
     // Every tier compiles the agent, with the kernel programs inside.
@@ -508,7 +508,7 @@ fn cargo_test(
 ) -> anyhow::Result<Found> {
     let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
     let command = |runner: &[&str]| {
-        let mut cargo = build::cargo();
+        let mut cargo = run::cargo();
         cargo
             .args(runner)
             .env("KNARR_EBPF_OBJECT", paths::ebpf_object())

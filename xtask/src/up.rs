@@ -20,8 +20,9 @@ pub use faults::{NodeFault, control_kill, control_start, node_fault};
 
 use crate::build::Build;
 use crate::lab::state::{self, State};
-use crate::lab::{CLIENT, CONTROL, HostKind, SWITCH, cgroup, host, node_name};
-use crate::{build, images, paths, process, run, setup, ui, vm};
+use crate::lab::{CLIENT, CONTROL, HostKind, SWITCH, cgroup, host, machine, node_name};
+use crate::run::require_root;
+use crate::{build, images, paths, process, run, setup, ui};
 
 /// Tried first for the API on the machine's own loopback; any free port will do.
 const API_PORT: u16 = 16443;
@@ -188,7 +189,7 @@ fn remove_everything() -> anyhow::Result<()> {
         Ok(None) | Err(_) => (state::lab_cgroup(), Vec::new(), BTreeMap::new()),
     };
     for (name, process) in machines {
-        vm::machine::end_process(&lab, &name, process)?;
+        machine::end_process(&lab, &name, process)?;
     }
     // Killing the first process of a host ends its PID namespace; killing the cgroup ends what is half made.
     for (name, host) in &hosts {
@@ -301,16 +302,6 @@ fn free_port() -> anyhow::Result<u16> {
         .or_else(|_| TcpListener::bind(("127.0.0.1", 0)))
         .context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
-}
-
-/// Namespaces, cgroups and eBPF need it.
-pub fn require_root() -> anyhow::Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        bail!(
-            "this makes namespaces, cgroups and loads eBPF programs, so it must run as root (for example with `sudo -E`)"
-        );
-    }
-    Ok(())
 }
 
 /// Whether a program that the state names is running.

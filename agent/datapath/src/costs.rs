@@ -12,7 +12,7 @@ use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
 use crate::error::DatapathError;
-use crate::load::pin_root;
+use crate::pins::pin_root;
 use crate::sys;
 
 /// Runs of one program and the time that they took.

@@ -13,53 +13,20 @@
 //! A crash in between leaves the old pins, which the next agent adopts, and `growing/`, which it removes. Only the agent
 //! writes Services, slots, tables and backends, and it does nothing else meanwhile, so that old and new are the same.
 
-mod plan;
-
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use knarr_ebpf_common::MapOp;
 
 use crate::apply;
-use crate::config::ProgramLog;
 use crate::error::DatapathError;
-use crate::load::{Datapath, attach_all, link_dir, load_all, load_object, pin_root, pinned_maps};
+use crate::load::{Datapath, attach_all, load_all, load_object};
 use crate::map_name::MapName;
 use crate::maps::{self, Maps, Places, Wanted};
-use plan::{
-    Entries, MapSize, needs_beside, needs_of, needs_of_operations, plan_growth, plan_shrinking,
+use crate::pins::{forget_unfinished, growing, link_dir, pinned_maps};
+use crate::sizes::{
+    Entries, MapSize, grows, needs_beside, needs_of, needs_of_operations, plan_growth,
+    plan_shrinking,
 };
-
-/// The size that a map is made with; none where the object says it.
-pub(crate) fn first_size(map: &Wanted, log: ProgramLog) -> Option<u32> {
-    let limit = map.max_entries?;
-    Some(if grows(log) {
-        plan::first_size(map.name, limit).unwrap_or(limit)
-    } else {
-        limit
-    })
-}
-
-/// The programs' log is read from a map of the programs that were loaded first, so these have to stay while there is one.
-fn grows(log: ProgramLog) -> bool {
-    log == ProgramLog::Off
-}
-
-fn growing(bpf_root: &Path) -> PathBuf {
-    pin_root(bpf_root).join("growing")
-}
-
-/// Removes what an agent left that was killed while maps grew.
-pub(crate) fn forget_unfinished(bpf_root: &Path) {
-    let directory = growing(bpf_root);
-    let Ok(entries) = std::fs::read_dir(&directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if let Err(error) = std::fs::remove_file(entry.path()) {
-            tracing::warn!(%error, path = %entry.path().display(), "a map that was begun cannot be removed");
-        }
-    }
-}
 
 impl Datapath {
     /// Carries out operations, in larger maps where these are full.

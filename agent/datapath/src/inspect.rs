@@ -15,10 +15,11 @@ use knarr_ebpf_common::{
 
 use crate::apply;
 use crate::check::{self, Report};
+use crate::contents::{contents, stats};
 use crate::error::DatapathError;
-use crate::load;
 use crate::maps::{Map, Maps, Places, SharedMaps};
 use crate::overflow::Room;
+use crate::pins::pinned_maps;
 
 /// One of the two records that each flow from outside has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Inspector {
     pub fn open(bpf_root: &Path) -> Result<Self, DatapathError> {
         Ok(Self {
             maps: SharedMaps::new(Maps::open(Places {
-                maps: &load::pinned_maps(bpf_root),
+                maps: &pinned_maps(bpf_root),
                 larger: None,
             })?),
             cpus: aya::util::nr_cpus().map_err(|(path, source)| DatapathError::File {
@@ -58,7 +59,7 @@ impl Inspector {
 
     /// Everything about Services.
     pub fn contents(&self) -> Result<MapContents, DatapathError> {
-        load::contents(&self.maps.now())
+        contents(&self.maps.now())
     }
 
     /// What the agent told the programs about the node.
@@ -167,7 +168,7 @@ impl Inspector {
 
     /// Sums of the programs' statistics, by name.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
-        load::stats(&self.maps.now(), self.cpus)
+        stats(&self.maps.now(), self.cpus)
     }
 
     /// Entries and sizes of the maps: (name, entries, max entries). Walks the maps: milliseconds for big

@@ -14,20 +14,21 @@ use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use knarr_ebpf_common::{
-    Config, FLOW_LOCAL, LAYOUT_VERSION, MARK_CHUNK, MapContents, MapOp, MarkChunk, Stat, hash,
-    mapped, unmapped,
+    Config, FLOW_LOCAL, MARK_CHUNK, MapContents, MapOp, MarkChunk, Stat, hash, mapped, unmapped,
 };
 use nix::sys::statfs::{FsType, statfs};
 
-use crate::apply::{IDS_BACKEND, IDS_SERVICE};
 use crate::attach;
 use crate::config::{DatapathConfig, MapSizes, ProgramLog};
+use crate::contents::{contents, stats};
 use crate::error::DatapathError;
 use crate::inspect::Inspector;
 use crate::map_name::MapName;
 use crate::maps::{self, Maps, Places, SharedMaps, Wanted, map_type};
 use crate::network::PodNetwork;
-use crate::{grow, logs, netns, snat, sys};
+use crate::pins::{forget_unfinished, link_dir, pinned_maps};
+use crate::sizes::first_size;
+use crate::{logs, netns, snat, sys};
 
 /// `BPF_FS_MAGIC` and `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const BPF_FS: FsType = FsType(0xcafe_4a11);
@@ -42,20 +43,6 @@ pub struct Datapath {
     pub(crate) config: DatapathConfig,
     /// Loaded again with larger maps.
     pub(crate) object: Cow<'static, [u8]>,
-}
-
-/// Where the pins of this layout are.
-pub fn pin_root(bpf_root: &Path) -> PathBuf {
-    bpf_root.join("knarr").join(format!("v{LAYOUT_VERSION}"))
-}
-
-/// Where the links of attached programs are pinned.
-pub(crate) fn link_dir(bpf_root: &Path) -> PathBuf {
-    pin_root(bpf_root).join("links")
-}
-
-pub(crate) fn pinned_maps(bpf_root: &Path) -> PathBuf {
-    pin_root(bpf_root).join("maps")
 }
 
 impl Datapath {
@@ -90,16 +77,13 @@ impl Datapath {
         }
         check_shapes(&map_dir, &config.sizes)?;
         let cookie = netns::own_cookie()?;
-        grow::forget_unfinished(&config.bpf_root);
+        forget_unfinished(&config.bpf_root);
         let places = Places {
             maps: &map_dir,
             larger: None,
         };
         let mut ebpf = load_object(config, &object, |map| {
-            (
-                map_dir.join(map.name.as_str()),
-                grow::first_size(map, config.log),
-            )
+            (map_dir.join(map.name.as_str()), first_size(map, config.log))
         })?;
         let maps = Maps::open(places)?;
         let known = maps.config.get(&0)?.unwrap_or_default();
@@ -288,38 +272,6 @@ impl Datapath {
 /// An address as it stands in packets.
 fn packet_word(address: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(address.octets())
-}
-
-/// What the maps hold.
-pub(crate) fn contents(maps: &Maps) -> Result<MapContents, DatapathError> {
-    Ok(MapContents {
-        services: maps.services.entries()?,
-        slots: maps
-            .slots
-            .entries()?
-            .into_iter()
-            .map(|(key, backend)| (key.set, key.generation, key.slot, backend))
-            .collect(),
-        tables: maps
-            .tables
-            .keys()?
-            .into_iter()
-            .map(|key| (key.set, key.generation, key.chunk))
-            .collect(),
-        backends: maps.backends.entries()?,
-        service_id_high: maps.ids.get(&IDS_SERVICE)?.unwrap_or_default(),
-        backend_id_high: maps.ids.get(&IDS_BACKEND)?.unwrap_or_default(),
-    })
-}
-
-pub(crate) fn stats(maps: &Maps, cpus: usize) -> Result<Vec<(&'static str, u64)>, DatapathError> {
-    Stat::NAMES
-        .iter()
-        .map(|(stat, name)| {
-            let values = maps.stats.lookup_per_cpu(&(*stat as u32), cpus)?;
-            Ok((*name, values.unwrap_or_default().iter().sum()))
-        })
-        .collect()
 }
 
 fn is_on(path: &Path, wanted: FsType) -> bool {

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::pod::{is_terminal, result};
-use crate::reason::FailureReason;
-use crate::record::{ContainerRecord, PodFailure, PodRecord};
+use crate::reason::{FailureReason, PodFailure};
+use crate::record::{ContainerRecord, PodRecord};
 use crate::resources::{hugepages, requests};
 use crate::sysctls::AllowedSysctls;
 

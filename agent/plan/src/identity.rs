@@ -17,7 +17,7 @@ pub fn hostname(pod: &Pod, node_hostname: &str) -> String {
     if let Some(name) = spec.and_then(|s| text(&s.hostname_override)) {
         return name;
     }
-    if spec.is_some_and(crate::pod::host_network) {
+    if spec.is_some_and(crate::spec::host_network) {
         return node_hostname.to_owned();
     }
     let name = spec
@@ -49,7 +49,7 @@ pub fn hosts_file(
 ) -> String {
     let spec = pod.spec.as_ref();
     let mut out = String::new();
-    if spec.is_some_and(crate::pod::host_network) {
+    if spec.is_some_and(crate::spec::host_network) {
         out.push_str("# Kubernetes-managed hosts file (host network).\n");
         out.push_str(node_hosts);
     } else {

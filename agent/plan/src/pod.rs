@@ -8,17 +8,17 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::backoff::BackOff;
-use crate::reason::{FailureReason, WaitingReason};
-use crate::record::{ContainerRecord, Exit, PodFailure, PodRecord, StopCause};
+use crate::observed::{Network, Observed, SandboxHealth, SandboxView};
+use crate::reason::{FailureReason, PodFailure, WaitingReason};
+use crate::record::{ContainerRecord, Exit, PodRecord, StopCause};
+use crate::spec::{Role, containers, host_network};
 use crate::{Millis, ms_of_seconds};
 
 mod ending;
 mod images;
 mod running;
-mod view;
 
 pub use images::pulled_message;
-pub use view::{ImageView, Network, Observed, RecordStore, SandboxHealth, SandboxView};
 
 /// The time between SIGTERM and SIGKILL where a pod does not say, in seconds (core/v1).
 pub const GRACE_SECONDS_DEFAULT: i64 = 30;
@@ -191,29 +191,6 @@ impl RestartPolicy {
     }
 }
 
-/// What a container is in its pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Runs to its end before the next one.
-    Init,
-    /// An init container with restartPolicy Always.
-    Sidecar,
-    /// One of `spec.containers`.
-    Main,
-}
-
-/// All containers of a pod in starting order, each with its role.
-pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (&Container, Role)> {
-    let init = spec.init_containers.iter().flatten().map(|c| {
-        let role = match c.restart_policy.as_deref() {
-            Some("Always") => Role::Sidecar,
-            _ => Role::Init,
-        };
-        (c, role)
-    });
-    init.chain(spec.containers.iter().map(|c| (c, Role::Main)))
-}
-
 /// Whether an ended attempt, the last of this record, is followed by another.
 pub fn restarts(
     spec: &PodSpec,
@@ -382,11 +359,6 @@ pub fn stage(pod: &Pod, wanted: Wanted, record: &PodRecord, observed: &Observed)
             None => Stage::Running,
         },
     }
-}
-
-/// The pod lives in the node's own network namespace.
-pub fn host_network(spec: &PodSpec) -> bool {
-    spec.host_network.unwrap_or(false)
 }
 
 /// Decides the next steps of a pod. `record` has taken in `observed` before.

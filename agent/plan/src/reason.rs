@@ -235,6 +235,15 @@ impl From<FailureReason> for String {
     }
 }
 
+/// Why a pod failed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodFailure {
+    /// `status.reason`.
+    pub reason: FailureReason,
+    /// `status.message`.
+    pub message: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

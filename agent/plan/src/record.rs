@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 use crate::backoff::BackOff;
-use crate::pod::Observed;
-use crate::reason::{FailureReason, SandboxReason, WaitingReason};
+use crate::observed::Observed;
+use crate::reason::{PodFailure, SandboxReason, WaitingReason};
 
 /// The exit code of an attempt that vanished with its sandbox or at a reboot, as CRI runtimes report it.
 pub const LOST_EXIT_CODE: i32 = 255;
@@ -167,15 +167,6 @@ pub struct Termination {
     pub since_ms: Millis,
     /// Set when the pod failed as a whole, e.g. `DeadlineExceeded`.
     pub failure: Option<PodFailure>,
-}
-
-/// Why a pod failed as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodFailure {
-    /// `status.reason`.
-    pub reason: FailureReason,
-    /// `status.message`.
-    pub message: String,
 }
 
 /// What is remembered of a pod.

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use knarr_api::quantity::Quantity;
 use knarr_pod::{QosClass, Resources};
 
-use crate::pod::{Role, containers};
+use crate::spec::{Role, containers};
 
 /// The smallest CFS quota the kernel takes, in microseconds.
 pub const CPU_QUOTA_US_MIN: i64 = 1_000;

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use knarr_pod::{IpcMode, NetworkMode, PidMode, SandboxSpec};
 
 use crate::identity::{hosts_file, resolv_conf};
-use crate::pod::host_network;
 use crate::resources::{pod_values, qos};
+use crate::spec::host_network;
 use crate::sysctls::sysctls;
 
 /// What a sandbox is described from.

@@ -15,13 +15,15 @@ use knarr_pod::ExitReason;
 
 use crate::Millis;
 use crate::backoff::{BACK_OFF_FIRST_MS, BACK_OFF_MAX_MS, BACK_OFF_RESET_MS, go_duration};
+use crate::observed::{Observed, SandboxView};
 use crate::pod::{
-    Observed, PodResult, Restart, Role, SandboxView, Stage, Wanted, containers, host_network,
-    init_position, is_deleted, is_started, is_terminal, restart_due, restarts, result, stage,
+    PodResult, Restart, Stage, Wanted, init_position, is_deleted, is_started, is_terminal,
+    restart_due, restarts, result, stage,
 };
 use crate::reason::{ConditionReason, WaitingReason};
 use crate::record::{ConditionRecord, ContainerRecord, Exit, PodRecord};
 use crate::resources::qos;
+use crate::spec::{Role, containers, host_network};
 
 /// The scheme of container ids.
 pub const ID_SCHEME: &str = "knarr://";

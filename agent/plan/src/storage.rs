@@ -11,10 +11,9 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use knarr_api::quantity::Quantity;
 
 use crate::Millis;
-use crate::pod::containers;
-use crate::reason::FailureReason;
-use crate::record::PodFailure;
+use crate::reason::{FailureReason, PodFailure};
 use crate::resources::{limit, together};
+use crate::spec::containers;
 use crate::volumes::{VolumePlan, VolumeSource};
 
 const RESOURCE: &str = "ephemeral-storage";

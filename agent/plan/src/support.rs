@@ -38,7 +38,7 @@ pub fn check(spec: &PodSpec, container: &Container, se_linux: SeLinux) -> Result
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         check_volume(volume, &format!("spec.volumes[{i}]"))?;
     }
-    let network = if crate::pod::host_network(spec) {
+    let network = if crate::spec::host_network(spec) {
         PodNetwork::Host
     } else {
         PodNetwork::Own

@@ -18,6 +18,7 @@
 
 pub mod cgroup;
 mod clock;
+mod id;
 pub mod image;
 pub mod logs;
 mod path_name;

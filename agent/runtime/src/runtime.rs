@@ -16,6 +16,7 @@ use knarr_pod::{IpcMode, LogPolicy, NetworkMode, SandboxSpec};
 
 use crate::cgroup::CgroupLayout;
 use crate::cgroup::PodCgroup;
+use crate::id::new_id;
 use crate::image::{ImageError, ImageStore};
 use crate::path_name::is_name;
 use crate::program::{SealedProgram, limits_of_volumes};
@@ -162,14 +163,6 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Run
         path,
         source,
     }
-}
-
-/// 64 random hexadecimal digits.
-pub(crate) fn new_id() -> io::Result<String> {
-    use std::io::Read;
-    let mut bytes = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(hex::encode(bytes))
 }
 
 impl Runtime {

@@ -13,6 +13,7 @@ use knarr_pod::{CgroupStats, ContainerState, SandboxState, StartReason};
 use knarr_pod::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
 use tokio::sync::watch;
 
+use crate::id::new_id;
 use crate::image::{ImageError, ImageStore};
 use crate::path_name::is_name;
 use crate::process::ProcessId;
@@ -544,7 +545,7 @@ fn prepare(inner: &Inner, spec: ContainerSpec) -> Result<StartRequest, SandboxEr
         .collect();
     Ok(StartRequest {
         spec,
-        id: crate::runtime::new_id().map_err(io("reading", Path::new("/dev/urandom")))?,
+        id: new_id().map_err(io("reading", Path::new("/dev/urandom")))?,
         image_id: image.id,
         layers,
     })

@@ -24,8 +24,8 @@ use super::{
     Volumes,
 };
 use crate::clock::Clock;
-use crate::pods::probes::Answer;
-use crate::pods::volumes::{self, MountError};
+use crate::probes::Answer;
+use crate::volumes::{self, MountError};
 
 pub mod sandbox;
 pub mod services;

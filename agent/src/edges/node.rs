@@ -20,8 +20,8 @@ use super::{
     SandboxHandle, Sandboxes, ServiceMaps, Volumes,
 };
 use crate::datapath::SharedDatapath;
-use crate::pods::probes;
-use crate::pods::volumes::{self, MountError};
+use crate::probes;
+use crate::volumes::{self, MountError};
 
 /// The edges of this machine.
 pub fn edges(runtime: Runtime, network: Network, datapath: SharedDatapath) -> Edges {

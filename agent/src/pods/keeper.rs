@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use knarr_agent_plan::pod::RecordStore;
+use knarr_agent_plan::observed::RecordStore;
 use knarr_agent_plan::record::PodRecord;
 use tokio::sync::watch;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use knarr_agent_plan::pod::{ImageView, Network, Observed, SandboxHealth, SandboxView};
+use knarr_agent_plan::observed::{ImageView, Network, Observed, SandboxHealth, SandboxView};
 use knarr_pod::SandboxState;
 use knarr_runtime::ImageError;
 

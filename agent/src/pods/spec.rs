@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use knarr_agent_plan::env::Surroundings;
+use knarr_agent_plan::identity;
 use knarr_agent_plan::sandbox::{SandboxInputs, sandbox_spec};
+use knarr_agent_plan::spec::containers;
 use knarr_agent_plan::volumes::VolumePlan;
-use knarr_agent_plan::{identity, pod};
 use knarr_pod::SandboxSpec;
 
 use crate::pods::Context;
-use crate::pods::volumes::path_of;
+use crate::volumes::path_of;
 
 /// What a container's surroundings are, with these pod addresses.
 pub fn surroundings(context: &Context, pod: &Pod, pod_ips: Vec<String>) -> Surroundings {
@@ -73,7 +74,5 @@ pub fn volume_root(context: &Context, uid: &str, volumes: &[VolumePlan], name: &
 /// The container of a pod with this name.
 pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
-    pod::containers(spec)
-        .map(|(c, _)| c)
-        .find(|c| c.name == name)
+    containers(spec).map(|(c, _)| c).find(|c| c.name == name)
 }

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use knarr_agent_plan::pod::{
-    Network, Observed, Plan, PodAction, RecordStore, SandboxView, Stage, Wanted, containers,
-    host_network, is_deleted, plan,
-};
+use knarr_agent_plan::observed::{Network, Observed, RecordStore, SandboxView};
+use knarr_agent_plan::pod::{Plan, PodAction, Stage, Wanted, is_deleted, plan};
 use knarr_agent_plan::probe::{ProbeView, probe_specs};
-use knarr_agent_plan::record::{Exit, Learned, PodFailure, PodRecord};
+use knarr_agent_plan::reason::PodFailure;
+use knarr_agent_plan::record::{Exit, Learned, PodRecord};
+use knarr_agent_plan::spec::{containers, host_network};
 use knarr_agent_plan::status::{backing_off, status};
 use knarr_agent_plan::storage;
 use knarr_agent_plan::volumes::{VolumePlan, VolumeSource};
@@ -25,14 +25,18 @@ use knarr_pod::ContainerState;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::ApplyError;
 use super::keeper::Keeper;
 use super::observe::{self, Wiring};
-use super::probes::{Probes, RemarkKind};
 use super::sizes::{DiskPlaces, Measured, Sizes};
 use super::{Context, spec};
 use crate::edges::SandboxHandle;
 use crate::events::{EventReason, Kind};
+use crate::probes::{Probes, RemarkKind};
+use crate::volumes::path_of;
+
+mod apply;
+
+use apply::ApplyError;
 
 /// The first and the longest pause after an action failed, in milliseconds.
 const ERROR_PAUSE_MS: (u64, u64) = (500, 10_000);
@@ -565,7 +569,7 @@ impl Worker {
                 let volumes = &self.context.edges.volumes;
                 volumes.dir(&self.uid, plugin, name)
             };
-            (plan.name.clone(), super::volumes::path_of(plan, dir))
+            (plan.name.clone(), path_of(plan, dir))
         };
         Some(DiskPlaces {
             containers: live.iter().map(places).collect(),

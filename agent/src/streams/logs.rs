@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use knarr_agent_plan::pod::containers;
 use knarr_agent_plan::record::PodRecord;
+use knarr_agent_plan::spec::containers;
 use knarr_api::feed::{LogRequest, StreamError};
 use knarr_api::stream::{DATA_BYTES_MAX, Frame, channel};
 use knarr_pod::{LogTimestamps, Timestamp};

@@ -200,6 +200,9 @@ async fn answer(
         upgrade,
     };
     match target {
+        Target::Resource(path) if path.subresource.is_some() || !path.kind.is_kept() => {
+            subresource::serve(http, path, call).await
+        }
         Target::Resource(path) => resource::serve(http, path, call).await,
         Target::Root => only_get(&call).map(|()| discovery::root(&call.registry)),
         Target::Api => {

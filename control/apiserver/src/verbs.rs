@@ -16,18 +16,14 @@ use crate::object::splice_version;
 use crate::registry::Kind;
 
 mod commit;
-mod create;
-mod delete;
 mod read;
 mod scale;
 mod steps;
-mod update;
 mod volatile;
 mod write;
 
 pub(crate) use scale::scale_of;
-pub(crate) use update::{check_place, check_uid};
-pub(crate) use write::Next;
+pub(crate) use write::{Next, check_place, check_uid};
 
 /// Why an update with an old resourceVersion is refused.
 const MODIFIED: &str =

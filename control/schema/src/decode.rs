@@ -15,7 +15,7 @@ use serde_json::{Map, Number, Value};
 use crate::place::{Place, Step};
 use crate::quantity;
 use crate::scalar;
-use crate::types::{Definition, Property, SchemaRef, Schemas, Shape, Type};
+use crate::types::{Definition, SchemaRef, Schemas, Shape, Type};
 
 /// Nesting that no real object reaches; deeper JSON is an attack on the stack.
 const DEPTH_MAX: usize = 100;
@@ -215,7 +215,7 @@ impl<'a> Seed<'a> {
             } else {
                 seen.push(&property.name);
             }
-            match value.filter(|value| property.required || !says_nothing(property, value)) {
+            match value.filter(|value| property.required || !property.says_nothing(value)) {
                 Some(value) => object.insert(name, value),
                 None => object.shift_remove(&name),
             };
@@ -273,20 +273,6 @@ fn go_type(schemas: &Schemas, type_: &Type) -> String {
         Type::Boolean => "bool".to_owned(),
         Type::Any => "interface {}".to_owned(),
     }
-}
-
-/// Whether leaving an empty list or map, or a false, 0 or "" out changes nothing: Kubernetes writes none (`omitempty`),
-/// except where the field is required or a pointer.
-pub(crate) fn says_nothing(property: &Property, value: &Value) -> bool {
-    let is_zero = match (&property.type_, value) {
-        (Type::List(_), Value::Array(list)) => return list.is_empty(),
-        (Type::Map(_), Value::Object(map)) => return map.is_empty(),
-        (Type::Boolean, Value::Bool(value)) => !value,
-        (Type::Int32 | Type::Int64, Value::Number(number)) => number.as_i64() == Some(0),
-        (Type::String, Value::String(text)) => text.is_empty(),
-        _ => false,
-    };
-    is_zero && !property.keeps_zero
 }
 
 /// `None` stands for a null that is left out.

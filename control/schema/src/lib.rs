@@ -15,7 +15,6 @@ mod openapi;
 mod place;
 mod protobuf;
 mod quantity;
-mod rules;
 mod scalar;
 mod types;
 
@@ -28,5 +27,4 @@ pub use protobuf::{
     ENVELOPE_END, EncodeError, Envelope, envelope_start, list_item, open_envelope, put_watch_frame,
     seal_envelope,
 };
-pub use rules::TooSmall;
-pub use types::{SchemaRef, Schemas};
+pub use types::{SchemaRef, Schemas, TooSmall};

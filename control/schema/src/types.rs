@@ -8,8 +8,13 @@ use std::sync::{Arc, OnceLock};
 use flate2::read::DeflateDecoder;
 use serde_json::Value;
 
-use crate::rules::{AllRules, Rules};
 use crate::scalar::Precision;
+
+mod rules;
+
+pub use rules::TooSmall;
+
+use rules::{AllRules, Rules};
 
 const TYPES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/types.deflate"));
 const COMPONENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/components.deflate"));
@@ -66,6 +71,22 @@ pub(crate) struct Property {
     pub(crate) inline_tag: u32,
     /// Whether it is a list that protobuf has in a message of its own.
     pub(crate) wrapped: bool,
+}
+
+impl Property {
+    /// Whether leaving an empty list or map, or a false, 0 or "" out changes nothing: Kubernetes writes none (`omitempty`),
+    /// except where the field is required or a pointer.
+    pub(crate) fn says_nothing(&self, value: &Value) -> bool {
+        let is_zero = match (&self.type_, value) {
+            (Type::List(_), Value::Array(list)) => return list.is_empty(),
+            (Type::Map(_), Value::Object(map)) => return map.is_empty(),
+            (Type::Boolean, Value::Bool(value)) => !value,
+            (Type::Int32 | Type::Int64, Value::Number(number)) => number.as_i64() == Some(0),
+            (Type::String, Value::String(text)) => text.is_empty(),
+            _ => false,
+        };
+        is_zero && !self.keeps_zero
+    }
 }
 
 /// An object with named fields, or a type that has a name.

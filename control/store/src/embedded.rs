@@ -6,6 +6,7 @@
 //! store, opens it again after a failure, and is the [`Store`] that callers see.
 
 mod apply;
+mod bounds;
 mod disk;
 mod format;
 mod overlay;
@@ -27,14 +28,16 @@ use redb::{Database, DatabaseError, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::store::check_duplicates;
 use crate::{
     OpenError, Range, RangeResult, Revision, Sharing, Stats, Store, StoreDied, StoreError, Txn,
     TxnResult, WatchStream,
 };
+use apply::Published;
 use disk::{Disk, Quota};
 use overlay::Overlay;
 use watch::{Hub, Joined, Live, WATCH_QUEUE};
-use writer::{Published, REQUEST_QUEUE, Request};
+use writer::{REQUEST_QUEUE, Request};
 
 /// Changes replayed to a new watch in one piece.
 const REPLAY_EVENTS: usize = 256;
@@ -386,7 +389,7 @@ impl Store for Embedded {
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
         apply::check_sizes(&txn)?;
-        txn.check_duplicates()?;
+        check_duplicates(&txn)?;
         self.ask(|reply| Request::Txn(txn, reply)).await
     }
 

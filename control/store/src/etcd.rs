@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch as latest};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
+use crate::store::check_duplicates;
 use crate::{
     Range, RangeResult, Revision, Sharing, Stats, Store, StoreDied, StoreError, Txn, TxnResult,
     WatchStream,
@@ -182,7 +183,7 @@ impl Store for Etcd {
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
         let shared = &self.shared;
-        txn.check_duplicates()?;
+        check_duplicates(&txn)?;
         let steps = txn.then.len().max(txn.compare.len());
         if steps > TXN_STEPS_MAX {
             return Err(StoreError::TooManySteps {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The trait that every engine implements, and the stream that a watch returns.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::mpsc;
 
@@ -132,5 +134,19 @@ impl Stream for WatchStream {
                 Poll::Ready(lagged.then_some(Err(StoreError::WatchLagged)))
             }
         }
+    }
+}
+
+/// Refuses two steps about one key. Every engine asks it first.
+pub(crate) fn check_duplicates(txn: &Txn) -> Result<(), StoreError> {
+    let mut keys: HashSet<&Bytes> = HashSet::new();
+    if txn.then.len() < 2 {
+        return Ok(());
+    }
+    match txn.then.iter().find(|op| !keys.insert(op.key())) {
+        Some(op) => Err(StoreError::DuplicateKey(
+            String::from_utf8_lossy(op.key()).into_owned(),
+        )),
+        None => Ok(()),
     }
 }

@@ -4,12 +4,9 @@
 //! Plain values without behaviour of an engine. They are the part of etcd v3's `rpc.proto` that the API server
 //! uses, with the same meaning, so that an engine over a real etcd is a translation.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
-
-use crate::StoreError;
 
 /// The number of a change. 0 means "before any change".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -225,20 +222,6 @@ impl Txn {
         Self {
             compare: Vec::new(),
             then,
-        }
-    }
-
-    /// Refuses two steps about one key.
-    pub(crate) fn check_duplicates(&self) -> Result<(), StoreError> {
-        let mut keys: HashSet<&Bytes> = HashSet::new();
-        if self.then.len() < 2 {
-            return Ok(());
-        }
-        match self.then.iter().find(|op| !keys.insert(op.key())) {
-            Some(op) => Err(StoreError::DuplicateKey(
-                String::from_utf8_lossy(op.key()).into_owned(),
-            )),
-            None => Ok(()),
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
-use knarr_tests::cluster::up_dir;
 use knarr_tests::hosts::{self, NODES};
+use knarr_tests::lab::up_dir;
 use knarr_tests::wait::eventually;
 use knarr_tests::{Kubectl, faults};
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use knarr_tests::cluster::up_dir;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{CLIENT, NODES};
+use knarr_tests::lab::up_dir;
 use knarr_tests::load;
 use knarr_tests::manifests;
 use knarr_tests::{Cluster, From, Load, eventually};

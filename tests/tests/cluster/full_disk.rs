@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use knarr_tests::cluster::target_dir;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{self, CLIENT, CONTROL};
+use knarr_tests::lab::target_dir;
 use knarr_tests::{Cluster, Kubectl, Outcome, eventually, manifests, stays};
 use serde_json::json;
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
-use knarr_tests::cluster::xtask;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{self, CLIENT};
+use knarr_tests::lab::xtask;
 use knarr_tests::load::{self, now_ms};
 use knarr_tests::manifests::{self, Addresses};
 use knarr_tests::{Cluster, From, Load, Outcome, eventually};

@@ -95,8 +95,8 @@ fn an_image_that_is_imported_later_starts_the_pod_that_waits_for_it() {
         &["ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull"],
     );
     // The same layers under another name: only the two texts in the index change, which no digest covers.
-    let images = knarr_tests::cluster::target_dir().join("images/knarr-shell.tar");
-    let dir = tempfile::tempdir_in(knarr_tests::cluster::up_dir()).expect("a folder");
+    let images = knarr_tests::lab::target_dir().join("images/knarr-shell.tar");
+    let dir = tempfile::tempdir_in(knarr_tests::lab::up_dir()).expect("a folder");
     let unpack = std::process::Command::new("tar")
         .arg("-xf")
         .arg(&images)
@@ -145,8 +145,8 @@ fn a_broken_archive_is_refused_and_leaves_the_store_as_it_was() {
         hosts::run(CLIENT, &all)
     };
     let before = image(&["ls"]).stdout;
-    let dir = tempfile::tempdir_in(knarr_tests::cluster::up_dir()).expect("a folder");
-    let good = knarr_tests::cluster::target_dir().join("images/knarr-echo.tar");
+    let dir = tempfile::tempdir_in(knarr_tests::lab::up_dir()).expect("a folder");
+    let good = knarr_tests::lab::target_dir().join("images/knarr-echo.tar");
     let whole = std::fs::read(&good).expect("the image is packed");
     let mut flipped = whole.clone();
     // The layer is nearly all of the archive, so its middle is in there.

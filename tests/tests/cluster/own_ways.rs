@@ -6,9 +6,9 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use knarr_tests::cluster::up_dir;
 use knarr_tests::faults::{self, Whole};
 use knarr_tests::hosts::{self, CLIENT};
+use knarr_tests::lab::up_dir;
 use knarr_tests::{Cluster, eventually, manifests};
 
 /// A start beside whatever else the cluster does takes seconds.

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use knarr_tests::cluster::{up_dir, xtask, xtask_program};
+use knarr_tests::Outcome;
 use knarr_tests::hosts::{CLIENT, CONTROL, NODES};
-use knarr_tests::kubectl::Outcome;
+use knarr_tests::lab::{up_dir, xtask, xtask_program};
 
 /// What it says on the way to ending with this code. Nothing of that is output.
 fn failure(args: &[&str], code: i32) -> String {

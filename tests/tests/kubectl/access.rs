@@ -74,7 +74,7 @@ fn the_admin_may_do_everything_and_is_told_so() {
 #[test]
 fn the_kubeconfig_and_the_keys_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
-    let control = knarr_tests::cluster::up_dir().join("control/data");
+    let control = knarr_tests::lab::up_dir().join("control/data");
     let mut open = vec![control];
     let mut seen = 0;
     while let Some(dir) = open.pop() {

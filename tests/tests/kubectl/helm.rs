@@ -5,8 +5,8 @@
 use std::fs;
 use std::process::Command;
 
-use knarr_tests::kubectl::Outcome;
-use knarr_tests::{Cluster, cluster, manifests};
+use knarr_tests::lab::up_dir;
+use knarr_tests::{Cluster, Outcome, manifests};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -72,7 +72,7 @@ impl Helm {
 
     /// Runs it, whatever comes of it. The chart is called `chart`.
     fn run(&self, args: &[&str]) -> Outcome {
-        let up = cluster::up_dir();
+        let up = up_dir();
         let mut command = Command::new(up.join("bin/helm"));
         command
             .arg("--kubeconfig")

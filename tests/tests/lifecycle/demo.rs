@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use knarr_tests::cluster::xtask;
+use knarr_tests::lab::xtask;
 use knarr_tests::{Outcome, faults};
 
 use crate::down::down;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knarr_tests::cluster::{up_dir, xtask};
+use knarr_tests::lab::{up_dir, xtask};
 use knarr_tests::{eventually, faults, hosts};
 use serde_json::Value;
 

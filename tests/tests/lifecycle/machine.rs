@@ -10,7 +10,7 @@ use std::process::Command;
 use aya::maps::{MapInfo, loaded_maps};
 use aya::programs::links::PinnedLink;
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
-use knarr_tests::cluster::up_dir;
+use knarr_tests::lab::up_dir;
 
 /// What can be told to be a lab's by its name or place.
 #[derive(Debug, PartialEq, Eq)]

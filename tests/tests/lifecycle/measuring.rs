@@ -3,7 +3,7 @@
 //! read, by the names that they read.
 
 use knarr_tests::Outcome;
-use knarr_tests::cluster::{target_dir, xtask};
+use knarr_tests::lab::{target_dir, xtask};
 use serde_json::Value;
 
 /// What each figure is of, without the cases and sizes of its variants.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Context;
 
-use crate::{run, up};
+use crate::run;
 
 /// Package, and what it is for. Debian's `rustc-web` comes with the core library for BPF already compiled.
 const PACKAGES: [(&str, &str); 16] = [
@@ -71,7 +71,7 @@ pub fn missing() -> anyhow::Result<Vec<String>> {
 
 /// Installs packages. The lists are fetched again only when apt does not know one of them.
 pub fn install(what: &[String]) -> anyhow::Result<()> {
-    up::require_root()?;
+    run::require_root()?;
     let packages: Vec<&str> = what
         .iter()
         .filter_map(|line| line.split_whitespace().next())

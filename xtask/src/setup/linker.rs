@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::{build, paths, run};
+use crate::{paths, run};
 
 /// The newest that works with the compiler in use.
 const VERSION: &str = "0.13.0";
@@ -34,7 +34,7 @@ pub fn missing() -> anyhow::Result<Vec<String>> {
 
 /// Compiles it.
 pub fn install(_what: &[String]) -> anyhow::Result<()> {
-    let mut cargo = build::cargo();
+    let mut cargo = run::cargo();
     cargo.args([
         "install",
         "bpf-linker",

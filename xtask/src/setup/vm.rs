@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::Context;
 
-use crate::{paths, run, up};
+use crate::{paths, run};
 
 /// Program, and the package that brings it.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -47,7 +47,7 @@ fn qemu_major(version: &str) -> Option<u32> {
 
 /// Installs the packages, with Debian's backports among apt's sources for this one call.
 pub fn install(what: &[String]) -> anyhow::Result<()> {
-    up::require_root()?;
+    run::require_root()?;
     let packages = what
         .iter()
         .filter_map(|line| line.split_whitespace().next())

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::services::{self, Running};
-use super::{free_port, install, link_tools, remove_everything, require_root};
+use super::{free_port, install, link_tools, remove_everything};
 use crate::http::Proxy;
 use crate::lab::state::{self, State};
 use crate::lab::{CONTROL, HostKind, SWITCH, home, host, node_name};
+use crate::run::require_root;
 use crate::{build, paths, setup};
 
 /// A start that takes longer is broken.

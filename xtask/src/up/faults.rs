@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use super::running;
 use super::services::{self, Running};
-use super::{require_root, running};
 use crate::lab::network::{self, Cable};
 use crate::lab::state::{self, State};
 use crate::lab::{CONTROL, HostKind, SWITCH, host};
+use crate::run::require_root;
 use crate::ui;
 
 /// How long a process may take to go after SIGKILL.

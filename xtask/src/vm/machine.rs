@@ -18,6 +18,7 @@ pub use super::addresses::{FIRST, NAMES, SECOND, address};
 use super::image::Image;
 use super::wire::{Answer, PORT, Wire};
 use super::{folder, show_tail};
+use crate::lab::machine::{cgroup_name, end_process};
 use crate::lab::{cgroup, state};
 use crate::process::Process;
 use crate::setup::vm::QEMU;
@@ -27,8 +28,6 @@ use crate::{ui, up};
 const MEMORY: &str = "2G";
 /// A kernel and systemd come up in 30 s on a free machine; beside other work it was seen to take 150 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(400);
-/// How long a killed emulator may take to be gone.
-const KILL_LIMIT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(200);
 
 /// A running machine.
@@ -205,20 +204,6 @@ pub fn end(name: &str) -> anyhow::Result<()> {
         return state::remove();
     }
     state.save()
-}
-
-/// Ends a machine of the lab `lab`. Called with the lab's lock held.
-pub fn end_process(lab: &str, name: &str, process: Option<Process>) -> anyhow::Result<()> {
-    if let Some(process) = process
-        && !process.kill_and_wait(KILL_LIMIT)
-    {
-        bail!("QEMU of {name} (pid {}) does not end", process.pid);
-    }
-    cgroup::kill_and_remove(lab, &cgroup_name(name))
-}
-
-fn cgroup_name(name: &str) -> String {
-    format!("machine-{name}")
 }
 
 /// Runs QEMU in place of this process, in its cgroup of the lab.

@@ -150,7 +150,7 @@ fn programs_that_mark_endpoints_take_over_the_flows_of_programs_that_did_not() -
     says(&mut kept, 1)?;
     // Pins as an earlier version left them: flows, and no marks.
     lab.one.datapath = None;
-    let marks = knarr_datapath::load::pin_root(&lab.one.bpf_root).join("maps/MARKS");
+    let marks = knarr_datapath::pins::pin_root(&lab.one.bpf_root).join("maps/MARKS");
     std::fs::remove_file(&marks)?;
     lab.one.open()?;
     says(&mut kept, 2)?;

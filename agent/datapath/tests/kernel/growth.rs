@@ -81,7 +81,7 @@ fn a_purge_in_the_middle_of_a_copy_reaches_the_copy() -> Result<()> {
 
     rename("away", "eth0")?;
     lab.one.table.set_endpoint(endpoint(pods[2]));
-    let growing = knarr_datapath::load::pin_root(&lab.one.bpf_root).join("growing/AFFINITY");
+    let growing = knarr_datapath::pins::pin_root(&lab.one.bpf_root).join("growing/AFFINITY");
     std::thread::scope(|scope| -> Result<()> {
         let node = &mut lab.one;
         let grower = scope.spawn(move || node.sync());

@@ -215,7 +215,7 @@ fn a_pod_is_held_to_its_address_without_an_agent_and_by_the_next_one() -> Result
 
     // A pod that was started by an agent without the program.
     lab.one.datapath = None;
-    let links = knarr_datapath::load::pin_root(&lab.one.bpf_root).join("links");
+    let links = knarr_datapath::pins::pin_root(&lab.one.bpf_root).join("links");
     let pin_of = |pod: Ipv4Addr| links.join(format!("knarr_pod-{:08x}", u32::from(pod)));
     let pin = pin_of(a);
     std::fs::remove_file(&pin).with_context(|| pin.display().to_string())?;

@@ -7,9 +7,10 @@
 use k8s_openapi::api::core::v1::Container;
 
 use super::running::pre_stop_sleep_ms;
-use super::{Planner, PodAction, Role, StopCause, containers, grace_ms, stop_signal};
+use super::{Planner, PodAction, StopCause, grace_ms, stop_signal};
 use crate::Millis;
 use crate::reason::FailureReason;
+use crate::spec::{Role, containers};
 use crate::storage::EVICTION_GRACE_MS;
 
 impl Planner<'_> {

@@ -5,7 +5,8 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::{ImageView, Planner, PodAction};
+use super::{Planner, PodAction};
+use crate::observed::ImageView;
 use crate::reason::WaitingReason;
 use crate::record::Refusal;
 use crate::support;

@@ -5,12 +5,11 @@
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::{
-    Planner, PodAction, RecordStore, Restart, Role, StopCause, containers, grace_ms, restart_due,
-    restarts, stop_signal,
-};
+use super::{Planner, PodAction, Restart, StopCause, grace_ms, restart_due, restarts, stop_signal};
+use crate::observed::RecordStore;
 use crate::reason::WaitingReason;
 use crate::record::ContainerRecord;
+use crate::spec::{Role, containers};
 use crate::{Millis, ms_of_seconds};
 
 impl Planner<'_> {

@@ -4,6 +4,7 @@ use knarr_pod::{ContainerPhase, ExitReason};
 use serde_json::json;
 
 use super::*;
+use crate::observed::{ImageView, RecordStore};
 use crate::probe::ProbeView;
 use crate::simulated::{KILLED_EXIT_CODE, SimulatedSandbox};
 use crate::status::status;

@@ -4,7 +4,8 @@ use knarr_pod::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::pod::{SandboxHealth, SandboxView};
+use crate::observed::{SandboxHealth, SandboxView};
+use crate::reason::FailureReason;
 
 fn running(attempt: u32) -> Observed {
     Observed {

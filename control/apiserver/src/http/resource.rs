@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::negotiate::Form;
 use super::options::{FieldValidation, Problems};
 use super::path::{PathForm, ResourcePath};
-use super::{Call, Http, body, list, not_allowed, options, respond, subresource, watch};
+use super::{Call, Http, body, list, not_allowed, options, respond, watch};
 use crate::admission::Part;
 use crate::patch;
 use crate::registry::{DeletedAnswer, Kind};
@@ -36,9 +36,6 @@ pub(crate) async fn serve(
 ) -> Result<Response, ApiError> {
     let kind = &path.kind;
     let namespace = path.namespace.as_deref();
-    if path.subresource.is_some() || !kind.is_kept() {
-        return subresource::serve(http, path, call).await;
-    }
     let place = namespace.unwrap_or_default();
     let watching = path.is_watched(&call.query);
     match (&call.method, path.name.as_deref()) {

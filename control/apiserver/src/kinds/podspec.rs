@@ -10,6 +10,7 @@ use crate::value;
 
 mod advice;
 mod containers;
+mod ports;
 mod probes;
 mod scheduling;
 mod security;
@@ -19,7 +20,7 @@ mod volumes;
 mod warnings;
 
 pub(super) use advice::advice;
-pub(super) use containers::{validate_port_name, validate_port_number};
+pub(super) use ports::{validate_port_name, validate_port_number};
 pub(super) use validation::{of_pod as validate, template as validate_template};
 pub(super) use warnings::warnings;
 

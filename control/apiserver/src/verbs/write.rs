@@ -2,12 +2,12 @@
 //! The write pipeline: every write takes these steps in this order, and a verb is no more than the [`Source`] of the
 //! next object.
 //!
-//! Called by the verbs beside this file, for requests over the network and for the in-process client alike. What is not
+//! Called by the verbs `create`, `update` and `delete` below, for requests over the network and for the in-process client alike. What is not
 //! here: how a transaction reaches the store (`commit.rs`), and heartbeats that are kept in memory (`volatile.rs`).
 
 use serde_json::Value;
 
-use super::{DeleteOptions, WriteOptions, Written, create};
+use super::{DeleteOptions, WriteOptions, Written};
 use crate::ApiError;
 use crate::admission::{Operation, Part};
 use crate::allocations::allocates;
@@ -15,8 +15,14 @@ use crate::core::Core;
 use crate::registry::Kind;
 
 mod attempt;
+mod create;
+mod delete;
+mod update;
 
 use attempt::{Attempt, End};
+
+pub(super) use create::check_namespace;
+pub(crate) use update::{check_place, check_uid};
 
 /// Attempts of a write whose object keeps changing underneath, when the caller named no version.
 pub(super) const SWAP_ATTEMPTS_MAX: usize = 64;

@@ -13,7 +13,6 @@ use super::format::{
 };
 use super::overlay::{Changes, Overlay};
 use super::read;
-use super::writer::Published;
 use crate::{Compare, Event, KeyValue, Op, Revision, StoreError, Txn, TxnResult, WatchBatch};
 
 /// Longest key in bytes. Names are at most 253 bytes; three of them and a group fit.
@@ -26,6 +25,7 @@ pub(super) const TXN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Revisions that one durable write reserves for volatile changes. At a heartbeat every ten seconds that is a write every
 /// nine hours for twenty nodes, and every two minutes for five thousand; a crash skips as many revisions.
 const RESERVED_REVISIONS: u64 = 1 << 16;
+
 /// Refuses what is too large before anything is done.
 pub(super) fn check_sizes(txn: &Txn) -> Result<(), StoreError> {
     let mut total = 0;
@@ -83,6 +83,18 @@ struct Before {
 pub(super) enum Dirty {
     Clean,
     Changed,
+}
+
+/// What a group did, now that as much of it is durable as has to be.
+pub(super) struct Published {
+    pub(super) batches: Vec<WatchBatch>,
+    /// How many of them hold a change that is durable.
+    pub(super) durable_batches: u64,
+    pub(super) volatile: Changes,
+    pub(super) head: Revision,
+    pub(super) compacted: Revision,
+    /// 0 where the group changed only what is in memory.
+    pub(super) commits: u64,
 }
 
 impl<'txn> Writer<'txn> {

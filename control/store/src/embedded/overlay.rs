@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::read;
+use super::bounds::bounds;
 use crate::{KeyValue, Revision};
 
 /// Keys whose newest value is in memory only.
@@ -63,7 +63,7 @@ impl Overlay {
         let state = self.lock();
         let mut values = Values::new();
         if !state.values.is_empty()
-            && let Some(bounds) = read::bounds(start, end)
+            && let Some(bounds) = bounds(start, end)
         {
             let inside = state
                 .values

@@ -4,47 +4,13 @@
 //! Works on the tables of a read transaction as well as on those of the write transaction that is
 //! being built, so that a step of a transaction sees the steps before it.
 
-use std::ops::Bound;
-
 use redb::{ReadableTable, StorageError};
 
+use super::bounds::bounds;
 use super::engine_error;
 use super::format::{COMPACTED, Entry, EventKind, HEAD, KEYS, LOG, META, Position, RESERVED, meta};
 use super::overlay::{Values, View};
 use crate::{Event, KeyValue, Range, RangeResult, Revision, StoreError, WatchBatch};
-
-/// Where a range of keys ends.
-pub(super) enum End<'a> {
-    /// The range is the one key it starts with.
-    Key,
-    /// Before this key.
-    Before(&'a [u8]),
-    /// There is no end.
-    Open,
-}
-
-/// etcd's reading of a range's end: empty is one key, a single 0 byte is "no end".
-pub(super) fn end_of(end: &[u8]) -> End<'_> {
-    match end {
-        [] => End::Key,
-        [0] => End::Open,
-        end => End::Before(end),
-    }
-}
-
-/// First and last key of a walk.
-pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
-
-/// The bounds to walk a table of keys with; `None` where the range is empty.
-pub(super) fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
-    let first = Bound::Included(start);
-    match end_of(end) {
-        End::Key => Some((first, first)),
-        End::Before(end) if end <= start => None,
-        End::Before(end) => Some((first, Bound::Excluded(end))),
-        End::Open => Some((first, Bound::Unbounded)),
-    }
-}
 
 /// The entry at `position`; `None` where compaction has removed it.
 pub(super) fn entry(

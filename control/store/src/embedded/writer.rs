@@ -10,12 +10,12 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
 
-use super::apply::{Dirty, Writer};
+use super::apply::{Dirty, Published, Writer};
 use super::format::{EventKind, KEYS, Tables};
-use super::overlay::{Changes, Overlay, Values, View};
+use super::overlay::{Overlay, Values, View};
 use super::watch::Hub;
 use super::{Shared, engine_error, read};
-use crate::{Revision, StoreError, Txn, TxnResult, WatchBatch};
+use crate::{Revision, StoreError, Txn, TxnResult};
 
 /// Requests that may wait for the writer; more make their callers wait.
 pub(super) const REQUEST_QUEUE: usize = 1024;
@@ -139,18 +139,6 @@ fn commit_group(shared: &Shared, group: Vec<Request>) -> Vec<Request> {
         answer.send(failure.as_ref());
     }
     unfinished
-}
-
-/// What a group did, now that as much of it is durable as has to be.
-pub(super) struct Published {
-    pub(super) batches: Vec<WatchBatch>,
-    /// How many of them hold a change that is durable.
-    pub(super) durable_batches: u64,
-    pub(super) volatile: Changes,
-    pub(super) head: Revision,
-    pub(super) compacted: Revision,
-    /// 0 where the group changed only what is in memory.
-    pub(super) commits: u64,
 }
 
 fn apply_group(

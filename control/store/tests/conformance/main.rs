@@ -6,6 +6,7 @@
 
 mod engines;
 mod reads;
+mod steps;
 mod txns;
 mod watches;
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use knarr_store::{KeyValue, Op, Range, Revision, StoreError, Txn};
 
 use crate::engines::Engine;
-use crate::txns::{delete, put};
+use crate::steps::{delete, put};
 
 fn pairs(kvs: &[KeyValue]) -> Vec<(Bytes, Bytes)> {
     kvs.iter()

@@ -1,36 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Transactions: revisions, comparisons, and what is refused.
 
-use bytes::Bytes;
-use knarr_store::{Compare, Event, Op, Range, Revision, Store, StoreError, Txn};
+use knarr_store::{Compare, Event, Op, Revision, StoreError, Txn};
 
 use crate::engines::Engine;
-use crate::watches::next;
-
-/// Writes one key; its revision.
-pub async fn put(store: &dyn Store, key: &str, value: &str) -> Revision {
-    let op = Op::put(key.to_owned(), value.to_owned());
-    done(store, op).await
-}
-
-/// Deletes one key; the revision after it.
-pub async fn delete(store: &dyn Store, key: &str) -> Revision {
-    done(store, Op::delete(key.to_owned())).await
-}
-
-async fn done(store: &dyn Store, op: Op) -> Revision {
-    let done = store.txn(Txn::of(vec![op])).await.unwrap();
-    assert!(done.succeeded());
-    done.revision
-}
-
-/// A key's value and revision.
-pub async fn read(store: &dyn Store, key: &'static str) -> Option<(Bytes, Revision)> {
-    let found = store.range(Range::key(key)).await.unwrap();
-    let kv = found.kvs.into_iter().next()?;
-    assert_eq!(kv.key, key);
-    Some((kv.value, kv.mod_revision))
-}
+use crate::steps::{delete, done, next, put, read};
 
 pub async fn every_change_has_the_revision_after_the_one_before(engine: Engine) {
     let store = &*engine.store;

@@ -2,41 +2,11 @@
 //! Watches: nothing missed, nothing twice, in order; and what ends them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt;
-use knarr_store::{Event, Op, Range, Revision, StoreError, Txn, WatchBatch, WatchStream};
+use knarr_store::{Event, Op, Range, Revision, StoreError, Txn};
 
 use crate::engines::Engine;
-use crate::txns::{delete, put};
-
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a watch is listened to that should say nothing.
-const SILENCE: Duration = Duration::from_millis(200);
-
-/// The next batch.
-pub async fn next(watch: &mut WatchStream) -> WatchBatch {
-    item(watch).await.expect("the watch goes on").unwrap()
-}
-
-async fn item(watch: &mut WatchStream) -> Option<Result<WatchBatch, StoreError>> {
-    tokio::time::timeout(PATIENCE, watch.next())
-        .await
-        .expect("an event in time")
-}
-
-async fn is_silent(watch: &mut WatchStream) -> bool {
-    tokio::time::timeout(SILENCE, watch.next()).await.is_err()
-}
-
-fn put_of(key: &str, value: &str) -> Event {
-    Event::Put {
-        key: Bytes::from(key.to_owned()),
-        value: Bytes::from(value.to_owned()),
-    }
-}
+use crate::steps::{SILENCE, delete, is_silent, item, next, put, put_of};
 
 pub async fn a_watch_replays_history_and_goes_on_without_a_gap(engine: Engine) {
     let first = put(&*engine.store, "p/0", "v").await;

@@ -2,7 +2,6 @@
 //! What is wrong with the containers of a pod spec.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, EnvVarSource, EphemeralContainer, PodSpec, ResourceRequirements,
@@ -11,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use knarr_api::names::{validate_dns_label, validate_qualified_name};
 use knarr_api::quantity::Quantity;
 
+use super::ports::{validate_port_name, validate_port_number};
 use super::{probes, security, signals};
 use crate::field::FieldErrors;
 use crate::registry::rules::{items, text};
@@ -21,8 +21,6 @@ const RESTART: &str = "Restart";
 const CODE_OPERATORS: [&str; 2] = ["In", "NotIn"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 const MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
-/// Longest name of a port (RFC 6335).
-const PORT_NAME_MAX: usize = 15;
 /// What Kubernetes says of a text that is no quantity.
 pub(super) const QUANTITY: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
@@ -395,52 +393,4 @@ fn quantities<'a>(
 
 fn standard_resource(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
-}
-
-/// A port's number.
-pub(in crate::kinds) fn validate_port_number(number: i32, field: &str, errors: &mut FieldErrors) {
-    if !(1..=65535).contains(&number) {
-        errors.invalid(field, number, "must be between 1 and 65535, inclusive");
-    }
-}
-
-/// A port's name: an IANA service name.
-pub(in crate::kinds) fn validate_port_name(name: &str, field: &str, errors: &mut FieldErrors) {
-    if name.len() > PORT_NAME_MAX {
-        errors.invalid(
-            field,
-            name,
-            &format!("must be no more than {PORT_NAME_MAX} characters"),
-        );
-    }
-    if !name
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    {
-        errors.invalid(
-            field,
-            name,
-            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
-        );
-    }
-    if !name.chars().any(|c| c.is_ascii_lowercase()) {
-        errors.invalid(field, name, "must contain at least one letter (a-z)");
-    }
-    if name.contains("--") {
-        errors.invalid(field, name, "must not contain consecutive hyphens");
-    }
-    if name.starts_with('-') || name.ends_with('-') {
-        errors.invalid(field, name, "must not begin or end with a hyphen");
-    }
-}
-
-/// An address.
-pub(super) fn valid_ip(text: &str, field: &str, errors: &mut FieldErrors) {
-    if text.parse::<IpAddr>().is_err() {
-        errors.invalid(
-            field,
-            text,
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        );
-    }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::containers::{validate_port_name, validate_port_number};
+use super::ports::{validate_port_name, validate_port_number};
 use crate::field::FieldErrors;
 use crate::registry::rules::{items, text};
 

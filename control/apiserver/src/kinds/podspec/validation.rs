@@ -4,7 +4,8 @@
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec, Toleration};
 use knarr_api::names::{validate_dns_label, validate_dns_subdomain, validate_qualified_name};
 
-use super::containers::{self, containers};
+use super::containers::containers;
+use super::ports::valid_ip;
 use super::{scheduling, security, signals, volumes};
 use crate::field::FieldErrors;
 use crate::registry::meta;
@@ -139,7 +140,7 @@ fn names_in(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
     }
     for (index, alias) in items(&spec.host_aliases).iter().enumerate() {
         let field = format!("{field}.hostAliases[{index}]");
-        containers::valid_ip(&alias.ip, &format!("{field}.ip"), errors);
+        valid_ip(&alias.ip, &format!("{field}.ip"), errors);
         for (at, name) in items(&alias.hostnames).iter().enumerate() {
             for message in validate_dns_subdomain(name) {
                 errors.invalid(&format!("{field}.hostnames[{at}]"), name.as_str(), &message);

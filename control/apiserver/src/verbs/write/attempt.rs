@@ -11,14 +11,14 @@ use bytes::Bytes;
 use knarr_store::{Compare, Op};
 use serde_json::Value;
 
-use super::{Next, Source, Step, Write};
+use super::{Next, Source, Step, Write, create, delete, update};
 use crate::admission::{Admission, DryRun, Effects, Operation, Part};
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::object::{Object, encode};
 use crate::registry::{Candidate, Kind, meta};
 use crate::verbs::commit::Swapped;
-use crate::verbs::{Gone, MODIFIED, Written, create, delete, in_view, served, update};
+use crate::verbs::{Gone, MODIFIED, Written, in_view, served};
 use crate::{ApiError, clock, value};
 
 /// What is known of a write so far.

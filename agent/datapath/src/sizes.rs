@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which maps are made larger or smaller, and how large: plain functions over sizes and counts.
 //!
-//! Not here: reading sizes, copying entries and swapping programs (`grow`, the only caller).
+//! Not here: reading sizes, copying entries and swapping programs (`grow`). `load` asks for first sizes.
 
 use std::collections::BTreeMap;
 
 use knarr_ebpf_common::{MapOp, SERVICE_NODE_PORT, ServiceEntry, TABLE_CHUNK};
 
+use crate::config::ProgramLog;
 use crate::map_name::MapName;
+use crate::maps::Wanted;
 
 /// Entries by map.
-pub(super) type Entries = BTreeMap<MapName, u32>;
+pub(crate) type Entries = BTreeMap<MapName, u32>;
 
 /// The first size of each map that grows: some hundred Services. Together they take a quarter of a megabyte.
 const FIRST_SIZES: [(MapName, u32); 8] = [
@@ -29,23 +31,38 @@ const SPARE: u32 = 2;
 
 /// A map that may grow, as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MapSize {
+pub(crate) struct MapSize {
     /// Its name.
-    pub(super) name: MapName,
+    pub(crate) name: MapName,
     /// The entries that it has room for.
-    pub(super) present: u32,
+    pub(crate) present: u32,
     /// The entries that the operator allows.
-    pub(super) limit: u32,
+    pub(crate) limit: u32,
+}
+
+/// The size that a map is made with; none where the object says it.
+pub(crate) fn first_size(map: &Wanted, log: ProgramLog) -> Option<u32> {
+    let limit = map.max_entries?;
+    Some(if grows(log) {
+        begin_with(map.name, limit).unwrap_or(limit)
+    } else {
+        limit
+    })
+}
+
+/// The programs' log is read from a map of the programs that were loaded first, so these have to stay while there is one.
+pub(crate) fn grows(log: ProgramLog) -> bool {
+    log == ProgramLog::Off
 }
 
 /// The size that a map begins with; none for a map that never grows.
-pub(super) fn first_size(name: MapName, limit: u32) -> Option<u32> {
+fn begin_with(name: MapName, limit: u32) -> Option<u32> {
     let (_, first) = FIRST_SIZES.iter().find(|(known, _)| *known == name)?;
     Some(limit.min(*first))
 }
 
 /// What Services like these need of the maps that kernel programs fill.
-pub(super) fn needs_of<'a>(services: impl Iterator<Item = &'a ServiceEntry>) -> Entries {
+pub(crate) fn needs_of<'a>(services: impl Iterator<Item = &'a ServiceEntry>) -> Entries {
     let mut needs = Entries::new();
     for entry in services {
         if entry.flags & SERVICE_NODE_PORT != 0 {
@@ -59,7 +76,7 @@ pub(super) fn needs_of<'a>(services: impl Iterator<Item = &'a ServiceEntry>) -> 
 }
 
 /// What operations need of the maps that kernel programs fill.
-pub(super) fn needs_of_operations(ops: &[MapOp]) -> Entries {
+pub(crate) fn needs_of_operations(ops: &[MapOp]) -> Entries {
     needs_of(ops.iter().filter_map(|op| match op {
         MapOp::SetService { entry, .. } => Some(entry),
         _ => None,
@@ -67,7 +84,7 @@ pub(super) fn needs_of_operations(ops: &[MapOp]) -> Entries {
 }
 
 /// What operations need of the maps that user space fills, beside the entries that are there.
-pub(super) fn needs_beside(ops: &[MapOp], used: &Entries) -> Entries {
+pub(crate) fn needs_beside(ops: &[MapOp], used: &Entries) -> Entries {
     let mut needs = used.clone();
     for op in ops {
         let (map, count) = match op {
@@ -88,7 +105,7 @@ pub(super) fn needs_beside(ops: &[MapOp], used: &Entries) -> Entries {
 }
 
 /// The new sizes of the maps that are too small for what is needed, up to their limits.
-pub(super) fn plan_growth(needs: &Entries, maps: &[MapSize]) -> Entries {
+pub(crate) fn plan_growth(needs: &Entries, maps: &[MapSize]) -> Entries {
     maps.iter()
         .filter_map(|map| {
             let needed = *needs.get(&map.name)?;
@@ -102,12 +119,12 @@ pub(super) fn plan_growth(needs: &Entries, maps: &[MapSize]) -> Entries {
 }
 
 /// The new sizes of the maps that kernel programs fill, where nothing needs them and they are larger than at the start.
-pub(super) fn plan_shrinking(needs: &Entries, maps: &[MapSize]) -> Entries {
+pub(crate) fn plan_shrinking(needs: &Entries, maps: &[MapSize]) -> Entries {
     maps.iter()
         .filter(|map| !needs.contains_key(&map.name))
         .filter(|map| matches!(map.name, MapName::Affinity | MapName::Flows | MapName::Nat))
         .filter_map(|map| {
-            let first = first_size(map.name, map.limit)?;
+            let first = begin_with(map.name, map.limit)?;
             (map.present > first).then_some((map.name, first))
         })
         .collect()

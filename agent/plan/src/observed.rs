@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use knarr_pod::ContainerState;
 
 use crate::probe::ProbeView;
-use crate::record::PodFailure;
+use crate::reason::PodFailure;
 use crate::support::SeLinux;
 
 /// The sandbox as the runtime sees it. A sandbox whose pause process died is no sandbox.

@@ -6,18 +6,19 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use knarr_agent_plan::pod::{Wanted, host_network};
+use knarr_agent_plan::pod::Wanted;
 use knarr_agent_plan::reason::SandboxReason;
+use knarr_agent_plan::spec::host_network;
 use knarr_agent_plan::support;
 use knarr_agent_plan::volumes::{VolumePlan, volume_plans};
 use knarr_api::feed::PodGone;
 use knarr_base::blocking;
 
-use super::super::observe::Wiring;
-use super::super::worker::Worker;
-use super::super::{Context, ipam, spec, volumes};
-use super::{ApplyError, in_turn};
+use super::{ApplyError, Worker, in_turn};
 use crate::edges::{PodLink, Sandbox};
+use crate::pods::observe::Wiring;
+use crate::pods::{Context, ipam, spec};
+use crate::volumes;
 
 impl Worker {
     pub(super) async fn create_sandbox(&mut self, attempt: u32) -> Result<(), ApplyError> {

@@ -2,18 +2,17 @@
 //! The one interpreter of what is planned for a pod. Every action can be repeated after the agent was
 //! killed in the middle of it.
 //!
-//! Not here: what to do (`knarr_agent_plan::pod`). Called by `worker`.
+//! Not here: what to do (`knarr_agent_plan::pod`).
 
 use std::pin::pin;
 use std::time::Duration;
 
 use knarr_agent_plan::pod::PodAction;
-use knarr_agent_plan::reason::{SandboxReason, WaitingReason};
-use knarr_agent_plan::record::PodFailure;
+use knarr_agent_plan::reason::{PodFailure, SandboxReason, WaitingReason};
 use knarr_runtime::SandboxError;
 use tokio::sync::Semaphore;
 
-use super::worker::Worker;
+use super::Worker;
 use crate::events::{EventReason, Kind};
 
 mod containers;
@@ -48,10 +47,10 @@ pub enum ApplyError {
     Datapath(#[from] knarr_datapath::DatapathError),
     /// Addresses.
     #[error(transparent)]
-    Ipam(#[from] super::ipam::IpamError),
+    Ipam(#[from] crate::pods::ipam::IpamError),
     /// Records.
     #[error(transparent)]
-    Record(#[from] super::records::RecordError),
+    Record(#[from] crate::pods::records::RecordError),
 }
 
 impl Worker {

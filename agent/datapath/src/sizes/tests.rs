@@ -67,10 +67,10 @@ fn every_map_that_grows_begins_below_the_default_and_below_a_smaller_limit() {
         let wanted = defaults.iter().find(|map| map.name == name);
         let limit = wanted.and_then(|map| map.max_entries).expect("a size");
         assert!(first < limit, "{name}");
-        assert_eq!(first_size(name, limit), Some(first), "{name}");
-        assert_eq!(first_size(name, 8), Some(8), "{name}");
+        assert_eq!(begin_with(name, limit), Some(first), "{name}");
+        assert_eq!(begin_with(name, 8), Some(8), "{name}");
     }
-    assert_eq!(first_size(MapName::Sockets, 65_536), None);
+    assert_eq!(begin_with(MapName::Sockets, 65_536), None);
 }
 
 #[test]

@@ -11,11 +11,10 @@ use knarr_base::blocking;
 use knarr_pod::{ContainerPhase, ContainerState};
 use knarr_runtime::SandboxError;
 
-use super::super::spec;
-use super::super::worker::Worker;
-use super::ApplyError;
+use super::{ApplyError, Worker};
 use crate::edges::Sandbox;
 use crate::events::{EventReason, Kind};
+use crate::pods::spec;
 
 impl Worker {
     pub(super) async fn start(&mut self, name: &str, attempt: u32) -> Result<(), ApplyError> {

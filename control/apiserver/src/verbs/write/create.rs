@@ -4,12 +4,12 @@
 use rand::Rng;
 use serde_json::Value;
 
-use super::write::{Next, Source, Write};
-use super::{WriteOptions, Written};
+use super::{Next, Source, Write};
 use crate::admission::Part;
 use crate::core::Core;
 use crate::registry::{Generation, Kind, meta};
 use crate::schema;
+use crate::verbs::{WriteOptions, Written};
 use crate::{ApiError, clock, value};
 
 /// Random characters behind a `generateName`.
@@ -116,7 +116,7 @@ pub(super) fn set_namespace(
 }
 
 /// Refuses a body that names another namespace than the request.
-pub(super) fn check_namespace(namespace: &str, object: &Value) -> Result<(), ApiError> {
+pub(in crate::verbs) fn check_namespace(namespace: &str, object: &Value) -> Result<(), ApiError> {
     let sent = value::text(object, "metadata.namespace");
     if !sent.is_empty() && sent != namespace {
         return Err(ApiError::bad_request(

@@ -8,8 +8,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::decode::says_nothing;
-use crate::types::{Definition, Index, SchemaRef, Schemas, Shape, Type};
+use super::{Definition, Index, SchemaRef, Schemas, Shape, Type};
 
 /// The rules of one definition's fields.
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ impl Rules {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let property = definition.property(name);
             let default = field.get("x-knarr-default");
-            let default = default.filter(|value| property.is_some_and(|p| !says_nothing(p, value)));
+            let default = default.filter(|value| property.is_some_and(|p| !p.says_nothing(value)));
             if let Some(default) = default {
                 rules.defaults.push((name.as_str().into(), default.clone()));
             }
@@ -140,7 +139,7 @@ fn fill(schemas: &Schemas, type_: &Type, value: &mut Value) {
                 // Go's zero is as good as nothing, except in a pointer.
                 let says = |value: &Value| {
                     let property = definition.property(name);
-                    !value.is_null() && property.is_some_and(|p| !says_nothing(p, value))
+                    !value.is_null() && property.is_some_and(|p| !p.says_nothing(value))
                 };
                 if !object.get(&**name).is_some_and(says) {
                     object.insert(name.to_string(), default.clone());

@@ -7,13 +7,13 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::write::{Source, Write};
-use super::{DeleteOptions, WriteOptions, Written};
+use super::{Source, Write};
 use crate::admission::Part;
 use crate::client::Propagation;
 use crate::core::Core;
 use crate::object::Object;
 use crate::registry::Kind;
+use crate::verbs::{DeleteOptions, WriteOptions, Written};
 use crate::{ApiError, clock, value};
 
 /// Keeps an owner until its dependents are deleted.

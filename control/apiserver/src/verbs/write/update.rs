@@ -4,14 +4,14 @@
 
 use serde_json::Value;
 
-use super::write::{Change, Next, Source, Write};
-use super::{MODIFIED, WriteOptions, Written};
+use super::{Change, Next, Source, Write};
 use crate::admission::Part;
 use crate::core::Core;
 use crate::field::FieldErrors;
 use crate::object::Object;
 use crate::registry::{Generation, Kind, meta};
 use crate::schema;
+use crate::verbs::{MODIFIED, WriteOptions, Written};
 use crate::{ApiError, Patch, patch, value};
 
 impl Core {
