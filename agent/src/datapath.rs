@@ -3,10 +3,11 @@
 //!
 //! Not here: decisions, and the traits that tests replace (`edges`). Opened by `start`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::{Datapath, DatapathError};
+use parking_lot::Mutex;
 
 /// The maps of the kernel programs. Calls block briefly and run off the async threads; what walks whole maps goes through
 /// [`SharedDatapath::inspector`], which takes no turn.
@@ -37,7 +38,7 @@ impl SharedDatapath {
     ) -> Result<T, DatapathError> {
         let shared = self.datapath.clone();
         knarr_base::blocking::run(move || {
-            let mut datapath = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut datapath = shared.lock();
             call(&mut datapath)
         })
         .await

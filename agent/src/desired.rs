@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use knarr_agent_plan::env::{Objects, ServiceVars};
@@ -17,6 +17,7 @@ use knarr_api::feed::{
     Change, Delta, EndpointSet, ObjectSet, PeerSet, ServiceSet, Snapshot, Welcome,
     change::Change as Kind, to_node::Message,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 pub mod disk;
@@ -389,8 +390,7 @@ impl Desired {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held cannot leave half a change that matters more than running on.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Takes in a message and wakes whoever it concerns.

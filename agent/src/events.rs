@@ -6,12 +6,13 @@
 //! Not here: when something is worth an event (the callers), sending (`outbox`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_agent_plan::Millis;
 use knarr_agent_plan::status::time;
+use parking_lot::Mutex;
 
 use crate::outbox::Outbox;
 
@@ -152,7 +153,7 @@ impl Events {
     ) -> Option<Event> {
         let reason = reason.as_str();
         let object = about.uid.clone().unwrap_or_default();
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory.lock();
         if memory.known.len() > REMEMBERED_MAX || memory.buckets.len() > REMEMBERED_MAX {
             *memory = Memory {
                 last_stamp: memory.last_stamp,

@@ -15,6 +15,7 @@ use knarr_api::quantity::Quantity;
 use knarr_runtime::CgroupLayout;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
+use procfs::Current;
 
 use crate::config::{ConfigError, RunOptions, Server};
 
@@ -190,7 +191,7 @@ impl Machine {
             cgroups: CgroupLayout::detect(
                 options.cgroup_root.as_deref().unwrap_or(Path::new("/")),
             )?,
-            memory_bytes: meminfo("MemTotal:")?,
+            memory_bytes: memory_bytes()?,
             cpus: std::thread::available_parallelism()
                 .map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
             kernel: uname.release().to_string_lossy().into_owned(),
@@ -258,15 +259,13 @@ fn quantity(option: &'static str, text: &Option<String>) -> Result<Quantity, Mac
     }
 }
 
-/// A line of /proc/meminfo, in bytes.
-pub fn meminfo(key: &str) -> Result<i64, MachineError> {
-    let text = std::fs::read_to_string("/proc/meminfo").map_err(|source| MachineError::Read {
+/// The memory of this machine.
+fn memory_bytes() -> Result<i64, MachineError> {
+    let memory = procfs::Meminfo::current().map_err(|error| MachineError::Read {
         what: "/proc/meminfo",
-        source,
+        source: std::io::Error::other(error),
     })?;
-    let line = text.lines().find_map(|l| l.strip_prefix(key));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<i64>().ok());
-    Ok(kib.unwrap_or(0) * 1024)
+    Ok(i64::try_from(memory.mem_total).unwrap_or(i64::MAX))
 }
 
 fn os_image() -> String {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Counters of the agent, as Prometheus text. Served by `health`.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -98,12 +98,12 @@ impl Metrics {
 
     /// Keeps why the control plane does not let the node in; `None`: it does, or it has not been asked.
     pub fn refused(&self, why: Option<String>) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        *self.refused.lock() = why;
     }
 
     /// Why the control plane does not let the node in.
     pub fn refusal(&self) -> Option<String> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.refused.lock();
         refused.clone()
     }
 

@@ -26,11 +26,12 @@ use knarr_datapath::DatapathError;
 use knarr_datapath::inspect::Inspector;
 use knarr_datapath::overflow::{self, Room};
 use knarr_runtime::{Image, ImageStore, ImagesStamp, Runtime};
+use procfs::Current;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{EventReason, Events, Kind};
-use crate::machine::{Machine, meminfo};
+use crate::machine::Machine;
 use crate::outbox::Outbox;
 
 /// How often the machine is looked at: a condition is seen after this long at most.
@@ -349,27 +350,21 @@ fn measure(data_dir: &std::path::Path) -> Pressure {
         inodes_free_percent = percent(disk.files_available(), disk.files());
     }
     Pressure {
-        memory_available: meminfo("MemAvailable:").unwrap_or(i64::MAX),
+        memory_available: memory_available().unwrap_or(i64::MAX),
         disk_free_percent,
         inodes_free_percent,
         pids_free_percent: pids_free_percent().unwrap_or(100),
     }
 }
 
+fn memory_available() -> Option<i64> {
+    let memory = procfs::Meminfo::current().ok()?;
+    i64::try_from(memory.mem_available?).ok()
+}
+
 fn pids_free_percent() -> Option<u64> {
-    let max: u64 = std::fs::read_to_string("/proc/sys/kernel/pid_max")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    let loadavg = std::fs::read_to_string("/proc/loadavg").ok()?;
-    let running: u64 = loadavg
-        .split_whitespace()
-        .nth(3)?
-        .split('/')
-        .nth(1)?
-        .parse()
-        .ok()?;
+    let max = u64::try_from(procfs::sys::kernel::pid_max().ok()?).ok()?;
+    let running = u64::from(procfs::LoadAverage::current().ok()?.max);
     Some(percent(max.saturating_sub(running), max))
 }
 

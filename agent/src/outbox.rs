@@ -6,10 +6,10 @@
 //! bounded queue, and the oldest go first.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use knarr_api::feed::{EventReport, NodeReport, PodGone, PodReport, from_node::Message};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// Events that wait for a connection. More than this many are not worth memory.
@@ -43,7 +43,7 @@ impl Default for Outbox {
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn changed(&self) {

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_agent_plan::probe::{
     Check, Outcome, ProbeKind, ProbeSpec, ProbeState, ProbeView, probe_view,
 };
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -137,7 +138,7 @@ impl Probes {
             ask: self.ask.clone(),
         };
         let specs: Vec<ProbeSpec> = {
-            let states = states.lock().unwrap_or_else(PoisonError::into_inner);
+            let states = states.lock();
             states.iter().map(|(spec, _)| spec.clone()).collect()
         };
         let mut tasks = JoinSet::new();
@@ -160,7 +161,7 @@ impl Probes {
     /// The verdicts; containers with probes whose asking has not begun are not started and not ready.
     pub fn views(&self) -> BTreeMap<String, ProbeView> {
         let view = |p: &Prober| {
-            let states = p.states.lock().unwrap_or_else(PoisonError::into_inner);
+            let states = p.states.lock();
             probe_view(&states)
         };
         let views = self.probers.iter().map(|(name, p)| (name.clone(), view(p)));
@@ -169,7 +170,7 @@ impl Probes {
 
     /// What there was to say of answers since the last call.
     pub fn take_remarks(&self) -> Vec<Remark> {
-        let mut list = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.remarks.lock();
         std::mem::take(&mut list)
     }
 }
@@ -223,7 +224,7 @@ impl Asker {
     }
 
     fn verdict(&self, n: usize) -> Option<bool> {
-        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = self.states.lock();
         states[n].1.verdict
     }
 
@@ -234,13 +235,13 @@ impl Asker {
             Answer::Failed(message) => (Outcome::Fail, Some((RemarkKind::Failed, message))),
         };
         let changed = {
-            let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut states = self.states.lock();
             let before = states[n].1.verdict;
             states[n].1.take(spec, outcome);
             before != states[n].1.verdict
         };
         if let Some((kind, message)) = remark {
-            let mut list = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut list = self.remarks.lock();
             let remark = Remark {
                 container: self.container.clone(),
                 probe: spec.kind,
@@ -268,7 +269,7 @@ fn is_settled(kind: ProbeKind, verdict: Option<bool>) -> bool {
 }
 
 fn started(states: &States) -> Started {
-    let states = states.lock().unwrap_or_else(PoisonError::into_inner);
+    let states = states.lock();
     match probe_view(&states).started {
         Some(false) => Started::NotYet,
         _ => Started::Yes,

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
@@ -16,6 +16,7 @@ use knarr_services::{
     DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
     ServiceProtocol, ServiceTable, TrafficPolicy,
 };
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -136,8 +137,7 @@ impl Services {
                     .await;
             }
             self.metrics.services_synced(received.elapsed());
-            let again =
-                sync == Sync::Broken || network == Sync::Broken || locked(&names).is_behind();
+            let again = sync == Sync::Broken || network == Sync::Broken || names.lock().is_behind();
             let wake = if again {
                 Some(RESYNC_AFTER)
             } else {
@@ -216,9 +216,9 @@ impl Services {
         now: Duration,
     ) -> Sync {
         let plan = table.plan(now);
-        let was_behind = locked(names).is_behind();
+        let was_behind = names.lock().is_behind();
         let (file, told) = (names.clone(), plan.names);
-        let appended = knarr_base::blocking::run(move || locked(&file).append(&told)).await;
+        let appended = knarr_base::blocking::run(move || file.lock().append(&told)).await;
         if let Err(error) = appended
             && !was_behind
         {
@@ -327,10 +327,6 @@ fn resync(table: &mut ServiceTable, contents: Result<MapContents, DatapathError>
             Sync::Broken
         }
     }
-}
-
-fn locked(names: &Mutex<NamesFile>) -> MutexGuard<'_, NamesFile> {
-    names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn name(key: &ServiceKey) -> ServiceName {

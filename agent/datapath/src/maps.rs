@@ -8,13 +8,14 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
 use knarr_ebpf_common::{
     Address, AffinityEntry, AffinityKey, BackendEntry, Config, Counters, Flow, FlowKey,
     FragmentKey, FragmentPorts, MarkChunk, Plain, ServiceEntry, ServiceKey, SlotKey, SocketOrigin,
     TableChunk, TableKey,
 };
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::config::MapSizes;
 use crate::error::DatapathError;
@@ -119,19 +120,16 @@ impl SharedMaps {
     /// A turn for what deletes entries beside the agent's own writes, or replaces maps: what is purged in maps that are
     /// just being copied would be in the copy for ever. Ask for [`Self::now`] after it.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+        self.whole.lock()
     }
 
     /// The maps of now.
     pub(crate) fn now(&self) -> Arc<Maps> {
-        self.now
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.now.read().clone()
     }
 
     pub(crate) fn replace(&self, maps: Maps) {
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(maps);
+        *self.now.write() = Arc::new(maps);
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use procfs::ProcError;
+use procfs::process::{Process, Stat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +14,7 @@ use crate::sys;
 
 /// The running kernel's own id.
 pub(crate) fn boot_id() -> io::Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    Ok(text.trim().to_owned())
+    procfs::sys::kernel::random::boot_id().map_err(io_error)
 }
 
 /// A process that was seen.
@@ -33,21 +34,25 @@ impl ProcessId {
     pub fn observe(pid: i32) -> io::Result<ProcessId> {
         Ok(ProcessId {
             pid,
-            start: stat(pid)?.start,
+            start: stat(pid)?.starttime,
         })
     }
 
     /// The process that has this id now, and its parent's id.
     pub fn observe_with_parent(pid: i32) -> io::Result<(ProcessId, i32)> {
-        let Stat { start, parent, .. } = stat(pid)?;
-        Ok((ProcessId { pid, start }, parent))
+        let Stat {
+            starttime: start,
+            ppid,
+            ..
+        } = stat(pid)?;
+        Ok((ProcessId { pid, start }, ppid))
     }
 
     /// Whether exactly this process still runs, be it only in another thread than its first.
     pub fn is_alive(self) -> bool {
         stat(self.pid).is_ok_and(|s| {
-            let ended = matches!(s.state, 'Z' | 'X') && s.threads <= 1;
-            s.start == self.start && !ended
+            let ended = matches!(s.state, 'Z' | 'X') && s.num_threads <= 1;
+            s.starttime == self.start && !ended
         })
     }
 
@@ -73,38 +78,21 @@ impl ProcessId {
     }
 }
 
-struct Stat {
-    /// Of the first thread alone: `Z` once that has ended, whatever the others do.
-    state: char,
-    parent: i32,
-    threads: u32,
-    start: u64,
+/// `/proc/PID/stat`. The state is that of the first thread alone: `Z` once that has ended, whatever the others do.
+fn stat(pid: i32) -> io::Result<Stat> {
+    let process = Process::new(pid).map_err(io_error)?;
+    process.stat().map_err(io_error)
 }
 
-/// State, parent, number of threads and start time. The command's name may hold spaces and parentheses, so the last one counts.
-fn stat(pid: i32) -> io::Result<Stat> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let invalid = || {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "/proc/PID/stat is not as expected",
-        )
-    };
-    let after = text.rfind(')').and_then(|at| text.get(at + 1..));
-    let mut fields = after.ok_or_else(invalid)?.split_ascii_whitespace();
-    let state = fields.next().and_then(|f| f.chars().next());
-    // Field 3 is the state and 4 the parent; 20 is the sixteenth after that and 22 the second after that.
-    let parent = fields.next().and_then(|f| f.parse().ok());
-    let threads = fields.nth(15).and_then(|f| f.parse().ok());
-    let start = fields.nth(1).and_then(|f| f.parse().ok());
-    match (state, parent, threads, start) {
-        (Some(state), Some(parent), Some(threads), Some(start)) => Ok(Stat {
-            state,
-            parent,
-            threads,
-            start,
-        }),
-        _ => Err(invalid()),
+/// What the standard library would have said.
+pub(crate) fn io_error(error: ProcError) -> io::Error {
+    match error {
+        ProcError::PermissionDenied(_) => io::Error::from_raw_os_error(libc::EACCES),
+        ProcError::NotFound(_) => io::Error::from_raw_os_error(libc::ENOENT),
+        ProcError::Io(error, _) => error,
+        ProcError::Incomplete(_) | ProcError::Other(_) | ProcError::InternalError(_) => {
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        }
     }
 }
 

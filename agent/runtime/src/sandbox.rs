@@ -5,12 +5,13 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_base::blocking::{Panicked, run_or_fail};
 use knarr_pod::{CgroupStats, ContainerState, SandboxState, StartReason};
 use knarr_pod::{ContainerSpec, NetworkMode, SandboxSpec, Seccomp};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::id::new_id;
@@ -124,8 +125,7 @@ impl Drop for Watcher {
 
 impl Inner {
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing can panic while it is held.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Wakes those that wait for changes, where there is one.

@@ -23,7 +23,7 @@ pub(crate) use usage::usage;
 /// How many symbolic links a path may go through (the kernel's own bound).
 const LINKS_MAX: usize = 40;
 
-/// Mount points at or below a path, deepest first.
+/// Mount points at or below a path, deepest first. Read by hand: `procfs` leaves the kernel's octal escapes in paths.
 pub(crate) fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = std::fs::read_to_string("/proc/thread-self/mountinfo")?
         .lines()

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Why there is no address.
 #[derive(Debug, thiserror::Error)]
@@ -111,11 +112,11 @@ impl Ipam {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Ipv4Addr>> {
-        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_uid.lock()
     }
 
     fn turn(&self) -> MutexGuard<'_, u32> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+        self.next.lock()
     }
 
     /// The address of a pod, if it has one.

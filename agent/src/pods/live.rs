@@ -2,9 +2,10 @@
 //! The records of the pods that have a worker, for readers beside the workers (log streams).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use knarr_agent_plan::record::PodRecord;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// By pod UID.
@@ -15,7 +16,7 @@ pub struct Live {
 
 impl Live {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Arc<PodRecord>>>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pods.lock()
     }
 
     /// A worker begins; it publishes through what is returned.

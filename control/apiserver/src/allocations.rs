@@ -11,9 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use knarr_store::{Compare, Event, KeyValue, Op, Revision, Txn};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -64,15 +65,10 @@ impl Taken {
 #[derive(Debug, Default)]
 pub(crate) struct Allocations(Arc<Mutex<Taken>>);
 
-fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    // Nothing panics between two related changes, so a poisoned lock still holds a whole state.
-    taken.lock().unwrap_or_else(|e| e.into_inner())
-}
-
 impl Allocations {
     /// Starts again from everything that is stored below [`PREFIX`].
     pub(crate) fn fill(&self, stored: &[KeyValue]) {
-        let mut taken = lock(&self.0);
+        let mut taken = self.0.lock();
         taken.held.clear();
         for kv in stored {
             taken.hold(&kv.key, &kv.value, kv.mod_revision.0);
@@ -84,7 +80,7 @@ impl Allocations {
         if !event.key().starts_with(PREFIX.as_bytes()) {
             return;
         }
-        let mut taken = lock(&self.0);
+        let mut taken = self.0.lock();
         match event {
             Event::Put { key, value } => taken.hold(key, value, revision),
             Event::Delete { key } => {
@@ -130,7 +126,7 @@ impl Drop for Picks {
         if self.items.is_empty() {
             return;
         }
-        let mut taken = lock(&self.taken);
+        let mut taken = self.taken.lock();
         for item in &self.items {
             if let Some(count) = taken.picked.get_mut(item) {
                 *count -= 1;
@@ -262,7 +258,7 @@ impl Core {
             claims.compare.push(Compare::absent(item.key()));
             claims.then.push(Op::put(item.key(), owners.to_value()));
         }
-        let taken = lock(&self.allocations.0);
+        let taken = self.allocations.0.lock();
         for item in before.difference(&after) {
             // Where the key is another's, or there is none, nothing is given back.
             let Some(held) = taken.held.get(item).filter(|held| held.owners.has(&owner)) else {
@@ -299,7 +295,7 @@ impl Choice<'_> {
         let ranges = &self.core.config.services;
         let named = addresses_of(service);
         let shown = value::at(service, "spec.clusterIPs").cloned();
-        let mut taken = lock(&self.core.allocations.0);
+        let mut taken = self.core.allocations.0.lock();
         if named.is_empty() {
             let free = ranges
                 .next_cluster_ip(&|ip| !taken.is_free(Item::Address(ip)))
@@ -412,7 +408,7 @@ impl Choice<'_> {
     /// Takes the port that the client names, or says why it cannot be had.
     fn claim_port(&mut self, port: u16) -> Result<(), String> {
         self.core.config.services.check_node_port(port)?;
-        let mut taken = lock(&self.core.allocations.0);
+        let mut taken = self.core.allocations.0.lock();
         let item = Item::Port(port);
         if taken.held.contains_key(&item) {
             return Err(PORT_TAKEN.to_owned());
@@ -423,7 +419,7 @@ impl Choice<'_> {
 
     /// Takes any free port; `None` when there is none.
     fn free_port(&mut self) -> Option<u16> {
-        let mut taken = lock(&self.core.allocations.0);
+        let mut taken = self.core.allocations.0.lock();
         let ranges = &self.core.config.services;
         let free = ranges.next_node_port(&|port| !taken.is_free(Item::Port(port)))?;
         self.picks.pick(&mut taken, Item::Port(free));

@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -153,13 +154,12 @@ impl ResourceCache {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        // A writer never panics between its changes, so a poisoned lock still holds a whole state.
-        self.state.read().unwrap_or_else(|e| e.into_inner())
+        self.state.read()
     }
 
     /// First filling: the objects as of `revision`; watches can start from there.
     pub(crate) fn fill(&self, objects: Vec<Object>, revision: u64) {
-        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        let mut state = self.state.write();
         state.objects = objects
             .into_iter()
             .map(|o| (o.meta.key().into_boxed_str(), Arc::new(o)))
@@ -207,7 +207,7 @@ impl ResourceCache {
             self.remove(&key, until);
         }
         if after < until {
-            let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+            let mut state = self.state.write();
             state.gaps.push_back(Gap { after, until });
         }
     }
@@ -217,7 +217,7 @@ impl ResourceCache {
         let revision = object.meta.resource_version;
         let key = object.meta.key().into_boxed_str();
         let object = Arc::new(object);
-        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        let mut state = self.state.write();
         let previous = state.objects.insert(key, Arc::clone(&object));
         if previous.is_none() {
             match state.counts.get_mut(&object.meta.namespace) {
@@ -241,7 +241,7 @@ impl ResourceCache {
 
     /// Applies one deletion; `None` when there was no such object.
     pub(crate) fn remove(&self, key: &str, revision: u64) -> Option<Arc<CacheEvent>> {
-        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        let mut state = self.state.write();
         let previous = state.objects.remove(key)?;
         if let Some(count) = state.counts.get_mut(&previous.meta.namespace) {
             *count -= 1;
@@ -259,7 +259,7 @@ impl ResourceCache {
         Some(event)
     }
 
-    fn push(&self, mut state: std::sync::RwLockWriteGuard<'_, State>, event: Arc<CacheEvent>) {
+    fn push(&self, mut state: parking_lot::RwLockWriteGuard<'_, State>, event: Arc<CacheEvent>) {
         state.revision = state.revision.max(event.revision);
         state.window_bytes += held_bytes(&event);
         state.window.push_back(Kept {
@@ -280,7 +280,7 @@ impl ResourceCache {
         if !is_large(&self.read()) {
             return false;
         }
-        let mut state = self.state.write().unwrap_or_else(|e| e.into_inner());
+        let mut state = self.state.write();
         state.forget_while(|state| {
             let oldest = state.window.front();
             let is_old = |kept: &Kept| now.saturating_duration_since(kept.since) > WINDOW_AGE;

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use knarr_store::{Event, KeyValue, Range, Revision, Store, StoreError, WatchBatch};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -171,8 +172,7 @@ impl Core {
     }
 
     fn unreadable(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        // One change at a time, so a poisoned lock still holds a whole set.
-        self.unreadable.lock().unwrap_or_else(|e| e.into_inner())
+        self.unreadable.lock()
     }
 
     fn note_unreadable(&self, change: impl FnOnce(&mut BTreeSet<String>) -> bool) {

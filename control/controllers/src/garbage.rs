@@ -5,7 +5,7 @@
 //! carried out only after every cache has been brought up to date and the plan still says so. The kind of an owner is known
 //! only while all its objects are in the graph.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use knarr_api::k8s_openapi::api::core::v1::ObjectReference;
@@ -13,6 +13,7 @@ use knarr_apiserver::{ApiError, Client, DeleteParams, GroupVersionResource, Patc
 use knarr_control_plan::garbage::{
     Action, Graph, Item, Misplaced, OwnerKind, OwnerRef, Propagation, ResourceName,
 };
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::controller::{Controller, Reconcile, Registration};
@@ -30,11 +31,6 @@ struct GarbageCollector {
     client: Client,
     graph: Arc<Mutex<Graph>>,
     metadata: MetadataInformers,
-}
-
-fn locked(graph: &Mutex<Graph>) -> MutexGuard<'_, Graph> {
-    // No change of the graph stops half-way.
-    graph.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Registers the controller; its keys are uids of objects of any kind.
@@ -78,7 +74,7 @@ impl Observer {
     fn observe(&self, queue: &Queue<Arc<str>>, change: &Change<'_, Item>) {
         let mut concerned = Vec::new();
         let misplaced = {
-            let mut graph = locked(&self.graph);
+            let mut graph = self.graph.lock();
             // An object that was created again under the same name is another object.
             let replaced = change
                 .old
@@ -124,7 +120,7 @@ impl GarbageCollector {
             Some(_) => OwnerKind::Cluster,
             None => OwnerKind::Unknown,
         };
-        locked(&self.graph).plan(uid, &kind_of)
+        self.graph.lock().plan(uid, &kind_of)
     }
 
     async fn confirm_and_apply(&self, uid: &Arc<str>) -> Result<(), ApiError> {
@@ -206,7 +202,7 @@ impl GarbageCollector {
     }
 
     fn item(&self, uid: &str) -> Option<Arc<Item>> {
-        locked(&self.graph).get(uid).cloned()
+        self.graph.lock().get(uid).cloned()
     }
 }
 

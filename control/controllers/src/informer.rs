@@ -6,11 +6,12 @@
 //! [`crate::informers::Informers`].
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 
 use knarr_api::k8s_openapi::Resource;
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{Cache, Object};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -218,20 +219,18 @@ impl<V: Send + Sync + 'static> Informer<V> {
 
 impl<V> Shared<V> {
     fn read(&self) -> RwLockReadGuard<'_, Views<V>> {
-        // No change of the views stops half-way.
-        self.views.read().unwrap_or_else(PoisonError::into_inner)
+        self.views.read()
     }
 
     fn handlers(&self) -> MutexGuard<'_, Vec<Handler<V>>> {
-        // A handler that panicked is still a handler.
-        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.handlers.lock()
     }
 
     fn set(&self, name: &NamespacedName, new: Option<V>) {
         let handlers = self.handlers();
         let new = new.map(Arc::new);
         let old = {
-            let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+            let mut views = self.views.write();
             views.set(name, new.as_ref())
         };
         if old.is_none() && new.is_none() {

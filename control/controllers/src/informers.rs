@@ -7,10 +7,11 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use knarr_apiserver::{ApiError, Cache, Client};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,8 +46,7 @@ impl Informers {
 
     /// The informer of a view. Fails for a kind that is not served.
     pub fn of<V: View>(&self) -> Result<Informer<V>, ApiError> {
-        // Nothing under this lock panics half-way.
-        let mut by_view = self.by_view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_view = self.by_view.lock();
         let known = by_view.get(&TypeId::of::<V>());
         if let Some(informer) = known.and_then(|known| known.downcast_ref::<Informer<V>>()) {
             return Ok(informer.clone());
@@ -59,8 +59,7 @@ impl Informers {
 
     /// A set of informers that is made of these, once for all who ask. `make` may start informers.
     pub(crate) fn once<T: Clone + Send + 'static>(&self, make: impl FnOnce(Client) -> T) -> T {
-        // Nothing under this lock panics half-way.
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.sets.lock();
         let known = sets.get(&TypeId::of::<T>());
         if let Some(set) = known.and_then(|known| known.downcast_ref::<T>()) {
             return set.clone();
@@ -111,7 +110,7 @@ impl Informers {
         self.tasks.wait().await;
         // Sets of informers hold these in turn, so views of a term that is over would stay for ever.
         for by_type in [&self.by_view, &self.sets] {
-            let mut held = by_type.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = by_type.lock();
             let ended = std::mem::take(&mut *held);
             drop(held);
             drop(ended);

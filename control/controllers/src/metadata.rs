@@ -13,11 +13,12 @@
 //! Views are what `knarr_control_plan::garbage` needs of an object.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures::future::join_all;
 use knarr_apiserver::{Client, KindId, Namespaced, Object, StoredResource};
 use knarr_control_plan::garbage::{self, Deleting, Item, Leaving, OwnerRef, ResourceName};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -121,8 +122,7 @@ impl MetadataInformers {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No change of the state stops half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Follows the kinds that are stored now, and no others. Only one task calls this.

@@ -4,10 +4,11 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use knarr_control_plan::scheduler::SchedulingQueue;
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -178,8 +179,7 @@ impl Inner {
 
 impl Metrics {
     fn queues(&self) -> MutexGuard<'_, Vec<(Name, Weak<dyn InProgress>)>> {
-        // No change of the list stops half-way.
-        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.queues.lock()
     }
 
     /// The metrics of the queue of a controller. A queue of an earlier term of leadership counts on in them.

@@ -5,7 +5,7 @@
 //! grace and of a pod's toleration.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +22,7 @@ use knarr_control_plan::node_lifecycle::{
 use knarr_control_plan::pods::PodView;
 use knarr_control_plan::reason::{ConditionReason, EventReason};
 use knarr_control_plan::replica_set::PodRef;
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::controller::{Controller, Reconcile, Registration};
@@ -55,8 +56,7 @@ impl Registered {
 
     /// Takes in which uid a name has now, and returns which it had.
     fn replace(&self, name: &str, uid: Option<&str>) -> Option<String> {
-        // A panic while it is held leaves the map whole.
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         match uid {
             Some(uid) => known.insert(name.to_owned(), uid.to_owned()),
             None => known.remove(name),

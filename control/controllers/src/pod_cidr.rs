@@ -4,7 +4,7 @@
 //! `knarr_control_plan::pod_cidr` knows which ranges are assigned. It is filled from the stored Nodes first, so no range
 //! is assigned twice after a crash.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use knarr_api::k8s_openapi::api::core::v1::Node;
@@ -12,6 +12,7 @@ use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Client};
 use knarr_control_plan::pod_cidr::{PodCidrError, PodCidrs};
 use knarr_control_plan::reason::EventReason;
+use parking_lot::Mutex;
 
 use crate::controller::{Controller, Reconcile, Registration};
 use crate::informer::Informer;
@@ -59,14 +60,9 @@ pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
     }))
 }
 
-fn locked(cidrs: &Mutex<PodCidrs>) -> MutexGuard<'_, PodCidrs> {
-    // No change of the table stops half-way.
-    cidrs.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Takes in which ranges a node has.
 fn observe(cidrs: &Mutex<PodCidrs>, name: &str, view: &NodeView) {
-    if let Err(shared) = locked(cidrs).observe(name, &view.pod_cidrs) {
+    if let Err(shared) = cidrs.lock().observe(name, &view.pod_cidrs) {
         tracing::error!(%shared, "two nodes have one pod range: delete and register one of them");
     }
 }
@@ -85,7 +81,7 @@ impl Reconcile for NodeCidrs {
             ));
         }
         let Some(view) = self.nodes.view(name) else {
-            locked(&self.cidrs).release(&name.name);
+            self.cidrs.lock().release(&name.name);
             // A range became free. A node that waits for one is reconciled, and one that had the same range has it alone now.
             for (other, view) in self.nodes.views() {
                 if view.pod_cidrs.is_empty() {
@@ -105,7 +101,7 @@ impl Reconcile for NodeCidrs {
             Err(error) if error.is_not_found() => return Ok(Outcome::Retry),
             Err(error) => return Err(error),
         };
-        let assigned = locked(&self.cidrs).assign(&name.name);
+        let assigned = self.cidrs.lock().assign(&name.name);
         let cidr = match assigned {
             Ok(cidr) => cidr,
             Err(error) => {

@@ -2,7 +2,7 @@
 //! Removes pods that no node will end: unscheduled pods, pods of nodes that are gone or off, and the oldest of too many
 //! pods that have ended. Decides nothing: `knarr_control_plan::pod_gc` does.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use knarr_control_plan::pod_gc::{
 };
 use knarr_control_plan::pods::{Phase, PodView};
 use knarr_control_plan::reason::ConditionReason;
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::controller::{Controller, Reconcile, Registration};
@@ -78,7 +79,7 @@ fn queue_pods_without_node(
 ) {
     let node = change.name.name.as_str();
     if let Some(view) = change.new {
-        locked(departures).is_back(node);
+        departures.lock().is_back(node);
         if view.fate == NodeFate::Exists {
             return;
         }
@@ -113,11 +114,6 @@ fn queue_unscheduled_pods(
     }
 }
 
-fn locked(departures: &Mutex<Departures>) -> MutexGuard<'_, Departures> {
-    // A panic while a time is stored leaves the map whole.
-    departures.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[async_trait]
 impl Reconcile for PodGc {
     type Key = Key;
@@ -133,7 +129,7 @@ impl Reconcile for PodGc {
 impl PodGc {
     fn fate(&self, node: &str) -> NodeFate {
         // Looked up under the lock: a node that comes back now is seen here, or ends its departure afterwards.
-        let mut departures = locked(&self.departures);
+        let mut departures = self.departures.lock();
         match self.nodes.view(&NamespacedName::cluster(node)) {
             Some(view) => view.fate,
             None => {

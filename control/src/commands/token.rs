@@ -9,6 +9,7 @@ use http::Method;
 use knarr_api::k8s_openapi::api::core::v1::Secret;
 use knarr_api::k8s_openapi::jiff::SignedDuration;
 use knarr_control_plan::join_tokens::{self, Expiration, Stored, Token};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::Rng;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -109,7 +110,7 @@ async fn create(api: &Api, ttl: Period, description: &str) -> anyhow::Result<Tok
 async fn list(api: &Api) -> anyhow::Result<String> {
     let query = format!(
         "?fieldSelector=type%3D{}",
-        join_tokens::SECRET_TYPE.replace('/', "%2F")
+        utf8_percent_encode(join_tokens::SECRET_TYPE, NON_ALPHANUMERIC)
     );
     let mut answer = api.request(Method::GET, &path(&query), None).await?;
     let secrets: Vec<Secret> = serde_json::from_value(answer["items"].take())

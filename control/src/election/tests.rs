@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Two processes over one store: one of them runs the controllers, and never both. Time goes as fast as it can.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -11,6 +11,7 @@ use knarr_store::{
     Embedded, Options, Range, RangeResult, Revision, Stats, Store, StoreDied, StoreError, Txn,
     TxnResult, WatchStream,
 };
+use parking_lot::Mutex;
 
 use super::*;
 use crate::feed::Streams;
@@ -87,12 +88,12 @@ struct Log {
 
 impl Log {
     fn begins(&self, name: &'static str) {
-        let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut terms = self.terms.lock();
         terms.push((name, Instant::now()));
     }
 
     fn leaders(&self) -> Vec<(&'static str, Instant)> {
-        let terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        let terms = self.terms.lock();
         terms.clone()
     }
 

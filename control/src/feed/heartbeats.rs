@@ -7,8 +7,9 @@
 //! heartbeat is the node's Lease, which the feed renews in memory as well; see `reports`.)
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::{self, Moment};
 
@@ -31,8 +32,7 @@ pub struct Heartbeats {
 
 impl Heartbeats {
     fn nodes(&self) -> MutexGuard<'_, HashMap<String, Signs>> {
-        // A panic while a time is stored leaves the map whole.
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.lock()
     }
 
     /// `node` was heard at `now`.
@@ -95,8 +95,7 @@ impl Heartbeats {
     }
 
     fn cut_offs(&self) -> MutexGuard<'_, HashSet<String>> {
-        // As for the other map.
-        self.cut_off.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cut_off.lock()
     }
 }
 

@@ -4,7 +4,7 @@
 //! Sessions read from here and never from the cache. Only the tasks that [`Hub::run`] starts change the view.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_api::feed::Change;
@@ -14,6 +14,7 @@ use knarr_api::names::NamespacedName;
 use knarr_apiserver::{ApiError, Cache, Client, Object};
 use knarr_control_plan::feed::{FeedView, ObjectKey, ObjectKind, Outgoing};
 use knarr_controllers::{Reflector, WatchEvent, name_of};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -197,8 +198,7 @@ impl Hub {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The view is changed by calls that do not panic half-way; a poisoned lock holds a whole view.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn change(&self, plan: impl FnOnce(&mut FeedView) -> Vec<Outgoing>) {

@@ -3,8 +3,9 @@
 //!
 //! Anybody who reaches the port can be refused as often as they like.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Time between two lines about refused machines.
 const EVERY: Duration = Duration::from_secs(1);
@@ -26,8 +27,7 @@ struct State {
 impl Refusals {
     /// Whether a refusal at `now` gets a line: `Some` with the number of those before it that got none.
     pub(super) fn line(&self, now: Instant) -> Option<u64> {
-        // Two plain fields: a panic cannot leave them half-changed.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let soon = |logged: Instant| now.saturating_duration_since(logged) < EVERY;
         if state.logged.is_some_and(soon) {
             state.left_out += 1;

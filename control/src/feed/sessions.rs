@@ -2,10 +2,10 @@
 //! Which nodes are connected. A node has one session: a new connection ends the one before it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knarr_api::k8s_openapi::api::core::v1::Node;
 use knarr_control_plan::feed::admission::Certificate;
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 struct Session {
@@ -35,7 +35,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 
     /// Starts a session of `node`, opened with `certificate`, and ends the one it had.

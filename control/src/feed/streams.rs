@@ -5,11 +5,12 @@
 //! is one caller (through [`Streams::open`]), the feed service the other. Frames and their bounds are `knarr_api::stream`'s.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use knarr_api::feed::{OpenStream, StreamError, StreamFrame, open_stream, stream_frame};
 use knarr_api::stream::{FRAMES_MAX, Frame, FrameError};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
@@ -51,7 +52,7 @@ impl Streams {
         node: &str,
         requests: mpsc::Sender<OpenStream>,
     ) -> Connected {
-        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.agents.lock();
         agents.insert(node.to_owned(), requests.clone());
         Connected {
             streams: self.clone(),
@@ -62,7 +63,7 @@ impl Streams {
 
     /// The connection that took `requests` is over; a newer one of the same node stays.
     fn disconnect(&self, node: &str, requests: &mpsc::Sender<OpenStream>) {
-        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agents = self.agents.lock();
         if agents
             .get(node)
             .is_some_and(|current| current.same_channel(requests))
@@ -78,7 +79,7 @@ impl Streams {
         request: open_stream::Request,
     ) -> Result<Opened, StreamError> {
         let agent = {
-            let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+            let agents = self.agents.lock();
             agents.get(node).cloned()
         };
         let is_log = matches!(request, open_stream::Request::Logs(_));
@@ -132,7 +133,7 @@ impl Streams {
             node: node.to_owned(),
             answered,
         };
-        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.waiting.lock();
         all.insert(id.to_owned(), waiting);
         Forget {
             streams: self,
@@ -141,7 +142,7 @@ impl Streams {
     }
 
     fn take(&self, id: &str, node: &str) -> Option<Waiting> {
-        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.waiting.lock();
         // Another node's id stays where it is: it is not this caller's to answer.
         if all.get(id).is_some_and(|waiting| waiting.node == node) {
             all.remove(id)
@@ -233,11 +234,7 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        let mut all = self
-            .streams
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.streams.waiting.lock();
         all.remove(&self.id);
     }
 }

@@ -17,13 +17,14 @@ mod writer;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use knarr_base::blocking::run_or_fail;
 use knarr_base::chain;
+use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, DatabaseError, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 use tokio::task::{JoinError, JoinHandle};
@@ -240,8 +241,7 @@ fn open_file(path: &Path, options: &Options, quota: &Quota) -> Result<Database, 
 
 impl Shared {
     fn slot(&self) -> MutexGuard<'_, Slot> {
-        // The slot is replaced as a whole, so a panic elsewhere does not spoil it.
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+        self.database.lock()
     }
 
     /// The open file; opens it again after a failure. May wait for the disk.

@@ -13,8 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStrea
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use knarr_services::{
     TrafficPolicy,
 };
 use nix::sched::{CloneFlags, setns};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Nothing in a lab takes longer than this unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -283,7 +284,7 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "the kernel tests load eBPF programs and make namespaces: run them as root"
         );
-        let one = ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = ONE_LAB.lock();
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("kt{}-{serial}", std::process::id());
         let cgroup_mount = cgroup_mount()?;

@@ -3,8 +3,8 @@
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirEntryExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 use knarr_datapath::explain::{self, Caller};
@@ -12,6 +12,7 @@ use knarr_datapath::inspect::Inspector;
 use knarr_datapath::names::{Names, NamesFile};
 use knarr_datapath::{DatapathError, MapSizes, ProgramLog, TcHook, view};
 use knarr_services::{ServiceProtocol, ServiceTable};
+use parking_lot::Mutex;
 
 use crate::lab::{Lab, NODE_PORT, ask_tcp, endpoint, inside, run, service, vip};
 
@@ -284,10 +285,8 @@ impl tracing::Subscriber for Lines {
         }
         let mut message = Message(String::new());
         event.record(&mut message);
-        if event.metadata().target() == "knarr_ebpf"
-            && let Ok(mut lines) = self.0.lock()
-        {
-            lines.push(message.0);
+        if event.metadata().target() == "knarr_ebpf" {
+            self.0.lock().push(message.0);
         }
     }
     fn enter(&self, _span: &tracing::span::Id) {}
@@ -328,11 +327,7 @@ fn the_programs_log_when_asked_and_have_no_log_otherwise() -> Result<()> {
             let _time_is_up =
                 tokio::time::timeout(std::time::Duration::from_millis(300), task).await;
         });
-    let lines = lines
-        .0
-        .lock()
-        .map_err(|_| anyhow::anyhow!("poisoned"))?
-        .clone();
+    let lines = lines.0.lock().clone();
     ensure!(
         lines
             .iter()

@@ -200,7 +200,7 @@ pub(super) fn make_dirs(path: &Path) -> Result<(), CgroupError> {
     })
 }
 
-/// v1 hierarchies mounted below a directory.
+/// v1 hierarchies mounted below a directory. Read by hand: `procfs` does not keep the order of options.
 fn legacy_mounts(mount_root: &Path) -> Result<Vec<Legacy>, CgroupError> {
     let path = Path::new("/proc/thread-self/mountinfo");
     let text = std::fs::read_to_string(path).map_err(|source| CgroupError::Io {

@@ -21,11 +21,13 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
+use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{self, Facts};
 use super::executor::Exec;
 use super::user;
+use crate::process::io_error;
 use crate::protocol::{ShimConfig, StartRequest};
 use crate::tree;
 
@@ -331,11 +333,8 @@ fn termination_file(request: &StartRequest, files: &Path) -> io::Result<Option<P
 }
 
 fn own_capabilities() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let field = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
-    field
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        .ok_or_else(|| io::Error::other("/proc/self/status has no CapPrm"))
+    let status = Process::myself().and_then(|own| own.status());
+    Ok(status.map_err(io_error)?.capprm)
 }
 
 /// The node's devices, without what the container has its own of.

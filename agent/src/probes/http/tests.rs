@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of asking over HTTP and HTTPS, with real servers.
 
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -68,7 +67,7 @@ impl Server {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("whole").clone()
+        self.asked.lock().clone()
     }
 }
 
@@ -85,7 +84,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     let request = String::from_utf8(request).expect("a text");
-    asked.lock().expect("whole").push(request.to_lowercase());
+    asked.lock().push(request.to_lowercase());
     let _ = stream.write_all(answer.as_bytes()).await;
     let _ = stream.flush().await;
     if let End::Proper = end {

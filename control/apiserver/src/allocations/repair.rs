@@ -68,7 +68,7 @@ impl Core {
             }
             revisions.insert(owner, Revision(service.meta.resource_version));
         }
-        let taken = lock(&self.allocations.0);
+        let taken = self.allocations.0.lock();
         let mut steps = Vec::new();
         for (item, owners) in &wanted {
             let found = taken.held.get(item);

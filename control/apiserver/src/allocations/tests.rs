@@ -16,7 +16,7 @@ fn put(item: Item, owner: &'static str) -> Event {
 }
 
 fn is_held(all: &Allocations, item: Item) -> bool {
-    lock(&all.0).held.contains_key(&item)
+    all.0.lock().held.contains_key(&item)
 }
 
 #[test]
@@ -78,10 +78,10 @@ async fn what_a_write_picks_is_not_free_until_it_failed_or_the_caches_show_it() 
             items: Vec::new(),
             progress: seen.clone(),
         };
-        picks.pick(&mut lock(&all.0), IP);
+        picks.pick(&mut all.0.lock(), IP);
         Box::new(picks)
     };
-    let is_free = || lock(&all.0).is_free(IP);
+    let is_free = || all.0.lock().is_free(IP);
     let (first, second) = (pick(), pick());
     drop(first);
     assert!(!is_free(), "the second one's still");

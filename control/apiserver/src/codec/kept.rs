@@ -5,9 +5,10 @@
 //! costs time, and nothing else. Lists and single objects are not kept, because their readers come one by one.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Format;
 use crate::ApiError;
@@ -59,8 +60,7 @@ pub(crate) struct Kept(Mutex<State>);
 
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic leaves a whole state behind: nothing between the changes can panic.
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.0.lock()
     }
 
     /// Counts a watcher of encodings for as long as the answer lives. Without watchers nothing is kept.

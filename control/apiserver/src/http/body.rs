@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Request bodies: bounded, JSON or YAML, of the right kind.
 
-use std::sync::Mutex;
-
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
+use sync_wrapper::SyncWrapper;
 
 use super::options::{FieldValidation, Problems};
 use crate::codec::{BODY_BYTES_MAX, Format, JSON, PROTOBUF, YAML};
@@ -19,21 +18,20 @@ const DISCARDED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of a body that an error shows.
 const SUMMARY_BYTES_MAX: usize = 30;
 
-/// A body that is not read yet. The lock is never taken: it only makes the request shareable between
-/// threads, which a body by itself is not.
+/// A body that is not read yet. The wrapper makes the request shareable between threads, which a body by itself is not.
 #[derive(Debug)]
-pub(crate) struct Unread(Mutex<Body>);
+pub(crate) struct Unread(SyncWrapper<Body>);
 
 impl From<Body> for Unread {
     fn from(body: Body) -> Self {
-        Self(Mutex::new(body))
+        Self(SyncWrapper::new(body))
     }
 }
 
 /// Reads a body up to the limit.
 pub(crate) async fn read(body: Unread) -> Result<Bytes, ApiError> {
     let mut read = BytesMut::new();
-    let mut body = body.0.into_inner().unwrap_or_else(|e| e.into_inner());
+    let mut body = body.0.into_inner();
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|e| ApiError::bad_request(format!("cannot read the body: {e}")))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::Query as AxumQuery;
 use http::Uri;
+use percent_encoding::percent_decode_str;
 
 use crate::kinds::NAMESPACES;
 use crate::registry::{Kind, Registry};
@@ -201,27 +202,17 @@ fn named_resource(
 
 /// A text with `%XX` written out; `None` where that is not UTF-8 or the sign stands alone.
 pub(super) fn percent_decoded(text: &str) -> Option<String> {
-    if !text.contains('%') {
-        return Some(text.to_owned());
+    // The decoder leaves a sign without two digits as it is; here it is an error.
+    let mut signs = text.split('%').skip(1).map(str::as_bytes);
+    let is_whole = |after: &[u8]| {
+        let digits = after.get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !signs.all(is_whole) {
+        return None;
     }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'%' {
-            let digits = tail.get(..2)?;
-            // `from_str_radix` alone would take a sign.
-            if !digits.iter().all(u8::is_ascii_hexdigit) {
-                return None;
-            }
-            let hex = std::str::from_utf8(digits).ok()?;
-            bytes.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    Some(decoded.into_owned())
 }
 
 /// The parameters of a query.

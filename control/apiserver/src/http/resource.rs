@@ -2,12 +2,13 @@
 //! Requests about stored resources: from method and path to the verb.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::negotiate::Form;
@@ -269,7 +270,7 @@ async fn delete_collection(
                 .await;
             match deleted {
                 Ok(deleted) => {
-                    let mut all = warnings.lock().unwrap_or_else(|e| e.into_inner());
+                    let mut all = warnings.lock();
                     all.extend(deleted.warnings);
                     drop(all);
                     Ok(Some(object))
@@ -284,7 +285,7 @@ async fn delete_collection(
         .try_collect()
         .await?;
     let response = list::encode(http, kind, format, &Form::Plain, &page, &call.query)?;
-    let warnings = warnings.into_inner().unwrap_or_else(|e| e.into_inner());
+    let warnings = warnings.into_inner();
     let warnings: Vec<String> = warnings.into_iter().collect();
     Ok(respond::warn(response, &warnings))
 }

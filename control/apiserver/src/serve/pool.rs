@@ -8,9 +8,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -92,8 +93,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
-        // No call below panics between two changes that belong together.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Waits until [`Pool::enter`] ends no connection that has just begun.

@@ -57,16 +57,13 @@ impl Seen {
         let names = seen.0.clone();
         informer.subscribe(move |change| {
             let sign = if change.new.is_some() { "" } else { "-" };
-            names
-                .lock()
-                .unwrap()
-                .push(format!("{sign}{}", change.name.name));
+            names.lock().push(format!("{sign}{}", change.name.name));
         });
         seen
     }
 
     fn names(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 }
 
@@ -146,9 +143,9 @@ async fn a_reader_that_fell_behind_lists_again_and_finds_out_what_is_gone() {
     }
     informer.subscribe(move |change| {
         let name = change.name.name.clone();
-        seen.lock().unwrap().push((name, change.new.is_some()));
+        seen.lock().push((name, change.new.is_some()));
     });
-    changes.lock().unwrap().clear();
+    changes.lock().clear();
     for name in ["gone", "replaced"] {
         delete(&api, name).await;
     }
@@ -165,7 +162,7 @@ async fn a_reader_that_fell_behind_lists_again_and_finds_out_what_is_gone() {
         () = informer.catch_up() => {}
         () = &mut following => {}
     }
-    let changes = changes.lock().unwrap().clone();
+    let changes = changes.lock().clone();
     assert!(changes.contains(&("gone".to_owned(), false)), "{changes:?}");
     assert!(
         changes.contains(&("replaced".to_owned(), true)),

@@ -36,16 +36,16 @@ async fn objects_come_and_go_with_their_kind() {
     let widget = kind.clone();
     metadata.subscribe(move |change| {
         if change.name.name == "w" {
-            let mut seen = seen.lock().unwrap();
+            let mut seen = seen.lock();
             seen.push((change.old.is_some(), change.new.is_some()));
         }
     });
     let known: Arc<Mutex<usize>> = Arc::default();
     let counted = known.clone();
     metadata.subscribe_known(move |kinds| {
-        *counted.lock().unwrap() += kinds.iter().filter(|kind| kind.is_of(&widget)).count();
+        *counted.lock() += kinds.iter().filter(|kind| kind.is_of(&widget)).count();
     });
-    let taken = || std::mem::take(&mut *changes.lock().unwrap());
+    let taken = || std::mem::take(&mut *changes.lock());
     let is_known = || known_now.known().iter().any(|known| known.is_of(&kind));
     assert_eq!(taken(), [(false, true)]);
     assert!(is_known());
@@ -54,7 +54,7 @@ async fn objects_come_and_go_with_their_kind() {
     drop(metadata.catch_up().await);
     assert_eq!(taken(), [(true, false), (false, true)]);
     assert!(is_known());
-    assert_eq!(*known.lock().unwrap(), 1);
+    assert_eq!(*known.lock(), 1);
     client.withdraw_kind(&WIDGETS).await.unwrap();
     drop(metadata.catch_up().await);
     assert_eq!(taken(), [(true, false)]);
@@ -62,7 +62,7 @@ async fn objects_come_and_go_with_their_kind() {
     client.serve_kind(widgets("third")).await.unwrap();
     drop(metadata.catch_up().await);
     assert_eq!(taken(), [(false, true)]);
-    assert_eq!(*known.lock().unwrap(), 2);
+    assert_eq!(*known.lock(), 2);
     stop.cancel();
 }
 

@@ -22,7 +22,7 @@ async fn a_node_that_comes_back_ends_its_departure_although_no_pod_is_reconciled
     let departed = departures.clone();
     nodes.subscribe(move |change| queue_pods_without_node(&queue, &departed, &pods, change));
     let minute_ago = clock::now() - Duration::from_secs(60);
-    let gone_since = |now| locked(&departures).since("node-1", |_| true, now);
+    let gone_since = |now| departures.lock().since("node-1", |_| true, now);
     assert_eq!(gone_since(minute_ago), minute_ago);
     let mut node = Node::default();
     node.metadata.name = Some("node-1".to_owned());

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use knarr_api::k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use knarr_api::names::NamespacedName;
 use knarr_apiserver::{Object, Patch};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
@@ -40,11 +41,11 @@ struct Probe {
 
 impl Probe {
     fn calls(&self, name: &str) -> usize {
-        self.calls.lock().unwrap().get(name).copied().unwrap_or(0)
+        self.calls.lock().get(name).copied().unwrap_or(0)
     }
 
     fn running(&self) -> usize {
-        self.running.lock().unwrap().values().sum()
+        self.running.lock().values().sum()
     }
 }
 
@@ -61,11 +62,7 @@ struct Running<'a>(&'a Probe, String);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut running = self
-            .0
-            .running
-            .lock()
-            .unwrap_or_else(|error| error.into_inner());
+        let mut running = self.0.running.lock();
         *running.entry(self.1.clone()).or_default() -= 1;
     }
 }
@@ -77,7 +74,7 @@ impl Reconcile for Marker {
     async fn reconcile(&self, key: &NamespacedName) -> Result<Outcome, ApiError> {
         let name = key.name.clone();
         {
-            let mut running = self.probe.running.lock().unwrap();
+            let mut running = self.probe.running.lock();
             let running = running.entry(name.clone()).or_default();
             *running += 1;
             if *running > 1 {
@@ -86,7 +83,7 @@ impl Reconcile for Marker {
         }
         let _running = Running(&self.probe, name.clone());
         let calls = {
-            let mut calls = self.probe.calls.lock().unwrap();
+            let mut calls = self.probe.calls.lock();
             let calls = calls.entry(name.clone()).or_default();
             *calls += 1;
             *calls

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use knarr_apiserver::{
 };
 use knarr_control_plan::pod_cidr::PodCidrs;
 use knarr_store::{Embedded, Options, Store};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -109,8 +110,8 @@ impl HeardNodes {
         self.nodes().insert(node.to_owned(), Instant::now());
     }
 
-    fn nodes(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn nodes(&self) -> parking_lot::MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock()
     }
 }
 

@@ -4,14 +4,15 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use knarr_api::k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use knarr_apiserver::{Client, DeleteParams};
 use knarr_control_plan::feed::plan_pod_status;
 use knarr_store::{Embedded, Store};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -134,8 +135,8 @@ impl World {
         self.set_alive(name);
     }
 
-    fn alive(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    fn alive(&self) -> parking_lot::MutexGuard<'_, HashSet<String>> {
+        self.alive.lock()
     }
 
     /// The node runs its pods and is heard.
@@ -147,10 +148,7 @@ impl World {
     /// Heartbeats arrive again, and nothing else.
     pub fn set_heard(&self, name: &str) {
         self.heartbeats.beat(name);
-        self.heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned());
+        self.heard.lock().insert(name.to_owned());
     }
 
     /// The machine is off: nothing of it is heard and its pods change no more.
@@ -228,7 +226,7 @@ impl Kubelets {
     async fn beat(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             let locked = |names: &Mutex<HashSet<String>>| {
-                let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+                let names = names.lock();
                 names.clone()
             };
             let alive = locked(&self.alive);
@@ -246,11 +244,7 @@ impl Kubelets {
             for object in cache.list() {
                 let pod: Pod = object.parse().unwrap();
                 let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-                let alive = self
-                    .alive
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
+                let alive = self.alive.lock().clone();
                 if node.is_some_and(|node| alive.contains(&node)) {
                     self.run_pod(pod).await;
                 }

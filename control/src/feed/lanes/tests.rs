@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tests of what waits for what.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -46,7 +47,7 @@ async fn a_burst_of_events_holds_up_neither_pods_nor_the_node_and_is_not_lost() 
             if matches!(report, Report::Event(_)) {
                 permits.acquire().await.unwrap().forget();
             }
-            seen.lock().unwrap().push(report);
+            seen.lock().push(report);
         }
     });
     let said = async {
@@ -59,14 +60,14 @@ async fn a_burst_of_events_holds_up_neither_pods_nor_the_node_and_is_not_lost() 
             }
         }
         lanes.send(Report::Heard).await.unwrap();
-        while applied.lock().unwrap().len() < 61 {
+        while applied.lock().len() < 61 {
             tokio::task::yield_now().await;
         }
     };
     let patience = Duration::from_secs(20);
     assert!(tokio::time::timeout(patience, said).await.is_ok());
     let mut counts = vec![Vec::new(); 20];
-    for report in applied.lock().unwrap().iter() {
+    for report in applied.lock().iter() {
         match report {
             Report::Pod(report) => {
                 counts[report.uid.parse::<usize>().unwrap()].push(report.name.clone());
@@ -77,7 +78,7 @@ async fn a_burst_of_events_holds_up_neither_pods_nor_the_node_and_is_not_lost() 
     assert!(counts.iter().all(|counts| counts[..] == ["0", "1", "2"]));
     may_write.add_permits(BURST);
     lanes.finish().await;
-    assert_eq!(applied.lock().unwrap().len(), 61 + BURST);
+    assert_eq!(applied.lock().len(), 61 + BURST);
 }
 
 #[tokio::test]
@@ -92,7 +93,7 @@ async fn events_about_one_object_are_written_in_the_order_in_which_they_were_sai
             if number == 0 {
                 permits.acquire().await.unwrap().forget();
             }
-            seen.lock().unwrap().push(number);
+            seen.lock().push(number);
         }
     });
     let all: Vec<usize> = (0..20).collect();
@@ -103,10 +104,10 @@ async fn events_about_one_object_are_written_in_the_order_in_which_they_were_sai
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert!(applied.lock().unwrap().is_empty());
+    assert!(applied.lock().is_empty());
     may_write.add_permits(1);
     lanes.finish().await;
-    assert_eq!(*applied.lock().unwrap(), all);
+    assert_eq!(*applied.lock(), all);
 }
 
 #[tokio::test]

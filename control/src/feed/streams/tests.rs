@@ -15,7 +15,7 @@ use tonic::{Request, Response};
 use super::*;
 
 fn connected(streams: &Streams) -> Vec<String> {
-    streams.agents.lock().unwrap().keys().cloned().collect()
+    streams.agents.lock().keys().cloned().collect()
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::bounds::bounds;
 use crate::{KeyValue, Revision};
@@ -44,8 +44,7 @@ impl Overlay {
     }
 
     fn lock(&self) -> MutexGuard<'_, View> {
-        // Every update leaves the state whole, so a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The newest revision, durable or not.

@@ -81,7 +81,7 @@ impl Platter {
 
 impl Drive {
     fn platter(&self) -> MutexGuard<'_, Platter> {
-        self.platter.lock().unwrap()
+        self.platter.lock()
     }
 
     /// What is left when the power fails now.
