@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use knarr_agent_plan::volumes::VolumePlan;
-use knarr_datapath::{Cidr, DatapathError, MapContents, MapOp, NodeRoute, Strangers};
+use knarr_datapath::{DatapathError, MapContents, MapOp, NodeRoute, Strangers};
 use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
 use knarr_runtime::{Image, ImageError, Pruned, RuntimeError, SandboxError};
 use tokio::sync::watch;
@@ -166,7 +167,11 @@ pub trait ServiceMaps: Send + Sync {
 #[async_trait]
 pub trait NodeNetwork: Send + Sync {
     /// Turns forwarding on, and makes the `unreachable` routes exactly those of these ranges.
-    async fn prepare_node(&self, pods: &[Cidr], services: &[Cidr]) -> Result<(), DatapathError>;
+    async fn prepare_node(
+        &self,
+        pods: &[Ipv4Net],
+        services: &[Ipv4Net],
+    ) -> Result<(), DatapathError>;
     /// Sets the routes to other nodes' pods.
     async fn sync_routes(
         &self,

@@ -7,16 +7,16 @@
 
 use std::ops::RangeInclusive;
 
+use ipnet::{IpNet, Ipv4Net};
 use knarr_api::feed::Welcome;
-use knarr_datapath::Cidr;
 
 /// What of a Welcome is for the node's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRanges {
     /// All pods of the cluster.
-    pub pods: Vec<Cidr>,
+    pub pods: Vec<Ipv4Net>,
     /// All Services.
-    pub services: Vec<Cidr>,
+    pub services: Vec<Ipv4Net>,
     /// NodePorts. None where the control plane says nothing, or nothing that can be.
     pub node_ports: Option<RangeInclusive<u16>>,
     /// What was sent and is not in the others. The rest is used all the same: one range of a kind that this
@@ -27,13 +27,21 @@ pub struct NodeRanges {
 /// A range that is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeRefusal {
-    /// Not IPv4, or no range at all.
-    #[error("{of} range {text:?} is not used: it is no IPv4 range such as 10.244.0.0/16")]
+    /// No range at all.
+    #[error("{of} range {text:?} is not used: it is no range of addresses such as 10.244.0.0/16")]
     Cidr {
         /// Whose.
         of: &'static str,
         /// As sent.
         text: String,
+    },
+    /// A range of the other family.
+    #[error("{of} range {range} is not used: IPv6 ranges are not supported by this version")]
+    Ipv6 {
+        /// Whose.
+        of: &'static str,
+        /// As sent.
+        range: IpNet,
     },
     /// Not between 1 and 65535, or the wrong way round.
     #[error(
@@ -54,7 +62,8 @@ impl From<&Welcome> for NodeRanges {
             let mut read = Vec::new();
             for text in list {
                 match text.parse() {
-                    Ok(cidr) => read.push(cidr),
+                    Ok(IpNet::V4(range)) => read.push(range.trunc()),
+                    Ok(range @ IpNet::V6(_)) => refused.push(RangeRefusal::Ipv6 { of, range }),
                     Err(_) => refused.push(RangeRefusal::Cidr {
                         of,
                         text: text.clone(),
@@ -105,7 +114,10 @@ mod tests {
         assert_eq!(ranges.node_ports, None, "neither clamped nor cut in half");
         let told: Vec<String> = ranges.refused.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("fd00::/48"), "{told:?}");
+        assert_eq!(
+            told[0],
+            "pod range fd00::/48 is not used: IPv6 ranges are not supported by this version"
+        );
         assert!(told[1].contains("30000-70000"), "{told:?}");
     }
 

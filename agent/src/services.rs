@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use knarr_api::feed::{EndpointSet, PeerSet, Protocol, ServiceSet, Welcome};
 use knarr_datapath::names::NamesFile;
-use knarr_datapath::{Cidr, DatapathError, MapContents, NodeRoute, Strangers};
+use knarr_datapath::{DatapathError, MapContents, NodeRoute, Strangers};
 use knarr_services::{
     DesiredEndpoint, DesiredPort, DesiredService, EndpointKey as PlanKey, ServiceName,
     ServiceProtocol, ServiceTable, TrafficPolicy,
@@ -295,8 +296,8 @@ fn take_changes(table: &mut ServiceTable, changes: ServiceChanges) -> Option<Vec
 /// so a failure is tried again a few times.
 pub async fn prepare_node(
     network: &dyn NodeNetwork,
-    pods: &[Cidr],
-    services: &[Cidr],
+    pods: &[Ipv4Net],
+    services: &[Ipv4Net],
 ) -> Result<(), DatapathError> {
     let mut left = PREPARE_TRIES;
     loop {
@@ -403,7 +404,8 @@ fn routes(peers: &[PeerSet], own: &str, own_ip: Ipv4Addr) -> Vec<NodeRoute> {
             continue;
         };
         for cidr in &peer.pod_cidrs {
-            if let Ok(pod_cidr) = cidr.parse::<Cidr>() {
+            if let Ok(range) = cidr.parse::<Ipv4Net>() {
+                let pod_cidr = range.trunc();
                 routes.push(NodeRoute { pod_cidr, via });
             }
         }

@@ -33,7 +33,7 @@ mod sys;
 pub mod view;
 
 pub use apply::split_purges;
-pub use config::{Cidr, DatapathConfig, MapSizes, ProgramLog, TcHook};
+pub use config::{DatapathConfig, MapSizes, ProgramLog, TcHook};
 pub use error::DatapathError;
 pub use knarr_ebpf_common::{MapContents, MapOp};
 pub use load::Datapath;

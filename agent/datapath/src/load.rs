@@ -101,10 +101,10 @@ impl Datapath {
             snat_port_last: snat_ports.1,
             cluster_cidr: config
                 .cluster_cidr
-                .map_or([0; 4], |cidr| cidr.address.octets()),
+                .map_or([0; 4], |cidr| cidr.network().octets()),
             cluster_cidr_len: config
                 .cluster_cidr
-                .map_or(u32::from(u8::MAX), |cidr| u32::from(cidr.prefix_len)),
+                .map_or(u32::from(u8::MAX), |cidr| u32::from(cidr.prefix_len())),
         };
         maps.config.insert(&0, &node)?;
         let cpus = aya::util::nr_cpus().map_err(|(path, source)| DatapathError::File {

@@ -19,13 +19,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use ipnet::Ipv4Net;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::sync::{Mutex, Semaphore};
 
 pub use changes::{Changed, NetworkChanges};
 
-use crate::config::Cidr;
 use crate::error::DatapathError;
 
 /// Our mark on routes (`rtm_protocol`); values from 3 up are free for daemons, and this one is nobody's.
@@ -63,7 +63,7 @@ impl PodNetwork {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRoute {
     /// Its PodCIDR.
-    pub pod_cidr: Cidr,
+    pub pod_cidr: Ipv4Net,
     /// Its address, on a link of this node.
     pub via: Ipv4Addr,
 }
@@ -104,8 +104,8 @@ impl Network {
     /// packet for an address that nobody has never leaves the node.
     pub async fn prepare_node(
         &self,
-        cluster_cidrs: &[Cidr],
-        service_cidrs: &[Cidr],
+        cluster_cidrs: &[Ipv4Net],
+        service_cidrs: &[Ipv4Net],
     ) -> Result<(), DatapathError> {
         set_sysctl("net/ipv4/ip_forward", "1")?;
         routes::guard(self, cluster_cidrs, service_cidrs).await

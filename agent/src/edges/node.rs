@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use knarr_agent_plan::volumes::VolumePlan;
-use knarr_datapath::{Cidr, DatapathError, MapContents, MapOp, Network, NodeRoute, Strangers};
+use knarr_datapath::{DatapathError, MapContents, MapOp, Network, NodeRoute, Strangers};
 use knarr_pod::{ContainerSpec, ContainerState, SandboxSpec, SandboxState};
 use knarr_runtime::{Image, ImageError, ImageStore, Pruned, Runtime, RuntimeError, SandboxError};
 use tokio::sync::watch;
@@ -200,7 +201,11 @@ impl ServiceMaps for SharedDatapath {
 
 #[async_trait]
 impl NodeNetwork for Network {
-    async fn prepare_node(&self, pods: &[Cidr], services: &[Cidr]) -> Result<(), DatapathError> {
+    async fn prepare_node(
+        &self,
+        pods: &[Ipv4Net],
+        services: &[Ipv4Net],
+    ) -> Result<(), DatapathError> {
         self.prepare_node(pods, services).await
     }
 

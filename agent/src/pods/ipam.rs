@@ -9,8 +9,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use parking_lot::{Mutex, MutexGuard};
 
 /// Why there is no address.
@@ -18,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub enum IpamError {
     /// All are taken.
     #[error("no address is left in the node's pod range {0}")]
-    Exhausted(String),
+    Exhausted(Ipv4Net),
     /// The control plane gave the node no range that can be used.
     #[error("the node has no IPv4 pod range yet")]
     NoRange,
@@ -35,30 +37,15 @@ pub enum IpamError {
     },
 }
 
-/// An IPv4 range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    first: u32,
-    len: u32,
-}
+/// How long the prefix of a node's range may be: room for what is reserved in it, and offsets that fit.
+const PREFIX_LENGTHS: RangeInclusive<u8> = 8..=30;
 
-impl Range {
-    /// Reads `10.244.1.0/24`; from /8 to /30.
-    pub fn parse(cidr: &str) -> Option<Range> {
-        let (address, bits) = cidr.split_once('/')?;
-        let address: Ipv4Addr = address.parse().ok()?;
-        let bits: u32 = bits.parse().ok()?;
-        if !(8..=30).contains(&bits) {
-            return None;
-        }
-        let len = 1_u32 << (32 - bits);
-        let first = u32::from(address) & !(len - 1);
-        Some(Range { first, len })
-    }
-
-    fn contains(self, ip: Ipv4Addr) -> bool {
-        u32::from(ip).wrapping_sub(self.first) < self.len
-    }
+/// Reads a node's pod range, such as `10.244.1.0/24`; `None` for one that pods cannot have addresses of.
+pub fn pod_range(text: &str) -> Option<Ipv4Net> {
+    let range: Ipv4Net = text.parse().ok()?;
+    PREFIX_LENGTHS
+        .contains(&range.prefix_len())
+        .then(|| range.trunc())
 }
 
 /// See the module's comment.
@@ -130,9 +117,9 @@ impl Ipam {
     }
 
     /// The address of a pod, a new one where it has none or one outside the range. Blocking.
-    pub fn allocate(&self, uid: &str, range: Range) -> Result<Ipv4Addr, IpamError> {
+    pub fn allocate(&self, uid: &str, range: Ipv4Net) -> Result<Ipv4Addr, IpamError> {
         if let Some(ip) = self.lookup(uid) {
-            if range.contains(ip) {
+            if range.contains(&ip) {
                 return Ok(ip);
             }
             self.free(uid)?;
@@ -149,16 +136,14 @@ impl Ipam {
         };
         std::fs::write(&draft, uid).map_err(fail("write", &draft))?;
         // The first address names the range, the second is left for a gateway, the last is broadcast.
-        let usable = range.len - 3;
-        let start = next.wrapping_sub(range.first).wrapping_sub(1) % range.len;
-        let mut result = Err(IpamError::Exhausted(format!(
-            "{}/{}",
-            Ipv4Addr::from(range.first),
-            32 - range.len.trailing_zeros()
-        )));
+        let first = u32::from(range.network());
+        let len = 1_u32 << (32 - range.prefix_len());
+        let usable = len - 3;
+        let start = next.wrapping_sub(first).wrapping_sub(1) % len;
+        let mut result = Err(IpamError::Exhausted(range));
         for n in 0..usable {
             let offset = 2 + (start.wrapping_add(n) % usable);
-            let ip = Ipv4Addr::from(range.first + offset);
+            let ip = Ipv4Addr::from(first + offset);
             let path = self.dir.join(ip.to_string());
             // A link is made or is not: the file is never there without the UID in it.
             match std::fs::hard_link(&draft, &path) {
@@ -216,8 +201,8 @@ impl Ipam {
 mod tests {
     use super::*;
 
-    fn range(text: &str) -> Range {
-        Range::parse(text).expect("range")
+    fn range(text: &str) -> Ipv4Net {
+        pod_range(text).expect("range")
     }
 
     #[test]

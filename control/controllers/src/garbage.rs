@@ -52,7 +52,7 @@ pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
             let queue = queue.clone();
             known.subscribe_known(move |kinds| {
                 let names_one = |owner: &OwnerRef| kinds.iter().any(|kind| kind.is_of(owner));
-                let uids = locked(&owned).owned_by(&names_one);
+                let uids = owned.lock().owned_by(&names_one);
                 uids.into_iter().for_each(|uid| queue.add(uid));
             });
         })

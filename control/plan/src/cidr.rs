@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Ranges of addresses, as arithmetic on any address family.
 //!
-//! The one such type of the control plane: flags are parsed into it, nodes get their pod ranges
+//! The one such type of the control plane, over `ipnet`'s: flags are parsed into it, nodes get their pod ranges
 //! ([`crate::pod_cidr`]) and Services their addresses ([`crate::service_addresses`]) from it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 /// A range of addresses such as `10.96.0.0/12`; no bit behind the prefix is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Cidr {
-    first: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 /// A text that is no range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,16 +49,11 @@ impl FromStr for Cidr {
     type Err = ParseCidrError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || ParseCidrError::Malformed(text.to_owned());
-        let (ip, prefix) = text.split_once('/').ok_or_else(bad)?;
-        let ip: IpAddr = ip.parse().map_err(|_| bad())?;
-        // Rust reads a sign, which nobody writes here.
-        let digits = prefix.bytes().all(|b| b.is_ascii_digit());
-        let prefix: u8 = prefix.parse().map_err(|_| bad())?;
-        let range = Self::around(ip, prefix)
-            .filter(|_| digits)
-            .ok_or_else(bad)?;
-        if range.first != ip {
+        let Ok(read) = text.parse::<IpNet>() else {
+            return Err(ParseCidrError::Malformed(text.to_owned()));
+        };
+        let range = Self(read.trunc());
+        if range.0 != read {
             let text = text.to_owned();
             return Err(ParseCidrError::HostBits { text, range });
         }
@@ -78,23 +71,11 @@ impl TryFrom<String> for Cidr {
 
 impl std::fmt::Display for Cidr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.first, self.prefix)
+        self.0.fmt(f)
     }
 }
 
 impl Cidr {
-    /// The range of `prefix` bits that an address is in; `None` for a prefix longer than the address.
-    pub fn around(ip: IpAddr, prefix: u8) -> Option<Self> {
-        let (value, width) = bits(ip);
-        let host = u32::from(width.checked_sub(prefix)?);
-        let mask = u128::MAX.checked_shl(host).unwrap_or(0);
-        let first = match ip {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(value & mask).ok()?)),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(value & mask)),
-        };
-        Some(Self { first, prefix })
-    }
-
     /// Reads what somebody else wrote into an object: bits behind the prefix do not matter there.
     pub fn parse_lenient(text: &str) -> Result<Self, ParseCidrError> {
         match text.parse() {
@@ -104,19 +85,18 @@ impl Cidr {
     }
 
     /// The first address.
-    pub const fn first(&self) -> IpAddr {
-        self.first
+    pub fn first(&self) -> IpAddr {
+        self.0.addr()
     }
 
     /// Length of the prefix in bits.
-    pub const fn prefix(&self) -> u8 {
-        self.prefix
+    pub fn prefix(&self) -> u8 {
+        self.0.prefix_len()
     }
 
     /// Number of addresses; saturates.
     pub fn size(&self) -> u128 {
-        let (_, width) = bits(self.first);
-        size(width, self.prefix)
+        size(self.0.max_prefix_len(), self.prefix())
     }
 
     /// The address at a distance from the first; `None` beyond the range.
@@ -124,8 +104,8 @@ impl Cidr {
         if offset >= self.size() {
             return None;
         }
-        let (value, _) = bits(self.first);
-        Some(match self.first {
+        let (value, _) = bits(self.first());
+        Some(match self.first() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(value + offset).ok()?)),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(value + offset)),
         })
@@ -133,35 +113,34 @@ impl Cidr {
 
     /// Distance of an address from the first; `None` for one outside.
     pub fn offset_of(&self, ip: IpAddr) -> Option<u128> {
-        let ((value, width), (first, own)) = (bits(ip), bits(self.first));
+        let ((value, width), (first, own)) = (bits(ip), bits(self.first()));
         let offset = value.checked_sub(first)?;
         (width == own && offset < self.size()).then_some(offset)
     }
 
     /// Whether some address is in both ranges.
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.offset_of(other.first).is_some() || other.offset_of(self.first).is_some()
+        self.0.contains(&other.0) || other.0.contains(&self.0)
     }
 
     /// The range of `prefix` bits at this position inside the range; `None` beyond it.
     pub fn subnet(&self, index: u128, prefix: u8) -> Option<Self> {
-        let (_, width) = bits(self.first);
-        if prefix < self.prefix || prefix > width {
+        let width = self.0.max_prefix_len();
+        if prefix < self.prefix() || prefix > width {
             return None;
         }
         let first = self.at(index.checked_mul(size(width, prefix))?)?;
-        Some(Self { first, prefix })
+        IpNet::new(first, prefix).ok().map(Self)
     }
 
     /// The positions, among ranges of `prefix` bits inside this one, that `other` covers wholly or in part;
     /// empty when it lies outside.
     pub fn positions(&self, other: &Self, prefix: u8) -> std::ops::Range<u128> {
-        let (_, width) = bits(self.first);
-        let step = size(width, prefix);
-        let (offset, end) = match self.offset_of(other.first) {
+        let step = size(self.0.max_prefix_len(), prefix);
+        let (offset, end) = match self.offset_of(other.first()) {
             Some(offset) => (offset, offset.saturating_add(other.size()).min(self.size())),
             // It begins before this range and may still cover it.
-            None if other.offset_of(self.first).is_some() => (0, self.size()),
+            None if other.0.contains(&self.0) => (0, self.size()),
             None => return 0..0,
         };
         offset / step..end.div_ceil(step)

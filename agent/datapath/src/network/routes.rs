@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use futures::TryStreamExt;
+use ipnet::Ipv4Net;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 use super::{Network, NodeRoute, ROUTE_PROTOCOL, Strangers, is, network_error, route_builder};
-use crate::config::Cidr;
 use crate::error::DatapathError;
 
 /// A route of ours as the kernel has it.
@@ -75,7 +75,7 @@ pub(super) async fn sync(
     let mut present = BTreeSet::new();
     for route in ours(network).await? {
         let Some(via) = route.gateway else { continue };
-        let Some(pod_cidr) = Cidr::new(route.destination, route.prefix_len) else {
+        let Ok(pod_cidr) = Ipv4Net::new(route.destination, route.prefix_len) else {
             continue;
         };
         let known = NodeRoute { pod_cidr, via };
@@ -87,7 +87,7 @@ pub(super) async fn sync(
     }
     for route in wanted.difference(&present) {
         let message = route_builder()
-            .destination_prefix(route.pod_cidr.address, route.pod_cidr.prefix_len)
+            .destination_prefix(route.pod_cidr.network(), route.pod_cidr.prefix_len())
             .gateway(route.via)
             .build();
         handle
@@ -107,18 +107,18 @@ pub(super) async fn sync(
 /// Makes the `unreachable` routes exactly these.
 pub(super) async fn guard(
     network: &Network,
-    cluster_cidrs: &[Cidr],
-    service_cidrs: &[Cidr],
+    cluster_cidrs: &[Ipv4Net],
+    service_cidrs: &[Ipv4Net],
 ) -> Result<(), DatapathError> {
     let handle = &network.handle;
-    let wanted: BTreeSet<Cidr> = cluster_cidrs.iter().chain(service_cidrs).copied().collect();
+    let wanted: BTreeSet<Ipv4Net> = cluster_cidrs.iter().chain(service_cidrs).copied().collect();
     let mut present = BTreeSet::new();
     for route in ours(network).await? {
         if route.kind != RouteType::Unreachable {
             continue;
         }
-        match Cidr::new(route.destination, route.prefix_len) {
-            Some(range) if wanted.contains(&range) => {
+        match Ipv4Net::new(route.destination, route.prefix_len) {
+            Ok(range) if wanted.contains(&range) => {
                 present.insert(range);
             }
             _ => remove(handle, route).await?,
@@ -126,7 +126,7 @@ pub(super) async fn guard(
     }
     for range in wanted.difference(&present) {
         let message = route_builder()
-            .destination_prefix(range.address, range.prefix_len)
+            .destination_prefix(range.network(), range.prefix_len())
             .kind(RouteType::Unreachable)
             .build();
         match handle.route().add(message).execute().await {

@@ -11,7 +11,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knarr_datapath::{Cidr, DatapathError, MapContents, MapOp, NodeRoute, Strangers};
+use ipnet::Ipv4Net;
+use knarr_datapath::{DatapathError, MapContents, MapOp, NodeRoute, Strangers};
 use knarr_services::simulated::{Full, Room, SimulatedMaps};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -32,8 +33,8 @@ pub struct FakeServices {
 struct World {
     maps: SimulatedMaps,
     room: Room,
-    routes: BTreeMap<Cidr, Ipv4Addr>,
-    guarded: BTreeSet<Cidr>,
+    routes: BTreeMap<Ipv4Net, Ipv4Addr>,
+    guarded: BTreeSet<Ipv4Net>,
     node_ports: Option<RangeInclusive<u16>>,
     broken: BTreeSet<Broken>,
     calls: Calls,
@@ -228,7 +229,11 @@ impl ServiceMaps for FakeServices {
 
 #[async_trait]
 impl NodeNetwork for FakeServices {
-    async fn prepare_node(&self, pods: &[Cidr], services: &[Cidr]) -> Result<(), DatapathError> {
+    async fn prepare_node(
+        &self,
+        pods: &[Ipv4Net],
+        services: &[Ipv4Net],
+    ) -> Result<(), DatapathError> {
         let mut world = self.world();
         world.calls.prepares += 1;
         world.try_network(Broken::Preparing, "the unreachable route")?;

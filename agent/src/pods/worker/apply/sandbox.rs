@@ -66,8 +66,7 @@ impl Worker {
 
     async fn allocate(&mut self) -> Result<Ipv4Addr, ApplyError> {
         let welcome = self.context.desired.welcome();
-        let range =
-            welcome.and_then(|w| w.pod_cidrs.iter().find_map(|cidr| ipam::Range::parse(cidr)));
+        let range = welcome.and_then(|w| w.pod_cidrs.iter().find_map(|cidr| ipam::pod_range(cidr)));
         let allocated = match range {
             Some(range) => {
                 let (context, uid) = (self.context.clone(), self.uid.clone());
