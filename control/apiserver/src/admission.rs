@@ -12,10 +12,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::core::Core;
+use crate::ApiError;
+use crate::cache::Cache;
 use crate::identity::Caller;
-use crate::registry::{GroupVersionResource, Kind};
-use crate::{ApiError, kinds};
+use crate::registry::{GroupVersionResource, Kind, Registry};
 
 /// What a write does to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,10 +106,25 @@ impl std::fmt::Debug for Effects {
     }
 }
 
+/// What a link may ask of the server besides the write itself.
+#[async_trait]
+pub(crate) trait Server: std::fmt::Debug + Send + Sync {
+    /// The kinds that are served now.
+    fn registry(&self) -> Arc<Registry>;
+    /// The cache that has the objects of a kind; 404 where the kind is no longer served.
+    fn cache(&self, kind: &Kind) -> Result<Cache, ApiError>;
+    /// Waits until the caches show everything that the store has acknowledged.
+    async fn fresh(&self) -> Result<u64, ApiError>;
+    /// `tolerationSeconds` of the default toleration of `not-ready`.
+    fn not_ready_toleration_seconds(&self) -> i64;
+    /// `tolerationSeconds` of the default toleration of `unreachable`.
+    fn unreachable_toleration_seconds(&self) -> i64;
+}
+
 /// One attempt of a write, as links see it. Objects are in the form in which they are stored.
 #[derive(Debug)]
 pub struct Admission<'a> {
-    pub(crate) core: &'a Core,
+    pub(crate) server: &'a dyn Server,
     /// The kind that the request names.
     pub(crate) requested: &'a Kind,
     /// The kind that is stored; another one where the request names a view of it.
@@ -243,8 +258,7 @@ pub(crate) struct Chain(Vec<Arc<dyn Admit>>);
 
 impl Chain {
     /// The links of this crate, in the order of kube-apiserver's plug-ins (v1.37), and `more` behind them.
-    pub(crate) fn new(more: &[Arc<dyn Admit>]) -> Self {
-        let mut links = kinds::admission();
+    pub(crate) fn new(mut links: Vec<Arc<dyn Admit>>, more: &[Arc<dyn Admit>]) -> Self {
         links.extend(more.iter().map(Arc::clone));
         Self(links)
     }

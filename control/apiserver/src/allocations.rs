@@ -4,7 +4,7 @@
 //! The store has one key for each address and port (`keys`), written and deleted in the transactions that write and
 //! delete Services. So several servers never give one address twice, and a crash leaves no address without a Service.
 //! What is here is a copy of those keys, kept by the caches' task: it is what a choice is made from and a refusal
-//! named by, and the transaction decides. The ranges are the [`crate::ServiceAllocator`]'s; `repair` writes the keys
+//! named by, and the transaction decides. The ranges are the [`crate::ServiceAllocator`]'s; `repair` plans the keys
 //! of Services that an earlier version has stored.
 //!
 //! A Service's `spec.healthCheckNodePort` is a node port like any other, of the Services that need one.
@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::admission::Hold;
-use crate::core::Core;
+use crate::config::ServiceAllocator;
 use crate::field::FieldErrors;
-use crate::object::key;
-use crate::registry::Kind;
+use crate::registry::{Kind, key};
 use crate::{ApiError, value};
 use keys::{Item, Owners};
 
 pub(crate) use keys::PREFIX;
+pub(crate) use repair::Known;
 
 mod keys;
 mod repair;
@@ -207,30 +207,28 @@ pub(crate) fn allocates(kind: &Kind) -> bool {
     kind.strategy.allocates()
 }
 
-impl Core {
+impl Allocations {
     /// Gives a Service the addresses and ports that it needs and does not name, and refuses those it names and that
-    /// another has. The write has to carry [`Core::claims`], and another round follows where these are refused.
-    pub(crate) async fn allocate(
+    /// another has. `progress` is how far the caches are.
+    pub(crate) fn allocate(
         &self,
+        ranges: &dyn ServiceAllocator,
+        progress: watch::Receiver<u64>,
         kind: &Kind,
         service: &mut Value,
         old: Option<&Value>,
     ) -> Result<Option<Picks>, ApiError> {
-        if !allocates(kind) {
-            return Ok(None);
-        }
-        // What was acknowledged has to be known before anything is chosen.
-        self.fresh().await?;
         let mut choice = Choice {
-            core: self,
+            all: self,
+            ranges,
             old_addresses: old.map(addresses_of).unwrap_or_default(),
             old_node_ports: old.map(node_ports_of).unwrap_or_default(),
             old_health_port: old.map(health_port_of).unwrap_or_default(),
             errors: FieldErrors::default(),
             picks: Picks {
-                taken: Arc::clone(&self.allocations.0),
+                taken: Arc::clone(&self.0),
                 items: Vec::new(),
-                progress: self.progress(),
+                progress,
             },
         };
         choice.cluster_ips(service)?;
@@ -258,7 +256,7 @@ impl Core {
             claims.compare.push(Compare::absent(item.key()));
             claims.then.push(Op::put(item.key(), owners.to_value()));
         }
-        let taken = self.allocations.0.lock();
+        let taken = self.0.lock();
         for item in before.difference(&after) {
             // Where the key is another's, or there is none, nothing is given back.
             let Some(held) = taken.held.get(item).filter(|held| held.owners.has(&owner)) else {
@@ -276,7 +274,8 @@ impl Core {
 }
 
 struct Choice<'a> {
-    core: &'a Core,
+    all: &'a Allocations,
+    ranges: &'a dyn ServiceAllocator,
     old_addresses: Vec<IpAddr>,
     old_node_ports: Vec<u16>,
     /// 0 where it has none.
@@ -292,10 +291,10 @@ impl Choice<'_> {
         {
             return Ok(());
         }
-        let ranges = &self.core.config.services;
+        let ranges = self.ranges;
         let named = addresses_of(service);
         let shown = value::at(service, "spec.clusterIPs").cloned();
-        let mut taken = self.core.allocations.0.lock();
+        let mut taken = self.all.0.lock();
         if named.is_empty() {
             let free = ranges
                 .next_cluster_ip(&|ip| !taken.is_free(Item::Address(ip)))
@@ -407,8 +406,8 @@ impl Choice<'_> {
 
     /// Takes the port that the client names, or says why it cannot be had.
     fn claim_port(&mut self, port: u16) -> Result<(), String> {
-        self.core.config.services.check_node_port(port)?;
-        let mut taken = self.core.allocations.0.lock();
+        self.ranges.check_node_port(port)?;
+        let mut taken = self.all.0.lock();
         let item = Item::Port(port);
         if taken.held.contains_key(&item) {
             return Err(PORT_TAKEN.to_owned());
@@ -419,8 +418,8 @@ impl Choice<'_> {
 
     /// Takes any free port; `None` when there is none.
     fn free_port(&mut self) -> Option<u16> {
-        let mut taken = self.core.allocations.0.lock();
-        let ranges = &self.core.config.services;
+        let mut taken = self.all.0.lock();
+        let ranges = self.ranges;
         let free = ranges.next_node_port(&|port| !taken.is_free(Item::Port(port)))?;
         self.picks.pick(&mut taken, Item::Port(free));
         Some(free)

@@ -14,8 +14,8 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::object::{Object, key};
-use crate::registry::Kind;
+use crate::object::Object;
+use crate::registry::{Kind, key};
 
 /// Events kept for watches that start in the past or fall behind, per resource.
 const WINDOW_EVENTS_MAX: usize = 8192;

@@ -22,7 +22,7 @@ use crate::core::{Core, KindChange, KindError, Served};
 use crate::kinds::CustomKind;
 use crate::registry::{GroupVersionResource, Kind, KindId};
 use crate::verbs::{DeleteOptions, WriteOptions, Written};
-use crate::{ApiError, Object, schema};
+use crate::{ApiError, Object, Patch, Propagation, schema};
 
 /// The in-process client. Clones are cheap.
 #[derive(Debug, Clone)]
@@ -48,28 +48,6 @@ impl Default for ListParams {
     }
 }
 
-/// A change of an object.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Patch {
-    /// RFC 6902, an array of operations.
-    Json(Value),
-    /// RFC 7386.
-    Merge(Value),
-    /// Kubernetes' strategic merge patch.
-    Strategic(Value),
-}
-
-/// What happens to the objects that a deleted object owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Propagation {
-    /// They are deleted afterwards.
-    Background,
-    /// They are deleted first.
-    Foreground,
-    /// They stay.
-    Orphan,
-}
-
 /// How to delete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeleteParams {
@@ -81,6 +59,17 @@ pub struct DeleteParams {
     pub grace_period_seconds: Option<i64>,
     /// What happens to its dependents; `None` is the kind's default.
     pub propagation: Option<Propagation>,
+}
+
+impl From<&DeleteParams> for DeleteOptions {
+    fn from(params: &DeleteParams) -> Self {
+        Self {
+            uid: params.uid.clone(),
+            resource_version: params.resource_version.clone(),
+            grace_period_seconds: params.grace_period_seconds,
+            propagation: params.propagation,
+        }
+    }
 }
 
 impl Client {

@@ -9,21 +9,24 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use knarr_store::{Event, KeyValue, Range, Revision, Store, StoreError, WatchBatch};
 use parking_lot::{Mutex, MutexGuard};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::admission::Chain;
-use crate::allocations::{self, Allocations};
+use crate::admission::{Chain, Server};
+use crate::allocations::{self, Allocations, Picks};
 use crate::cache::{Cache, ResourceCache};
 use crate::metrics::Metrics;
 use crate::object::Object;
 use crate::registry::{Kind, Registry};
-use crate::{ApiConfig, ApiError, OpenError, PartDied};
+use crate::{ApiConfig, ApiError, OpenError, PartDied, kinds};
 use served::{CHANGES_MAX, ChangeRequest};
 
+mod repair;
 mod served;
 
 pub use served::KindError;
@@ -71,11 +74,11 @@ impl Core {
         store: Arc<dyn Store>,
         config: ApiConfig,
     ) -> Result<Arc<Self>, OpenError> {
-        let served = Arc::new(Served::new(Registry::builtin()));
+        let served = Arc::new(Served::new(kinds::registry()));
         let (changes, requests) = mpsc::channel(CHANGES_MAX);
         let core = Self {
             store,
-            admission: Chain::new(&config.admission),
+            admission: Chain::new(kinds::admission(), &config.admission),
             config,
             allocations: Allocations::default(),
             metrics: Metrics::new(),
@@ -266,6 +269,24 @@ impl Core {
         Ok(newest)
     }
 
+    /// Gives a Service the addresses and ports that it needs and does not name, and refuses those it names and that
+    /// another has. The write has to carry [`Allocations::claims`], and another round follows where these are refused.
+    pub(crate) async fn allocate(
+        &self,
+        kind: &Kind,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Option<Picks>, ApiError> {
+        if !allocations::allocates(kind) {
+            return Ok(None);
+        }
+        // What was acknowledged has to be known before anything is chosen.
+        self.fresh().await?;
+        let ranges = &*self.config.services;
+        self.allocations
+            .allocate(ranges, self.progress(), kind, service, old)
+    }
+
     /// Waits until the caches show `revision`.
     pub(crate) async fn wait_for(&self, revision: u64) -> Result<(), ApiError> {
         if self.applied() >= revision {
@@ -313,6 +334,29 @@ impl Core {
     fn remove(&self, cache: &ResourceCache, store_key: &[u8], revision: u64) {
         let key = String::from_utf8_lossy(&store_key[cache.prefix().len()..]);
         cache.remove(&key, revision);
+    }
+}
+
+#[async_trait]
+impl Server for Core {
+    fn registry(&self) -> Arc<Registry> {
+        Self::registry(self)
+    }
+
+    fn cache(&self, kind: &Kind) -> Result<Cache, ApiError> {
+        Self::cache(self, kind)
+    }
+
+    async fn fresh(&self) -> Result<u64, ApiError> {
+        Self::fresh(self).await
+    }
+
+    fn not_ready_toleration_seconds(&self) -> i64 {
+        self.config.not_ready_toleration_seconds
+    }
+
+    fn unreachable_toleration_seconds(&self) -> i64 {
+        self.config.unreachable_toleration_seconds
     }
 }
 

@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
+use knarr_schema::Schemas;
+
 use crate::admission::Admit;
-use crate::registry::Kind;
+use crate::registry::{Kind, Registry};
 
 mod binding;
 mod configmap;
@@ -32,6 +34,12 @@ mod serviceaccount;
 pub use custom::{CustomKind, CustomScope, CustomStatus};
 pub(crate) use namespace::NAMESPACES;
 pub(crate) use pod::container_names;
+
+/// What this program serves by itself.
+pub(crate) fn registry() -> Registry {
+    Registry::new(all(), Schemas::builtin())
+        .expect("the built-in kinds have names of their own, which a test shows")
+}
 
 /// Every built-in kind, in the order of discovery.
 pub(crate) fn all() -> Vec<Arc<Kind>> {

@@ -18,6 +18,7 @@ mod clock;
 mod codec;
 mod config;
 mod core;
+mod failure;
 mod field;
 mod http;
 mod identity;
@@ -39,18 +40,20 @@ mod verbs;
 pub use admission::{Admission, Admit, DryRun, Effects, Hold, Operation, Part};
 pub use cache::{Cache, CacheEvent, CacheEventKind, EventStream, Expired, Lagged, Snapshot};
 pub use client::{
-    Client, DeleteParams, ListParams, Namespaced, Patch, Propagation, ResourceChanges,
-    StoredResource, StoredResources,
+    Client, DeleteParams, ListParams, Namespaced, ResourceChanges, StoredResource, StoredResources,
 };
 pub use config::{ApiConfig, Authenticator, ServiceAllocator};
 pub use core::KindError;
+pub use failure::{OpenError, PartDied};
 pub use identity::{Caller, PeerIdentity};
 pub use kinds::{CustomKind, CustomScope, CustomStatus};
 pub use knarr_schema::CustomSchema;
 pub use object::{Meta, Object, Owner};
+pub use patch::Patch;
 pub use registry::{GroupVersionResource, KindId, RegistryError};
-pub use server::{ApiServer, OpenError, PartDied};
+pub use server::ApiServer;
 pub use status::{ApiError, Reason};
 pub use streams::{
     LogOptions, NodeStream, NodeStreams, StreamRequest, StreamTarget, Terminal, refusal,
 };
+pub use verbs::Propagation;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::registry::{Kind, Selectable};
+use crate::registry::{Kind, Selectable, key};
 
 /// One version of one object.
 #[derive(Debug)]
@@ -136,15 +136,6 @@ impl Object {
             bytes: respliced(&self.bytes, self.meta.resource_version, revision),
             meta,
         }
-    }
-}
-
-/// The name of an object inside its resource.
-pub(crate) fn key(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{namespace}/{name}")
     }
 }
 

@@ -8,9 +8,20 @@ use serde_json::Value;
 
 use crate::registry::Kind;
 use crate::schema::{self, SchemaKind};
-use crate::{ApiError, Patch, Reason};
+use crate::{ApiError, Reason};
 
 mod json;
+
+/// A change of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Patch {
+    /// RFC 6902, an array of operations.
+    Json(Value),
+    /// RFC 7386.
+    Merge(Value),
+    /// Kubernetes' strategic merge patch.
+    Strategic(Value),
+}
 
 /// A patched object, and what the schema did not know of it.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ mod strategy;
 pub use kind::KindId;
 pub(crate) use kind::{
     Column, Generation, Kind, NameRule, Scope, Selectable, SelectableMeta, Storage, Subresource,
-    Text, group_version, texts,
+    Text, group_version, key, texts,
 };
 pub(crate) use rules::{Candidate, Rules, StatusRules, Validate};
 pub(crate) use strategy::{Askers, DeletedAnswer, Strategy};
@@ -158,12 +158,6 @@ fn find<'a>(
 }
 
 impl Registry {
-    /// What this program serves by itself.
-    pub(crate) fn builtin() -> Self {
-        Self::new(crate::kinds::all(), Schemas::builtin())
-            .expect("the built-in kinds have names of their own, which a test shows")
-    }
-
     /// These kinds, in the order of discovery.
     pub(crate) fn new(kinds: Vec<Arc<Kind>>, schemas: Arc<Schemas>) -> Result<Self, RegistryError> {
         let by_resource = sorted(&kinds, resource_key);
@@ -302,6 +296,6 @@ impl Registry {
 /// A built-in kind, for tests.
 #[cfg(test)]
 pub(crate) fn builtin(group: &str, plural: &str) -> Arc<Kind> {
-    let registry = Registry::builtin();
+    let registry = crate::kinds::registry();
     Arc::clone(registry.by_resource(group, "v1", plural).unwrap())
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::admission::DryRun;
-use crate::client::{DeleteParams, Propagation};
 use crate::identity::Caller;
 use crate::object::splice_version;
 use crate::registry::Kind;
@@ -52,6 +51,17 @@ impl WriteOptions {
     }
 }
 
+/// What happens to the objects that a deleted object owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They are deleted afterwards.
+    Background,
+    /// They are deleted first.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
 /// What a deletion asks for besides.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteOptions {
@@ -59,17 +69,6 @@ pub(crate) struct DeleteOptions {
     pub(crate) resource_version: Option<String>,
     pub(crate) grace_period_seconds: Option<i64>,
     pub(crate) propagation: Option<Propagation>,
-}
-
-impl From<&DeleteParams> for DeleteOptions {
-    fn from(params: &DeleteParams) -> Self {
-        Self {
-            uid: params.uid.clone(),
-            resource_version: params.resource_version.clone(),
-            grace_period_seconds: params.grace_period_seconds,
-            propagation: params.propagation,
-        }
-    }
 }
 
 /// What a write left behind.

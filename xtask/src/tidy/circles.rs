@@ -16,10 +16,6 @@ use modules::{Crate, ModuleId};
 
 use super::{Finding, Source};
 
-/// Circles that stood here before the rule did, as the root of the crate and the modules in them. Each is to be broken, and
-/// none is to be added: an entry whose circle is broken is a finding too.
-const KNOWN: [(&str, &[&str]); 1] = [("control/apiserver/src/lib.rs", &["admission", "core"])];
-
 /// An arrow from one module to another beside it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Arrow {
@@ -36,58 +32,20 @@ struct Place<'a> {
     text: String,
 }
 
-/// A circle and what is to be said of it.
-struct Circle {
-    modules: Vec<String>,
-    finding: Finding,
-}
-
 pub fn check(sources: &[Source], target_roots: &[PathBuf]) -> Vec<Finding> {
-    check_but(sources, target_roots, &KNOWN)
-}
-
-fn check_but(
-    sources: &[Source],
-    target_roots: &[PathBuf],
-    known: &[(&str, &[&str])],
-) -> Vec<Finding> {
     let rust: BTreeMap<&Path, &str> = sources
         .iter()
         .filter(|source| source.is_rust())
         .map(|source| (source.path.as_path(), source.text.as_str()))
         .collect();
-    let mut findings = Vec::new();
-    let mut met = BTreeSet::new();
-    for root in target_roots {
-        let Some(modules) = Crate::read(root, &rust) else {
-            continue;
-        };
-        for circle in circles(&modules) {
-            let entry = known.iter().position(|(of, names)| {
-                let all_known = |name: &String| names.contains(&name.as_str());
-                root == Path::new(of) && circle.modules.iter().all(all_known)
-            });
-            match entry {
-                Some(entry) => {
-                    met.insert(entry);
-                }
-                None => findings.push(circle.finding),
-            }
-        }
-    }
-    for (entry, (root, names)) in known.iter().enumerate() {
-        if !met.contains(&entry) {
-            let message = format!(
-                "the circle of {} is broken: take it out of the list of known ones",
-                names.join(", ")
-            );
-            findings.push(Finding::new(Path::new(root), 0, message));
-        }
-    }
-    findings
+    let crates = target_roots
+        .iter()
+        .filter_map(|root| Crate::read(root, &rust));
+    crates.flat_map(|modules| circles(&modules)).collect()
 }
 
-fn circles(modules: &Crate) -> Vec<Circle> {
+/// One finding for each circle in the crate.
+fn circles(modules: &Crate) -> Vec<Finding> {
     let mut arrows: BTreeMap<Arrow, Place<'_>> = BTreeMap::new();
     for (user, path, used) in modules.uses() {
         if let Some((within, from, to)) = modules.beside(user, used) {
@@ -111,17 +69,14 @@ fn circles(modules: &Crate) -> Vec<Circle> {
         let Some(circle) = shortest_circle(*start, &next) else {
             continue;
         };
-        // All that lead here and are led to from here are one knot, which is told once.
+        // All modules that lead here and are led to from here are one knot. It is one finding.
         let reached = reachable(*start, &next);
         seen.extend(
             reached
                 .into_iter()
                 .filter(|module| reachable(*module, &next).contains(start)),
         );
-        found.push(Circle {
-            modules: circle.iter().map(|module| modules.name(*module)).collect(),
-            finding: finding(modules, &circle, &arrows),
-        });
+        found.push(finding(modules, &circle, &arrows));
     }
     found
 }

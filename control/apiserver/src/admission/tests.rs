@@ -2,11 +2,12 @@
 //! The order of the chain. What a link sees of each write is in `tests/api/admission.rs`.
 
 use super::{Chain, Part};
+use crate::kinds;
 
 #[test]
 fn the_links_are_in_the_order_of_kubernetes_plug_ins() {
     assert_eq!(
-        Chain::new(&[]).names(),
+        Chain::new(kinds::admission(), &[]).names(),
         [
             "NamespaceLifecycle",
             "ServiceAccount",

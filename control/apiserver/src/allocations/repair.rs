@@ -1,61 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes the keys of addresses and ports those of the stored Services, before anything is given out.
+//! What makes the keys of addresses and ports those of the stored Services.
 //!
 //! Every write keeps them so. What an earlier version has stored has no keys, and somebody may have written to the
 //! store past the API. Each step is a transaction of its own that holds only for the Service and the key that it has
-//! read, so servers that start at once do not disturb each other. Called when the API server opens.
+//! read, so servers that start at once do not disturb each other. Carried out by `core`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use knarr_store::{Compare, Op, Revision, StoreError, Txn};
+use knarr_store::{Compare, Op, Revision, Txn};
 
 use super::keys::{Item, Owners};
-use super::{Held, items_of, lock};
-use crate::core::Core;
+use super::{Allocations, Held, items_of};
+use crate::object::Object;
 use crate::registry::Kind;
 
-/// Steps under way at once; they share the store's commits.
-const STEPS_AT_ONCE: usize = 256;
-/// Rounds until the keys are as they should be. Another server that repairs or writes meanwhile costs one.
-const ROUNDS_MAX: usize = 16;
+/// Which stored Services the caches show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Every one.
+    All,
+    /// Those that can be read. Keys without a Service may be those of one that cannot.
+    Readable,
+}
 
-impl Core {
-    /// Writes the keys that are missing and deletes those that no Service holds.
-    pub(crate) async fn repair_allocations(&self) -> Result<(), StoreError> {
-        let registry = self.registry();
-        let Some(kind) = registry.stored().find(|kind| super::allocates(kind)) else {
-            return Ok(());
-        };
-        for _ in 0..ROUNDS_MAX {
-            let steps = self.plan_repair(kind);
-            if steps.is_empty() {
-                return Ok(());
-            }
-            tracing::info!(
-                keys = steps.len(),
-                "writing down which Services hold which addresses and ports"
-            );
-            let mut newest = 0;
-            for some in steps.chunks(STEPS_AT_ONCE) {
-                let writes = some.iter().map(|step| self.store.txn(step.clone()));
-                for done in futures::future::try_join_all(writes).await? {
-                    newest = newest.max(done.revision.0);
-                }
-            }
-            // Where the caches do not get there in time, the next round finds the same steps to do.
-            drop(self.wait_for(newest).await);
-        }
-        tracing::warn!("which Services hold which addresses and ports keeps changing");
-        Ok(())
-    }
-
-    fn plan_repair(&self, kind: &Kind) -> Vec<Txn> {
-        let Ok(services) = self.cache(kind) else {
-            return Vec::new();
-        };
+impl Allocations {
+    /// The transactions that write the keys that are missing and delete those that no Service holds.
+    pub(crate) fn plan_repair(
+        &self,
+        kind: &Kind,
+        services: &[Arc<Object>],
+        known: Known,
+    ) -> Vec<Txn> {
         let mut wanted: BTreeMap<Item, Owners> = BTreeMap::new();
         let mut revisions: BTreeMap<String, Revision> = BTreeMap::new();
-        for service in services.list() {
+        for service in services {
             let owner = service.meta.key();
             for item in items_of(&service.value()) {
                 let owners = wanted
@@ -68,7 +47,7 @@ impl Core {
             }
             revisions.insert(owner, Revision(service.meta.resource_version));
         }
-        let taken = self.allocations.0.lock();
+        let taken = self.0.lock();
         let mut steps = Vec::new();
         for (item, owners) in &wanted {
             let found = taken.held.get(item);
@@ -77,8 +56,7 @@ impl Core {
             }
             steps.push(step(kind, *item, found, Some(owners), &revisions));
         }
-        // A Service that cannot be read keeps what it has.
-        if self.has_unreadable_of(kind) {
+        if known == Known::Readable {
             return steps;
         }
         for (item, held) in &taken.held {

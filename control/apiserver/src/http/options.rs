@@ -12,11 +12,10 @@ use serde_json::Value;
 use super::Call;
 use super::path::Query;
 use crate::admission::DryRun;
-use crate::client::Propagation;
 use crate::field::FieldErrors;
 use crate::page::{AsOf, Wanted};
 use crate::schema::{self, SchemaKind};
-use crate::verbs::{DeleteOptions, WriteOptions};
+use crate::verbs::{DeleteOptions, Propagation, WriteOptions};
 use crate::{ApiError, value};
 
 /// What becomes of unknown and duplicate fields.

@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use super::negotiate::{Accept, Form};
 use super::path::{Query, Target};
 use crate::codec::Format;
-use crate::registry::Registry;
+use crate::kinds;
 
 /// Resource, namespace, name and subresource.
 type Named = (String, Option<String>, Option<String>, Option<String>);
 
 fn parse(path: &str) -> Target {
-    Target::parse(&Registry::builtin(), path)
+    Target::parse(&kinds::registry(), path)
 }
 
 fn resource(path: &str) -> Option<Named> {

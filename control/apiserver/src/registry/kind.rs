@@ -236,7 +236,16 @@ impl Kind {
 
     /// Where an object is stored.
     pub(crate) fn store_key(&self, namespace: &str, name: &str) -> String {
-        format!("{}{}", self.prefix, crate::object::key(namespace, name))
+        format!("{}{}", self.prefix, key(namespace, name))
+    }
+}
+
+/// The name of an object inside its resource.
+pub(crate) fn key(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
     }
 }
 

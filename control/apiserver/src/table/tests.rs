@@ -45,7 +45,7 @@ fn selectors_are_sorted_and_nothing_is_none() {
 
 #[test]
 fn every_kind_has_as_many_cells_as_columns() {
-    for kind in registry::Registry::builtin().all() {
+    for kind in crate::kinds::registry().all() {
         let cells = kind.strategy.cells(&json!({"metadata": {"name": "x"}}));
         assert_eq!(cells.len(), kind.columns.len(), "{kind:?}");
     }

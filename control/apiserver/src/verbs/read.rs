@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::ApiError;
 use crate::core::Core;
-use crate::object::{Object, key};
-use crate::registry::Kind;
+use crate::object::Object;
+use crate::registry::{Kind, key};
 
 impl Core {
     /// The object as of now. `at_least`: a cached version that is at least this new is enough (0: any).

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::write::check_namespace;
 use super::{WriteOptions, Written, check_uid};
 use crate::admission::Part;
 use crate::core::Core;
@@ -22,7 +23,7 @@ impl Core {
         binding: &Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        super::create::check_namespace(namespace, binding)?;
+        check_namespace(namespace, binding)?;
         let part = Part::Binding.subresource().unwrap_or_default();
         let Some(SchemaKind {
             group,

@@ -11,7 +11,7 @@ fn found(files: &[(&str, &str)]) -> Vec<String> {
             text: (*text).to_owned(),
         })
         .collect();
-    let findings = check_but(&sources, &[PathBuf::from("x/src/lib.rs")], &[]);
+    let findings = check(&sources, &[PathBuf::from("x/src/lib.rs")]);
     let name = |finding: Finding| {
         let (_, rest) = finding.message.split_once("circle, ").expect("its names");
         rest.split_once(" (").expect("its places").0.to_owned()
@@ -107,26 +107,4 @@ fn parents_children_tests_and_other_crates_make_no_circle() {
         ),
     ];
     assert_eq!(found(&files), [""; 0]);
-}
-
-#[test]
-fn a_known_circle_is_let_be_until_it_is_broken() {
-    let source = |path: &str, text: &str| Source {
-        path: PathBuf::from(path),
-        text: text.to_owned(),
-    };
-    let roots = [PathBuf::from("x/src/lib.rs")];
-    let known: [(&str, &[&str]); 1] = [("x/src/lib.rs", &["a", "b"])];
-    let mut sources = vec![
-        source("x/src/lib.rs", "mod a; mod b;"),
-        source("x/src/a.rs", "use crate::b::f; pub struct One;"),
-        source("x/src/b.rs", "use crate::a::One; pub fn f() {}"),
-    ];
-    assert_eq!(check_but(&sources, &roots, &known), []);
-    assert_eq!(check_but(&sources, &roots, &[]).len(), 1);
-    sources[2] = source("x/src/b.rs", "pub fn f() {}");
-    let [stale] = &check_but(&sources, &roots, &known)[..] else {
-        panic!("one finding");
-    };
-    assert!(stale.message.contains("take it out"), "{}", stale.message);
 }

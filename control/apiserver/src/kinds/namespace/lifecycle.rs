@@ -48,11 +48,11 @@ fn is_namespace(write: &Admission<'_>) -> bool {
 
 /// The namespace of a new object exists and is not being deleted.
 async fn namespace_is_open(write: &Admission<'_>) -> Result<(), ApiError> {
-    let (core, namespace, name) = (write.core, write.namespace, write.name());
-    let namespaces = core.cache(&*core.registry().resource("", "v1", "namespaces")?)?;
+    let (server, namespace, name) = (write.server, write.namespace, write.name());
+    let namespaces = server.cache(&*server.registry().resource("", "v1", "namespaces")?)?;
     let mut found = namespaces.get("", namespace);
     if found.is_none() {
-        core.fresh().await?;
+        server.fresh().await?;
         found = namespaces.get("", namespace);
     }
     let Some(found) = found else {

@@ -56,13 +56,13 @@ impl Admit for ServiceAccount {
 }
 
 async fn account_exists(write: &Admission<'_>, account: &str) -> Result<(), ApiError> {
-    let (core, namespace) = (write.core, write.namespace);
-    let accounts = core.cache(&*core.registry().resource("", "v1", "serviceaccounts")?)?;
+    let (server, namespace) = (write.server, write.namespace);
+    let accounts = server.cache(&*server.registry().resource("", "v1", "serviceaccounts")?)?;
     let found = || accounts.get(namespace, account).is_some();
     if found() {
         return Ok(());
     }
-    core.fresh().await?;
+    server.fresh().await?;
     if account == DEFAULT_ACCOUNT {
         let (_, mut changes) = accounts.watch_namespace(Some(namespace));
         let made = async {
@@ -163,10 +163,10 @@ impl Admit for DefaultTolerationSeconds {
         write: &mut Admission<'_>,
         _effects: &mut Effects,
     ) -> Result<(), ApiError> {
-        let config = &write.core.config;
+        let server = write.server;
         let seconds = [
-            (NOT_READY, config.not_ready_toleration_seconds),
-            (UNREACHABLE, config.unreachable_toleration_seconds),
+            (NOT_READY, server.not_ready_toleration_seconds()),
+            (UNREACHABLE, server.unreachable_toleration_seconds()),
         ];
         if let Some(pod) = write.object_mut() {
             for (taint, seconds) in seconds {

@@ -56,7 +56,7 @@ impl<'a> Attempt<'a> {
             write,
             stored,
             admission: Admission {
-                core,
+                server: core,
                 requested: write.kind,
                 kind: stored,
                 operation,
@@ -311,7 +311,7 @@ impl<'a> Attempt<'a> {
             _ => (Op::delete(store_key.clone()), None),
         };
         let old = self.admission.old.as_ref();
-        let claims = self.core.claims(self.stored, old, left);
+        let claims = self.core.allocations.claims(self.stored, old, left);
         let holds = std::mem::take(&mut self.effects.holds);
         let swapped = self.core.swap(claims.with(compare, op), holds).await?;
         let (seen, conflicts) = match swapped {

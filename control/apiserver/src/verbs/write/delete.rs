@@ -9,11 +9,10 @@ use serde_json::Value;
 
 use super::{Source, Write};
 use crate::admission::Part;
-use crate::client::Propagation;
 use crate::core::Core;
 use crate::object::Object;
 use crate::registry::Kind;
-use crate::verbs::{DeleteOptions, WriteOptions, Written};
+use crate::verbs::{DeleteOptions, Propagation, WriteOptions, Written};
 use crate::{ApiError, clock, value};
 
 /// Keeps an owner until its dependents are deleted.
