@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every crate needs and no crate should own: error chains, blocking calls, pauses, signals, memory, and the reference
-//! of flags.
+//! What every crate needs and no crate should own: error chains, blocking calls, pauses, quantities, classes of service,
+//! signals, memory, and the reference of flags.
 //!
-//! Nothing of Kubernetes' objects is here (`knarr-api`), and no decision. It uses no other crate of ours, and any crate
-//! may use it. What needs tokio stands behind the feature `async`, what needs clap behind `flags`.
+//! Nothing of Kubernetes' objects is here (`knarr-api`), and no decision of a plan. It uses no other crate of ours, and any
+//! crate may use it. What needs tokio stands behind the feature `async`, what needs clap behind `flags`.
 
 #[cfg(feature = "async")]
 pub mod blocking;
@@ -12,8 +12,11 @@ pub mod error;
 pub mod flags;
 pub mod jitter;
 pub mod memory;
+pub mod qos;
+pub mod quantity;
 #[cfg(feature = "async")]
 pub mod signals;
+pub mod stop_signal;
 mod sys;
 
 pub use error::chain;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use knarr_api::quantity::Quantity;
-use knarr_pod::{QosClass, Resources};
+use knarr_base::qos::{Asked, QosClass, RESOURCES};
+use knarr_pod::Resources;
 
 use crate::spec::{Role, containers};
 
@@ -48,24 +49,12 @@ pub fn limit(container: &Container, name: &str) -> Option<Quantity> {
 
 /// The pod's class.
 pub fn qos(spec: &PodSpec) -> QosClass {
-    let mut asked = false;
-    let mut guaranteed = true;
-    for (container, _) in containers(spec) {
-        for name in ["cpu", "memory"] {
-            let request = request(container, name).filter(|q| !q.is_zero());
-            let limit = limit(container, name).filter(|q| !q.is_zero());
-            asked |= request.is_some() || limit.is_some();
-            guaranteed &= match (request, limit) {
-                (Some(r), Some(l)) => r.nanos() == l.nanos(),
-                _ => false,
-            };
-        }
-    }
-    match (asked, guaranteed) {
-        (false, _) => QosClass::BestEffort,
-        (true, true) => QosClass::Guaranteed,
-        (true, false) => QosClass::Burstable,
-    }
+    QosClass::of(containers(spec).flat_map(|(container, _)| {
+        RESOURCES.map(|name| Asked {
+            request: request(container, name),
+            limit: limit(container, name),
+        })
+    }))
 }
 
 /// What a container's cgroup is set to.

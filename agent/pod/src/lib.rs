@@ -17,7 +17,8 @@ pub use container::{
     Propagation, RootUser, Seccomp, Shutdown, User,
 };
 pub use image::ImageConfig;
-pub use sandbox::{IpcMode, LogPolicy, NetworkMode, PidMode, QosClass, Resources, SandboxSpec};
+pub use knarr_base::qos::QosClass;
+pub use sandbox::{IpcMode, LogPolicy, NetworkMode, PidMode, Resources, SandboxSpec};
 pub use state::{
     CgroupStats, ContainerPhase, ContainerState, ExitReason, SandboxState, StartReason, Timestamp,
 };

@@ -3,29 +3,8 @@
 //!
 //! The plan makes these values, the runtime makes the sandbox. Not here: containers (`container`).
 
+use knarr_base::qos::QosClass;
 use serde::{Deserialize, Serialize};
-
-/// Quality of service (core/v1 PodQOSClass), and with it the branch of the cgroup tree that a pod sits in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum QosClass {
-    /// Limits equal requests for CPU and memory of every container: `kubepods/pod<uid>`.
-    Guaranteed,
-    /// Some request or limit is set: `kubepods/burstable/pod<uid>`.
-    Burstable,
-    /// No request and no limit is set: `kubepods/besteffort/pod<uid>`.
-    BestEffort,
-}
-
-impl QosClass {
-    /// As in `status.qosClass`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            QosClass::Guaranteed => "Guaranteed",
-            QosClass::Burstable => "Burstable",
-            QosClass::BestEffort => "BestEffort",
-        }
-    }
-}
 
 /// Limits of one cgroup. `None` leaves the kernel's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,11 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub use k8s_openapi;
+pub use knarr_base::quantity;
 
 pub mod fields;
 pub mod labels;
 pub mod names;
-pub mod quantity;
 mod redacted;
 pub mod stream;
 pub mod sysctl;

@@ -9,11 +9,11 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use knarr_base::quantity::{ParseQuantityError, Quantity};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::place::{Place, Step};
-use crate::quantity;
 use crate::scalar;
 use crate::types::{Definition, SchemaRef, Schemas, Shape, Type};
 
@@ -144,7 +144,7 @@ impl<'a> Seed<'a> {
     fn wrong<E: Error>(&self, json_type: &str) -> E {
         // Quantities read themselves, and have one message for everything.
         if *self.plain() == Type::Quantity {
-            return self.malformed(quantity::WRONG.to_owned());
+            return self.malformed(ParseQuantityError.to_string());
         }
         let go_type = go_type(self.schemas, self.type_);
         let message = match self.place.go_field() {
@@ -345,7 +345,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Type::String | Type::IntOrString | Type::Any => Ok(value.to_owned()),
             Type::Bytes => scalar::base64(value),
             Type::Time(precision) => scalar::time(value, *precision),
-            Type::Quantity => quantity::canonical(value).map_err(str::to_owned),
+            Type::Quantity => {
+                let parsed = value.parse::<Quantity>();
+                parsed
+                    .map(|quantity| quantity.to_string())
+                    .map_err(|error| error.to_string())
+            }
             _ => return Err(self.wrong("string")),
         };
         match text {

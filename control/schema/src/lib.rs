@@ -14,7 +14,6 @@ mod merge;
 mod openapi;
 mod place;
 mod protobuf;
-mod quantity;
 mod scalar;
 mod types;
 

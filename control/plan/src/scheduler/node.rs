@@ -75,7 +75,7 @@ impl NodeState {
             unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
             allocatable: Resources::of(allocatable),
             pods_max: pods_max
-                .and_then(|amount| Quantity::try_from(amount).ok())
+                .and_then(|amount| amount.0.parse::<Quantity>().ok())
                 .map_or(0, |amount| amount.value()),
             used: Resources::default(),
             scored_cpu_millis: 0,

@@ -43,7 +43,7 @@ impl Resources {
     pub fn of(list: Option<&BTreeMap<String, ApiQuantity>>) -> Self {
         let mut resources = Self::default();
         for (name, amount) in list.into_iter().flatten() {
-            let amount = Quantity::try_from(amount).unwrap_or(Quantity::ZERO);
+            let amount = amount.0.parse().unwrap_or(Quantity::ZERO);
             match name.as_str() {
                 "cpu" => resources.cpu_millis = amount.milli_value(),
                 "memory" => resources.memory = amount.value(),

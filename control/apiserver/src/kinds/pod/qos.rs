@@ -1,38 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A pod's quality of service class, as `ComputePodQOS` of Kubernetes v1.37.
+//! A pod's quality of service class, read from the tree of the object.
 
-use knarr_api::quantity::Quantity;
+use knarr_base::qos::{Asked, QosClass, RESOURCES};
+use knarr_base::quantity::Quantity;
 use serde_json::Value;
 
 use crate::value;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub(super) fn class(pod: &Value) -> &'static str {
-    let mut any = false;
-    let mut guaranteed = true;
-    for list in ["spec.containers", "spec.initContainers"] {
-        for container in value::items(pod, list) {
-            for resource in ["cpu", "memory"] {
-                let given = |part: &str| {
-                    value::at(container, "resources")
-                        .and_then(|r| {
-                            r.get(part)?
-                                .get(resource)?
-                                .as_str()?
-                                .parse::<Quantity>()
-                                .ok()
-                        })
-                        .filter(|q| !q.is_zero())
-                };
-                let (request, limit) = (given("requests"), given("limits"));
-                any |= request.is_some() || limit.is_some();
-                guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
-            }
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
+    let lists = ["spec.containers", "spec.initContainers"];
+    let containers = lists.iter().flat_map(|list| value::items(pod, list));
+    let asked = containers.flat_map(|container| {
+        RESOURCES.map(|resource| Asked {
+            request: quantity(container, "requests", resource),
+            limit: quantity(container, "limits", resource),
+        })
+    });
+    QosClass::of(asked).as_str()
+}
+
+fn quantity(container: &Value, part: &str, resource: &str) -> Option<Quantity> {
+    let resources = value::at(container, "resources")?;
+    resources.get(part)?.get(resource)?.as_str()?.parse().ok()
 }

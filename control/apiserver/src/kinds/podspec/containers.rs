@@ -21,10 +21,6 @@ const RESTART: &str = "Restart";
 const CODE_OPERATORS: [&str; 2] = ["In", "NotIn"];
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 const MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
-/// What Kubernetes says of a text that is no quantity.
-pub(super) const QUANTITY: &str =
-    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-
 /// Which list of a pod spec a container stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
@@ -381,7 +377,7 @@ fn quantities<'a>(
             errors.invalid(&field, name, "must be a standard resource for containers");
         }
         match quantity.parse::<Quantity>() {
-            Err(_) => errors.invalid(&field, quantity, QUANTITY),
+            Err(error) => errors.invalid(&field, quantity, &error.to_string()),
             Ok(parsed) if parsed.is_negative() => {
                 errors.invalid(&field, quantity, "must be greater than or equal to 0");
             }

@@ -4,25 +4,12 @@
 //! Called by the validation of pod specs. Which signal a container gets in the end is the agent's to say.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+use knarr_base::stop_signal::names_of_pods;
 
 use crate::field::FieldErrors;
 
 const SYSTEMS: [&str; 2] = ["linux", "windows"];
 
-/// The signals of Linux by name, as `core/v1` lists them (Kubernetes v1.37); `SIGCLD`, `SIGIOT` and `SIGPOLL` are
-/// second names.
-#[rustfmt::skip]
-const ON_LINUX: [&str; 65] = [
-    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT",
-    "SIGIO", "SIGIOT", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGSEGV", "SIGSTKFLT",
-    "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2",
-    "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ",
-    "SIGRTMIN", "SIGRTMIN+1", "SIGRTMIN+2", "SIGRTMIN+3", "SIGRTMIN+4", "SIGRTMIN+5", "SIGRTMIN+6", "SIGRTMIN+7",
-    "SIGRTMIN+8", "SIGRTMIN+9", "SIGRTMIN+10", "SIGRTMIN+11", "SIGRTMIN+12", "SIGRTMIN+13", "SIGRTMIN+14",
-    "SIGRTMIN+15",
-    "SIGRTMAX-14", "SIGRTMAX-13", "SIGRTMAX-12", "SIGRTMAX-11", "SIGRTMAX-10", "SIGRTMAX-9", "SIGRTMAX-8",
-    "SIGRTMAX-7", "SIGRTMAX-6", "SIGRTMAX-5", "SIGRTMAX-4", "SIGRTMAX-3", "SIGRTMAX-2", "SIGRTMAX-1", "SIGRTMAX",
-];
 const ON_WINDOWS: [&str; 2] = ["SIGKILL", "SIGTERM"];
 
 /// `os` of a pod spec.
@@ -44,6 +31,8 @@ pub(super) fn stop_signal(container: &Container, os: &str, field: &str, errors: 
         return;
     };
     let field = format!("{field}.lifecycle.stopSignal");
+    let on_linux = names_of_pods();
+    let on_linux: Vec<&str> = on_linux.iter().map(String::as_str).collect();
     let known: &[&str] = match os {
         "" => {
             errors.forbidden(
@@ -52,7 +41,7 @@ pub(super) fn stop_signal(container: &Container, os: &str, field: &str, errors: 
             );
             return;
         }
-        "linux" => &ON_LINUX,
+        "linux" => &on_linux,
         "windows" => &ON_WINDOWS,
         // Refused by `operating_system`.
         _ => return,

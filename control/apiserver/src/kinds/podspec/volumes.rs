@@ -5,7 +5,6 @@ use k8s_openapi::api::core::v1::{KeyToPath, PodSpec, Volume};
 use knarr_api::names::validate_dns_label;
 use knarr_api::quantity::Quantity;
 
-use super::containers::QUANTITY;
 use crate::field::FieldErrors;
 use crate::registry::rules::{items, text};
 
@@ -122,7 +121,7 @@ fn source(volume: &Volume, field: &str, errors: &mut FieldErrors) {
     if let Some(limit) = limit {
         let at = format!("{field}.emptyDir.sizeLimit");
         match limit.0.parse::<Quantity>() {
-            Err(_) => errors.invalid(&at, limit.0.as_str(), QUANTITY),
+            Err(error) => errors.invalid(&at, limit.0.as_str(), &error.to_string()),
             Ok(parsed) if parsed.is_negative() => {
                 errors.forbidden(&at, "SizeLimit field must be a valid resource quantity");
             }
