@@ -28,7 +28,7 @@ use crate::streams::AnswerStreams;
 
 mod persist;
 
-pub use persist::Keeper;
+pub use persist::DesiredFile;
 
 /// The first and the longest pause between connections, in milliseconds.
 const RECONNECT_MS: (u64, u64) = (100, 5_000);
@@ -52,7 +52,7 @@ pub struct Feed {
     /// Key and certificate.
     pub identity: Arc<Identity>,
     /// The state's file, through which every change goes.
-    pub keeper: Keeper,
+    pub desired_file: DesiredFile,
     /// What is to be said.
     pub outbox: Arc<Outbox>,
     /// Who answers `OpenStream`.
@@ -177,9 +177,9 @@ impl Feed {
                 tokio::select! {
                     () = &mut pause => break,
                     // What is on disk is what the node starts from when it has to start alone.
-                    () = self.keeper.due() => {
+                    () = self.desired_file.due() => {
                         // Nobody is there to hear of it; the next Hello says what is stored.
-                        let _unheard = self.keeper.rewrite().await;
+                        let _unheard = self.desired_file.rewrite().await;
                     }
                     () = shutdown.cancelled() => return,
                 }
@@ -226,7 +226,7 @@ impl Feed {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outgoing, receiver) = mpsc::channel(OUTGOING_MAX);
-        let (epoch, version) = self.keeper.resume().await;
+        let (epoch, version) = self.desired_file.resume().await;
         let hello = from_node::Message::Hello(Hello {
             node_json: self.outbox.node_json(),
             epoch,
@@ -249,8 +249,8 @@ impl Feed {
         };
         let (acks, ack) = watch::channel(0);
         let (beat, heartbeat) = watch::channel(HEARTBEAT_SECONDS_DEFAULT);
-        let keeper = self.keeper.clone();
-        let syncer = persist::Syncer::new(keeper.clone(), acks);
+        let desired_file = self.desired_file.clone();
+        let syncer = persist::Syncer::new(desired_file.clone(), acks);
         let (identity, outbox, join) = (
             self.identity.clone(),
             self.outbox.clone(),
@@ -263,8 +263,8 @@ impl Feed {
                 // Waiting for a message or for a moment takes nothing out; what was taken is kept.
                 let message = tokio::select! {
                     biased;
-                    () = keeper.due() => {
-                        syncer.sync(keeper.rewrite().await);
+                    () = desired_file.due() => {
+                        syncer.sync(desired_file.rewrite().await);
                         continue;
                     }
                     message = incoming.message() => message,
@@ -424,7 +424,7 @@ impl Feed {
         let whole = ToNode {
             message: Some(message),
         };
-        let (whole, wish) = self.keeper.take(whole).await;
+        let (whole, wish) = self.desired_file.take(whole).await;
         syncer.sync(wish);
         if let Some(to_node::Message::Welcome(welcome)) = whole.message {
             self.metrics.connected(1);

@@ -28,9 +28,9 @@ use crate::outbox::Outbox;
 
 mod failures;
 pub mod ipam;
-mod keeper;
 pub mod live;
 mod observe;
+mod published;
 pub mod records;
 mod sizes;
 mod spec;

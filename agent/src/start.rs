@@ -52,12 +52,12 @@ pub async fn run(
     let settings = Settings::read(&options, &machine)?;
     let (_lock, listener) = claim(&settings).await?;
     say_ready();
-    let (parts, keeper) = Parts::open(&settings, machine).await?;
+    let (parts, desired_file) = Parts::open(&settings, machine).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let (datapath_up, datapath_open) = watch::channel(OpenDatapath::None);
     let mut reporter = Some(parts.reporter(&settings, datapath_open));
     look(&mut reporter, &parts.outbox).await;
-    let feed = parts.feed(settings.join.clone(), keeper, shutdown.clone());
+    let feed = parts.feed(settings.join.clone(), desired_file, shutdown.clone());
     // A restarted agent has the cluster's ranges on disk and takes its datapath over before it says hello,
     // so that the node is never reported unready. A new node gets them with the first Welcome.
     let (welcome, feed) = match parts.desired.welcome() {

@@ -226,7 +226,7 @@ fn nanos(whole: &str, fraction: &str, format: Format, power: i64) -> i128 {
     let Some(number) = number.and_then(|number| number.checked_add(sticky)) else {
         return NANOS_MAX;
     };
-    let scale = u32::try_from(tens.unsigned_abs()).unwrap_or(u32::NANOS_MAX);
+    let scale = u32::try_from(tens.unsigned_abs()).unwrap_or(u32::MAX);
     let scaled = match (tens >= 0, 10i128.checked_pow(scale)) {
         (true, Some(scale)) => number.checked_mul(scale).unwrap_or(NANOS_MAX),
         (true, None) => NANOS_MAX,

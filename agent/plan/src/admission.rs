@@ -32,7 +32,7 @@ pub struct Allocatable {
 pub struct NodeTerms {
     /// What there is for pods.
     pub allocatable: Allocatable,
-    /// Labels that are the node's own to say, because others that somebody gave the Node object are not known here.
+    /// Labels that the node sets itself. Others, which people gave the Node object, are not known here.
     pub labels: BTreeMap<String, String>,
     /// What pods may set.
     pub sysctls: AllowedSysctls,

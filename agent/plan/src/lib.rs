@@ -33,7 +33,7 @@ pub mod volumes;
 /// Milliseconds since 1970, UTC.
 pub type Millis = i64;
 
-/// Seconds as somebody wrote them, in milliseconds. The API takes any number of them, also one that does not fit:
+/// Seconds of an object, in milliseconds. The API takes any number of them, also one that does not fit:
 /// then it is as many milliseconds as there are, and what is due that late is never due.
 pub(crate) fn ms_of_seconds(seconds: i64) -> Millis {
     seconds.saturating_mul(1_000)

@@ -115,7 +115,7 @@ pub enum PodAction {
         grace_ms: Millis,
         /// Why.
         cause: StopCause,
-        /// For the event, e.g. `Stopping container web`; absent where it was told before the preStop hook.
+        /// For the event, e.g. `Stopping container web`; absent where the event came before the preStop hook.
         message: Option<String>,
     },
     /// SIGKILL everything in the container's cgroup.
@@ -157,7 +157,7 @@ pub struct Plan {
 /// A pod's restart policy; a container may have its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartPolicy {
-    /// Whatever the exit code.
+    /// After every exit code.
     Always,
     /// Exit codes other than 0.
     OnFailure,
@@ -246,7 +246,7 @@ pub fn grace_ms(pod: &Pod, wanted: Wanted) -> Millis {
     }
 }
 
-/// Whether the pod is to be ended because somebody deleted it.
+/// Whether the pod has to end because it was deleted.
 pub fn is_deleted(pod: &Pod, wanted: Wanted) -> bool {
     wanted == Wanted::Removed || pod.metadata.deletion_timestamp.is_some()
 }

@@ -101,7 +101,7 @@ pub enum StopCause {
     Ending,
     /// A probe failed: the restart policy says what follows.
     Unhealthy,
-    /// The pod asks for another container now: that one follows, whatever the restart policy says.
+    /// The pod asks for another container now: that one follows under every restart policy.
     Changed,
 }
 

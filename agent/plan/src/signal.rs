@@ -7,7 +7,7 @@
 use knarr_base::stop_signal::{SIGTERM, parse};
 
 /// What a container is stopped with: the pod's own wish, otherwise the image's, otherwise SIGTERM. A wish
-/// that means nothing must not keep a container from ending, and is returned as well, to be told.
+/// that means nothing must not keep a container from ending, and is returned as well, for an event.
 pub fn stop_signal<'a>(pod: Option<&'a str>, image: Option<&'a str>) -> (i32, Option<&'a str>) {
     let wish = pod.or(image).filter(|text| !text.is_empty());
     match wish.map(|text| (text, parse(text))) {

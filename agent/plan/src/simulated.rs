@@ -2,7 +2,7 @@
 //! A node's sandboxes as values that do what they are asked: the world in which pods live in tests.
 //!
 //! The planner's own tests drive it with actions; the fakes of the agent's edges (`agent/src/edges/fake.rs`) drive it as
-//! the runtime would be. Nothing outside tests calls it. Not here: decisions, time that passes by itself.
+//! the runtime would be. Nothing outside tests calls it. Not here: decisions, and a clock.
 
 use knarr_pod::{ContainerPhase, ContainerState, ExitReason, SandboxState, Timestamp};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The status of a pod: phase, conditions, container statuses. Computed whole from what is remembered and
-//! observed; whoever sends it compares it with what was sent before.
+//! observed; the sender compares it with what was sent before.
 //!
 //! Not here: decisions (`pod`). Rules: kubelet v1.37 `getPhase`, `GeneratePodReadyCondition`,
 //! `convertToAPIContainerStatuses`.

@@ -106,7 +106,7 @@ fn filled<T>(value: &Option<Vec<T>>) -> Presence {
     }
 }
 
-/// A label that the kernel would enforce and that nobody sets is refused.
+/// A label that the kernel would enforce and that this agent does not set is refused.
 fn check_labels(
     asked: Option<&SELinuxOptions>,
     se_linux: SeLinux,

@@ -118,7 +118,7 @@ pub struct ServiceTable {
     prune: Prune,
 }
 
-/// Whether entries that nobody asked for may be removed at the next plan.
+/// Whether entries that are not desired may be removed at the next plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Prune {
     /// The desired set is not complete yet: leave unknown entries alone.
@@ -176,7 +176,7 @@ impl ServiceTable {
     }
 
     /// Starts again from what the maps really hold, with the same desired set: after an operation failed
-    /// (a full map). Until the desired set is complete, what nobody asked for stays as after a restart.
+    /// (a full map). Until the desired set is complete, entries outside it stay as after a restart.
     pub fn resync(&mut self, contents: &MapContents) {
         self.ports.clear();
         self.owners.clear();
@@ -194,7 +194,7 @@ impl ServiceTable {
         }
     }
 
-    /// The desired set is complete: the next plan removes whatever nobody asked for.
+    /// The desired set is complete: the next plan removes every entry that is not in it.
     pub fn desired_complete(&mut self) {
         self.prune = Prune::Now;
     }
@@ -392,7 +392,7 @@ impl ServiceTable {
                 port_be,
                 id,
             } => {
-                // A port that is gone, or was made anew, has handed its backends over as orphans.
+                // A port that was removed, or created again, has handed its backends over as orphans.
                 let forgotten = match self.ports.get_mut(&port) {
                     Some(state) if state.id == service => {
                         state.forget_retired(&address, port_be, id, at)

@@ -19,7 +19,7 @@ struct Found {
     backends: Vec<(u32, BackendEntry)>,
 }
 
-/// Entries that nobody has taken over yet.
+/// Entries that are not taken over yet.
 #[derive(Debug, Default)]
 pub(super) struct Restored {
     by_key: HashMap<ServiceKey, u32>,
@@ -138,7 +138,7 @@ impl Restored {
         }
     }
 
-    /// Removes what nobody took over.
+    /// Removes what was not taken over.
     pub(super) fn prune(&mut self, out: &mut Output, owners: &HashMap<ServiceKey, PortKey>) {
         let rest = std::mem::take(self);
         for (id, found) in rest.by_service {

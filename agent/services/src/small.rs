@@ -26,7 +26,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         match self.find(&key) {
             Ok(at) => Some(std::mem::replace(&mut self.0[at].1, value)),
             Err(at) => {
-                // A vector that grows by itself takes room for four at least.
+                // A vector that grows takes room for four at least.
                 if self.0.len() < 4 {
                     self.0.reserve_exact(1);
                 }

@@ -48,7 +48,7 @@ struct Kept {
 
 /// The stored state of a node; outlives connections.
 #[derive(Clone)]
-pub struct Keeper {
+pub struct DesiredFile {
     desired: Arc<Desired>,
     metrics: Arc<Metrics>,
     kept: Arc<Mutex<Kept>>,
@@ -60,10 +60,10 @@ pub struct Keeper {
     sync_data: Arc<SyncData>,
 }
 
-impl Keeper {
+impl DesiredFile {
     /// Keeps `desired` in `journal`.
-    pub fn new(journal: Journal, desired: Arc<Desired>, metrics: Arc<Metrics>) -> Keeper {
-        Keeper::with_sync(journal, desired, metrics, Arc::new(File::sync_data))
+    pub fn new(journal: Journal, desired: Arc<Desired>, metrics: Arc<Metrics>) -> DesiredFile {
+        DesiredFile::with_sync(journal, desired, metrics, Arc::new(File::sync_data))
     }
 
     pub(super) fn with_sync(
@@ -71,13 +71,13 @@ impl Keeper {
         desired: Arc<Desired>,
         metrics: Arc<Metrics>,
         sync_data: Arc<SyncData>,
-    ) -> Keeper {
+    ) -> DesiredFile {
         let (first, max) = REWRITE_PAUSES;
         let retry = Retry::new(first, max);
         let started = Instant::now();
         // What was read may be out of date for the most part.
         let is_due = journal.wants_rewrite(desired.journal_bytes());
-        Keeper {
+        DesiredFile {
             desired,
             metrics,
             kept: Arc::new(Mutex::new(Kept { journal, retry })),
@@ -98,11 +98,11 @@ impl Keeper {
     /// it back, with what may be acknowledged once it is durable.
     pub(super) async fn take(&self, whole: ToNode) -> (ToNode, Option<Wish>) {
         let mut kept = self.kept.clone().lock_owned().await;
-        let keeper = self.clone();
+        let desired_file = self.clone();
         knarr_base::blocking::run(move || {
             let was_whole = !kept.journal.is_torn();
             if let Err(error) = kept.journal.append(&whole) {
-                keeper.metrics.journal_error();
+                desired_file.metrics.journal_error();
                 if was_whole {
                     tracing::error!(
                         "{}: the node goes on, but would not remember this after a restart",
@@ -111,10 +111,10 @@ impl Keeper {
                 }
             }
             if let Some(message) = &whole.message {
-                keeper.desired.apply(message);
+                desired_file.desired.apply(message);
             }
-            keeper.plan(&kept);
-            let wish = keeper.wish(&kept);
+            desired_file.plan(&kept);
+            let wish = desired_file.wish(&kept);
             (whole, wish)
         })
         .await
@@ -143,26 +143,26 @@ impl Keeper {
     /// Writes the file anew; gives what may be acknowledged afterwards.
     pub(super) async fn rewrite(&self) -> Option<Wish> {
         let mut kept = self.kept.clone().lock_owned().await;
-        let keeper = self.clone();
+        let desired_file = self.clone();
         knarr_base::blocking::run(move || {
-            match keeper.desired.compact(&mut kept.journal) {
+            match desired_file.desired.compact(&mut kept.journal) {
                 // A row of failures ends with what is acknowledged, not here.
                 Ok(Compacted::Written) => {
-                    keeper.metrics.journal_rewrite();
-                    keeper.plan(&kept);
+                    desired_file.metrics.journal_rewrite();
+                    desired_file.plan(&kept);
                 }
                 // The end of the snapshot plans it again.
                 Ok(Compacted::SnapshotArrives) => {
-                    keeper.due.send_replace(None);
+                    desired_file.due.send_replace(None);
                 }
                 Err(error) => {
-                    keeper.metrics.journal_rewrite();
-                    keeper.metrics.journal_error();
+                    desired_file.metrics.journal_rewrite();
+                    desired_file.metrics.journal_error();
                     tracing::error!("{}", knarr_base::chain(&error));
-                    keeper.failed(&mut kept);
+                    desired_file.failed(&mut kept);
                 }
             }
-            keeper.wish(&kept)
+            desired_file.wish(&kept)
         })
         .await
     }
@@ -233,14 +233,14 @@ pub(super) struct Syncer {
 
 impl Syncer {
     /// Acknowledges through `acks`.
-    pub(super) fn new(keeper: Keeper, acks: watch::Sender<u64>) -> Syncer {
+    pub(super) fn new(desired_file: DesiredFile, acks: watch::Sender<u64>) -> Syncer {
         let (wanted, mut wants) = watch::channel::<Option<Arc<Wish>>>(None);
         tokio::spawn(async move {
             while wants.changed().await.is_ok() {
                 let Some(wish) = wants.borrow_and_update().clone() else {
                     continue;
                 };
-                if keeper.make_durable(wish.file.clone()).await {
+                if desired_file.make_durable(wish.file.clone()).await {
                     acks.send_replace(wish.version);
                 }
             }

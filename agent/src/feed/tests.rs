@@ -316,11 +316,12 @@ impl Lab {
         let outbox = Arc::new(Outbox::default());
         outbox.node("{}".into());
         let metrics = Arc::<Metrics>::default();
-        let keeper = Keeper::with_sync(journal, desired.clone(), metrics.clone(), sync_data);
+        let desired_file =
+            DesiredFile::with_sync(journal, desired.clone(), metrics.clone(), sync_data);
         let feed = Feed {
             join,
             identity,
-            keeper,
+            desired_file,
             outbox: outbox.clone(),
             streams: Arc::new(NoStreams),
             metrics: metrics.clone(),

@@ -25,8 +25,8 @@ use knarr_pod::ContainerState;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::keeper::Keeper;
 use super::observe::{self, Wiring};
+use super::published::PublishedRecord;
 use super::sizes::{DiskPlaces, Measured, Sizes};
 use super::{Context, spec};
 use crate::edges::SandboxHandle;
@@ -90,7 +90,7 @@ pub struct Worker {
     changes: Option<watch::Receiver<u64>>,
     wake: Arc<Notify>,
     retry: Arc<Retry>,
-    keeper: Keeper,
+    published: PublishedRecord,
     /// None as long as nobody has looked, which is so for a sandbox that was taken over.
     pub(super) wiring: Option<Wiring>,
     probes: Probes,
@@ -120,7 +120,7 @@ impl Worker {
             .unwrap_or_else(|| PodRecord::new(&pod, context.clock.now_ms()));
         let live = context.live.publish(&uid, &record);
         Worker {
-            keeper: Keeper::new(&uid, context.records.clone(), live, stored),
+            published: PublishedRecord::new(&uid, context.records.clone(), live, stored),
             probes: Probes::new(wake.clone(), context.edges.ask.clone()),
             context,
             uid,
@@ -162,7 +162,7 @@ impl Worker {
             // wake this worker for that.
             self.follow_probes(&mut observed);
             self.save().await;
-            observed.record = self.keeper.store().clone();
+            observed.record = self.published.store().clone();
             self.refresh_volumes(&observed).await;
             let round = plan(&self.pod, self.wanted, &self.record, &observed, now_ms);
             // What ended is told before it is replaced: where many wait for their turn to start that takes its time, and
@@ -199,7 +199,7 @@ impl Worker {
             if round.actions.is_empty() {
                 before.clear();
             }
-            let pause = match self.keeper.store() {
+            let pause = match self.published.store() {
                 RecordStore::Kept => pause,
                 RecordStore::Failing(_) => Some(pause.map_or(SAVE_RETRY, |p| p.min(SAVE_RETRY))),
             };
@@ -415,7 +415,7 @@ impl Worker {
 
     /// A container whose program could not be executed ends by itself; say why once.
     fn tell_failed_starts(&self, observed: &Observed) {
-        let known = self.keeper.known();
+        let known = self.published.known();
         for view in &observed.containers {
             let before = known.containers.get(&view.name);
             let told = before.is_some_and(|r| {
@@ -446,7 +446,7 @@ impl Worker {
 
     async fn save(&mut self) {
         if !self.released {
-            self.keeper.keep(&self.record).await;
+            self.published.keep(&self.record).await;
         }
     }
 

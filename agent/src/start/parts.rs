@@ -17,7 +17,7 @@ use crate::datapath::SharedDatapath;
 use crate::desired::Desired;
 use crate::edges;
 use crate::events::Events;
-use crate::feed::{Feed, Keeper};
+use crate::feed::{DesiredFile, Feed};
 use crate::join::JoinConfig;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
@@ -52,15 +52,18 @@ pub(super) struct Kernel {
 }
 
 impl Parts {
-    /// Opens them; the keeper of the desired state's file is the feed's.
-    pub async fn open(settings: &Settings, machine: Machine) -> anyhow::Result<(Parts, Keeper)> {
+    /// Opens them; the file of the desired state is the feed's.
+    pub async fn open(
+        settings: &Settings,
+        machine: Machine,
+    ) -> anyhow::Result<(Parts, DesiredFile)> {
         let data_dir = &settings.data_dir;
         let machine = Arc::new(machine);
         let metrics = Arc::new(Metrics::default());
         let outbox = Arc::new(Outbox::default());
         let events = Arc::new(Events::new(outbox.clone(), &machine.node_name));
         let (desired, journal) = Desired::open(&data_dir.join("desired"))?;
-        let keeper = Keeper::new(journal, desired.clone(), metrics.clone());
+        let desired_file = DesiredFile::new(journal, desired.clone(), metrics.clone());
         let cgroups = machine.cgroups.clone();
         let mut config = RuntimeConfig::new(data_dir, &settings.run_dir, cgroups, OWN_PROGRAM);
         config.log = settings.log;
@@ -78,7 +81,7 @@ impl Parts {
             live: Arc::new(Live::default()),
             ipam: Ipam::open(data_dir)?,
         };
-        Ok((parts, keeper))
+        Ok((parts, desired_file))
     }
 
     pub fn reporter(
@@ -105,7 +108,7 @@ impl Parts {
     pub fn feed(
         &self,
         join: JoinConfig,
-        keeper: Keeper,
+        desired_file: DesiredFile,
         shutdown: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
         let server = NodeServer::new(
@@ -126,7 +129,7 @@ impl Parts {
             let feed = Feed {
                 join,
                 identity,
-                keeper,
+                desired_file,
                 outbox,
                 streams: Arc::new(streams),
                 metrics,

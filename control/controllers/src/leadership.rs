@@ -3,7 +3,7 @@
 //!
 //! [`Elector`] is held by the task that wins and loses the Lease, [`Leadership`] by the runner of the controllers.
 //! Each sees the other's state: the runner works while this process leads, and the elector gives the Lease to another
-//! process only after the runner's workers have ended. This file elects nobody.
+//! process only after the runner's workers have ended. The election is not in this file.
 
 use tokio::sync::watch;
 
@@ -69,7 +69,7 @@ impl Drop for Elector {
     }
 }
 
-/// The runner's end: tells when to work.
+/// The runner's end: it waits for the time to work.
 #[derive(Debug)]
 pub struct Leadership {
     role: watch::Receiver<Role>,

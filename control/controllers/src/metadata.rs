@@ -48,7 +48,8 @@ impl KnownKind {
     }
 }
 
-struct Followed {
+/// A kind whose objects are followed.
+struct WatchedKind {
     informer: Informer<Item>,
     kind: KnownKind,
     /// Cancelled when the kind is not served any more.
@@ -57,7 +58,7 @@ struct Followed {
 
 #[derive(Default)]
 struct State {
-    by_id: HashMap<KindId, Followed>,
+    by_id: HashMap<KindId, WatchedKind>,
     known: Arc<[KnownKind]>,
     handlers: Vec<Handler>,
     known_handlers: Vec<KnownHandler>,
@@ -133,7 +134,7 @@ impl MetadataInformers {
         }
         let swap = self.swap.write().await;
         // An ended kind is unknown from here on: that its objects leave the views says nothing about them.
-        for Followed {
+        for WatchedKind {
             informer, unserved, ..
         } in self.take_all_but(&stored.resources)
         {
@@ -156,11 +157,11 @@ impl MetadataInformers {
     }
 
     /// Takes out the kinds that are not among these.
-    fn take_all_but(&self, stored: &[StoredResource]) -> Vec<Followed> {
+    fn take_all_but(&self, stored: &[StoredResource]) -> Vec<WatchedKind> {
         let mut state = self.state();
         let served: HashSet<KindId> = stored.iter().map(|resource| resource.id).collect();
         let ended = state.by_id.extract_if(|id, _| !served.contains(id));
-        let ended: Vec<Followed> = ended.map(|(_, followed)| followed).collect();
+        let ended: Vec<WatchedKind> = ended.map(|(_, followed)| followed).collect();
         let known = state.known.iter();
         let known = known.filter(|kind| ended.iter().all(|followed| followed.kind != **kind));
         state.known = known.cloned().collect();
@@ -202,7 +203,7 @@ impl MetadataInformers {
                 namespaced,
             };
             new.push((informer.clone(), kind.clone()));
-            let followed = Followed {
+            let followed = WatchedKind {
                 informer,
                 kind,
                 unserved,

@@ -4,6 +4,8 @@
 //! A key is in the queue at most once, and at most one worker reconciles it at a time. A key that is added meanwhile comes
 //! again afterwards. Delays and retries are kept in one heap. The shape is that of client-go's workqueue. Worked by
 //! `controller`.
+//!
+//! tokio's `DelayQueue` does not fit: it has one owner that polls it, and here every idle worker waits for the next delay.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -47,7 +49,7 @@ struct State<K> {
     /// Keys that were added while a worker had them.
     again: HashSet<K>,
     delayed: BinaryHeap<Reverse<(Instant, K)>>,
-    /// The one moment at which a key comes by itself. Entries of `delayed` with another moment are stale: a key that is
+    /// When a delayed key becomes ready. Entries of `delayed` with another moment are stale: a key that is
     /// reconciled often must not collect timers.
     due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
@@ -72,7 +74,7 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
         true
     }
 
-    /// Has `key` come at `due` by itself, or earlier if that is planned already.
+    /// Makes `key` ready at `due`, or earlier if that is planned already.
     fn delay(&mut self, key: K, due: Instant) {
         if self.due.get(&key).is_some_and(|known| *known <= due) {
             return;
@@ -97,7 +99,7 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
     }
 }
 
-/// What names an object, or whatever else a controller reconciles as one.
+/// What names an object, or another thing that a controller reconciles as one.
 pub trait Key: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
 
 impl<K: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Key for K {}

@@ -172,7 +172,7 @@ impl Runner {
 }
 
 impl Session {
-    /// Returns when a part has ended that nobody stopped.
+    /// Returns when a part has ended that was not stopped.
     async fn failed(&mut self) {
         // Each arm only waits, so dropping it loses nothing.
         tokio::select! {

@@ -9,7 +9,7 @@ use knarr_control_plan::pod_cidr::PodCidrs;
 
 /// When nodes were last heard. The node feed knows.
 pub trait Heartbeats: Send + Sync + 'static {
-    /// For how long a node has been silent. For a node that this process has never heard this counts from the first call.
+    /// How long ago a node's last heartbeat was. For a node without one in this process this counts from the first call.
     fn silence(&self, node: &str) -> Duration;
     /// The node does not belong to the cluster any more.
     fn forget(&self, node: &str);
@@ -20,7 +20,7 @@ pub trait Heartbeats: Send + Sync + 'static {
 pub struct Settings {
     /// When nodes were last heard.
     pub heartbeats: Arc<dyn Heartbeats>,
-    /// How long a node may be silent before it counts as lost.
+    /// How long a node may send no heartbeat before it counts as lost.
     pub node_monitor_grace_period: Duration,
     /// The ranges of pod addresses, none of them assigned.
     pub pod_cidrs: PodCidrs,

@@ -76,7 +76,7 @@ impl std::fmt::Display for Cidr {
 }
 
 impl Cidr {
-    /// Reads what somebody else wrote into an object: bits behind the prefix do not matter there.
+    /// Reads the text of an object, which another program wrote: bits behind the prefix are ignored.
     pub fn parse_lenient(text: &str) -> Result<Self, ParseCidrError> {
         match text.parse() {
             Err(ParseCidrError::HostBits { range, .. }) => Ok(range),

@@ -32,7 +32,7 @@ pub use template::{POD_TEMPLATE_HASH, template_hash};
 pub struct View<'a> {
     /// The Deployment.
     pub deployment: &'a Deployment,
-    /// ReplicaSets of its namespace that it controls or that nobody controls and its selector matches.
+    /// ReplicaSets of its namespace that it controls, and those without a controller that its selector matches.
     pub sets: &'a [ReplicaSet],
     /// Uids of sets that still have a pod which has not ended, terminating ones included.
     pub sets_with_pods: &'a [String],
@@ -55,7 +55,7 @@ pub enum Action {
     Annotate(BTreeMap<String, String>),
     /// Replace the Deployment's status.
     Status(Box<DeploymentStatus>),
-    /// Tell people. Emitted after what it tells of.
+    /// Write an Event. It comes after the action that it is about.
     Event {
         /// Why.
         reason: EventReason,
@@ -162,7 +162,7 @@ impl Working {
         crate::replica_set::replicas_of(&self.set)
     }
 
-    /// Available pods that stay when the set gets the size it has now been told.
+    /// Available pods that stay when the set has got the size that its spec has now.
     fn available(&self) -> i32 {
         let status = self.set.status.as_ref();
         let available = status

@@ -61,7 +61,7 @@ pub struct View<'a> {
     pub slices: &'a [EndpointSlice],
 }
 
-/// The selector of a Service whose endpoints are ours to write; `None` for all others.
+/// The selector of a Service whose endpoints the control plane writes; `None` for all others.
 pub fn selector_of(service: &Service) -> Option<Selector> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -146,7 +146,7 @@ fn delete(slice: &EndpointSlice) -> SliceAction {
     }
 }
 
-/// True for a Service with selector or without that has no cluster IP by its own wish.
+/// True for a headless Service, with or without selector.
 pub(crate) fn is_headless(spec: &ServiceSpec) -> bool {
     spec.cluster_ip.as_deref() == Some("None")
 }
@@ -349,7 +349,7 @@ fn ports_of(slice: &EndpointSlice) -> Vec<PortKey> {
 }
 
 /// Leads from the slices there are to the endpoints that are wanted. An address family without any
-/// endpoint keeps one empty slice, which tells readers that there is nothing rather than nothing known.
+/// endpoint keeps one empty slice: it says that there is no endpoint, and no slice would say that none is known.
 pub(crate) fn reconcile(
     head: &SliceHead,
     wanted: Vec<Wanted>,

@@ -37,7 +37,7 @@ pub enum EndpointsAction {
 }
 
 /// Decides what the Service's Endpoints object needs; `None` when nothing. Services without a selector are
-/// left to whoever writes their Endpoints.
+/// left to the client that writes their Endpoints.
 pub fn plan(
     service: &Service,
     pods: &[&PodView],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Events of the control plane, so that one thing told often is one object with a count.
+//! Events of the control plane. An Event that is repeated is one object with a count.
 //!
 //! [`Correlator`] follows client-go's `EventCorrelator` (v1.37): the same event again only counts up, many
 //! similar ones become one, and a source that talks too much about one object is not heard. Its memory is
@@ -13,13 +13,13 @@ use knarr_api::k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::reason::EventReason;
 
-/// Events remembered (client-go's `maxLruCacheEntries`); an older one told again is a new object.
+/// Events remembered (client-go's `maxLruCacheEntries`); an older one that is repeated is a new object.
 const REMEMBERED_MAX: usize = 4096;
 /// Events about one object from one source at once (`defaultSpamBurst`).
 const BURST: f64 = 25.0;
 /// And as many a second after that: one in five minutes (`defaultSpamQPS`).
 const REFILL_PER_S: f64 = 1.0 / 300.0;
-/// Events that differ only in their message, within [`SIMILAR_WINDOW`], before they are told as one
+/// Events that differ only in their message, within [`SIMILAR_WINDOW`], before they are combined into one
 /// (`defaultAggregateMaxEvents`).
 const SIMILAR_MAX: u32 = 10;
 /// See [`SIMILAR_MAX`] (`defaultAggregateIntervalInSeconds`).
@@ -54,7 +54,7 @@ pub struct Note {
     pub reason: EventReason,
     /// A sentence.
     pub message: String,
-    /// Which part of the control plane tells, such as `default-scheduler`.
+    /// The part of the control plane that reports it, such as `default-scheduler`.
     pub source: &'static str,
 }
 
@@ -73,10 +73,10 @@ pub enum Write {
         count: i32,
         /// When it happened last.
         last: Timestamp,
-        /// Its message, which changes for similar events told as one.
+        /// Its message, which changes for similar events that are combined.
         message: String,
     },
-    /// Nothing: too much was told about the object.
+    /// Nothing: the object has had too many events.
     Nothing,
 }
 
@@ -103,7 +103,7 @@ struct Told {
     count: i32,
 }
 
-/// Remembers what was told.
+/// Remembers the events that were written.
 #[derive(Debug, Default)]
 pub struct Correlator {
     told: Bounded<(Similar, String), Told>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the node feed says: from objects as they change to the changes that nodes are told.
+//! The node feed: turns changed objects into the changes that are sent to nodes.
 //!
 //! [`FeedView`] is the compact picture of everything that any node needs. Each `observe_` function takes one
 //! object as it is now (or its absence) and returns only what differs, with the nodes it is for. The feed
@@ -34,14 +34,14 @@ use services::ServiceView;
 pub enum Audience {
     /// Every node.
     All,
-    /// Every node but this one: nobody is its own peer.
+    /// Every node but this one: a node is not its own peer.
     AllExcept(Arc<str>),
     /// This node alone.
     Node(Arc<str>),
 }
 
 impl Audience {
-    /// True when `node` is to be told.
+    /// Whether the change is sent to `node`.
     pub fn includes(&self, node: &str) -> bool {
         match self {
             Self::All => true,
@@ -54,9 +54,9 @@ impl Audience {
 /// A change and the nodes that it is for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
-    /// Who is told.
+    /// The nodes that get it.
     pub audience: Audience,
-    /// What they are told.
+    /// The change.
     pub change: Change,
     /// Where the view keeps what `change` carries, for one that carries an object's whole body; see
     /// [`FeedView::again`].
@@ -99,7 +99,7 @@ impl Outgoing {
     }
 }
 
-/// Everything that nodes are told, as last told, in maps that give the room of many objects back when these are gone.
+/// Everything that was sent to nodes, as it was sent last, in maps that shrink when many objects are gone.
 #[derive(Debug, Default)]
 pub struct FeedView {
     pods: BTreeMap<NamespacedName, PodView>,
@@ -128,7 +128,7 @@ impl FeedView {
         }
         let old = self.pods.get(&name);
         view.reported = old.and_then(|old| old.reported);
-        // A status that the node did not report is told to it: the node corrects it, or ends a pod that somebody else
+        // A status that the node did not report is sent to it: the node corrects it, or ends a pod that another client
         // has given a last phase.
         let is_known = |old: &PodView| {
             let status_is_known = old.status == view.status || view.reported == Some(view.status);
@@ -152,7 +152,7 @@ impl FeedView {
         out
     }
 
-    /// Takes in the status that a pod is about to get from its node's report, so that it is not told back to the node.
+    /// Takes in the status that a pod is about to get from its node's report, so that it is not sent back to the node.
     pub fn report_pod(&mut self, name: &NamespacedName, uid: &str, status: &PodStatus) {
         if let Some(view) = self.pods.get_mut(name).filter(|view| view.uid == uid) {
             view.reported = Some(pods::status_digest(status));
@@ -177,8 +177,8 @@ impl FeedView {
         self.objects.observe(key, json)
     }
 
-    /// Takes in a Node as it is now: an address and pod range that the other nodes route to, and what the node itself is
-    /// told of its object.
+    /// Takes in a Node as it is now: an address and pod range that the other nodes route to, and what the node itself gets
+    /// of its object.
     pub fn observe_node(&mut self, node: &Node) -> Vec<Outgoing> {
         let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
         let mut out = Vec::from_iter(self.observe_own(&name, node));
@@ -250,8 +250,8 @@ impl FeedView {
             .map(|pod| &pod.node)
     }
 
-    /// The body of an object as it is now, as the change that tells `node` of it. `None` where the node is not
-    /// to know it any more: the change that took it away comes later than the one that gave it.
+    /// The body of an object as it is now, as the change that is sent to `node`. `None` where the node must not
+    /// have it any more: the change that took it away comes later than the one that gave it.
     pub fn again(&self, body: &Body, node: &str) -> Option<Change> {
         let change = match body {
             Body::Pod(name, uid) => {

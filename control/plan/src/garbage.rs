@@ -193,7 +193,7 @@ impl Misplaced {
     }
 }
 
-/// Every object with its owners, in maps that give the room of many objects back when these are gone.
+/// Every object with its owners, in maps that shrink when many objects are gone.
 #[derive(Debug, Default)]
 pub struct Graph {
     items: BTreeMap<Arc<str>, Arc<Item>>,
@@ -318,8 +318,8 @@ impl Graph {
         }
     }
 
-    /// Decides about one object. `kind_of` tells whether an owner's kind could be in the graph at all: an owner of an
-    /// unknown kind is not taken for gone.
+    /// Decides about one object. `kind_of` says whether an owner's kind could be in the graph at all: an owner of an
+    /// unknown kind does not count as absent.
     pub fn plan(&self, uid: &str, kind_of: &dyn Fn(&OwnerRef) -> OwnerKind) -> Vec<Action> {
         let Some(item) = self.items.get(uid) else {
             return Vec::new();
@@ -386,8 +386,8 @@ impl Graph {
         }
     }
 
-    /// Owners whose foreground deletion waits for `item` while that of `item` waits, by way of others, for them. Whichever
-    /// object closes such a circle finds it here, because it is planned when it changes.
+    /// Owners whose foreground deletion waits for `item` while that of `item` waits, by way of others, for them. The
+    /// object that closes such a circle finds it here, because it is planned when it changes.
     fn owners_in_a_circle(&self, item: &Item) -> Vec<Arc<str>> {
         let mut circular = Vec::new();
         for owner in self.waiting_owners(item) {

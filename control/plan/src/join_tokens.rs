@@ -50,7 +50,7 @@ impl fmt::Debug for Token {
 #[error("a token has the form abcdef.0123456789abcdef (six and sixteen of a-z and 0-9)")]
 pub struct NoToken;
 
-/// Why a token lets nobody in.
+/// Why a token is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -125,7 +125,7 @@ impl Token {
         }
     }
 
-    /// Whether the token lets somebody in, by the Secret of its id (`None`: there is none).
+    /// Whether the token is accepted, by the Secret of its id (`None`: there is none).
     pub fn check(&self, secret: Option<&Secret>, now: Timestamp) -> Result<(), Refusal> {
         let unknown = || Refusal::Unknown(self.id.clone());
         let stored = secret.map(Stored::read).ok_or_else(unknown)?;
@@ -191,7 +191,7 @@ pub struct Stored {
     /// The public part.
     pub id: String,
     secret: String,
-    /// What it is for, in somebody's words.
+    /// What it is for, as its maker described it.
     pub description: String,
     /// When it ends.
     pub expiration: Expiration,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What people are told about Nodes: when one comes and when one goes.
+//! Events about Nodes: when one is registered and when one is removed.
 //!
-//! Reasons and messages are those of kube-controller-manager's `node-lifecycle` controller (v1.37). That controller says
-//! `RegisteredNode` of every Node at each of its starts. Here a Node that was there before the start counts as told: a
-//! start of the control plane writes nothing about nodes. What a silent node's events are is decided by
+//! Reasons and messages are those of kube-controller-manager's `node-lifecycle` controller (v1.37). That controller writes
+//! `RegisteredNode` for every Node at each of its starts. Here a Node that was there before the start gets no Event: a
+//! start of the control plane writes nothing about nodes. Events about a node without heartbeat are planned by
 //! [`crate::node_lifecycle::plan_health`].
 
 use crate::reason::EventReason;
@@ -15,7 +15,7 @@ pub enum NodeNews {
     Registered,
     /// It is gone.
     Removing,
-    /// It was ready and is not heard any more.
+    /// It was ready and sends no heartbeat any more.
     NotReady,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What becomes of a node that is not heard any more, and of the pods on it.
+//! What happens to a node that sends no heartbeat any more, and to the pods on it.
 //!
-//! Four questions, asked by the node lifecycle loop: what a silent node's conditions are ([`plan_health`]),
+//! Four questions, asked by the node lifecycle loop: which conditions a node without heartbeat gets ([`plan_health`]),
 //! which taints a node has to have ([`plan_taints`]), which pods can no longer count as ready and which do
 //! again ([`plan_unready`], [`plan_found`]), and which have to leave and when ([`plan_evictions`]). Follows
 //! kube-controller-manager's `node-lifecycle` and `taint-eviction` controllers (v1.37), with one zone.
@@ -33,7 +33,7 @@ const PRESSURES: [(&str, &str); 4] = [
         "node.kubernetes.io/network-unavailable",
     ),
 ];
-/// Keys that belong to node lifecycle; every other taint is somebody else's.
+/// Keys that belong to node lifecycle; every other taint belongs to others.
 const OWN_KEYS: [&str; 7] = [
     NOT_READY,
     UNREACHABLE,
@@ -51,7 +51,7 @@ pub enum Readiness {
     Ready,
     /// `False`: the node says so itself.
     NotReady,
-    /// `Unknown`: the node is not heard.
+    /// `Unknown`: the node sends no heartbeat.
     Unknown,
     /// The condition is absent: the node never reported.
     Never,
@@ -77,13 +77,13 @@ pub fn readiness(node: &Node) -> Readiness {
 pub struct HealthPlan {
     /// All conditions of the node as they have to be; `None` when nothing changes.
     pub conditions: Option<Vec<NodeCondition>>,
-    /// What people are told with that. A node that was not ready before says nothing new (as upstream).
+    /// The Event about that. A node that was not ready before gets no Event (as upstream).
     pub news: Option<NodeNews>,
     /// Look again after this time; `None` when only a report of the node can change anything.
     pub again_after: Option<Duration>,
 }
 
-/// Judges a node that has been silent for `silence`, counted from when it was last heard or first waited for.
+/// Judges a node whose last heartbeat, or the beginning of the wait for its first, is `silence` ago.
 /// `silence` is measured by a clock that cannot be set; `now` is only for what is written.
 pub fn plan_health(node: &Node, silence: Duration, grace: Duration, now: Timestamp) -> HealthPlan {
     let left = grace.saturating_sub(silence_of(node, silence, grace, now));
@@ -130,7 +130,7 @@ pub fn plan_health(node: &Node, silence: Duration, grace: Duration, now: Timesta
     }
 }
 
-/// A node cannot be silent for longer than it exists: one that was made anew under an old name has its whole
+/// A node cannot be without heartbeat for longer than it exists: one that was created again under an old name has its whole
 /// grace. A creation further in the future than the grace says that the clock was set back, and nothing else.
 fn silence_of(node: &Node, silence: Duration, grace: Duration, now: Timestamp) -> Duration {
     let Some(created) = &node.metadata.creation_timestamp else {
@@ -143,7 +143,7 @@ fn silence_of(node: &Node, silence: Duration, grace: Duration, now: Timestamp) -
     silence.min(Duration::try_from(age).unwrap_or_default())
 }
 
-/// How much of the cluster is heard.
+/// How many nodes of the cluster send heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disruption {
     /// At least one node is ready.
@@ -203,7 +203,7 @@ pub fn plan_taints(node: &Node, disruption: Disruption, now: Timestamp) -> Optio
     (taints != old).then_some(taints)
 }
 
-/// Pods that still count as ready on a node that is not heard: nobody knows, so they must leave the
+/// Pods that still count as ready on a node without heartbeat. Their state is not known, so they must leave the
 /// Services.
 pub fn plan_unready(node: &Node, pods: &[&PodView]) -> Vec<PodRef> {
     if readiness(node) != Readiness::Unknown {
@@ -220,7 +220,7 @@ pub fn plan_unready(node: &Node, pods: &[&PodView]) -> Vec<PodRef> {
         .collect()
 }
 
-/// The status of a pod whose node is not heard: not ready. `None` when it says so already.
+/// The status of a pod whose node sends no heartbeat: not ready. `None` when it says so already.
 pub fn unready_status(status: &PodStatus, now: Timestamp) -> Option<PodStatus> {
     let mut status = status.clone();
     let conditions = status.conditions.as_mut()?;
@@ -236,7 +236,7 @@ pub fn unready_status(status: &PodStatus, now: Timestamp) -> Option<PodStatus> {
     Some(status)
 }
 
-/// Pods that are not ready for no other reason than that their node was not heard, now that it is again.
+/// Pods that are not ready only because their node sent no heartbeat, now that it sends them again.
 pub fn plan_found(node: &Node, pods: &[&PodView]) -> Vec<PodRef> {
     if readiness(node) != Readiness::Ready {
         return Vec::new();
@@ -251,7 +251,7 @@ pub fn plan_found(node: &Node, pods: &[&PodView]) -> Vec<PodRef> {
     .collect()
 }
 
-/// The status of a pod whose node is heard again: as ready as its containers, which the node spoke of last.
+/// The status of a pod whose node sends heartbeats again: as ready as its containers were in the node's last report.
 /// `None` when the pod is not one of [`plan_found`].
 pub fn found_status(status: &PodStatus, now: Timestamp) -> Option<PodStatus> {
     let mut status = status.clone();
@@ -274,7 +274,7 @@ pub fn found_status(status: &PodStatus, now: Timestamp) -> Option<PodStatus> {
     Some(status)
 }
 
-/// Adds the condition that tells why a pod is being taken away, as `kubectl describe` shows it.
+/// Adds the condition that says why a pod is evicted, as `kubectl describe` shows it.
 pub fn disrupted_status(
     status: &PodStatus,
     reason: ConditionReason,

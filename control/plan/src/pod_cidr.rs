@@ -72,7 +72,7 @@ impl PodCidrs {
         })
     }
 
-    /// A Node with the ranges that it has. Ranges outside the cluster's are not ours to count.
+    /// A Node with the ranges that it has. Ranges outside the cluster's are not counted.
     pub fn observe(&mut self, node: &str, cidrs: &[String]) -> Result<(), Shared> {
         let mut shared = None;
         for text in cidrs {

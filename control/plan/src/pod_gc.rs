@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pods that nobody will ever end: their node is gone for good, or they never had one.
+//! Pods that no node will end: their node is gone for good, or they never had one.
 //!
 //! Follows kube-controller-manager's `pod-garbage-collector` (v1.37). A terminating pod on a node that is
-//! merely silent stays until the node is back or removed: its containers may still run.
+//! without heartbeat stays until the node is back or removed: its containers may still run.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::pods::PodView;
 use crate::replica_set::PodRef;
 
 /// How long a node has to be gone before its pods are (Kubernetes' `quarantineTime`): the node may only
-/// be registering anew.
+/// be registering again.
 pub const QUARANTINE: Duration = Duration::from_secs(40);
 /// Ended pods that are kept in all (`--terminated-pod-gc-threshold`).
 pub const TERMINATED_MAX: usize = 12_500;
-/// Taint by which somebody promises that a node is off.
+/// The taint by which an administrator declares that a node is off.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// What became of the node that a pod is bound to.
@@ -26,7 +26,7 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub enum NodeFate {
     /// There is such a Node.
     Exists,
-    /// There is such a Node, and somebody has declared the machine off.
+    /// There is such a Node, and an administrator has declared the machine off.
     OutOfService,
     /// There has been no such Node since then, as far as this process has seen.
     GoneSince(Timestamp),
@@ -40,7 +40,7 @@ pub struct Departures {
 
 impl Departures {
     /// Since when a node that is missing `now` has been. Nodes that pods are not bound to any more, as
-    /// `has_pods` says, are forgotten, because nobody will ask for them again.
+    /// `has_pods` says, are forgotten, because they will not be asked for again.
     pub fn since(
         &mut self,
         node: &str,

@@ -107,7 +107,7 @@ pub struct Ready {
     pub is_true: bool,
     /// Its `lastTransitionTime`.
     pub since: Option<Timestamp>,
-    /// It was set by node lifecycle because the pod's node is not heard ([`NODE_LOST`]).
+    /// Node lifecycle set it, because the pod's node sends no heartbeat ([`NODE_LOST`]).
     pub is_lost: bool,
 }
 

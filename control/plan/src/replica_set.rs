@@ -266,7 +266,7 @@ fn conditions(
         .collect();
     if let Some(Failure { reason, message }) = failure {
         match known {
-            // One failure is kept as it was first told, so that retries do not write.
+            // A failure keeps its first message, so that retries do not write.
             Some(known) if known.reason.as_deref() == Some(reason.as_str()) => {
                 conditions.push(known.clone())
             }

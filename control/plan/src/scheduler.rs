@@ -464,7 +464,7 @@ impl Cluster {
         }
     }
 
-    /// The Services of a namespace changed: its pods' groups are made anew.
+    /// The Services of a namespace changed: computes its pods' groups again.
     fn regroup(&mut self, namespace: &str) {
         let uids: Vec<_> = self
             .pods_in

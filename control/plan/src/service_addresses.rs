@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which addresses and ports Services get.
 //!
-//! What is taken, and chance, are arguments: the API server knows the one, its caller throws the dice.
+//! What is taken, and a random number, are arguments: the API server has the one, its caller makes the other.
 
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
@@ -14,7 +14,7 @@ const STATIC_ADDRESSES: (u128, u128) = (16, 256);
 /// The same for node ports (KEP-3668).
 const STATIC_PORTS: (u128, u128) = (16, 128);
 
-/// Why somebody's choice cannot be had, in Kubernetes' words.
+/// Why a client's choice is refused, in Kubernetes' words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfRange {
     /// A cluster IP.

@@ -619,7 +619,7 @@ fn a_pod_that_outgrew_a_limit_of_the_disk_fails_as_a_whole() {
         reason: FailureReason::Evicted,
         message: "too much".to_owned(),
     });
-    // It has a second, whatever its own grace period is.
+    // It has a second, also where its own grace period is longer.
     assert_eq!(w.settle(), Some(NOW + 1_000));
     w.exit("c", 143);
     w.settle();

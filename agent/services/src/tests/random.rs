@@ -129,7 +129,7 @@ struct Desired {
 }
 
 impl Desired {
-    /// One random change, told to the table as the feed does.
+    /// One random change, applied to the table as the feed does.
     fn change(&mut self, random: &mut Random, table: &mut ServiceTable) {
         let name = ServiceName::new("default", random.of(&["a", "b", "c"]));
         match random.below(10) {
@@ -292,7 +292,7 @@ fn check_settled(desired: &Desired, maps: &SimulatedMaps) {
     assert_eq!(maps.backends.len(), backends, "backends are left");
 }
 
-/// A new run of the agent: it reads the maps, and the feed tells what is desired bit by bit, while things change.
+/// A new run of the agent: it reads the maps, and the feed sends the desired set piece by piece, while things change.
 fn restart(
     desired: &mut Desired,
     maps: &mut SimulatedMaps,

@@ -172,10 +172,10 @@ fn a_start_from_a_journal_of_services_that_are_gone_keeps_little_memory() {
     assert!(left <= LEFT_BYTES_MAX / 5, "{left} bytes stay");
     let runtime = crate::cli::runtime().expect("a runtime");
     runtime.block_on(async {
-        let keeper = Keeper::new(journal, desired, Arc::default());
-        let due = tokio::time::timeout(WITHIN, keeper.due()).await;
+        let desired_file = DesiredFile::new(journal, desired, Arc::default());
+        let due = tokio::time::timeout(WITHIN, desired_file.due()).await;
         due.expect("a fresh one is due at once");
-        assert!(keeper.rewrite().await.is_some());
+        assert!(desired_file.rewrite().await.is_some());
     });
     let journal = Path::new(&dir).join("state");
     let journal = std::fs::metadata(journal).expect("stat").len();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pods and nodes: who goes where, and what a silent node means.
+//! Pods and nodes: where pods are bound, and what a node without heartbeat means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ async fn pods_of_a_single_silent_node_are_not_evicted() {
         pods.iter()
             .all(|pod| pod.metadata.deletion_timestamp.is_none())
     );
-    // The node was there all the time: it is heard again, and says nothing about its pods.
+    // The node was there all the time: it sends heartbeats again, and says nothing about its pods.
     world.set_heard("node-1");
     mark_ready(&world, "node-1").await;
     until("the pods are ready again", async || {
@@ -104,7 +104,7 @@ async fn pods_of_a_single_silent_node_are_not_evicted() {
     .await;
 }
 
-/// What the feed writes when a node is heard again.
+/// What the feed writes when a node sends heartbeats again.
 async fn mark_ready(world: &World, node: &str) {
     let patch = Patch::Strategic(json!({"status": {"conditions": [
         {"type": "Ready", "status": "True"}, {"type": "MemoryPressure", "status": "False"},

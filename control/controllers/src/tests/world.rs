@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// Ends every task where it stands, and starts anew over the same store.
+    /// Ends every task where it stands, and starts again over the same store.
     pub async fn restart(self) -> Self {
         self.crash().await.start().await
     }
@@ -139,7 +139,7 @@ impl World {
         self.alive.lock()
     }
 
-    /// The node runs its pods and is heard.
+    /// The node runs its pods and sends heartbeats.
     pub fn set_alive(&self, name: &str) {
         self.heartbeats.beat(name);
         self.alive().insert(name.to_owned());
@@ -151,7 +151,7 @@ impl World {
         self.heard.lock().insert(name.to_owned());
     }
 
-    /// The machine is off: nothing of it is heard and its pods change no more.
+    /// The machine is off: it sends no heartbeat and its pods do not change any more.
     pub fn set_dead(&self, name: &str) {
         self.alive().remove(name);
     }
@@ -300,7 +300,7 @@ impl Kubelets {
         .unwrap();
         if let Some(status) = plan_pod_status(&current, &reported) {
             pod.status = Some(status);
-            // Somebody else may have changed or removed it; the next round sees it as it is then.
+            // Another writer may have changed or removed it; the next round reads it again.
             let _ = self.client.update_status(&pod).await;
         }
     }

@@ -104,7 +104,7 @@ impl Step<'_> {
         (seconds != i32::MAX).then(|| SignedDuration::from_secs(seconds.into()))
     }
 
-    /// A paused Deployment makes no progress and must not be told that its time is over.
+    /// A paused Deployment makes no progress and must not get the condition that its deadline is exceeded.
     pub(super) fn note_pause(&mut self) {
         if !self.has_deadline() {
             return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Telling pod templates apart, and making the ReplicaSet of a template.
+//! Compares pod templates, and makes the ReplicaSet of a template.
 
 use std::collections::BTreeMap;
 

@@ -136,7 +136,7 @@ fn an_object_says_when_that_happened_which_it_changed_for() {
     ];
     let second = updated(&pods, &first);
     assert_eq!(time(&second).as_deref(), Some("1970-01-01T00:02:00Z"));
-    // The annotation by itself is no difference.
+    // The annotation alone is no difference.
     assert_eq!(planned(&service(json!({})), &pods, Some(&second)), None);
     // What no pod that is left says has no time.
     let third = updated(&pods[..1], &second);

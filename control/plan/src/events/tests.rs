@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The same thing told again is counted, not written anew.
+//! A repeated event is counted, not written as a new object.
 
 use super::*;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The newest time of an Event counts, whichever field it is in.
+//! The newest time of an Event counts. It may be in any of three fields.
 
 use serde_json::{Value, json};
 

@@ -17,7 +17,7 @@ const FORMAT: &str = "%Y-%m-%dT%H:%M:%SZ";
 /// What a certificate of a node says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The uid of its Node; `None` in certificates of before there were such.
+    /// The uid of its Node; `None` in certificates that an earlier version made.
     pub uid: Option<String>,
     /// When it begins, as a Unix second.
     pub begins: i64,

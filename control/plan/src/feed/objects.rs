@@ -41,7 +41,7 @@ pub struct ObjectKey {
 
 #[derive(Debug, Default)]
 struct ObjectView {
-    /// `None` while nobody has made it.
+    /// `None` while it does not exist.
     json: Option<Bytes>,
     /// How many pods of each node refer to it.
     referrers: BTreeMap<Arc<str>, usize>,

@@ -109,7 +109,7 @@ pub fn own_event(node: &str, reported: Event) -> Event {
 }
 
 /// What becomes of an event whose name is there already: it is counted up. `None` where the one that is there is about
-/// something else or from somebody else. `reported` comes from [`own_event`].
+/// something else or from another client. `reported` comes from [`own_event`].
 pub fn plan_event(existing: &Event, reported: &Event) -> Option<Event> {
     let is_same = about(&existing.involved_object) == about(&reported.involved_object)
         && host(existing) == host(reported);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Services and their endpoints, told one endpoint at a time.
+//! Services and their endpoints, sent one endpoint at a time.
 //!
 //! EndpointSlices are a packing of endpoints that only matters to the API; here they are taken apart, so
-//! that one pod becoming ready costs the nodes one small message whatever the size of the Service.
+//! that one pod becoming ready costs the nodes one small message, also in a large Service.
 
 use std::collections::{BTreeMap, BTreeSet};
 

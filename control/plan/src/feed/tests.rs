@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tests of what nodes are told.
+//! Tests of the changes that are sent to nodes.
 
 use bytes::Bytes;
 use knarr_api::feed::change::Change as C;
@@ -48,7 +48,7 @@ fn refers_to_map() -> Value {
     json!({"containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "settings"}}]}]})
 }
 
-/// Everything that a node is told.
+/// Everything that is sent to a node.
 fn snapshot(view: &FeedView, node: &str) -> Vec<Change> {
     let (mut changes, next) = view.snapshot_services(None, usize::MAX);
     assert_eq!(next, None);

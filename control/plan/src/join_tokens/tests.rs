@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which tokens let somebody in.
+//! Which tokens are accepted.
 
 use rand::Rng;
 
@@ -64,7 +64,7 @@ fn a_wrong_secret_is_as_unknown_as_no_token_at_all() {
     let unknown = Err(Refusal::Unknown("abcdef".to_owned()));
     assert_eq!(token().check(None, now()), unknown);
     let other: Token = "abcdef.fedcba9876543210".parse().unwrap();
-    // Expired as well, which somebody without the secret must not learn.
+    // Expired as well, which a client without the secret must not learn.
     let minus = SignedDuration::from_hours(-1);
     let secret = other.to_secret("", Some(minus), now());
     assert_eq!(token().check(Some(&secret), now()), unknown);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a terminating namespace tells, and when it goes.
+//! The conditions of a terminating namespace, and when it is removed.
 
 use knarr_api::k8s_openapi::api::core::v1::NamespaceStatus;
 use serde_json::json;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A node falls silent, comes back, and what its pods see of it.
+//! A node stops sending heartbeats and sends them again, and what its pods get.
 
 use knarr_api::names::NamespacedName;
 use serde_json::{Value, json};

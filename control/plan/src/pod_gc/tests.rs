@@ -21,7 +21,7 @@ fn a_pod_goes_only_when_its_node_is_gone_or_off() {
         deleted_at: Some(at(0)),
         ..bound.clone()
     };
-    let homeless = PodView {
+    let without_node = PodView {
         deleted_at: Some(at(0)),
         ..PodView::default()
     };
@@ -41,7 +41,7 @@ fn a_pod_goes_only_when_its_node_is_gone_or_off() {
         Verdict::Keep
     );
     assert!(removed(&leaving, NodeFate::OutOfService, 0));
-    assert!(removed(&homeless, NodeFate::Exists, 0));
+    assert!(removed(&without_node, NodeFate::Exists, 0));
     assert_eq!(
         judge(&PodView::default(), NodeFate::Exists, at(0)),
         Verdict::Keep

@@ -14,7 +14,7 @@ use super::taints::{Effect, TaintView, untolerated};
 
 /// Taint of a node whose `Ready` condition is not `True`.
 pub(crate) const NOT_READY: &str = "node.kubernetes.io/not-ready";
-/// Taint of a node that is not heard.
+/// Taint of a node without heartbeat.
 pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// Taint of a node with `spec.unschedulable`.
 pub(crate) const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";

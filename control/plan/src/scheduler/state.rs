@@ -61,7 +61,7 @@ impl Scheduler {
         let uid = info.uid.clone();
         let old = self.uids.insert(info.name.clone(), uid.clone());
         if let Some(old) = old.filter(|old| *old != uid) {
-            // It was created again under its name, and the end of the first was not seen by itself.
+            // It was created again under its name, and no event showed the end of the first.
             self.forget_pod(&old);
         }
         let known = self.cluster.pod(&uid);

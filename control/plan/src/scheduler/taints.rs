@@ -12,7 +12,7 @@ pub enum Effect {
     PreferNoSchedule,
     /// New pods stay away and running ones have to leave.
     NoExecute,
-    /// Unknown to this version; it keeps nobody away.
+    /// Unknown to this version; it keeps no pod away.
     Other,
 }
 

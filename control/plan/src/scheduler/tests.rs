@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where pods go, and what those that go nowhere are told.
+//! Where pods are bound, and the messages of pods that fit no node.
 
 use std::time::Instant;
 

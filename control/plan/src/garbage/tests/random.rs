@@ -110,7 +110,7 @@ impl World {
     }
 }
 
-/// What goes when `deleted` go: whatever has owners, and all of them go or have never been.
+/// What is collected when `deleted` are: objects with owners, all of which are collected or never existed.
 fn expected(objects: &[Item], deleted: &[String]) -> HashSet<String> {
     let there: HashSet<&str> = objects.iter().map(|object| &*object.uid).collect();
     let mut going: HashSet<String> = deleted.iter().cloned().collect();

@@ -83,7 +83,7 @@ fn a_pod_that_was_created_again_is_decided_for_itself() {
         scheduler.schedule_one(Instant::now()),
         bind("web", "1", "small")
     );
-    // The end of the first was not seen by itself.
+    // No event showed the end of the first.
     scheduler.set_pod(&pod("web", "2", "large", "1"));
     scheduler.binding_failed("1");
     assert_eq!(scheduler.cluster().node_of("1"), None);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::records::Records;
 
 /// See the module's comment.
-pub struct Keeper {
+pub struct PublishedRecord {
     uid: String,
     records: Arc<Records>,
     live: watch::Sender<Arc<PodRecord>>,
@@ -20,15 +20,15 @@ pub struct Keeper {
     store: RecordStore,
 }
 
-impl Keeper {
+impl PublishedRecord {
     /// For a pod whose record on disk is `saved`.
     pub fn new(
         uid: &str,
         records: Arc<Records>,
         live: watch::Sender<Arc<PodRecord>>,
         saved: Option<PodRecord>,
-    ) -> Keeper {
-        Keeper {
+    ) -> PublishedRecord {
+        PublishedRecord {
             uid: uid.to_owned(),
             records,
             live,
@@ -87,7 +87,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let records = Arc::new(Records::open(dir.path()).expect("opens"));
         let (sender, receiver) = watch::channel(Arc::new(PodRecord::default()));
-        let mut keeper = Keeper::new("u1", records.clone(), sender, None);
+        let mut published = PublishedRecord::new("u1", records.clone(), sender, None);
         // Root is refused nothing, but a file is no directory to anybody.
         let place = dir.path().join("records");
         std::fs::remove_dir(&place).expect("removed");
@@ -96,13 +96,13 @@ mod tests {
             sandboxes: 3,
             ..PodRecord::default()
         };
-        keeper.keep(&record).await;
-        assert!(matches!(keeper.store(), RecordStore::Failing(text) if text.contains("u1")));
+        published.keep(&record).await;
+        assert!(matches!(published.store(), RecordStore::Failing(text) if text.contains("u1")));
         assert_eq!(**receiver.borrow(), record);
         std::fs::remove_file(&place).expect("removed");
         std::fs::create_dir(&place).expect("made");
-        keeper.keep(&record).await;
-        assert_eq!(*keeper.store(), RecordStore::Kept);
+        published.keep(&record).await;
+        assert_eq!(*published.store(), RecordStore::Kept);
         assert_eq!(records.load("u1").expect("reads"), Some(record));
     }
 }
