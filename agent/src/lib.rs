@@ -24,6 +24,7 @@ pub mod feed;
 pub mod files;
 pub mod health;
 pub mod join;
+mod limits;
 pub mod logging;
 pub mod machine;
 pub mod memory;

@@ -20,17 +20,11 @@ use tonic::transport::Channel;
 
 use crate::desired::Desired;
 use crate::edges::Sandboxes;
+use crate::limits::{REFUSALS_MAX, STREAMS_MAX};
 use crate::pods::live::Live;
 use crate::pods::records::Records;
 
 mod logs;
-
-/// Streams at a time; each holds a file and small queues.
-const STREAMS_MAX: usize = 64;
-/// Streams at a time that are told that there are too many.
-const REFUSALS_MAX: usize = 16;
-/// Calls that streams make on one connection at a time.
-pub const STREAMS_AT_ONCE_MAX: u32 = (STREAMS_MAX + REFUSALS_MAX) as u32;
 
 /// Who answers `OpenStream`. Must not wait: the feed goes on meanwhile.
 pub trait AnswerStreams: Send + Sync {

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::Server;
 use crate::join::pin::WRONG_CA;
-use crate::streams::STREAMS_AT_ONCE_MAX;
+use crate::limits::STREAMS_AT_ONCE_MAX;
 
 /// For TCP and for TLS each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
