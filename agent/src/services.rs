@@ -218,8 +218,8 @@ impl Services {
     ) -> Sync {
         let plan = table.plan(now);
         let was_behind = names.lock().is_behind();
-        let (file, told) = (names.clone(), plan.names);
-        let appended = knarr_base::blocking::run(move || file.lock().append(&told)).await;
+        let (file, new_names) = (names.clone(), plan.names);
+        let appended = knarr_base::blocking::run(move || file.lock().append(&new_names)).await;
         if let Err(error) = appended
             && !was_behind
         {

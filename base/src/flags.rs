@@ -106,7 +106,7 @@ fn add_command(command: &Command, words: &str, text: &mut String) {
     }
     let below: Vec<&Command> = command.get_subcommands().collect();
     let rows = rows(command);
-    // A command without which another one is meant has the same flags.
+    // The default command has the same flags as its program.
     let other = below
         .iter()
         .find(|other| !rows.is_empty() && self::rows(other) == rows);
@@ -137,7 +137,7 @@ struct Row {
     meaning: String,
 }
 
-/// A global flag of a command with commands below stands at these.
+/// Global flags are listed at the commands below, not at the command that has these.
 fn rows(command: &Command) -> Vec<Row> {
     let shown = command.get_arguments().filter(|argument| {
         let of_clap = OF_CLAP.contains(&argument.get_id().as_str());

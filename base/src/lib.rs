@@ -2,7 +2,7 @@
 //! What every crate needs and no crate should own: error chains, blocking calls, pauses, quantities, classes of service,
 //! signals, memory, and the reference of flags.
 //!
-//! Nothing of Kubernetes' objects is here (`knarr-api`), and no decision of a plan. It uses no other crate of ours, and any
+//! No type of Kubernetes' objects is here (`knarr-api`); two rules that both programs need are (`qos`, `stop_signal`). It uses no other crate of ours, and any
 //! crate may use it. What needs tokio stands behind the feature `async`, what needs clap behind `flags`.
 
 #[cfg(feature = "async")]

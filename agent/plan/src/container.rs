@@ -154,7 +154,7 @@ pub fn container_spec(inputs: &ContainerInputs<'_>) -> Result<ContainerSpec, Con
 /// What a planned stop of the container would do, but for `preStop`: the shim stops it when the machine goes down.
 fn shutdown(spec: &PodSpec, container: &Container, image: &ImageConfig) -> Shutdown {
     let asked = stop_signal(container);
-    // A signal that means nothing is told when the agent itself stops the container.
+    // An unknown signal is reported when the agent itself stops the container.
     let (signal, _) = signal::stop_signal(asked.as_deref(), image.stop_signal.as_deref());
     let grace = spec.termination_grace_period_seconds;
     let grace_seconds = grace.map(|seconds| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX));

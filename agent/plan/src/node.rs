@@ -73,21 +73,21 @@ impl ConditionKind {
 /// `reason` of a condition of the Node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionReason {
-    /// Of memory.
+    /// Memory is short.
     KubeletHasInsufficientMemory,
-    /// Of memory.
+    /// There is enough memory.
     KubeletHasSufficientMemory,
-    /// Of the disk.
+    /// The disk is nearly full.
     KubeletHasDiskPressure,
-    /// Of the disk.
+    /// The disk has room.
     KubeletHasNoDiskPressure,
-    /// Of process numbers.
+    /// Process numbers are short.
     KubeletHasInsufficientPid,
-    /// Of process numbers.
+    /// There are enough process numbers.
     KubeletHasSufficientPid,
-    /// Of readiness.
+    /// The node takes pods.
     KubeletReady,
-    /// Of readiness.
+    /// The node takes no pods.
     KubeletNotReady,
 }
 
@@ -230,7 +230,7 @@ pub fn conditions(pressure: &Pressure, datapath: DatapathState) -> [Condition; 4
 /// The event about a condition that held `before`, or had not been looked at. As kubelet (v1.37): events tell of memory, disk
 /// and process numbers at the start, and of readiness when it changes.
 pub fn change(condition: &Condition, before: Option<bool>) -> Option<NodeEvent> {
-    let is_told = match before {
+    let has_event = match before {
         Some(before) => before != condition.holds,
         None => condition.kind != ConditionKind::Ready,
     };
@@ -244,7 +244,7 @@ pub fn change(condition: &Condition, before: Option<bool>) -> Option<NodeEvent> 
         (ConditionKind::Ready, true) => NodeEvent::Ready,
         (ConditionKind::Ready, false) => NodeEvent::NotReady,
     };
-    is_told.then_some(event)
+    has_event.then_some(event)
 }
 
 /// The event about a changed `spec.unschedulable`.
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn scheduling_is_told_when_it_changes() {
+    fn scheduling_has_event_when_it_changes() {
         use Scheduling::{Schedulable, Unschedulable};
         let told = [
             (Schedulable, Schedulable),

@@ -269,8 +269,7 @@ impl Core {
         Ok(newest)
     }
 
-    /// Gives a Service the addresses and ports that it needs and does not name, and refuses those it names and that
-    /// another has. The write has to carry [`Allocations::claims`], and another round follows where these are refused.
+    /// Waits until the caches are current, then [`Allocations::allocate`]. The write has to carry [`Allocations::claims`], and another round follows where these are refused.
     pub(crate) async fn allocate(
         &self,
         kind: &Kind,

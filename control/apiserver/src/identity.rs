@@ -105,3 +105,18 @@ impl Caller {
         groups
     }
 }
+/// Whether a caller may do everything.
+pub(crate) fn may_everything(caller: &Caller) -> Verdict {
+    if caller.identity.is_master() {
+        Verdict::Allowed
+    } else {
+        Verdict::Denied
+    }
+}
+
+/// The answer to "may they".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allowed,
+    Denied,
+}

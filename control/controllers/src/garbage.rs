@@ -42,7 +42,7 @@ pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
         recorder: shared.recorder(NAME),
         graph: graph.clone(),
     };
-    let (known, owned) = (metadata.clone(), graph.clone());
+    let (informers, graph_of_handler) = (metadata.clone(), graph.clone());
     Ok(Controller::new(shared, NAME, WORKERS)
         .watches_metadata(&metadata, move |queue, change| {
             observer.observe(queue, change)
@@ -50,9 +50,9 @@ pub(crate) fn register(shared: &Shared) -> Result<Registration, ApiError> {
         // An owner of an unknown kind keeps its dependents, so they are planned again when the kind is known.
         .starts_with(move |queue| {
             let queue = queue.clone();
-            known.subscribe_known(move |kinds| {
+            informers.subscribe_known(move |kinds| {
                 let names_one = |owner: &OwnerRef| kinds.iter().any(|kind| kind.is_of(owner));
-                let uids = owned.lock().owned_by(&names_one);
+                let uids = graph_of_handler.lock().owned_by(&names_one);
                 uids.into_iter().for_each(|uid| queue.add(uid));
             });
         })
@@ -113,7 +113,7 @@ impl Reconcile for GarbageCollector {
 
 impl GarbageCollector {
     fn plan(&self, uid: &str) -> Vec<Action> {
-        // Before the graph is locked: handlers lock it while they hold the lock of these.
+        // Handlers run under the lock of `metadata` and lock the graph inside it, so this order avoids a deadlock.
         let known = self.metadata.known();
         let kind_of = |owner: &OwnerRef| match known.iter().find(|kind| kind.is_of(owner)) {
             Some(kind) if kind.namespaced.0 => OwnerKind::Namespaced,

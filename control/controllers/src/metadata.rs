@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Informers of the metadata of every object of every resource, for controllers that work on all of them: garbage
-//! collection and the deletion of namespaces.
+//! Informers of the metadata of every object of every resource but core's Events, for controllers that work on all of
+//! them: garbage collection and the deletion of namespaces.
 //!
 //! One informer for each kind that is stored, shared like any other. The set follows what is served. A kind that is
 //! replaced is another kind with the same objects, so the order matters:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The reasons of events and conditions that the control plane writes: words that Kubernetes' users and programs know. Each
-//! stands here and nowhere else.
+//! is written in this file only.
 //!
 //! Not here: messages, which are made where something is decided. Why a node does not take a pod is in `scheduler`.
 
@@ -13,11 +13,11 @@ pub enum EventReason {
     ReplicaSetCreateError,
     /// A ReplicaSet made a pod.
     SuccessfulCreate,
-    /// It could not.
+    /// A ReplicaSet could not make a pod.
     FailedCreate,
     /// A ReplicaSet deleted a pod.
     SuccessfulDelete,
-    /// It could not.
+    /// A ReplicaSet could not delete a pod.
     FailedDelete,
     /// A pod has its node.
     Scheduled,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Schemas of kinds that are not built in: made while the program runs, from the OpenAPI v3 schema of a kind.
 //!
-//! The built-in schemas are shared, not copied; own definitions follow behind them. Called by the API server's registry
-//! when a kind is added or removed.
+//! The built-in schemas are shared, not copied; own definitions follow behind them. Called by the API server for
+//! each such kind, and for the registry that has all of them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

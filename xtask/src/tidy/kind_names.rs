@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names of kinds in the API server: each stands in the kind's file and nowhere else, so that no code outside of `kinds/`
-//! decides by a name what a hook of the kind should say.
+//! Names of kinds in the API server: they stand below `kinds/` and nowhere else, so that no other code decides by a name
+//! what a hook of the kind should say.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -59,10 +59,10 @@ impl Server {
     pub fn new(config: ShimConfig, listener: UnixListener, pause: ProcessId) -> io::Result<Server> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
-        // The machine goes down: systemd sends it to every process that is left. The agent ends a shim with SIGKILL, and its
-        // unit stops the agent alone.
+        // systemd sends it to every process at shutdown. Stopping the agent's unit does not (`KillMode=process`), and the
+        // agent ends a shim with SIGKILL.
         mask.add(Signal::SIGTERM);
-        // A terminal is no reason to end.
+        // Those of a terminal are ignored.
         mask.add(Signal::SIGINT);
         mask.add(Signal::SIGHUP);
         mask.thread_block()?;

@@ -68,17 +68,17 @@ impl FakeSandbox {
         self.changed();
     }
 
-    /// The answer of a sandbox whose shim is gone.
-    fn ask(&self) -> Result<(), SandboxError> {
+    /// Fails as the real handle does where the shim is gone.
+    fn check_alive(&self) -> Result<(), SandboxError> {
         match self.state() {
             SandboxState::Ready => Ok(()),
             SandboxState::Dead { reason } => Err(self.dead(reason)),
         }
     }
 
-    /// The same for a request about a container.
+    /// The container, or as the real handle fails without it.
     fn ask_about(&self, name: &str, attempt: u32) -> Result<ContainerState, SandboxError> {
-        self.ask()?;
+        self.check_alive()?;
         let known = self.pod().container(name, attempt).cloned();
         known.ok_or_else(|| SandboxError::NotFound {
             uid: self.spec.uid.clone(),
@@ -123,7 +123,7 @@ impl Sandbox for FakeSandbox {
     }
 
     fn netns(&self) -> Result<OwnedFd, SandboxError> {
-        if self.ask().is_err() {
+        if self.check_alive().is_err() {
             return Err(self.dead("the pause process is gone".to_owned()));
         }
         let null = std::fs::File::open("/dev/null").expect("every machine has it");
@@ -142,7 +142,7 @@ impl Sandbox for FakeSandbox {
             let reference = image.clone();
             return Err(SandboxError::NoImage { reference });
         }
-        self.ask()?;
+        self.check_alive()?;
         self.node.note(format!("start {name} {attempt}"));
         let now_ms = self.now_ms();
         let state = self.pod().start(name, *attempt, image, now_ms);

@@ -16,7 +16,7 @@ use crate::cache::{Cache, ResourceCache};
 use crate::object::Object;
 use crate::registry::{GroupVersionResource, Kind, KindId, Registry, RegistryError};
 
-/// Changes of the kinds that wait for the feeding task; more of them wait for their turn.
+/// Changes of the kinds that wait for the feeding task. They are rare; a caller past the bound waits.
 pub(super) const CHANGES_MAX: usize = 16;
 
 /// Kinds, and a cache for each of them that is stored.

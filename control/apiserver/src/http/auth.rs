@@ -9,28 +9,12 @@ use http::request::Parts;
 
 use super::path::{ResourcePath, Target};
 use crate::core::Core;
-use crate::identity::{ANONYMOUS, Caller, PeerIdentity};
+use crate::identity::{ANONYMOUS, Caller, PeerIdentity, Verdict, may_everything};
 use crate::registry::Askers;
 use crate::serve::AnonymousConnection;
 use crate::{ApiError, Reason};
 
 mod impersonation;
-
-/// Whether a caller may do everything.
-pub(crate) fn may_everything(caller: &Caller) -> Verdict {
-    if caller.identity.is_master() {
-        Verdict::Allowed
-    } else {
-        Verdict::Denied
-    }
-}
-
-/// The answer to "may they".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Allowed,
-    Denied,
-}
 
 fn unauthorized() -> ApiError {
     ApiError::new(Reason::Unauthorized, "Unauthorized")
@@ -105,7 +89,7 @@ pub(crate) fn authorize(
         | Target::OpenApiV2
         | Target::OpenApiV3
         | Target::OpenApiV3Of(..) => verb == "get",
-        // Of such a kind, nothing but what is sent concerns the sender.
+        // A review only tells the caller about itself.
         Target::Resource(path) => path.kind.strategy.askers() == Askers::ProvenUsers,
         _ => false,
     };

@@ -150,7 +150,8 @@ pub(crate) async fn patch_object(
     let validation = options::field_validation(&call.query, "PatchOptions")?;
     let change = read_patch(&call.content_type, call.body).await?;
     if kind.custom.is_some() && matches!(change, Patch::Strategic(_)) {
-        // Its schema has no merge keys. kubectl sends a merge patch then.
+        // As kube-apiserver does for custom resources; kubectl sends a merge patch then. The in-process client may patch
+        // metadata this way.
         return Err(body::unsupported(CUSTOM_PATCH_TYPES));
     }
     let written = http

@@ -128,7 +128,7 @@ pub(crate) async fn watch(
         next_bookmark: now + Duration::from_secs(BOOKMARK_S),
         deadline: now + timeout,
         shutdown: call.shutdown.clone(),
-        // From an ended cache no revision can be told: the client has to come again.
+        // An ended cache does not show later revisions: the client has to list again.
         ended: cache.0.ended().is_cancelled(),
         kind_ended: cache.0.ended(),
         _open: OpenWatch::new(core, endpoint::of_watch(kind, namespace, name)),

@@ -35,8 +35,4 @@ pub(super) fn node(binding: &Value) -> &str {
 
 struct Binding;
 
-impl Strategy for Binding {
-    fn cells(&self, _object: &Value) -> Vec<Value> {
-        Vec::new()
-    }
-}
+impl Strategy for Binding {}

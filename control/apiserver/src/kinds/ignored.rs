@@ -60,7 +60,7 @@ pub(super) fn warnings(list: &[Ignored], object: &Value, field: &str) -> Vec<Str
 /// Where a value stands. Most fields of a list are not set, so a path is written only for those that are.
 struct Place<'a> {
     above: Option<&'a Place<'a>>,
-    /// Empty for an object that nothing is above of.
+    /// Empty at the root of the object.
     step: &'a str,
     index: Option<usize>,
 }

@@ -76,7 +76,7 @@ pub(crate) trait Strategy: Send + Sync {
     fn allocates(&self) -> bool {
         false
     }
-    /// The status with which an object goes back that is a question; `None` where the kind is none.
+    /// Answers a review: the status to return. `None` for other kinds.
     fn answer(&self, _question: &Value, _caller: &Caller) -> Option<Value> {
         None
     }
@@ -91,7 +91,9 @@ pub(crate) trait Strategy: Send + Sync {
         Err("objects of this kind are not bound".to_owned())
     }
     /// The cells of one row, in the order of the columns after the name.
-    fn cells(&self, object: &Value) -> Vec<Value>;
+    fn cells(&self, _object: &Value) -> Vec<Value> {
+        Vec::new()
+    }
     /// From the stored form to this view, and back.
     fn as_view(&self, object: Value) -> Value {
         object
