@@ -34,6 +34,7 @@ type KnownHandler = Box<dyn Fn(&[KnownKind]) + Send + Sync>;
 /// A kind of which every object is in the views.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KnownKind {
+    id: KindId,
     group: String,
     kind: String,
     pub(crate) namespaced: Namespaced,
@@ -163,7 +164,7 @@ impl MetadataInformers {
         let ended = state.by_id.extract_if(|id, _| !served.contains(id));
         let ended: Vec<WatchedKind> = ended.map(|(_, followed)| followed).collect();
         let known = state.known.iter();
-        let known = known.filter(|kind| ended.iter().all(|followed| followed.kind != **kind));
+        let known = known.filter(|kind| ended.iter().all(|followed| followed.kind.id != kind.id));
         state.known = known.cloned().collect();
         ended
     }
@@ -198,6 +199,7 @@ impl MetadataInformers {
                 informer.subscribe(move |change| handler(change));
             }
             let kind = KnownKind {
+                id,
                 group: resource.group,
                 kind,
                 namespaced,
@@ -255,9 +257,13 @@ impl MetadataInformers {
         loop {
             let swap = self.swap.clone().read_owned().await;
             let followed = *generation.borrow_and_update();
-            if followed == Some(self.client.resources_generation()) {
+            let is_followed = || followed == Some(self.client.resources_generation());
+            if is_followed() {
                 join_all(self.all().iter().map(Informer::catch_up)).await;
-                return CaughtUp { _swap: swap };
+                // Kinds that were swapped meanwhile may have objects that no view shows.
+                if is_followed() {
+                    return CaughtUp { _swap: swap };
+                }
             }
             drop(swap);
             // The sender is in `self`, so the wait does not fail.

@@ -4,7 +4,7 @@
 //! The built-in schemas are shared, not copied; own definitions follow behind them. Called by the API server for
 //! each such kind, and for the registry that has all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ fn collect_references<'a>(schema: &'a Value, found: &mut BTreeSet<&'a str>) {
 
 /// Gives every object inside of `schema` a name of its own, because a type refers to objects by name. Returns what stands
 /// in its place.
-fn named(name: &str, schema: &Value, found: &mut Vec<(String, Value)>) -> Value {
+fn named(name: &str, schema: &Value, found: &mut Found) -> Value {
     let mut schema = schema.clone();
     for inside in ["items", "additionalProperties"] {
         if schema[inside].is_object() {
@@ -115,8 +115,21 @@ fn named(name: &str, schema: &Value, found: &mut Vec<(String, Value)>) -> Value 
     for (property, type_) in properties.iter_mut() {
         *type_ = named(&format!("{name}.{property}"), type_, found);
     }
-    found.push((name.to_owned(), schema));
-    json!({"$ref": format!("{REFERENCE}{name}")})
+    // The field `b` of `a` has the name of the field `a.b`.
+    let mut name = name.to_owned();
+    while !found.names.insert(name.clone()) {
+        name.push('\'');
+    }
+    let reference = json!({"$ref": format!("{REFERENCE}{name}")});
+    found.definitions.push((name, schema));
+    reference
+}
+
+/// The objects inside of a schema, inner ones first.
+#[derive(Default)]
+struct Found {
+    definitions: Vec<(String, Value)>,
+    names: HashSet<String>,
 }
 
 impl Schemas {
@@ -125,8 +138,9 @@ impl Schemas {
         let base = Self::builtin();
         let mut schemas = Self::over(Arc::clone(&base));
         for kind in custom {
-            let mut found = Vec::new();
+            let mut found = Found::default();
             named(&kind.name(), &kind.whole(), &mut found);
+            let found = found.definitions;
             let first = schemas.len();
             let own = found.iter().map(|(name, _)| &**name).zip(first..);
             let names = base.names().chain(own).collect();

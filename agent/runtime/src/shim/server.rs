@@ -314,6 +314,10 @@ impl Server {
                 let (waiters, answer) = container.made(config, ended);
                 self.answers
                     .extend(waiters.into_iter().map(|w| (w, answer.clone())));
+                if self.ending.is_some() && container.state.is_live() {
+                    // The others were asked to end when it was still being made.
+                    let _ = container.signal(container.shutdown.signal);
+                }
             } else if container.is_process(pid) {
                 container.ended(config, ended);
             } else {

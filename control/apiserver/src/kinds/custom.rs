@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::registry::{Column, Generation, Kind, Scope, Strategy, Subresource};
 use crate::schema::SchemaKind;
-use crate::table;
+use crate::{table, value};
 
 /// A kind to be served beside the built-in ones.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,14 +82,33 @@ impl From<CustomKind> for Kind {
             columns: vec![Column::NAME, Column::AGE],
             schema: whole,
             custom: Some(Arc::new(schema)),
-            ..Self::new(group, version, kind, plural, scope, Custom)
+            ..Self::new(group, version, kind, plural, scope, Custom { status })
         }
     }
 }
 
-struct Custom;
+struct Custom {
+    status: CustomStatus,
+}
 
 impl Strategy for Custom {
+    fn prepare_create(&self, object: &mut Value) {
+        match self.status {
+            CustomStatus::Subresource => drop(value::remove(object, "status")),
+            CustomStatus::PartOfObject => {}
+        }
+    }
+
+    /// Everything but the status stays, as in apiextensions (v1.37), `statusStrategy`.
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        let status = value::remove(new, "status");
+        new.clone_from(old);
+        value::remove(new, "status");
+        if let Some(status) = status {
+            value::set(new, "status", status);
+        }
+    }
+
     fn cells(&self, object: &Value) -> Vec<Value> {
         vec![table::name(object), table::age(object)]
     }

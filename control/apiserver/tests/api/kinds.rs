@@ -62,9 +62,12 @@ async fn a_kind_added_to_a_running_server_is_served_like_the_others() {
     server.api.client().serve_kind(widgets()).await.unwrap();
 
     let mut watch = Watch::open(&server, &format!("{WIDGETS}?watch=1"), "application/json").await;
-    let created = server.send("POST", WIDGETS, &widget("w", 3)).await;
+    let mut sent = widget("w", 3);
+    sent["status"] = json!({"phase": "Claimed"});
+    let created = server.send("POST", WIDGETS, &sent).await;
     assert_eq!(created.code, 201, "{}", created.text());
     assert_eq!(created.json()["metadata"]["generation"], 1);
+    assert_eq!(created.json()["status"], json!(null));
     assert_eq!(watch.seen().await, ("ADDED".to_owned(), "w".to_owned()));
 
     let one = format!("{WIDGETS}/w");
@@ -74,12 +77,17 @@ async fn a_kind_added_to_a_running_server_is_served_like_the_others() {
     assert_eq!(changed.json()["spec"]["size"], 4, "{}", changed.text());
     assert_eq!(changed.json()["metadata"]["generation"], 2);
     assert_eq!(watch.seen().await, ("MODIFIED".to_owned(), "w".to_owned()));
-    let status = json!({"spec": {"size": 9}, "status": {"phase": "Ready"}});
+    let status = json!({
+        "metadata": {"labels": {"by": "status"}},
+        "spec": {"size": 9},
+        "status": {"phase": "Ready"},
+    });
     let status = server
         .patch("merge", &format!("{one}/status"), &status)
         .await;
     assert_eq!(status.json()["spec"]["size"], 4, "{}", status.text());
     assert_eq!(status.json()["status"]["phase"], "Ready");
+    assert_eq!(status.json()["metadata"]["labels"], json!(null));
     assert_eq!(status.json()["metadata"]["generation"], 2);
     assert_eq!(watch.seen().await, ("MODIFIED".to_owned(), "w".to_owned()));
 

@@ -102,3 +102,27 @@ fn two_custom_kinds_and_the_built_in_ones_stand_beside_each_other() {
             .is_none()
     );
 }
+
+#[test]
+fn a_field_with_a_dot_is_not_a_field_of_a_field() {
+    let of = |field: &str| json!({"type": "object", "properties": {field: {"type": "string"}}});
+    let mut kind = widget();
+    kind.schema["properties"]["spec"] = json!({
+        "type": "object",
+        "properties": {
+            "a": {"type": "object", "properties": {"b": of("x")}},
+            "a.b": of("y"),
+        },
+    });
+    let schemas = Schemas::with_custom([&kind]);
+    let schema = schemas.kind("example.com", "v1", "Widget").unwrap();
+    let sent = json!({
+        "apiVersion": "example.com/v1",
+        "kind": "Widget",
+        "metadata": {"name": "w"},
+        "spec": {"a": {"b": {"x": "1"}}, "a.b": {"y": "2"}},
+    });
+    let decoded = schema.decode_value(sent.clone()).expect("an object");
+    assert_eq!(decoded.unknown, Vec::<String>::new());
+    assert_eq!(decoded.value, sent);
+}

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use pb::watch_client::WatchClient;
@@ -19,8 +19,10 @@ use crate::{Revision, StoreError, WatchBatch};
 
 /// Pause before a watch whose connection broke is opened again. It doubles while nothing comes in between.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause: etcd that comes back is followed that soon.
-const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest pause: etcd that comes back is followed that soon. A read waits for the watch for three seconds.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A connection that lasted this long was a good one, also where nothing changed meanwhile.
+const LASTING: Duration = Duration::from_secs(10);
 /// Failures in a row after which the log says at each one that the reader sees no changes. An election costs one or two.
 const FAILURES_QUIET: u32 = 3;
 
@@ -31,8 +33,8 @@ enum End {
     /// It broke. What comes after the revision is not sent yet.
     Broken {
         seen: Revision,
-        /// Whether etcd had answered before.
-        answered: bool,
+        /// Whether it had shown a change, or had lasted.
+        was_good: bool,
         status: Status,
     },
     /// History that the reader has not seen is gone.
@@ -60,10 +62,10 @@ async fn follow(shared: &Shared, mut after: Revision, reader: &Reader) {
         match follow_once(shared, after, reader).await {
             End::Broken {
                 seen,
-                answered,
+                was_good,
                 status,
             } => {
-                failures = if answered { 1 } else { failures + 1 };
+                failures = if was_good { 1 } else { failures + 1 };
                 after = seen;
                 if failures > FAILURES_QUIET {
                     tracing::warn!(%status, %after, failures, "no change in etcd is seen; the watch is opened again");
@@ -84,12 +86,13 @@ async fn follow(shared: &Shared, mut after: Revision, reader: &Reader) {
 
 /// The pause after so many failures in a row, counted from 1.
 fn reopen_pause(failures: u32) -> Duration {
-    // Eight doublings are beyond the longest pause.
+    // More doublings are beyond the longest pause anyway.
     let doublings = failures.saturating_sub(1).min(8);
     (REOPEN_PAUSE * 2_u32.pow(doublings)).min(REOPEN_PAUSE_MAX)
 }
 
-async fn follow_once(shared: &Shared, mut after: Revision, reader: &Reader) -> End {
+async fn follow_once(shared: &Shared, known: Revision, reader: &Reader) -> End {
+    let mut after = known;
     let mut client = WatchClient::new(shared.channel.clone()).max_decoding_message_size(usize::MAX);
     // etcd lets a watch start at the compacted revision, whose deletions are gone. So the watch starts with the revision
     // that the reader knows already: that one is refused exactly where something after it is gone.
@@ -100,35 +103,30 @@ async fn follow_once(shared: &Shared, mut after: Revision, reader: &Reader) -> E
     // A member without a leader ends the watch instead of saying nothing.
     let metadata = request.metadata_mut();
     metadata.insert("hasleader", MetadataValue::from_static("true"));
-    let mut answered = false;
-    let broken = |seen, answered, status| End::Broken {
+    let opened = Instant::now();
+    let broken = |seen, status| End::Broken {
         seen,
-        answered,
+        was_good: seen > known || opened.elapsed() >= LASTING,
         status,
     };
     let mut responses = match client.watch(request).await {
         Ok(responses) => responses.into_inner(),
-        Err(status) => return broken(after, answered, status),
+        Err(status) => return broken(after, status),
     };
     loop {
         let response = match responses.message().await {
             Ok(Some(response)) => response,
             Ok(None) => {
-                return broken(
-                    after,
-                    answered,
-                    Status::unavailable("etcd ended the stream"),
-                );
+                return broken(after, Status::unavailable("etcd ended the stream"));
             }
-            Err(status) => return broken(after, answered, status),
+            Err(status) => return broken(after, status),
         };
         if response.compact_revision > 0 {
             return End::Compacted(after);
         }
         if response.canceled {
-            return broken(after, answered, Status::unavailable(response.cancel_reason));
+            return broken(after, Status::unavailable(response.cancel_reason));
         }
-        answered = true;
         shared.see(response.header.as_ref());
         for batch in messages::batches(response.events, after) {
             after = batch.revision;
@@ -148,6 +146,6 @@ mod tests {
         let pauses: Vec<u128> = [1, 2, 3, 5, 6, 1000]
             .map(|failures| reopen_pause(failures).as_millis())
             .to_vec();
-        assert_eq!(pauses, [200, 400, 800, 3200, 5000, 5000]);
+        assert_eq!(pauses, [200, 400, 800, 1000, 1000, 1000]);
     }
 }
