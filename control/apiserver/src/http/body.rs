@@ -97,8 +97,12 @@ pub(crate) fn decode(
 ) -> Result<Value, ApiError> {
     let decoded = schema::decode(kind, json);
     match &decoded {
-        // Most bodies are right, and then the tree says what they are.
-        Ok(right) if right.problems.is_empty() && right.value.is_object() => {
+        // Most bodies are right, and then the tree says what they are. Of `null` the schema makes an empty object.
+        Ok(right)
+            if right.problems.is_empty()
+                && right.value.is_object()
+                && json.trim_ascii_start().starts_with(b"{") =>
+        {
             let text = |name| right.value[name].as_str().unwrap_or_default();
             check_names(kind, text("kind"), text("apiVersion"))?;
         }
