@@ -27,6 +27,8 @@ const SHARED: &[(&str, &[&str])] = &[
     ("podspec", &["Pod", "Deployment"]),
     ("ignored", &[]),
     ("review", &["SubjectAccessReview"]),
+    // What is known of a custom kind is where the others have it too.
+    ("custom", &["Deployment"]),
 ];
 
 /// A text in a source file.
