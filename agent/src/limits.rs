@@ -3,7 +3,7 @@
 
 /// Streams at a time; each holds a file and small queues.
 pub const STREAMS_MAX: usize = 64;
-/// Streams at a time that are told that there are too many.
+/// Streams at a time that are refused because there are too many.
 pub const REFUSALS_MAX: usize = 16;
 /// Calls that streams make on one connection at a time.
 pub const STREAMS_AT_ONCE_MAX: u32 = (STREAMS_MAX + REFUSALS_MAX) as u32;

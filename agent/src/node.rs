@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
@@ -358,8 +358,17 @@ fn measure(data_dir: &std::path::Path) -> Pressure {
 }
 
 fn memory_available() -> Option<i64> {
-    let memory = procfs::Meminfo::current().ok()?;
-    i64::try_from(memory.mem_available?).ok()
+    static SAID: Once = Once::new();
+    let available = procfs::Meminfo::current().map(|memory| memory.mem_available);
+    if !matches!(available, Ok(Some(_))) {
+        SAID.call_once(|| {
+            tracing::warn!(
+                error = available.as_ref().err().map(tracing::field::display),
+                "/proc/meminfo does not say how much memory is available: MemoryPressure stays False"
+            );
+        });
+    }
+    i64::try_from(available.ok()??).ok()
 }
 
 fn pids_free_percent() -> Option<u64> {

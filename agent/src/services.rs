@@ -38,7 +38,7 @@ const COALESCE: Duration = Duration::from_millis(2);
 /// After an operation failed, the maps are read again and compared with what is wanted.
 const RESYNC_AFTER: Duration = Duration::from_secs(5);
 
-/// How often the preparation of the node is tried again: whatever else set the same routes has ended by then.
+/// How often the preparation of the node is tried again: another program that set the same routes has ended by then.
 const PREPARE_TRIES: u32 = 5;
 /// How long after a failure.
 const PREPARE_PAUSE: Duration = Duration::from_millis(50);

@@ -5,7 +5,7 @@
 //! Not here: sending (`knarr-runtime`), and the signals that end our own programs (`signals`). The API server asks which
 //! names a pod may use, the node which number one has.
 
-/// The signal of a stop where nobody asks for another.
+/// The signal of a stop, where the container names no other.
 pub const SIGTERM: i32 = 15;
 /// The first real-time signal that a program may use: the C library keeps 32 and 33 to itself. Images and
 /// container runtimes count from here.

@@ -113,7 +113,7 @@ impl SimulatedSandbox {
         self.exit(name, attempt, exit_code, reason, now_ms);
     }
 
-    /// The shim is gone, and with it every container: nobody saw how they ended. A sandbox that is dead stays as it is.
+    /// The shim is gone, and with it every container: how they ended is unknown. A sandbox that is dead stays as it is.
     pub fn lose(&mut self, reason: &str, now_ms: Millis) {
         if self.state != SandboxState::Ready {
             return;

@@ -78,7 +78,7 @@ impl ProcessId {
     }
 }
 
-/// `/proc/PID/stat`. The state is that of the first thread alone: `Z` once that has ended, whatever the others do.
+/// `/proc/PID/stat`. The state is that of the first thread alone: `Z` once that has ended, also while others run.
 fn stat(pid: i32) -> io::Result<Stat> {
     let process = Process::new(pid).map_err(io_error)?;
     process.stat().map_err(io_error)

@@ -142,7 +142,7 @@ impl ResourceCache {
         &self.kind.prefix
     }
 
-    /// Tells the readers that no event follows. Called before the kinds without this one are published, so a reader that
+    /// Notifies the readers that no event follows. Called before the kinds without this one are published, so a reader that
     /// finds the cache not ended knows that it shows every revision that it has seen applied before.
     pub(crate) fn end(&self) {
         self.ended.cancel();

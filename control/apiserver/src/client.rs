@@ -466,7 +466,7 @@ impl Client {
 /// What is stored, as of one moment.
 #[derive(Debug, Clone)]
 pub struct StoredResources {
-    /// Tells this moment from others: it grows with each change of what is served.
+    /// A number of this moment: it grows with each change of what is served.
     pub generation: u64,
     /// Every resource that is stored.
     pub resources: Vec<StoredResource>,

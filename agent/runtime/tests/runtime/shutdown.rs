@@ -85,7 +85,7 @@ fn a_shim_that_gets_sigterm_stops_its_containers_and_ends() {
         for (name, code) in [("term", 7), ("quit", 8)] {
             assert_eq!(outcome(&exited(&pod, name, 0).await?).0, code, "{name}");
         }
-        // Nobody starts anything in the meantime: restarts would keep the machine up.
+        // No container is started meanwhile: restarts would keep the machine up.
         let refused = pod.start_container(shell("late", "true")).await;
         let refused = refused.map(drop).unwrap_err().to_string();
         assert!(refused.contains("SIGTERM"), "{refused}");

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! At a shutdown systemd sends SIGTERM to every process that is left and waits for it. The agent has ended by then, so
-//! nobody else would stop a container that does not end by SIGTERM alone, such as the first process of a PID namespace
+//! no other program would stop a container that does not end by SIGTERM alone, such as the first process of a PID namespace
 //! without a handler. Not here: the stop of a pod that is deleted (the agent's, by single requests).
 
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ impl Server {
                 continue;
             }
             ending.killed.push((name.clone(), attempt));
-            // Errors are for nobody: systemd kills whatever is left.
+            // An error changes nothing: systemd kills what is left.
             let _ = container.signal(libc::SIGKILL);
             let _ = self.config.cgroup.signal_kill(&container.cgroup);
         }
